@@ -1,0 +1,24 @@
+/* Text: hex, bounded copies, numbers with units, UTF-8. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* out has 2n+1 bytes. Returns out. */
+char *text_hex(const uint8_t *p, size_t n, char *out);
+/* n bytes from exactly 2n lower- or upper-case digits; ERR_MALFORMED otherwise. */
+int text_unhex(const char *s, size_t len, uint8_t *out, size_t n);
+
+/* Copy with a NUL; ERR_TOO_LARGE if it does not fit, dst is then "". */
+int text_copy(char *dst, size_t cap, const char *src, size_t len);
+
+/* Shortest well-formed UTF-8, no surrogates (RFC 3629). */
+bool text_utf8(const char *s, size_t len);
+
+/* "16M" -> 16777216. K M G are powers of 1024; a plain number is bytes. ERR_MALFORMED, ERR_TOO_LARGE. */
+int text_bytes(const char *s, uint64_t *out);
+/* "250ms" "30s" "5m" "2h" "7d"; a plain number is seconds. Result in ms. */
+int text_duration(const char *s, int64_t *out_ms);
+/* A whole decimal number within [min, max], nothing around it. */
+int text_int(const char *s, int64_t min, int64_t max, int64_t *out);

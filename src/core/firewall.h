@@ -1,0 +1,37 @@
+/*
+ * The firewall: the one check on every post and every act. Rules (principal or role, action, object) -> allow or deny,
+ * the most specific first; nothing matches: deny.
+ *
+ * A rule as text:  allow|deny WHO ACTION OBJECT
+ *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer  class:carrier|client|extension|kernel  kernel:NAME  *
+ *   ACTION  post launch arrive depart kill suspend resume retry resolve declare read revoke enroll remove  *
+ *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the principal's own carriers), *
+ * Specificity: WHO name > role > class > *; then ACTION exact > *; then OBJECT exact > own > *; deny before allow at a tie.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+
+struct firewall;
+
+struct subject {
+	const char *class_name; /* "carrier", "client", "extension", "kernel" */
+	const char *principal;  /* owner of the carrier, or the signer of an act; "" if none */
+	unsigned roles;         /* as in seal.h; lesser of author and owner for carriers */
+	const char *kernel;     /* where it comes from; "" for here */
+};
+struct object {
+	const char *name;  /* inbox, kernel, ... */
+	const char *owner; /* of the carrier concerned, or "" */
+};
+
+struct firewall *firewall_new(void);
+void firewall_free(struct firewall *f);
+int firewall_add(struct firewall *f, const char *rule, struct errmsg *em); /* ERR_SYNTAX names the word */
+/* 0 or ERR_DENIED; *why (may be NULL) is the deciding rule's text or "no rule allows it". Borrowed. Decisions are cached. */
+int firewall_check(struct firewall *f, const struct subject *s, const char *action, const struct object *o, const char **why);
+size_t firewall_count(const struct firewall *f);
+const char *firewall_rule(const struct firewall *f, size_t i);

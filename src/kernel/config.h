@@ -1,0 +1,73 @@
+/*
+ * The configuration of one kernel, kernels/NAME/tosd.conf, read by libconfuse in tos-kernel --check-config (for tosd) and
+ * at start. Unknown keys, bad values and values out of range are errors that name file:line.
+ *
+ *   name = "host0"
+ *   listen = {"127.0.0.1:21212"}      # default 0.0.0.0:21212
+ *   advertise = "127.0.0.1:21212"     # where others dial us; "" for a kernel that only dials out; default: first listen
+ *   registrar = "host0"               # where the Directory is; "" none
+ *   peer "host1" { address = {"127.0.0.1:21213"} }
+ *   uid_base = 0                      # 0: 200000 + 1000 * a number made from the state directory's inode
+ *   log { level = "info"  json = false }
+ *   sandbox { require = {"seccomp"} vm_address = "1G" }
+ *   limits { cpu = "60s" memory = "64M" ... carriers = 1000 carriers_per_principal = 500 }   # host's greatest, names of D12
+ *   extension "Monitor" { library = "monitor" where = "isolated" privileges = "read-proc read-fs" }
+ *   policy { rules = { "allow role:admin * *", ... } }
+ *   local { principals = { 1000 } }   # uids that may read besides the owner of the state directory
+ *   clock { skew = "5m" }
+ *   queue { inbox = 1024  link_bytes = "8M" }
+ *   timing { handshake = "10s" ping = "10s" silent = "30s" offer = "10s" ... }    # shortened by tests
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "ipc/tosd_msg.h"
+#include "wire/carrier.h"
+
+struct buf;
+
+struct config_peer {
+	char name[64];
+	char address[4][128];
+	size_t n_address;
+};
+struct config_extension {
+	char name[64], library[512], privileges[128];
+	bool isolated;
+	char property[16][2][128]; /* path, value */
+	size_t n_property;
+};
+struct config {
+	char name[64], state_dir[TOSD_PATH_BYTES];
+	char listen[TOSD_LISTEN_MAX][TOSD_NAME_BYTES];
+	size_t n_listen;
+	char advertise[128], registrar[64];
+	struct config_peer *peers;
+	size_t n_peers;
+	struct config_extension extensions[32];
+	size_t n_extensions;
+	uint32_t uid_base;
+	char log_level[12];
+	bool log_json;
+	char require[8][24];
+	size_t n_require;
+	uint64_t vm_address_bytes;
+	int64_t limits[LIMIT_COUNT];
+	uint32_t carriers, carriers_per_principal;
+	char **rules;
+	size_t n_rules;
+	uint32_t local_uids[32];
+	size_t n_local_uids;
+	int64_t skew_ms;
+	uint32_t inbox_bound;
+	size_t link_bytes;
+	uint32_t handshake_ms, ping_ms, silent_ms, offer_ms, hook_ms, call_ms, report_ms, retry_ms;
+	bool test_no_userns;
+};
+int config_load(const char *path, struct config *out, struct errmsg *em); /* ERR_CONFIG "tosd.conf:12: ..." */
+void config_fini(struct config *c);
+int config_print(const struct config *c, struct buf *out); /* normalised, readable by config_load */
+int config_to_tosd(const struct config *c, struct tosd_config *out, struct errmsg *em);

@@ -1,0 +1,118 @@
+/*
+ * Frames: what travels on every connection (links, clients, children): a 32-bit big-endian length,
+ * then one CBOR array whose first element is the type. doc/protocol.md, "Frames".
+ *
+ * No sockets here: the splitter is fed bytes and gives back frames.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "wire/cbor.h"
+
+struct tos_value;
+
+#define FRAME_BYTES_MAX (1u << 20) /* one frame with its length */
+#define CHUNK_BYTES_MAX (64u << 10)
+#define NAME_BYTES_MAX  128        /* any address: host0#42.1.3/replies */
+#define DIGEST_BYTES    32
+#define TRACE_BYTES     16
+
+enum frame_type {
+	FRAME_HELLO = 0,
+	FRAME_POST = 1,
+	FRAME_CREDIT = 2,
+	FRAME_PING = 3,
+	FRAME_PONG = 4,
+	FRAME_WANT = 5,   /* [5, digest, offset] */
+	FRAME_CHUNK = 6,  /* [6, digest, offset, total, data] */
+	FRAME_LACK = 7,   /* [7, digest]: what you want is not here */
+	FRAME_VOUCH = 8,  /* [8, ticket, [hop record...]]: I speak for this carrier */
+	FRAME_BYE = 9,    /* [9, code, text]: closing, and why */
+	/* 32 and up: between a kernel and its children only, see vmproto.h and extproto.h */
+};
+
+enum post_kind {
+	POST_ONEWAY = 0,
+	POST_CALL = 1,    /* wants an answer with the same tag before the deadline */
+	POST_ANSWER = 2,
+	POST_FAILURE = 3, /* folder ["failure", [code word, text]] */
+};
+
+/* post = [1, kind, dest, sender, tag, deadline_ms, trace, folder]; everything borrows. */
+struct post {
+	enum post_kind kind;
+	struct slice dest;   /* text, 1..NAME_BYTES_MAX */
+	struct slice sender; /* text, 0..NAME_BYTES_MAX; filled in by the kernel of a local sender */
+	uint64_t tag;        /* the sender's own; 0 for a one-way post */
+	uint32_t deadline_ms;/* what is left of it; 0: the receiver's default */
+	struct slice trace;  /* TRACE_BYTES or empty */
+	struct slice folder; /* encoded [name, [element...]] , well-formed */
+};
+
+int post_decode(struct cbor_cursor *c, struct post *p); /* after the type was read; see frame_open */
+void post_encode(struct buf *b, const struct post *p);  /* the whole frame with its length in front */
+
+/* folder = [name: tstr, [element...]]. */
+int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements);
+/* Encode a folder with these elements (borrowed, may be NULL for none). */
+void folder_encode(struct buf *b, const char *name, const struct tos_value *const *elements, size_t n);
+/* The name (copied, NAME_BYTES_MAX+1 bytes) and an array value of the elements, which the caller frees. */
+int folder_decode(struct slice folder, char *name, struct tos_value **elements);
+
+struct hello {
+	uint32_t version_min, version_max;
+	char name[NAME_BYTES_MAX + 1]; /* kernel name; "" for a client asking for one */
+	char domain[65];               /* hex fingerprint of the root certificate */
+	uint64_t boot_count;
+	uint8_t boot_nonce[16];
+	uint64_t store_seq;     /* highest committed sequence of the sender's store */
+	uint64_t seen_seq;      /* highest store sequence it has seen of the receiver */
+	uint64_t revocation;    /* number of its revocation list */
+	struct slice audit_head;/* DIGEST_BYTES or empty */
+	char want_name[64];     /* clients: a durable name, or "" */
+	char address[128];      /* kernels: where it can be dialled, or "" */
+	struct slice features;  /* encoded array of texts, or empty */
+};
+#define PROTOCOL_VERSION 1
+
+/* hello = [0, {open map}]: unknown keys are ignored. */
+int hello_decode(struct cbor_cursor *c, struct hello *h);
+void hello_encode(struct buf *b, const struct hello *h);
+
+struct chunk {
+	struct slice digest;
+	uint64_t offset, total;
+	struct slice data;
+};
+int chunk_decode(struct cbor_cursor *c, struct chunk *k);
+void chunk_encode(struct buf *b, const struct chunk *k);
+int want_decode(struct cbor_cursor *c, struct slice *digest, uint64_t *offset);
+void want_encode(struct buf *b, const uint8_t digest[DIGEST_BYTES], uint64_t offset);
+void lack_encode(struct buf *b, const uint8_t digest[DIGEST_BYTES]);
+void credit_encode(struct buf *b, uint32_t posts, uint32_t chunks);
+int credit_decode(struct cbor_cursor *c, uint32_t *posts, uint32_t *chunks);
+void ping_encode(struct buf *b, enum frame_type which, uint64_t number);
+int ping_decode(struct cbor_cursor *c, uint64_t *number);
+void bye_encode(struct buf *b, int rc, const char *text);
+int bye_decode(struct cbor_cursor *c, int *rc, struct slice *text);
+void vouch_encode(struct buf *b, struct slice ticket, const struct slice *hops, size_t n);
+int vouch_decode(struct cbor_cursor *c, struct slice *ticket, struct slice *hops /* encoded array */);
+
+/* Put the length in front of what fn would append: remember b->len, append 4 zero bytes and the
+ * item, then call frame_end(b, at). */
+size_t frame_begin(struct buf *b);
+void frame_end(struct buf *b, size_t at);
+
+/* Splitter: append received bytes to `in`, then call until ERR_AGAIN. On 0 *frame borrows from
+ * `in` until frame_next is called again or `in` changes. ERR_TOO_LARGE, ERR_MALFORMED: close. */
+struct frame_reader {
+	struct buf in;
+	size_t eaten; /* bytes of `in` given out, dropped at the next call */
+	size_t max;   /* largest frame; 0: FRAME_BYTES_MAX */
+};
+int frame_next(struct frame_reader *r, struct slice *frame);
+
+/* Start decoding: the type is read, c stands behind it inside the array. Returns the type or a
+ * negative error. Finish with cbor_close(c) then cbor_finish(c), which the decoders above do. */
+int frame_open(struct cbor_cursor *c, struct slice frame);
