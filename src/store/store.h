@@ -50,7 +50,8 @@ struct store_txn;
  * from the writer thread and must only signal the loop, which then calls store_poll(). Errors name the
  * file and the remedy: ERR_STORE (corrupt, of a newer version, disk full, read-only). */
 int store_open(const char *path, void (*wake)(void *arg), void *arg, struct store **out, struct errmsg *em);
-/* Waits until everything submitted is durable (at most limit_ms), then closes. */
+/* Waits until everything submitted is durable (at most limit_ms), reports it, then closes. What was not written by then
+ * is reported as ERR_CANCELLED. */
 void store_close(struct store *st, uint32_t limit_ms);
 
 struct store_txn *store_begin(struct store *st);
@@ -63,7 +64,7 @@ void store_del(struct store_txn *t, enum store_table tb, const void *key, size_t
 void store_audit(struct store_txn *t, const void *body, size_t n_body);
 /* Submit; takes t. done(arg, rc, em) is called exactly once from store_poll() on the loop thread, in the order
  * of submission: 0 means durable. On failure nothing of t was applied. At most STORE_QUEUE_MAX transactions may wait:
- * beyond that ERR_FULL is returned at once, t is freed and done is not called. */
+ * (or 512 MiB of them): beyond that ERR_FULL is returned at once, t is freed and done is not called. done may be NULL. */
 #define STORE_QUEUE_MAX 65536
 typedef void store_done_fn(void *arg, int rc, const struct errmsg *em);
 int store_commit(struct store_txn *t, store_done_fn *done, void *arg);
@@ -74,7 +75,8 @@ void store_poll(struct store *st);
 /* 0 and *body appended, or ERR_NOT_FOUND, ERR_STORE. Expired records are not found. */
 struct buf;
 int store_get(struct store *st, enum store_table tb, const void *key, size_t n_key, struct buf *body, struct errmsg *em);
-/* Each record in key order until fn returns non-zero (which is returned). Keys at or after `from`; from may be empty. */
+/* Each record in key order until fn returns non-zero (which is returned; the callback may read
+ * the store, and submit). Keys at or after `from`; from may be empty. */
 typedef int store_each_fn(void *arg, struct slice key, struct slice body, int64_t expires_ms);
 int store_each(struct store *st, enum store_table tb, struct slice from, store_each_fn *fn, void *arg, struct errmsg *em);
 /* Audit records with sequence > after, ascending, at most `most`. body as given, with seq, time and chain digest. */
@@ -88,6 +90,8 @@ int64_t store_boot_count(struct store *st); /* raised by store_open, durable bef
 void store_audit_head(struct store *st, uint8_t out[32]);
 /* Remove expired records; called by the kernel now and then, does a bounded piece of work. */
 int store_expire(struct store *st);
+/* The file's greatest size, from the next group on; 0: none. Writes that would need more fail as on a full disk. */
+void store_set_max_bytes(struct store *st, uint64_t bytes);
 struct store_stats {
 	uint64_t commits, groups, failures, queued, bytes, last_commit_us;
 	bool failed; /* the last commit failed; cleared by the next that works */

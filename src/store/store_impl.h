@@ -1,0 +1,91 @@
+/* Inside the store: what its files share. */
+#pragma once
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+#include "store/store.h"
+
+#define STORE_KEY_MAX   512
+#define STORE_BODY_MAX  ((size_t)128 << 20)
+#define STORE_BYTES_MAX ((size_t)512 << 20) /* of all that waits */
+
+extern const char *const store_table_names[STORE_TABLE_COUNT];
+
+enum op_kind { OP_PUT, OP_DEL, OP_AUDIT, OP_EXPIRE };
+struct op {
+	struct op *next;
+	enum op_kind kind;
+	enum store_table table;
+	int64_t time_ms; /* PUT: expires; AUDIT and EXPIRE: now */
+	size_t n_key, n_body;
+	uint8_t data[]; /* key, then body */
+};
+
+struct store_txn {
+	struct store_txn *next;
+	struct store *st;
+	struct op *first, *last;
+	size_t bytes;
+	int rc; /* building or applying it failed */
+	struct errmsg em;
+	store_done_fn *done;
+	void *arg;
+	bool waited, finished; /* somebody sleeps in store_commit_wait() */
+};
+
+struct txn_list {
+	struct store_txn *first, *last;
+	size_t n;
+};
+
+/* The running end of what is numbered; the writer's copy becomes the store's when a group is durable. */
+struct store_mark {
+	uint64_t seq, audit_seq;
+	uint8_t audit_head[32];
+};
+
+struct writer {
+	sqlite3 *db;
+	sqlite3_stmt *put[STORE_TABLE_COUNT], *del[STORE_TABLE_COUNT], *expire[STORE_TABLE_COUNT];
+	sqlite3_stmt *audit, *begin, *commit, *rollback, *savepoint, *release, *undo;
+	struct store_mark mark;
+	uint64_t max_bytes; /* as set on db */
+};
+
+struct store {
+	char *path;
+	int lock_fd;
+	void (*wake)(void *arg);
+	void *wake_arg;
+
+	struct writer w; /* the writer thread's from its start to its end */
+
+	sqlite3 *r; /* the loop thread's */
+	sqlite3_stmt *get[STORE_TABLE_COUNT];
+	int64_t boot_count;
+	bool expiring; /* one such piece of work is under way */
+
+	pthread_t thread;
+	pthread_mutex_t mutex; /* guards all below */
+	pthread_cond_t work, finished;
+	struct txn_list queue, done;
+	size_t n_waiting, bytes_waiting; /* not yet reported */
+	bool stopping, abandoned, ended;
+	uint64_t max_bytes;
+	struct store_mark mark;
+	struct store_stats stats;
+};
+
+int writer_open(struct writer *w, const char *path, struct errmsg *em);
+void writer_close(struct writer *w);
+void *writer_main(void *store); /* the thread */
+int mark_load(struct writer *w, struct errmsg *em);
+/* Raises the boot count durably. */
+int boot_raise(struct writer *w, int64_t *count, struct errmsg *em);
+void audit_chain(const uint8_t prev[32], uint64_t seq, int64_t time_ms, struct slice body,
+	uint8_t out[32]);
+
+void txn_free(struct store_txn *t);
+void txn_push(struct txn_list *l, struct store_txn *t);
+struct store_txn *txn_pop(struct txn_list *l);

@@ -1,0 +1,445 @@
+/*
+ * The store's writer thread: takes all transactions that came while the last fsync ran and
+ * makes them one SQLite transaction, each in a savepoint of its own, so that one that fails
+ * takes no other with it. Where the whole group fails (a full disk rolls everything back), each
+ * is tried alone.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "seal/seal.h"
+#include "store/db.h"
+#include "store/store_impl.h"
+
+#define GROUP_MAX       4096
+#define GROUP_BYTES_MAX ((size_t)64 << 20)
+#define EXPIRE_ROWS     256
+#define KEY_SEQ         "store.seq"
+#define KEY_BOOT        "store.boot"
+
+static void put_be64(uint8_t out[8], uint64_t v)
+{
+	for (int i = 0; i < 8; i++)
+		out[i] = (uint8_t)(v >> (56 - 8 * i));
+}
+
+static uint64_t get_be64(const uint8_t *p)
+{
+	uint64_t v = 0;
+
+	for (int i = 0; i < 8; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
+/* ---- statements */
+
+static int prepare_table(struct writer *w, int i, struct errmsg *em)
+{
+	const char *name = store_table_names[i];
+	int rc = db_prepare(w->db, &w->put[i], em,
+		"INSERT INTO \"%s\" (key, body, expires) VALUES (?1, ?2, ?3)"
+		" ON CONFLICT (key) DO UPDATE SET body = ?2, expires = ?3",
+		name);
+
+	if (rc == 0)
+		rc = db_prepare(
+			w->db, &w->del[i], em, "DELETE FROM \"%s\" WHERE key = ?1", name);
+	if (rc == 0)
+		rc = db_prepare(w->db, &w->expire[i], em,
+			"DELETE FROM \"%s\" WHERE rowid IN (SELECT rowid FROM \"%s\""
+			" WHERE expires > 0 AND expires <= ?1 LIMIT %d)",
+			name, name, EXPIRE_ROWS);
+	return rc;
+}
+
+static int prepare_all(struct writer *w, struct errmsg *em)
+{
+	const struct {
+		sqlite3_stmt **stmt;
+		const char *sql;
+	} plain[] = {
+		{ &w->audit,
+			"INSERT INTO audit (seq, time, chain, body) VALUES (?1, ?2, ?3, ?4)" },
+		{ &w->begin, "BEGIN IMMEDIATE" },
+		{ &w->commit, "COMMIT" },
+		{ &w->rollback, "ROLLBACK" },
+		{ &w->savepoint, "SAVEPOINT one" },
+		{ &w->release, "RELEASE one" },
+		{ &w->undo, "ROLLBACK TO one" },
+	};
+	int rc = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(plain) && rc == 0; i++)
+		rc = db_prepare(w->db, plain[i].stmt, em, "%s", plain[i].sql);
+	for (int i = 0; i < STORE_TABLE_COUNT && rc == 0; i++)
+		rc = prepare_table(w, i, em);
+	return rc;
+}
+
+int writer_open(struct writer *w, const char *path, struct errmsg *em)
+{
+	int rc = db_open_writer(path, &w->db, em);
+
+	return rc < 0 ? rc : prepare_all(w, em);
+}
+
+void writer_close(struct writer *w)
+{
+	sqlite3_stmt *s;
+
+	while (w->db && (s = sqlite3_next_stmt(w->db, NULL)))
+		sqlite3_finalize(s);
+	sqlite3_close(w->db);
+	w->db = NULL;
+}
+
+/* Run to the end and make ready for the next time. */
+static int stmt_run(struct writer *w, sqlite3_stmt *s, struct errmsg *em)
+{
+	int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : db_fail(w->db, em);
+
+	sqlite3_reset(s);
+	return rc;
+}
+
+static int row_put(struct writer *w, int table, struct slice key, struct slice body,
+	int64_t expires_ms, struct errmsg *em)
+{
+	sqlite3_stmt *s = w->put[table];
+	int rc;
+
+	sqlite3_bind_blob64(s, 1, key.p, key.n, SQLITE_STATIC);
+	/* An empty body is a blob of no bytes, not NULL. */
+	sqlite3_bind_blob64(s, 2, body.n ? (const void *)body.p : "", body.n, SQLITE_STATIC);
+	sqlite3_bind_int64(s, 3, expires_ms);
+	rc = stmt_run(w, s, em);
+	sqlite3_clear_bindings(s);
+	return rc;
+}
+
+/* ---- numbers of the store itself */
+
+static int number_load(struct writer *w, const char *key, uint64_t *out, struct errmsg *em)
+{
+	sqlite3_stmt *s = NULL;
+	int rc = db_prepare(w->db, &s, em, "SELECT body FROM meta WHERE key = ?1");
+
+	if (rc < 0)
+		return rc;
+	sqlite3_bind_blob(s, 1, key, (int)strlen(key), SQLITE_STATIC);
+	switch (sqlite3_step(s)) {
+	case SQLITE_DONE:
+		*out = 0;
+		break;
+	case SQLITE_ROW:
+		if (sqlite3_column_bytes(s, 0) == 8)
+			*out = get_be64(sqlite3_column_blob(s, 0));
+		else
+			rc = err_set(em, ERR_STORE,
+				"its record %s is damaged: restore a backup", key);
+		break;
+	default:
+		rc = db_fail(w->db, em);
+	}
+	sqlite3_finalize(s);
+	return rc;
+}
+
+static int number_save(struct writer *w, const char *key, uint64_t v, struct errmsg *em)
+{
+	uint8_t body[8];
+
+	put_be64(body, v);
+	return row_put(w, T_META, (struct slice){ (const uint8_t *)key, strlen(key) },
+		(struct slice){ body, sizeof(body) }, 0, em);
+}
+
+int mark_load(struct writer *w, struct errmsg *em)
+{
+	sqlite3_stmt *s = NULL;
+	int rc = number_load(w, KEY_SEQ, &w->mark.seq, em);
+
+	if (rc == 0)
+		rc = db_prepare(w->db, &s, em,
+			"SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1");
+	if (rc < 0)
+		return rc;
+	switch (sqlite3_step(s)) {
+	case SQLITE_DONE:
+		break;
+	case SQLITE_ROW:
+		w->mark.audit_seq = (uint64_t)sqlite3_column_int64(s, 0);
+		if (sqlite3_column_bytes(s, 1) == 32)
+			memcpy(w->mark.audit_head, sqlite3_column_blob(s, 1), 32);
+		break;
+	default:
+		rc = db_fail(w->db, em);
+	}
+	sqlite3_finalize(s);
+	return rc;
+}
+
+int boot_raise(struct writer *w, int64_t *count, struct errmsg *em)
+{
+	uint64_t n = 0;
+	int rc = number_load(w, KEY_BOOT, &n, em);
+
+	if (rc == 0)
+		rc = number_save(
+			w, KEY_BOOT, n + 1, em); /* its own transaction: durable on return */
+	*count = (int64_t)n + 1;
+	return rc;
+}
+
+void audit_chain(const uint8_t prev[32], uint64_t seq, int64_t time_ms, struct slice body,
+	uint8_t out[32])
+{
+	/* The body goes in as its digest's input with everything else: one buffer, bounded by
+	 * the body. */
+	uint8_t small[32 + 16 + 1024];
+	size_t n = 48 + body.n;
+	uint8_t *p = n <= sizeof(small) ? small : mem_zero(n);
+
+	memcpy(p, prev, 32);
+	put_be64(p + 32, seq);
+	put_be64(p + 40, (uint64_t)time_ms);
+	if (body.n)
+		memcpy(p + 48, body.p, body.n);
+	digest_bytes(p, n, out);
+	if (p != small)
+		free(p);
+}
+
+/* ---- one transaction */
+
+static int op_audit(struct writer *w, const struct op *op, struct errmsg *em)
+{
+	struct slice body = { op->data, op->n_body };
+	uint64_t seq = w->mark.audit_seq + 1;
+	uint8_t chain[32];
+	int rc;
+
+	audit_chain(w->mark.audit_head, seq, op->time_ms, body, chain);
+	sqlite3_bind_int64(w->audit, 1, (sqlite3_int64)seq);
+	sqlite3_bind_int64(w->audit, 2, op->time_ms);
+	sqlite3_bind_blob(w->audit, 3, chain, sizeof(chain), SQLITE_STATIC);
+	sqlite3_bind_blob64(w->audit, 4, body.p, body.n, SQLITE_STATIC);
+	rc = stmt_run(w, w->audit, em);
+	sqlite3_clear_bindings(w->audit);
+	if (rc < 0)
+		return rc;
+	w->mark.audit_seq = seq;
+	memcpy(w->mark.audit_head, chain, 32);
+	return 0;
+}
+
+static int op_apply(struct writer *w, const struct op *op, struct errmsg *em)
+{
+	struct slice key = { op->data, op->n_key };
+	int rc = 0;
+
+	switch (op->kind) {
+	case OP_PUT:
+		return row_put(w, (int)op->table, key,
+			(struct slice){ op->data + op->n_key, op->n_body }, op->time_ms, em);
+	case OP_DEL:
+		sqlite3_bind_blob64(w->del[op->table], 1, key.p, key.n, SQLITE_STATIC);
+		return stmt_run(w, w->del[op->table], em);
+	case OP_AUDIT:
+		return op_audit(w, op, em);
+	case OP_EXPIRE:
+		for (int i = 0; i < STORE_TABLE_COUNT && rc == 0; i++) {
+			sqlite3_bind_int64(w->expire[i], 1, op->time_ms);
+			rc = stmt_run(w, w->expire[i], em);
+		}
+		return rc;
+	}
+	return ERR_STATE;
+}
+
+/* Apply t within the open transaction, or leave no trace of it. */
+static int txn_apply(struct writer *w, struct store_txn *t)
+{
+	struct store_mark before = w->mark;
+	int rc = stmt_run(w, w->savepoint, &t->em);
+
+	for (const struct op *op = t->first; op && rc == 0; op = op->next)
+		rc = op_apply(w, op, &t->em);
+	if (rc < 0) {
+		w->mark = before;
+		if (!sqlite3_get_autocommit(w->db))
+			stmt_run(w, w->undo, NULL);
+	}
+	if (!sqlite3_get_autocommit(w->db) && stmt_run(w, w->release, NULL) < 0 && rc == 0)
+		rc = db_fail(w->db, &t->em);
+	t->rc = rc;
+	return rc;
+}
+
+/* ---- a group */
+
+static void group_rollback(struct writer *w, const struct store_mark *before)
+{
+	if (!sqlite3_get_autocommit(w->db))
+		stmt_run(w, w->rollback, NULL);
+	w->mark = *before;
+}
+
+/* 0: decided; each t->rc says how. Otherwise nothing of any was applied. */
+static int group_try(struct writer *w, struct store_txn *first, size_t n, struct errmsg *em)
+{
+	struct store_mark before = w->mark;
+	size_t good = 0;
+	int rc = stmt_run(w, w->begin, em);
+
+	for (struct store_txn *t = first; rc == 0 && n > 0; t = t->next, n--) {
+		if (t->rc < 0)
+			continue;
+		if (txn_apply(w, t) == 0)
+			good++;
+		else if (sqlite3_get_autocommit(
+				 w->db)) /* SQLite has given up the whole of it */
+			rc = err_set(em, t->rc, "%s", t->em.text);
+	}
+	if (rc == 0 && good == 0) {
+		group_rollback(w, &before);
+		return 0;
+	}
+	w->mark.seq = before.seq + good;
+	if (rc == 0)
+		rc = number_save(w, KEY_SEQ, w->mark.seq, em);
+	if (rc == 0)
+		rc = stmt_run(w, w->commit, em);
+	if (rc < 0)
+		group_rollback(w, &before);
+	return rc;
+}
+
+static void group_write(struct writer *w, struct txn_list *group)
+{
+	struct errmsg em = { "" };
+	AUTOFREE int *built = mem_zero((group->n + 1) * sizeof(int));
+	size_t i = 0;
+
+	for (struct store_txn *t = group->first; t; t = t->next)
+		built[i++] = t->rc;
+	if (group->n > 1 && group_try(w, group->first, group->n, &em) == 0)
+		return;
+	i = 0;
+	for (struct store_txn *t = group->first; t; t = t->next) {
+		int rc;
+
+		t->rc = built[i++];
+		if (t->rc < 0)
+			continue;
+		rc = group_try(w, t, 1, &t->em);
+		if (rc < 0)
+			t->rc = rc;
+	}
+}
+
+/* ---- the thread; the mutex is held except while writing */
+
+static void group_take(struct store *st, struct txn_list *group)
+{
+	size_t bytes = 0;
+
+	while (st->queue.first && group->n < GROUP_MAX && bytes < GROUP_BYTES_MAX) {
+		bytes += st->queue.first->bytes;
+		txn_push(group, txn_pop(&st->queue));
+	}
+}
+
+static void group_report(struct store *st, struct txn_list *group, int64_t took_us)
+{
+	struct store_stats *s = &st->stats;
+	struct store_txn *t;
+
+	s->groups++;
+	s->last_commit_us = (uint64_t)took_us;
+	st->mark = st->w.mark;
+	while ((t = txn_pop(group))) {
+		if (t->rc < 0) {
+			s->failures++;
+			s->failed = s->failed || t->rc == ERR_STORE;
+			snprintf(s->failure, sizeof(s->failure), "%s", err_show(t->rc, &t->em));
+		} else {
+			s->commits++;
+			s->bytes += t->bytes;
+			s->failed = false;
+		}
+		if (!t->waited) {
+			txn_push(&st->done, t);
+			continue;
+		}
+		st->n_waiting--;
+		st->bytes_waiting -= t->bytes;
+		t->finished = true;
+	}
+	pthread_cond_broadcast(&st->finished);
+}
+
+static void size_limit(struct writer *w, uint64_t max_bytes)
+{
+	char sql[80];
+	uint64_t pages = max_bytes / 4096;
+
+	if (max_bytes == w->max_bytes)
+		return;
+	w->max_bytes = max_bytes;
+	if (max_bytes == 0 || pages > 0xfffffffe)
+		pages = 0xfffffffe;
+	snprintf(sql, sizeof(sql), "PRAGMA max_page_count=%llu", (unsigned long long)pages);
+	db_exec(w->db, sql, NULL);
+}
+
+static void group_cancel(struct txn_list *group)
+{
+	for (struct store_txn *t = group->first; t; t = t->next)
+		t->rc = err_set(
+			&t->em, ERR_CANCELLED, "the store was closed before it was written");
+}
+
+void *writer_main(void *store)
+{
+	struct store *st = store;
+
+	pthread_mutex_lock(&st->mutex);
+	for (;;) {
+		struct txn_list group = { NULL, NULL, 0 };
+		uint64_t max_bytes = st->max_bytes;
+		int64_t begun_us;
+		bool wake, abandoned = st->abandoned;
+
+		group_take(st, &group);
+		if (group.n == 0) {
+			if (st->stopping)
+				break;
+			pthread_cond_wait(&st->work, &st->mutex);
+			continue;
+		}
+		pthread_mutex_unlock(&st->mutex);
+		begun_us = clock_us();
+		size_limit(&st->w, max_bytes);
+		if (abandoned)
+			group_cancel(&group);
+		else
+			group_write(&st->w, &group);
+		pthread_mutex_lock(&st->mutex);
+		wake = st->done.n == 0;
+		group_report(st, &group, clock_us() - begun_us);
+		wake = wake && st->done.n > 0;
+		if (wake && st->wake) {
+			pthread_mutex_unlock(&st->mutex);
+			st->wake(st->wake_arg);
+			pthread_mutex_lock(&st->mutex);
+		}
+	}
+	st->ended = true;
+	pthread_cond_broadcast(&st->finished);
+	pthread_mutex_unlock(&st->mutex);
+	return NULL;
+}
