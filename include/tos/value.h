@@ -7,7 +7,8 @@
  *
  * Ownership: a container owns what was put into it. Functions named _push and _set take their value
  * argument, also when they fail; passing NULL to them makes them fail. Getters lend. No function
- * here aborts: where memory is gone constructors return NULL and _push/_set return a negative code.
+ * here aborts: where memory is gone constructors return NULL and _push/_set return a negative code
+ * (no-memory -10; usage -26 for a container or key of the wrong type).
  */
 #pragma once
 
@@ -46,7 +47,8 @@ TOS_API struct tos_value *tos_text_n(const char *s, size_t n); /* copies; NULL i
 TOS_API struct tos_value *tos_textf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 TOS_API struct tos_value *tos_array(void);
 TOS_API struct tos_value *tos_map(void);
-TOS_API struct tos_value *tos_value_copy(const struct tos_value *v);
+TOS_API struct tos_value *tos_tag(uint64_t number, struct tos_value *v); /* takes v; 28 or 29, else NULL */
+TOS_API struct tos_value *tos_value_copy(const struct tos_value *v); /* NULL also if nested deeper than 32 */
 
 TOS_API int tos_push(struct tos_value *array, struct tos_value *v); /* takes v */
 TOS_API int tos_set(struct tos_value *map, const char *key, struct tos_value *v); /* takes v; replaces */
@@ -79,6 +81,11 @@ TOS_API double tos_get_float(const struct tos_value *map, const char *key, doubl
 TOS_API const char *tos_get_text(const struct tos_value *map, const char *key, const char *def);
 TOS_API const uint8_t *tos_get_bytes(const struct tos_value *map, const char *key, size_t *n);
 
+/* Of a TOS_TAG: the number (0 for another type) and what it tags (NULL). */
+TOS_API uint64_t tos_tag_number(const struct tos_value *v);
+TOS_API const struct tos_value *tos_tag_value(const struct tos_value *v);
+
+/* The same encoding: 1 and 1.0 differ, NaN equals NaN. */
 TOS_API bool tos_equal(const struct tos_value *a, const struct tos_value *b);
 
 /* The deterministic encoding. *out is malloc'ed, the caller frees it. Errors: no-memory (-10),
@@ -88,6 +95,9 @@ TOS_API int tos_encode(const struct tos_value *v, uint8_t **out, size_t *n);
 /* One item and nothing behind it, strictly deterministic, depth at most 32. `most` bounds the bytes
  * that the tree may take in memory (0: 16 MiB). Errors: malformed (-8), too-large (-6), no-memory. */
 TOS_API int tos_decode(const void *p, size_t n, size_t most, struct tos_value **out);
+
+/* The same for carrier state, in which tags 28 and 29 stand. */
+TOS_API int tos_decode_state(const void *p, size_t n, size_t most, struct tos_value **out);
 
 /* JSON text for people and --json: bytes become "base64:...", non-text keys their diagnostic text;
  * NaN and infinities null. malloc'ed, or NULL. indent 0: one line. */

@@ -14,6 +14,7 @@ struct tos_value;
 
 #define FRAME_BYTES_MAX (1u << 20) /* one frame with its length */
 #define CHUNK_BYTES_MAX (64u << 10)
+#define BLOB_BYTES_MAX  (128u << 20) /* what chunks may add up to */
 #define NAME_BYTES_MAX  128        /* any address: host0#42.1.3/replies */
 #define DIGEST_BYTES    32
 #define TRACE_BYTES     16
@@ -59,6 +60,9 @@ int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements);
 void folder_encode(struct buf *b, const char *name, const struct tos_value *const *elements, size_t n);
 /* The name (copied, NAME_BYTES_MAX+1 bytes) and an array value of the elements, which the caller frees. */
 int folder_decode(struct slice folder, char *name, struct tos_value **elements);
+/* The same with the name and the encoded array of elements, as they lie in a briefcase: what the
+ * digest of a folder is taken of. */
+void folder_put(struct buf *b, struct slice name, struct slice elements);
 
 struct hello {
 	uint32_t version_min, version_max;
@@ -76,7 +80,7 @@ struct hello {
 };
 #define PROTOCOL_VERSION 1
 
-/* hello = [0, {open map}]: unknown keys are ignored. */
+/* hello = [0, {open map}]: unknown keys are ignored. Strings end in NUL; slices borrow. */
 int hello_decode(struct cbor_cursor *c, struct hello *h);
 void hello_encode(struct buf *b, const struct hello *h);
 
@@ -90,22 +94,29 @@ void chunk_encode(struct buf *b, const struct chunk *k);
 int want_decode(struct cbor_cursor *c, struct slice *digest, uint64_t *offset);
 void want_encode(struct buf *b, const uint8_t digest[DIGEST_BYTES], uint64_t offset);
 void lack_encode(struct buf *b, const uint8_t digest[DIGEST_BYTES]);
+int lack_decode(struct cbor_cursor *c, struct slice *digest);
 void credit_encode(struct buf *b, uint32_t posts, uint32_t chunks);
 int credit_decode(struct cbor_cursor *c, uint32_t *posts, uint32_t *chunks);
 void ping_encode(struct buf *b, enum frame_type which, uint64_t number);
 int ping_decode(struct cbor_cursor *c, uint64_t *number);
+/* The code travels as its word; one that is not in ERR_LIST is read as ERR_UNKNOWN. The text is
+ * cut at 512 bytes. */
 void bye_encode(struct buf *b, int rc, const char *text);
 int bye_decode(struct cbor_cursor *c, int *rc, struct slice *text);
 void vouch_encode(struct buf *b, struct slice ticket, const struct slice *hops, size_t n);
 int vouch_decode(struct cbor_cursor *c, struct slice *ticket, struct slice *hops /* encoded array */);
+/* Walk such an array of byte strings (also an envelope's hops): call with *at = 0; false at the end. */
+bool bytes_array_next(struct slice array, size_t *at, struct slice *item);
 
 /* Put the length in front of what fn would append: remember b->len, append 4 zero bytes and the
- * item, then call frame_end(b, at). */
+ * item, then call frame_end(b, at). The encoders above fail past FRAME_BYTES_MAX; frame_end() does
+ * not, because frames to our own children may be larger. */
 size_t frame_begin(struct buf *b);
 void frame_end(struct buf *b, size_t at);
 
-/* Splitter: append received bytes to `in`, then call until ERR_AGAIN. On 0 *frame borrows from
- * `in` until frame_next is called again or `in` changes. ERR_TOO_LARGE, ERR_MALFORMED: close. */
+/* Splitter: append received bytes to `in`, then call until ERR_AGAIN. On 0 *frame is the CBOR item
+ * without the length and borrows from `in` until frame_next is called again or `in` changes.
+ * ERR_TOO_LARGE, ERR_MALFORMED: close. buf_fini(&r->in) at the end. */
 struct frame_reader {
 	struct buf in;
 	size_t eaten; /* bytes of `in` given out, dropped at the next call */
