@@ -70,6 +70,7 @@ int revocation_decode(struct slice cose, struct slice root_der, struct revocatio
 int revocation_make(const struct key *root, struct slice root_der, uint64_t number, int64_t issued_ms,
 	const struct slice *serials, size_t n, struct buf *out, struct errmsg *em);
 void revocation_free(struct revocation *r);
+AUTO_DEFINE(revocation)
 uint64_t revocation_number(const struct revocation *r);
 int64_t revocation_issued_ms(const struct revocation *r);
 size_t revocation_count(const struct revocation *r);
