@@ -1,0 +1,601 @@
+/* The authority of a domain. See domain.h. */
+#include "lib/domain.h"
+
+#include <arpa/inet.h>
+#include <confuse.h>
+#include <dirent.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "seal/seal.h"
+
+#define DAY_MS         ((int64_t)86400000)
+#define YEAR_MS        (365 * DAY_MS)
+#define ROOT_LIFE      (10 * YEAR_MS)
+#define REGISTRAR_LIFE (5 * YEAR_MS)
+#define ADMIN_LIFE     (2 * YEAR_MS)
+#define KERNEL_LIFE    YEAR_MS
+#define BACKDATED      (10 * 60000) /* clocks of a fleet differ; certificates are used at once */
+#define REVOKED_MAX    ((size_t)4 << 20)
+#define PORT_FIRST     21212
+
+/* ---- small pieces */
+
+static const char *passphrase_env(void)
+{
+	const char *s = getenv("TOS_PASSPHRASE");
+
+	return s && *s ? s : NULL;
+}
+
+static int at(const struct home *h, char out[HOME_PATH_MAX], struct errmsg *em, const char *dir,
+	const char *name, const char *file)
+{
+	return name ? path_join(out, HOME_PATH_MAX, em, h->path, dir, name, file, NULL)
+		    : path_join(out, HOME_PATH_MAX, em, h->path, dir, file, NULL);
+}
+
+/* The certificates of a PEM file as slices; certs_done() it. */
+struct certs {
+	struct buf der[COSE_CHAIN_MAX];
+	size_t n;
+};
+static void certs_done(struct certs *c)
+{
+	for (size_t i = 0; i < COSE_CHAIN_MAX; i++)
+		buf_fini(&c->der[i]);
+}
+static struct slice certs_leaf(const struct certs *c)
+{
+	return (struct slice){ c->der[0].data, c->der[0].len };
+}
+static int certs_read(const char *path, struct certs *c, struct errmsg *em)
+{
+	memset(c, 0, sizeof(*c));
+	if (access(path, R_OK) < 0)
+		return errno == ENOENT ? err_set(em, ERR_NOT_FOUND, "there is no certificate %s", path)
+				       : err_errno(em, "cannot read %s", path);
+	return certs_load(path, c->der, &c->n, em);
+}
+
+/* Who signs: a key and its certificate. */
+struct issuer {
+	struct key *key;
+	struct certs certs;
+};
+static void issuer_done(struct issuer *i)
+{
+	key_free(i->key);
+	certs_done(&i->certs);
+}
+static int issuer_read(const struct home *h, const char *who, const char *passphrase, struct issuer *out,
+	struct errmsg *em)
+{
+	char key[HOME_PATH_MAX], crt[HOME_PATH_MAX], name[32];
+	int rc;
+
+	memset(out, 0, sizeof(*out));
+	snprintf(name, sizeof(name), "%s.key", who);
+	rc = at(h, key, em, "ca", NULL, name);
+	snprintf(name, sizeof(name), "%s.crt", who);
+	rc = rc ? rc : at(h, crt, em, "ca", NULL, name);
+	if (rc < 0)
+		return rc;
+	if (access(key, F_OK) < 0)
+		return err_set(em, ERR_DENIED, "the domain's %s key is not in %s/ca; do this where the "
+			"domain was made", who, h->path);
+	rc = key_load(key, passphrase, &out->key, em);
+	if (rc < 0 && !passphrase)
+		return err_wrap(em, rc, "%s (TOS_PASSPHRASE gives the passphrase)", key);
+	if (rc == 0)
+		rc = certs_read(crt, &out->certs, em);
+	return rc;
+}
+
+bool domain_has_root(const struct home *h)
+{
+	char key[HOME_PATH_MAX];
+
+	return at(h, key, NULL, "ca", NULL, "root.key") == 0 && access(key, F_OK) == 0;
+}
+
+static int save_certs(const char *path, const struct buf *leaf, struct slice above, struct errmsg *em)
+{
+	struct slice ders[2] = { { leaf->data, leaf->len }, above };
+
+	return certs_save(path, ders, above.n ? 2 : 1, em);
+}
+
+/* A new key with its certificate, DIR/KEY and DIR/CERT. */
+static int make_pair(const struct issuer *by, enum cert_kind kind, const char *name, unsigned roles,
+	int64_t life_ms, const char *key_path, const char *cert_path, struct errmsg *em)
+{
+	AUTO(key) k = key_new();
+	int64_t now = clock_wall_ms();
+	AUTOBUF der = BUF_INIT;
+	struct slice above = { NULL, 0 };
+	uint8_t public[32];
+	int rc;
+
+	key_public(k, public);
+	rc = cert_issue(by->key, certs_leaf(&by->certs), kind, name, roles, public, now - BACKDATED,
+		now + life_ms, &der, em);
+	if (rc == 0)
+		rc = key_save(k, key_path, NULL, false, em);
+	if (kind == CERT_KERNEL)
+		above = certs_leaf(&by->certs);
+	if (rc == 0)
+		rc = save_certs(cert_path, &der, above, em);
+	return rc;
+}
+
+static int copy_file(const struct home *h, const char *from, const char *kernel, const char *to,
+	unsigned mode, struct errmsg *em)
+{
+	char a[HOME_PATH_MAX], b[HOME_PATH_MAX];
+	AUTOBUF bytes = BUF_INIT;
+	int rc = at(h, a, em, "ca", NULL, from);
+
+	if (rc == 0)
+		rc = at(h, b, em, "kernels", kernel, to);
+	if (rc == 0)
+		rc = file_read(a, REVOKED_MAX, &bytes, em);
+	return rc < 0 ? rc : file_write(b, bytes.data, bytes.len, mode, em);
+}
+
+/* ---- configurations of kernels */
+
+static void ignore_confuse(cfg_t *cfg, const char *fmt, va_list ap)
+{
+	(void)cfg;
+	(void)fmt;
+	(void)ap;
+}
+
+int kernel_conf_listen(const struct home *h, const char *kernel, char out[128])
+{
+	cfg_opt_t opts[] = { CFG_STR_LIST("listen", "{}", CFGF_NONE),
+		CFG_STR("__unknown", NULL, CFGF_NONE), CFG_END() };
+	char file[HOME_PATH_MAX];
+	cfg_t *cfg;
+	int rc = at(h, file, NULL, "kernels", kernel, "tosd.conf");
+
+	out[0] = 0;
+	if (rc < 0)
+		return rc;
+	cfg = cfg_init(opts, CFGF_IGNORE_UNKNOWN);
+	if (!cfg)
+		return ERR_NOMEM;
+	cfg_set_error_function(cfg, ignore_confuse);
+	/* What libconfuse can't skip (sections) comes after this key in what we write. */
+	cfg_parse(cfg, file);
+	if (cfg_size(cfg, "listen") > 0)
+		snprintf(out, 128, "%s", cfg_getnstr(cfg, "listen", 0));
+	cfg_free(cfg);
+	return *out ? 0 : ERR_NOT_FOUND;
+}
+
+int kernel_conf_write(const struct home *h, const struct kernel_conf *k, struct errmsg *em)
+{
+	char file[HOME_PATH_MAX];
+	AUTOBUF b = BUF_INIT;
+	int rc = at(h, file, em, "kernels", k->name, "tosd.conf");
+
+	buf_printf(&b, "# One kernel of TOS; see tosd(8). 'tosd -t' checks this file.\n");
+	buf_printf(&b, "name = \"%s\"\nlisten = {\"%s\"}\n", k->name, k->listen);
+	if (k->advertise)
+		buf_printf(&b, "advertise = \"%s\"\n", k->advertise);
+	buf_printf(&b, "registrar = \"%s\"\n", k->registrar);
+	if (k->n_registrar_at) {
+		buf_printf(&b, "peer \"%s\" {\n\taddress = {", k->registrar);
+		for (size_t i = 0; i < k->n_registrar_at; i++)
+			buf_printf(&b, "%s\"%s\"", i ? ", " : "", k->registrar_at[i]);
+		buf_printf(&b, "}\n}\n");
+	}
+	if (rc == 0)
+		rc = buf_check(&b);
+	return rc < 0 ? rc : file_write(file, b.data, b.len, 0644, em);
+}
+
+static bool port_is_free(uint16_t port)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(port) };
+	AUTOCLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int one = 1;
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0)
+		return true; /* the kernel will say what is wrong */
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	return bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) == 0 && listen(fd, 1) == 0;
+}
+
+static bool port_is_taken(const struct home *h, const struct names *all, unsigned port)
+{
+	char listen[128];
+
+	for (size_t i = 0; i < all->n; i++) {
+		const char *colon;
+
+		if (kernel_conf_listen(h, all->v[i], listen) < 0)
+			continue;
+		colon = strrchr(listen, ':');
+		if (colon && strtoul(colon + 1, NULL, 10) == port)
+			return true;
+	}
+	return false;
+}
+
+static int choose_port(const struct home *h, unsigned nth, unsigned *out, struct errmsg *em)
+{
+	struct names all;
+	unsigned port;
+
+	if (home_kernels(h, &all) < 0)
+		return err_set(em, ERR_IO, "cannot list %s/kernels", h->path);
+	for (port = PORT_FIRST + nth; port < 65536; port++)
+		if (!port_is_taken(h, &all, port) && port_is_free((uint16_t)port))
+			break;
+	names_fini(&all);
+	if (port >= 65536)
+		return err_set(em, ERR_FULL, "no port from %u on is free on 127.0.0.1", PORT_FIRST + nth);
+	*out = port;
+	return 0;
+}
+
+/* A failure midway must not leave what looks like a kernel: the configuration is written last. */
+int domain_kernel_add(const struct home *h, const char *name, unsigned nth, struct errmsg *em)
+{
+	char dir[HOME_PATH_MAX], key[HOME_PATH_MAX], cert[HOME_PATH_MAX], listen[64];
+	char registrar_at[1][128] = { "" };
+	struct kernel_conf k = { .name = name, .listen = listen, .registrar = "host0" };
+	struct issuer registrar;
+	unsigned port = 0;
+	bool first = strcmp(name, "host0") == 0;
+	int rc = path_join(dir, sizeof(dir), em, h->path, "kernels", name, NULL);
+
+	rc = rc ? rc : dir_make(dir, 0700, em);
+	rc = rc ? rc : at(h, key, em, "kernels", name, "key");
+	rc = rc ? rc : at(h, cert, em, "kernels", name, "cert");
+	rc = rc ? rc : choose_port(h, nth, &port, em);
+	if (rc < 0)
+		return rc;
+	unlink(key); /* without a configuration it belongs to no kernel */
+	rc = issuer_read(h, "registrar", NULL, &registrar, em);
+	if (rc == 0)
+		rc = make_pair(&registrar, CERT_KERNEL, name, 0, KERNEL_LIFE, key, cert, em);
+	issuer_done(&registrar);
+	rc = rc ? rc : copy_file(h, "root.crt", name, "root.crt", 0644, em);
+	rc = rc ? rc : copy_file(h, "revoked", name, "revoked", 0644, em);
+	if (first) {
+		rc = rc ? rc : copy_file(h, "registrar.key", name, "registrar.key", 0600, em);
+		rc = rc ? rc : copy_file(h, "registrar.crt", name, "registrar.crt", 0644, em);
+	} else if (kernel_conf_listen(h, "host0", registrar_at[0]) == 0) {
+		k.registrar_at = (const char(*)[128])registrar_at;
+		k.n_registrar_at = 1;
+	}
+	snprintf(listen, sizeof(listen), "127.0.0.1:%u", port);
+	return rc ? rc : kernel_conf_write(h, &k, em);
+}
+
+/* ---- the domain itself */
+
+static int make_root(const struct home *h, const char *passphrase, struct issuer *out, struct errmsg *em)
+{
+	char key[HOME_PATH_MAX], crt[HOME_PATH_MAX];
+	int64_t now = clock_wall_ms();
+	uint8_t public[32];
+	int rc = at(h, key, em, "ca", NULL, "root.key");
+
+	rc = rc ? rc : at(h, crt, em, "ca", NULL, "root.crt");
+	memset(out, 0, sizeof(*out));
+	if (rc < 0)
+		return rc;
+	out->key = key_new();
+	key_public(out->key, public);
+	rc = cert_issue(out->key, (struct slice){ NULL, 0 }, CERT_ROOT, "tos root", 0, public,
+		now - BACKDATED, now + ROOT_LIFE, &out->certs.der[0], em);
+	out->certs.n = 1;
+	rc = rc ? rc : key_save(out->key, key, passphrase, false, em);
+	return rc ? rc : save_certs(crt, &out->certs.der[0], (struct slice){ NULL, 0 }, em);
+}
+
+static int write_list(const struct home *h, const struct issuer *root, uint64_t number,
+	const struct slice *serials, size_t n, struct buf *list, struct errmsg *em)
+{
+	char path[HOME_PATH_MAX];
+	int rc = at(h, path, em, "ca", NULL, "revoked");
+
+	rc = rc ? rc : revocation_make(root->key, certs_leaf(&root->certs), number, clock_wall_ms(),
+			       serials, n, list, em);
+	return rc ? rc : file_write(path, list->data, list->len, 0644, em);
+}
+
+static int principal_add_by(const struct home *h, const struct issuer *root, const char *name,
+	unsigned roles, int64_t valid_ms, struct errmsg *em)
+{
+	char dir[HOME_PATH_MAX], key[HOME_PATH_MAX], cert[HOME_PATH_MAX];
+	int rc = path_join(dir, sizeof(dir), em, h->path, "keys", name, NULL);
+
+	rc = rc ? rc : at(h, key, em, "keys", name, "key");
+	rc = rc ? rc : at(h, cert, em, "keys", name, "cert");
+	if (rc < 0)
+		return rc;
+	if (access(key, F_OK) == 0 || access(cert, F_OK) == 0)
+		return err_set(em, ERR_EXISTS, "there is a principal %s in %s/keys already", name, h->path);
+	rc = dir_make(dir, 0700, em);
+	return rc ? rc : make_pair(root, CERT_PRINCIPAL, name, roles, valid_ms, key, cert, em);
+}
+
+static int make_authority(const struct home *h, const char *passphrase, struct errmsg *em)
+{
+	char key[HOME_PATH_MAX], crt[HOME_PATH_MAX];
+	AUTOBUF list = BUF_INIT;
+	struct issuer root;
+	int rc = make_root(h, passphrase, &root, em);
+
+	rc = rc ? rc : at(h, key, em, "ca", NULL, "registrar.key");
+	rc = rc ? rc : at(h, crt, em, "ca", NULL, "registrar.crt");
+	rc = rc ? rc : make_pair(&root, CERT_REGISTRAR, "registrar", 0, REGISTRAR_LIFE, key, crt, em);
+	rc = rc ? rc : write_list(h, &root, 1, NULL, 0, &list, em);
+	rc = rc ? rc : principal_add_by(h, &root, "admin", ROLE_ADMIN | ROLE_OWNER | ROLE_AUTHOR,
+			       ADMIN_LIFE, em);
+	issuer_done(&root);
+	return rc;
+}
+
+static int refuse_if_there(const struct home *h, struct errmsg *em)
+{
+	static const char *const parts[] = { "domain.conf", "ca", "keys", "kernels" };
+	char path[HOME_PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+		if (path_join(path, sizeof(path), NULL, h->path, parts[i], NULL) == 0 &&
+			access(path, F_OK) == 0)
+			return err_set(em, ERR_EXISTS, "%s is there already; nothing was changed. Use "
+				"another --home, or remove it", path);
+	return 0;
+}
+
+int domain_init(const char *home, const char *passphrase, struct buf *said, struct errmsg *em)
+{
+	char ca[HOME_PATH_MAX], listen[128] = "";
+	struct home h = { .principal = "admin", .kernel = "host0" };
+	int rc = home_path(home, h.path, em);
+
+	rc = rc ? rc : refuse_if_there(&h, em);
+	rc = rc ? rc : dir_make(h.path, 0755, em);
+	rc = rc ? rc : path_join(ca, sizeof(ca), em, h.path, "ca", NULL);
+	rc = rc ? rc : dir_make(ca, 0700, em);
+	rc = rc ? rc : make_authority(&h, passphrase, em);
+	rc = rc ? rc : domain_kernel_add(&h, "host0", 0, em);
+	rc = rc ? rc : home_write(&h, em); /* last: with it the domain is there */
+	if (rc < 0)
+		return rc;
+	kernel_conf_listen(&h, "host0", listen);
+	buf_printf(said, "domain      %s\n", h.path);
+	buf_printf(said, "root key    %s/root.key%s; keep a copy elsewhere, kernels don't need it\n", ca,
+		passphrase ? " (under the passphrase)" : "");
+	buf_printf(said, "principal   admin (roles admin, owner, author), %s/keys/admin\n", h.path);
+	buf_printf(said, "kernel      host0, registrar, listens on %s, %s/kernels/host0/tosd.conf\n", listen,
+		h.path);
+	return buf_check(said);
+}
+
+/* ---- principals */
+
+static bool principal_name_ok(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (!n || n > 63 || *s == '.' || *s == '-')
+		return false;
+	return strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@") == n;
+}
+
+int domain_principal_add(
+	const struct home *h, const char *name, unsigned roles, int64_t valid_ms, struct errmsg *em)
+{
+	struct issuer root;
+	int rc;
+
+	if (!principal_name_ok(name))
+		return err_set(em, ERR_NAME, "'%.64s' is no name for a principal: letters, digits, . - _ @, "
+			"63 at most", name);
+	rc = issuer_read(h, "root", passphrase_env(), &root, em);
+	rc = rc ? rc : principal_add_by(h, &root, name, roles, valid_ms, em);
+	issuer_done(&root);
+	return rc;
+}
+
+static int read_list(const char *path, struct slice root_der, struct revocation **out, struct errmsg *em)
+{
+	struct buf bytes = BUF_MAX(REVOKED_MAX);
+	int rc = file_read(path, REVOKED_MAX, &bytes, em);
+
+	rc = rc ? rc : revocation_decode((struct slice){ bytes.data, bytes.len }, root_der, out, em);
+	buf_fini(&bytes);
+	return rc;
+}
+
+static int describe_principal(const struct home *h, const struct revocation *r, const char *name,
+	struct tos_value *list)
+{
+	struct tos_value *v = tos_map(), *roles = tos_array();
+	char path[HOME_PATH_MAX], when[CLOCK_TEXT_BYTES];
+	struct cert_info info;
+	struct certs c;
+	int rc = at(h, path, NULL, "keys", name, "cert");
+
+	rc = rc ? rc : certs_read(path, &c, NULL);
+	rc = rc ? rc : cert_info(certs_leaf(&c), &info, NULL);
+	if (rc == 0) {
+		for (unsigned bit = 1; bit <= ROLE_OFFICER; bit <<= 1)
+			if (info.roles & bit)
+				tos_push(roles, tos_text(role_word((enum role)bit)));
+		rc = tos_set(v, "name", tos_text(name));
+		rc = rc ? rc : tos_set(v, "roles", STEAL(roles));
+		rc = rc ? rc : tos_set(v, "expires", tos_text(clock_text(info.not_after_ms, when)));
+		rc = rc ? rc : tos_set(v, "serial", tos_bytes(info.serial, info.serial_len));
+		rc = rc ? rc : tos_set(v, "revoked", tos_bool(r && revocation_has(r, info.serial, info.serial_len)));
+		at(h, path, NULL, "keys", name, "key");
+		rc = rc ? rc : tos_set(v, "key", tos_bool(access(path, F_OK) == 0));
+		rc = rc ? rc : tos_push(list, STEAL(v));
+		certs_done(&c);
+	}
+	tos_value_free(roles);
+	tos_value_free(v);
+	return rc;
+}
+
+int domain_principals(const struct home *h, struct tos_value **out, struct errmsg *em)
+{
+	char dir[HOME_PATH_MAX];
+	struct trusted *t = NULL;
+	struct dirent **e;
+	int n, rc = path_join(dir, sizeof(dir), em, h->path, "keys", NULL);
+
+	if (rc < 0)
+		return rc;
+	n = scandir(dir, &e, NULL, alphasort);
+	if (n < 0)
+		return err_errno(em, "cannot list %s", dir);
+	trusted_open(h->path, &t, NULL);
+	*out = tos_array();
+	for (int i = 0; i < n; i++) {
+		if (e[i]->d_name[0] != '.')
+			describe_principal(h, t ? trusted_trust(t)->revocation : NULL, e[i]->d_name, *out);
+		free(e[i]);
+	}
+	free(e);
+	trusted_free(t);
+	return 0;
+}
+
+/* ---- revocation */
+
+int domain_serials(
+	const struct home *h, bool kernel, const char *name, struct tos_value *serials, struct errmsg *em)
+{
+	char path[HOME_PATH_MAX];
+	struct cert_info info;
+	struct certs c;
+	int rc = strchr(name, '/') ? ERR_NOT_FOUND
+				   : at(h, path, em, kernel ? "kernels" : "keys", name, "cert");
+
+	memset(&c, 0, sizeof(c));
+	rc = rc ? rc : certs_read(path, &c, em);
+	rc = rc ? rc : cert_info(certs_leaf(&c), &info, em);
+	certs_done(&c);
+	if (rc == ERR_NOT_FOUND)
+		return err_set(em, rc, "there is no certificate of %s in %s", name, h->path);
+	return rc ? rc : tos_push(serials, tos_bytes(info.serial, info.serial_len));
+}
+
+static int list_with(const struct home *h, const struct issuer *root, const struct revocation *old,
+	const struct tos_value *more, uint64_t *number, struct buf *list, struct errmsg *em)
+{
+	size_t n = 0, most = revocation_count(old) + tos_len(more);
+	AUTOFREE struct slice *all = mem_try((most + 1) * sizeof(*all));
+
+	if (!all)
+		return ERR_NOMEM;
+	for (; n < revocation_count(old); n++)
+		all[n] = revocation_serial(old, n);
+	for (size_t i = 0; i < tos_len(more); i++) {
+		size_t len;
+		const uint8_t *p = tos_as_bytes(tos_at(more, i), &len);
+
+		if (p && !revocation_has(old, p, len))
+			all[n++] = (struct slice){ p, len };
+	}
+	*number = revocation_number(old) + 1;
+	return write_list(h, root, *number, all, n, list, em);
+}
+
+int domain_revoke(const struct home *h, const struct tos_value *serials, uint64_t *number,
+	struct buf *list, struct errmsg *em)
+{
+	char path[HOME_PATH_MAX];
+	struct revocation *old = NULL;
+	struct issuer root;
+	int rc = issuer_read(h, "root", passphrase_env(), &root, em);
+
+	rc = rc ? rc : at(h, path, em, "ca", NULL, "revoked");
+	rc = rc ? rc : read_list(path, certs_leaf(&root.certs), &old, em);
+	rc = rc ? rc : list_with(h, &root, old, serials, number, list, em);
+	revocation_free(old);
+	issuer_done(&root);
+	return rc;
+}
+
+/* ---- what is trusted here */
+
+struct trusted {
+	struct certs root;
+	struct revocation *revocation;
+	struct trust trust;
+};
+
+void trusted_free(struct trusted *t)
+{
+	if (!t)
+		return;
+	certs_done(&t->root);
+	revocation_free(t->revocation);
+	free(t);
+}
+
+const struct trust *trusted_trust(const struct trusted *t)
+{
+	return &t->trust;
+}
+
+static int trusted_read(const struct home *h, const char *dir, const char *name, struct trusted *t,
+	struct errmsg *em)
+{
+	char path[HOME_PATH_MAX];
+	int rc = at(h, path, em, dir, name, "root.crt");
+
+	rc = rc ? rc : certs_read(path, &t->root, em);
+	if (rc < 0)
+		return rc;
+	if (at(h, path, em, dir, name, "revoked") == 0 && access(path, F_OK) == 0)
+		rc = read_list(path, certs_leaf(&t->root), &t->revocation, em);
+	return rc;
+}
+
+int trusted_open(const char *home, struct trusted **out, struct errmsg *em)
+{
+	struct trusted *t;
+	struct names all;
+	struct home h;
+	int rc = home_open(home, &h, em);
+
+	if (rc < 0)
+		return rc;
+	t = mem_new(struct trusted);
+	rc = trusted_read(&h, "ca", NULL, t, em);
+	if (rc == ERR_NOT_FOUND && home_kernels(&h, &all) == 0) { /* a host that joined */
+		for (size_t i = 0; i < all.n && rc == ERR_NOT_FOUND; i++)
+			rc = trusted_read(&h, "kernels", all.v[i], t, em);
+		names_fini(&all);
+	}
+	if (rc < 0) {
+		trusted_free(t);
+		return rc;
+	}
+	t->trust.root_der = certs_leaf(&t->root);
+	t->trust.revocation = t->revocation;
+	t->trust.now_ms = clock_wall_ms();
+	t->trust.skew_ms = 300000;
+	*out = t;
+	return 0;
+}

@@ -1,0 +1,91 @@
+/* Paths as people write them: "host0,host1|host2,@all". */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/bundle.h"
+#include "lib/home.h"
+#include "wire/carrier.h"
+
+static bool kernel_name_ok(const char *s, size_t n)
+{
+	if (n == 0 || n > 63 || !(islower((unsigned char)*s) || isdigit((unsigned char)*s)))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!(islower((unsigned char)s[i]) || isdigit((unsigned char)s[i]) || s[i] == '.' ||
+			    s[i] == '-'))
+			return false;
+	return true;
+}
+
+static int check_entry(const char *s, size_t n, struct errmsg *em)
+{
+	for (;;) {
+		const char *bar = memchr(s, '|', n);
+		size_t part = bar ? (size_t)(bar - s) : n;
+
+		if (!kernel_name_ok(s, part))
+			return err_set(em, ERR_NAME, "'%.*s' in the path is no kernel's name; a path is "
+				"written host0,host1|host2,@all", (int)(part > 64 ? 64 : part), s);
+		if (!bar)
+			return 0;
+		n -= part + 1;
+		s = bar + 1;
+	}
+}
+
+static int add_group(struct tos_value *out, const char *s, size_t n, const struct names *all, struct errmsg *em)
+{
+	int rc = 0;
+
+	if (n != 4 || memcmp(s, "@all", 4) != 0)
+		return err_set(em, ERR_NOT_FOUND, "there is no group %.*s; @all is every kernel", (int)n, s);
+	if (!all)
+		return tos_push(out, tos_text("@all"));
+	for (size_t i = 0; i < all->n && rc == 0; i++)
+		rc = tos_push(out, tos_text(all->v[i]));
+	return rc;
+}
+
+int path_entries(const char *text, const struct names *all, struct tos_value **out, struct errmsg *em)
+{
+	struct tos_value *v = tos_array();
+	int rc = 0;
+
+	while (*text && rc == 0) {
+		size_t n = strcspn(text, ","), skip = strspn(text, " \t");
+		size_t end = n;
+
+		while (end > skip && isspace((unsigned char)text[end - 1]))
+			end--;
+		if (skip >= end)
+			rc = err_set(em, ERR_NAME, "the path has an empty entry; it is written "
+				"host0,host1|host2,@all");
+		else if (text[skip] == '@')
+			rc = add_group(v, text + skip, end - skip, all, em);
+		else if ((rc = check_entry(text + skip, end - skip, em)) == 0)
+			rc = tos_push(v, tos_text_n(text + skip, end - skip));
+		if (rc == 0 && tos_len(v) > PATH_ENTRIES_MAX)
+			rc = err_set(em, ERR_TOO_LARGE, "the path has more than %d entries", PATH_ENTRIES_MAX);
+		if (text[n] == ',' && !text[n + 1] && rc == 0)
+			rc = err_set(em, ERR_NAME, "the path ends with a comma");
+		text += n + (text[n] == ',');
+	}
+	if (rc < 0)
+		tos_value_free(v);
+	else
+		*out = v;
+	return rc;
+}
+
+bool path_alternative(const char *entry, unsigned nth, char name[64])
+{
+	while (nth--) {
+		entry = strchr(entry, '|');
+		if (!entry)
+			return false;
+		entry++;
+	}
+	snprintf(name, 64, "%.*s", (int)(strcspn(entry, "|") > 63 ? 63 : strcspn(entry, "|")), entry);
+	return *name != 0;
+}

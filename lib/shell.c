@@ -1,0 +1,664 @@
+/*
+ * Shells before their launch (TOS figure 3): code, briefcase, path, limits and options of a carrier
+ * that has not started, and the signatures under them.
+ */
+#include "lib/bundle.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "base/where.h"
+#include "lib/home.h"
+#include "lib/internal.h"
+#include "seal/seal.h"
+#include "wire/carrier.h"
+
+#define SOURCE_MAX  ((size_t)16 << 20)
+#define CARRIER_MAX ((size_t)80 << 20)
+#define UPLOAD_FROM ((size_t)512 << 10) /* a larger launch goes ahead in chunks */
+#define DAY_MS      ((int64_t)86400000)
+#define YEAR_MS     (365 * DAY_MS)
+
+struct tos_shell {
+	char name[65];    /* of the code: "hello" */
+	char entry[129];  /* its file: "hello.lua" */
+	struct buf source;
+	struct buf bundle; /* signed; empty as long as nobody has signed */
+	char *path;
+	struct tos_value *briefcase;
+	int64_t limits[LIMIT_COUNT];
+	bool itinerant, fast;
+	char on_unreachable[32];
+	int64_t expires_ms; /* of the ticket, counted from the launch; 0: lifetime and a day */
+};
+
+static struct tos_shell *shell_new(void)
+{
+	struct tos_shell *s = mem_new(struct tos_shell);
+
+	memcpy(s->limits, limit_defaults, sizeof(s->limits));
+	s->briefcase = tos_map();
+	s->path = mem_strdup("");
+	snprintf(s->on_unreachable, sizeof(s->on_unreachable), "wait=30000");
+	return s;
+}
+
+void tos_shell_free(struct tos_shell *s)
+{
+	if (!s)
+		return;
+	buf_fini(&s->source);
+	buf_fini(&s->bundle);
+	tos_value_free(s->briefcase);
+	free(s->path);
+	free(s);
+}
+
+/* ---- from a source */
+
+/* What tos-vm --check says about it, from its standard error: "file:line: reason". */
+static int read_complaint(int fd, char *out, size_t cap)
+{
+	size_t n = 0;
+	ssize_t got;
+
+	while (n + 1 < cap && (got = read(fd, out + n, cap - 1 - n)) > 0)
+		n += (size_t)got;
+	while (n && isspace((unsigned char)out[n - 1]))
+		n--;
+	out[n] = 0;
+	return (int)n;
+}
+
+static void check_child(const char *vm, const char *path, const char *shown, int err)
+{
+	dup2(err, STDERR_FILENO);
+	dup2(err, STDOUT_FILENO);
+	execl(vm, "tos-vm", "--check", path, shown, (char *)NULL);
+	_exit(127);
+}
+
+/* shown: the name that stands in front of the line number. */
+static int syntax_check(const char *path, const char *shown, struct errmsg *em)
+{
+	char vm[4096], text[400];
+	int ends[2], status = 0;
+	pid_t pid;
+
+	if (where_program("tos-vm", vm, sizeof(vm)) < 0)
+		return err_set(em, ERR_NOT_FOUND, "tos-vm is not installed beside this program, so the "
+			"syntax of %s cannot be checked", shown);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_errno(em, "cannot start tos-vm");
+	pid = fork();
+	if (pid == 0)
+		check_child(vm, path, shown, ends[1]);
+	close(ends[1]);
+	read_complaint(ends[0], text, sizeof(text));
+	close(ends[0]);
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		return err_errno(em, "cannot start tos-vm");
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	if (!*text)
+		return err_set(em, ERR_SANDBOX, "tos-vm --check of %s ended with status %d", shown, status);
+	return err_set(em, ERR_SYNTAX, "%s", text);
+}
+
+/* "dir/hello.lua" -> "hello": what people see; letters that names don't have become '-'. */
+static void name_from_path(const char *path, char out[65])
+{
+	const char *base = strrchr(path, '/');
+	size_t n = 0;
+
+	for (base = base ? base + 1 : path; *base && *base != '.' && n < 63; base++)
+		out[n++] = isalnum((unsigned char)*base) || *base == '_' ? *base : '-';
+	out[n] = 0;
+	if (!n)
+		snprintf(out, 65, "carrier");
+}
+
+static int source_take(struct tos_shell *s, const char *name, const void *p, size_t n, struct errmsg *em)
+{
+	if (!text_utf8(p, n))
+		return err_set(em, ERR_SYNTAX, "%s is not a text in UTF-8; carriers are Lua sources", name);
+	name_from_path(name, s->name);
+	snprintf(s->entry, sizeof(s->entry), "%s.lua", s->name);
+	return buf_add(&s->source, p, n);
+}
+
+int tos_shell_file(const char *path, struct tos_shell **out, struct tos_error *err)
+{
+	struct errmsg *em = em_of(err);
+	struct tos_shell *s = shell_new();
+	AUTOBUF text = BUF_INIT;
+	int rc = file_read(path, SOURCE_MAX, &text, em);
+
+	if (rc == 0)
+		rc = source_take(s, path, text.data, text.len, em);
+	if (rc == 0)
+		rc = syntax_check(path, path, em);
+	if (rc < 0) {
+		tos_shell_free(s);
+		return rc;
+	}
+	*out = s;
+	return 0;
+}
+
+static int source_check(const char *name, const char *source, size_t n, struct errmsg *em)
+{
+	char file[] = "/tmp/tos-check.XXXXXX";
+	int rc, fd = mkostemp(file, O_CLOEXEC);
+
+	if (fd < 0)
+		return err_errno(em, "cannot write a file below /tmp for tos-vm --check");
+	rc = write(fd, source, n) == (ssize_t)n ? 0 : err_errno(em, "cannot write %s", file);
+	close(fd);
+	if (rc == 0)
+		rc = syntax_check(file, name, em);
+	unlink(file);
+	return rc;
+}
+
+int tos_shell_source(const char *name, const char *source, size_t n, struct tos_shell **out,
+	struct tos_error *err)
+{
+	struct tos_shell *s = shell_new();
+	int rc = source_take(s, name, source, n, em_of(err));
+
+	if (rc == 0)
+		rc = source_check(name, source, n, em_of(err));
+	if (rc < 0) {
+		tos_shell_free(s);
+		return rc;
+	}
+	*out = s;
+	return 0;
+}
+
+/* ---- properties */
+
+int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err)
+{
+	struct tos_value *entries;
+	int rc = path_entries(path, NULL, &entries, em_of(err));
+
+	if (rc < 0)
+		return rc;
+	tos_value_free(entries);
+	free(s->path);
+	s->path = mem_strdup(path);
+	return 0;
+}
+
+int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_value *element, struct tos_error *err)
+{
+	struct tos_value *f;
+	int rc;
+
+	for (const char *p = folder; *p; p++)
+		if (*p < 0x20 || *p > 0x7e || p - folder >= NAME_BYTES_MAX) {
+			tos_value_free(element);
+			return err_set(em_of(err), ERR_NAME,
+				"a folder's name is printable ASCII, 128 bytes at most");
+		}
+	if (!tos_get(s->briefcase, folder)) {
+		rc = tos_set(s->briefcase, folder, tos_array());
+		if (rc < 0) {
+			tos_value_free(element);
+			return rc;
+		}
+	}
+	f = tos_get_mut(s->briefcase, folder);
+	rc = tos_push(f, element);
+	return rc < 0 ? err_set(em_of(err), rc, "the element does not fit into folder %s", folder) : 0;
+}
+
+int tos_shell_limit(struct tos_shell *s, const char *name_value, struct tos_error *err)
+{
+	enum limit_id id;
+	int64_t value;
+	int rc = limit_parse(name_value, &id, &value, em_of(err));
+
+	if (rc == 0)
+		s->limits[id] = value;
+	return rc;
+}
+
+/* "wait" "wait=30s" "skip" "alternate" "fail" */
+static int set_on_unreachable(struct tos_shell *s, const char *value, struct errmsg *em)
+{
+	int64_t ms = 30000;
+
+	if (strcmp(value, "skip") == 0 || strcmp(value, "alternate") == 0 || strcmp(value, "fail") == 0) {
+		snprintf(s->on_unreachable, sizeof(s->on_unreachable), "%s", value);
+		return 0;
+	}
+	if (strncmp(value, "wait", 4) != 0 || (value[4] && value[4] != '=') ||
+		(value[4] && text_duration(value + 5, &ms) < 0) || ms < 0)
+		return err_set(em, ERR_USAGE, "'%s' is none of wait, wait=TIME, skip, alternate, fail", value);
+	snprintf(s->on_unreachable, sizeof(s->on_unreachable), "wait=%lld", (long long)ms);
+	return 0;
+}
+
+static bool truth(const char *value)
+{
+	return !value || (strcmp(value, "false") != 0 && strcmp(value, "0") != 0);
+}
+
+int tos_shell_option(struct tos_shell *s, const char *name, const char *value, struct tos_error *err)
+{
+	struct errmsg *em = em_of(err);
+
+	if (strcmp(name, "itinerant") == 0)
+		s->itinerant = truth(value);
+	else if (strcmp(name, "fast") == 0)
+		s->fast = truth(value);
+	else if (strcmp(name, "on-unreachable") == 0)
+		return set_on_unreachable(s, value ? value : "", em);
+	else if (strcmp(name, "expires") == 0) {
+		if (!value || text_duration(value, &s->expires_ms) < 0 || s->expires_ms <= 0)
+			return err_set(em, ERR_USAGE, "'%s' is no duration such as 90m or 7d",
+				value ? value : "");
+	} else if (strcmp(name, "name") == 0) {
+		if (!value || !*value || strlen(value) > 64)
+			return err_set(em, ERR_NAME, "a code's name has 1 to 64 bytes");
+		snprintf(s->name, sizeof(s->name), "%s", value);
+		buf_clear(&s->bundle); /* the name is under the author's signature */
+	} else
+		return err_set(em, ERR_USAGE, "a shell has no option %s", name);
+	return 0;
+}
+
+/* ---- the author's signature */
+
+static int manifest_make(struct tos_shell *s, const struct signer *author, struct buf *out)
+{
+	struct manifest m;
+
+	memset(&m, 0, sizeof(m));
+	snprintf(m.name, sizeof(m.name), "%s", s->name);
+	snprintf(m.version, sizeof(m.version), "1");
+	snprintf(m.runtime, sizeof(m.runtime), "lua5.4");
+	snprintf(m.entry, sizeof(m.entry), "%s", s->entry);
+	m.files = mem_zero(sizeof(*m.files));
+	m.n_files = 1;
+	snprintf(m.files[0].name, sizeof(m.files[0].name), "%s", s->entry);
+	digest_bytes(s->source.data, s->source.len, m.files[0].digest);
+	for (size_t i = 0; i < LIMIT_COUNT; i++)
+		m.limits[i] = -1; /* the author asks for nothing special; the ticket states them all */
+	m.issued_ms = clock_wall_ms();
+	m.expires_ms = m.issued_ms + YEAR_MS;
+	if (m.expires_ms > author->info.not_after_ms)
+		m.expires_ms = author->info.not_after_ms;
+	manifest_encode(out, &m);
+	manifest_fini(&m);
+	return buf_check(out);
+}
+
+int tos_shell_sign(struct tos_shell *s, const struct tos_principal *author, struct tos_error *err)
+{
+	const struct signer *a = principal_signer(author);
+	struct errmsg *em = em_of(err);
+	AUTOBUF manifest = BUF_INIT;
+	AUTOBUF cose = BUF_INIT;
+	struct slice name = { (const uint8_t *)s->entry, strlen(s->entry) };
+	struct slice content = { s->source.data, s->source.len };
+	int rc;
+
+	if (!s->source.len)
+		return err_set(em, ERR_STATE, s->bundle.len ? "it is signed already" : "it has no code");
+	if (!(a->info.roles & ROLE_AUTHOR))
+		return err_set(em, ERR_DENIED, "%s may not sign code: its certificate lacks the role author",
+			a->info.name);
+	rc = manifest_make(s, a, &manifest);
+	if (rc == 0)
+		rc = cose_sign(a, "manifest", (struct slice){ manifest.data, manifest.len }, &cose, em);
+	if (rc < 0)
+		return err_wrap(em, rc, "signing the code");
+	buf_clear(&s->bundle);
+	bundle_encode(&s->bundle, (struct slice){ cose.data, cose.len }, &name, &content, 1);
+	return buf_check(&s->bundle);
+}
+
+/* ---- files: a bundle as it is, or everything: ["tos-carrier", 1, {...}] */
+
+static struct tos_value *shell_value(const struct tos_shell *s)
+{
+	struct tos_value *v = tos_map(), *limits = tos_map();
+	int rc = 0;
+
+	for (size_t i = 0; i < LIMIT_COUNT; i++)
+		rc |= tos_set(limits, limit_names[i], tos_int(s->limits[i]));
+	rc |= tos_set(v, "limits", limits);
+	rc |= tos_set(v, "briefcase", tos_value_copy(s->briefcase));
+	rc |= tos_set(v, "bundle", tos_bytes(s->bundle.data, s->bundle.len));
+	rc |= tos_set(v, "source", tos_bytes(s->source.data, s->source.len));
+	rc |= tos_set(v, "name", tos_text(s->name));
+	rc |= tos_set(v, "entry", tos_text(s->entry));
+	rc |= tos_set(v, "path", tos_text(s->path));
+	rc |= tos_set(v, "itinerant", tos_bool(s->itinerant));
+	rc |= tos_set(v, "fast", tos_bool(s->fast));
+	rc |= tos_set(v, "on-unreachable", tos_text(s->on_unreachable));
+	rc |= tos_set(v, "expires", tos_int(s->expires_ms));
+	if (rc == 0)
+		return v;
+	tos_value_free(v);
+	return NULL;
+}
+
+static bool is_plain(const struct tos_shell *s)
+{
+	return s->bundle.len && !*s->path && tos_len(s->briefcase) == 0 &&
+		memcmp(s->limits, limit_defaults, sizeof(s->limits)) == 0 && !s->itinerant && !s->fast &&
+		!s->expires_ms && strcmp(s->on_unreachable, "wait=30000") == 0;
+}
+
+int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error *err)
+{
+	struct tos_value *v, *all;
+	uint8_t *p = NULL;
+	size_t n = 0;
+	int rc;
+
+	if (is_plain(s))
+		return file_write(path, s->bundle.data, s->bundle.len, 0644, em_of(err));
+	v = shell_value(s);
+	all = tos_array();
+	rc = tos_push(all, tos_text("tos-carrier"));
+	if (rc == 0)
+		rc = tos_push(all, tos_int(1));
+	if (rc == 0)
+		rc = tos_push(all, STEAL(v));
+	if (rc == 0)
+		rc = tos_encode(all, &p, &n);
+	if (rc == 0)
+		rc = file_write(path, p, n, 0644, em_of(err));
+	else
+		err_set(em_of(err), rc, "the carrier cannot be written down");
+	free(p);
+	tos_value_free(v);
+	tos_value_free(all);
+	return rc;
+}
+
+static int load_bytes(const struct tos_value *v, const char *key, struct buf *out)
+{
+	size_t n;
+	const uint8_t *p = tos_get_bytes(v, key, &n);
+
+	return n ? buf_add(out, p, n) : 0;
+}
+
+static int shell_from_value(struct tos_shell *s, const struct tos_value *v)
+{
+	const struct tos_value *b = tos_get(v, "briefcase"), *limits = tos_get(v, "limits");
+	int rc = load_bytes(v, "bundle", &s->bundle);
+
+	if (rc == 0)
+		rc = load_bytes(v, "source", &s->source);
+	if (rc < 0 || tos_type(b) != TOS_MAP || tos_type(limits) != TOS_MAP)
+		return ERR_MALFORMED;
+	for (size_t i = 0; i < tos_len(b); i++)
+		if (tos_type(tos_key_at(b, i)) != TOS_TEXT || tos_type(tos_value_at(b, i)) != TOS_ARRAY)
+			return ERR_MALFORMED;
+	tos_value_free(s->briefcase);
+	s->briefcase = tos_value_copy(b);
+	for (size_t i = 0; i < LIMIT_COUNT; i++)
+		s->limits[i] = tos_get_int(limits, limit_names[i], limit_defaults[i]);
+	snprintf(s->name, sizeof(s->name), "%s", tos_get_text(v, "name", "carrier"));
+	snprintf(s->entry, sizeof(s->entry), "%s", tos_get_text(v, "entry", "carrier.lua"));
+	snprintf(s->on_unreachable, sizeof(s->on_unreachable), "%s",
+		tos_get_text(v, "on-unreachable", "wait=30000"));
+	s->itinerant = tos_get_bool(v, "itinerant", false);
+	s->fast = tos_get_bool(v, "fast", false);
+	s->expires_ms = tos_get_int(v, "expires", 0);
+	free(s->path);
+	s->path = mem_strdup(tos_get_text(v, "path", ""));
+	return s->briefcase && (s->bundle.len || s->source.len) ? 0 : ERR_MALFORMED;
+}
+
+static int shell_decode(struct tos_shell *s, const struct buf *bytes, struct errmsg *em)
+{
+	struct tos_value *all = NULL;
+	struct bundle *b = mem_new(struct bundle);
+	int rc = bundle_decode((struct slice){ bytes->data, bytes->len }, b, NULL);
+
+	if (rc == 0) {
+		rc = buf_add(&s->bundle, bytes->data, bytes->len);
+	} else if (tos_decode(bytes->data, bytes->len, CARRIER_MAX, &all) == 0 &&
+		strcmp(tos_as_text(tos_at(all, 0), ""), "tos-carrier") == 0) {
+		rc = tos_as_int(tos_at(all, 1), 0) == 1 ? shell_from_value(s, tos_at(all, 2))
+							: ERR_VERSION;
+	} else
+		rc = ERR_MALFORMED;
+	tos_value_free(all);
+	free(b);
+	return rc < 0 ? err_set(em, rc, "neither a bundle nor a saved carrier; 'tos build' makes one") : 0;
+}
+
+int tos_shell_load(const char *path, struct tos_shell **out, struct tos_error *err)
+{
+	struct errmsg *em = em_of(err);
+	struct tos_shell *s = shell_new();
+	struct buf bytes = { NULL, 0, 0, CARRIER_MAX, false };
+	int rc = file_read(path, CARRIER_MAX, &bytes, em);
+
+	s->bundle.max = CARRIER_MAX;
+	if (rc == 0) {
+		rc = shell_decode(s, &bytes, em);
+		if (rc < 0)
+			err_wrap(em, rc, "%s", path);
+	}
+	buf_fini(&bytes);
+	if (rc < 0) {
+		tos_shell_free(s);
+		return rc;
+	}
+	*out = s;
+	return 0;
+}
+
+struct slice shell_bundle(const struct tos_shell *s)
+{
+	return (struct slice){ s->bundle.data, s->bundle.len };
+}
+
+/* ---- the owner's ticket, and the launch */
+
+static int ask_one(struct tos_connection *c, const char *verb, struct tos_value *args,
+	struct tos_value **out, struct errmsg *em)
+{
+	struct tos_value *elements = tos_array(), *answer = NULL;
+	int rc = tos_push(elements, args ? args : tos_map());
+
+	if (rc == 0)
+		rc = tos_ask(c, "Control", verb, elements, 30000, NULL, &answer, public_of(em));
+	tos_value_free(elements);
+	if (rc == 0)
+		*out = tos_take_at(answer, 0);
+	tos_value_free(answer);
+	if (rc == 0 && !*out)
+		return err_set(em, ERR_MALFORMED, "the kernel's answer to %s is empty", verb);
+	return rc;
+}
+
+/* The names of all kernels, the connected one first. */
+static int all_kernels(struct tos_connection *c, struct names *out, struct errmsg *em)
+{
+	struct tos_value *list = NULL;
+	int rc = ask_one(c, "KERNELS", NULL, &list, em);
+
+	if (rc == 0)
+		rc = names_add(out, tos_connection_kernel(c));
+	for (size_t i = 0; rc == 0 && i < tos_len(list); i++) {
+		const char *name = tos_get_text(tos_at(list, i), "name", "");
+
+		if (*name && strcmp(name, tos_connection_kernel(c)) != 0)
+			rc = names_add(out, name);
+	}
+	if (rc == 0 && out->n)
+		qsort(out->v, out->n, sizeof(*out->v), names_compare);
+	tos_value_free(list);
+	return rc;
+}
+
+int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c, struct buf *unknown,
+	struct buf *known, struct errmsg *em)
+{
+	struct names all = { NULL, 0 };
+	struct tos_value *entries = NULL;
+	int rc = *s->path ? all_kernels(c, &all, em) : 0;
+
+	if (rc == 0 && *s->path)
+		rc = path_entries(s->path, &all, &entries, em);
+	for (size_t i = 0; rc == 0 && i < tos_len(entries); i++) {
+		char name[64];
+
+		for (unsigned k = 0; path_alternative(tos_as_text(tos_at(entries, i), ""), k, name); k++) {
+			bool found = false;
+
+			for (size_t j = 0; j < all.n; j++)
+				found = found || strcmp(all.v[j], name) == 0;
+			if (!found)
+				buf_printf(unknown, "%s%s", unknown->len ? ", " : "", name);
+		}
+	}
+	for (size_t j = 0; j < all.n; j++)
+		buf_printf(known, "%s%s", known->len ? ", " : "", all.v[j]);
+	tos_value_free(entries);
+	names_fini(&all);
+	return rc;
+}
+
+static int ticket_path(const struct tos_shell *s, struct tos_connection *c, struct tos_value **out,
+	struct errmsg *em)
+{
+	struct names all = { NULL, 0 };
+	int rc = strchr(s->path, '@') ? all_kernels(c, &all, em) : 0;
+
+	if (rc == 0)
+		rc = path_entries(s->path, &all, out, em);
+	names_fini(&all);
+	return rc;
+}
+
+static int64_t ticket_expiry(const struct tos_shell *s, const struct signer *owner, int64_t now)
+{
+	int64_t at = now + (s->expires_ms ? s->expires_ms : s->limits[LIMIT_lifetime] + DAY_MS);
+
+	return at > owner->info.not_after_ms ? owner->info.not_after_ms : at;
+}
+
+/* What NAME answered goes in: the home chose the name and the nonce. */
+static int ticket_make(const struct tos_shell *s, struct tos_connection *c, const struct signer *owner,
+	const struct tos_value *named, struct slice briefcase, struct buf *out, struct errmsg *em)
+{
+	struct ticket t;
+	size_t n = 0;
+	const uint8_t *nonce = tos_get_bytes(named, "nonce", &n);
+	int rc;
+
+	memset(&t, 0, sizeof(t));
+	if (n != sizeof(t.nonce))
+		return err_set(em, ERR_MALFORMED, "the kernel gave no nonce for the ticket");
+	memcpy(t.nonce, nonce, n);
+	snprintf(t.name, sizeof(t.name), "%s", tos_get_text(named, "name", ""));
+	snprintf(t.home, sizeof(t.home), "%s", tos_connection_kernel(c));
+	digest_bytes(s->bundle.data, s->bundle.len, t.code);
+	digest_bytes(briefcase.p, briefcase.n, t.briefcase);
+	t.itinerant = s->itinerant;
+	t.fast = s->fast;
+	snprintf(t.on_unreachable, sizeof(t.on_unreachable), "%s", s->on_unreachable);
+	memcpy(t.limits, s->limits, sizeof(t.limits));
+	t.issued_ms = clock_wall_ms();
+	t.expires_ms = ticket_expiry(s, owner, t.issued_ms);
+	rc = ticket_path(s, c, &t.path, em);
+	if (rc == 0) {
+		AUTOBUF payload = BUF_INIT;
+
+		ticket_encode(&payload, &t);
+		rc = buf_check(&payload);
+		if (rc == 0)
+			rc = cose_sign(owner, "ticket", (struct slice){ payload.data, payload.len }, out, em);
+	}
+	ticket_fini(&t);
+	return rc;
+}
+
+static int launch_args(const struct tos_shell *s, struct tos_connection *c, const struct buf *ticket,
+	struct slice briefcase, struct tos_value **out, struct errmsg *em)
+{
+	uint8_t digest[DIGEST_BYTES];
+	struct tos_value *args = tos_map();
+	int rc = tos_set(args, "ticket", tos_bytes(ticket->data, ticket->len));
+
+	if (s->bundle.len + briefcase.n + ticket->len > UPLOAD_FROM) {
+		digest_bytes(s->bundle.data, s->bundle.len, digest);
+		if (rc == 0)
+			rc = connection_upload(c, digest, s->bundle.data, s->bundle.len, em);
+		digest_bytes(briefcase.p, briefcase.n, digest);
+		if (rc == 0)
+			rc = connection_upload(c, digest, briefcase.p, briefcase.n, em);
+	} else {
+		rc = rc ? rc : tos_set(args, "code", tos_bytes(s->bundle.data, s->bundle.len));
+		rc = rc ? rc : tos_set(args, "briefcase", tos_bytes(briefcase.p, briefcase.n));
+	}
+	if (rc < 0)
+		tos_value_free(args);
+	else
+		*out = args;
+	return rc;
+}
+
+static int launch_with(struct tos_shell *s, struct tos_connection *c, const struct signer *owner,
+	struct slice briefcase, char name[129], struct errmsg *em)
+{
+	struct tos_value *named = NULL, *args = NULL, *launched = NULL;
+	AUTOBUF ticket = BUF_INIT;
+	int rc = ask_one(c, "NAME", NULL, &named, em);
+
+	if (rc == 0)
+		rc = ticket_make(s, c, owner, named, briefcase, &ticket, em);
+	if (rc == 0)
+		rc = launch_args(s, c, &ticket, briefcase, &args, em);
+	if (rc == 0)
+		rc = ask_one(c, "LAUNCH", args, &launched, em);
+	if (rc == 0)
+		snprintf(name, 129, "%s",
+			tos_get_text(launched, "name", tos_get_text(named, "name", "")));
+	tos_value_free(named);
+	tos_value_free(launched);
+	return rc;
+}
+
+int tos_shell_launch(struct tos_shell *s, struct tos_connection *c, const struct tos_principal *owner,
+	char name[129], struct tos_error *err)
+{
+	const struct signer *o = principal_signer(owner);
+	struct errmsg *em = em_of(err);
+	uint8_t *briefcase = NULL;
+	size_t n = 0;
+	int rc = 0;
+
+	if (!(o->info.roles & ROLE_OWNER))
+		return err_set(em, ERR_DENIED, "%s may not launch: its certificate lacks the role owner",
+			o->info.name);
+	if (!s->bundle.len)
+		rc = tos_shell_sign(s, owner, err);
+	if (rc == 0)
+		rc = tos_encode(s->briefcase, &briefcase, &n);
+	if (rc == 0)
+		rc = launch_with(s, c, o, (struct slice){ briefcase, n }, name, em);
+	free(briefcase);
+	return rc;
+}
