@@ -38,6 +38,7 @@ struct conn {
 	struct buf out, flight;
 	size_t max_queue;
 	size_t drained_bytes;
+	uint64_t written; /* given to uv_write */
 	unsigned handles; /* still to be closed */
 	bool writing, reading, open, kicked;
 	bool finishing, shut, closing;
@@ -230,6 +231,7 @@ static void write_out(struct conn *c)
 	c->flight = c->out;
 	c->out = was;
 	c->writing = true;
+	c->written += c->flight.len;
 	c->write.data = c;
 	b = uv_buf_init((char *)c->flight.data, (unsigned)c->flight.len);
 	rc = uv_write(&c->write, &c->u.stream, &b, 1, on_written);
@@ -284,6 +286,11 @@ size_t conn_queued(const struct conn *c)
 {
 	/* Once closing, libuv's count is about a socket that is gone. */
 	return c->out.len + (c->writing ? uv_stream_get_write_queue_size(&c->u.stream) : 0);
+}
+
+uint64_t conn_taken(const struct conn *c)
+{
+	return c->written - uv_stream_get_write_queue_size(&c->u.stream);
 }
 
 void conn_set_max_queue(struct conn *c, size_t bytes)

@@ -50,6 +50,9 @@ void conn_set_max_queue(struct conn *c, size_t bytes);
 void conn_kick(struct conn *c);
 /* Bytes queued and not yet taken by the operating system. */
 size_t conn_queued(const struct conn *c);
+/* Bytes that the operating system has taken since the start: stands still when the peer doesn't
+ * read. */
+uint64_t conn_taken(const struct conn *c);
 
 void conn_pause(struct conn *c);  /* read no more; what the peer sends stays in the socket */
 void conn_resume(struct conn *c); /* read on */
