@@ -4,7 +4,9 @@
  * doc/protocol.md, "Carriers".
  *
  * Signed payloads are maps with text keys in deterministic order. An unknown key is refused
- * unless it begins with "x-" (not critical).
+ * unless it begins with "x-" (not critical); such keys are not kept, `extra` says that there were some.
+ * Names are printable ASCII without blanks. Decoders write *out on success only; encoders trust their
+ * argument, and what they make of a wrong one a decoder refuses.
  */
 #pragma once
 
@@ -55,6 +57,7 @@ struct manifest {
 	char permissions[16][65];
 	size_t n_permissions;
 	int64_t issued_ms, expires_ms;
+	bool extra;
 };
 void manifest_fini(struct manifest *m);
 int manifest_decode(struct slice payload, struct manifest *out, struct errmsg *em);
@@ -76,8 +79,8 @@ void bundle_encode(struct buf *b, struct slice manifest_cose, const struct slice
 /* ticket = {alternate, briefcase: digest, code: digest, expires, home, issued, itinerant: bool,
  * limits: {name: int}, name, nonce: bstr 16, options: {…}, path: [entry...]}.
  * `name` is the carrier's full name, host0#42. A path entry is a text: "a", "a|b".
- * options: {fast: bool, on-unreachable: "wait=30000" | "skip" | "alternate" | "fail"}.
- * briefcase: digest of the initial briefcase, see briefcase_encode(). */
+ * options: {fast: bool, on-unreachable: "wait=30000" | "skip" | "alternate" | "fail" | "" (the kernel's)}.
+ * briefcase: SHA-256 of the initial briefcase's encoding; a0 where there is none. */
 #define PATH_ENTRIES_MAX 10000
 struct ticket {
 	char name[NAME_BYTES_MAX + 1], home[65], alternate[65];
@@ -86,7 +89,8 @@ struct ticket {
 	char on_unreachable[32];
 	int64_t limits[LIMIT_COUNT]; /* all stated */
 	int64_t issued_ms, expires_ms;
-	struct tos_value *path; /* array of texts; owned */
+	struct tos_value *path; /* array of texts; owned; NULL is encoded as empty */
+	bool extra;
 };
 void ticket_fini(struct ticket *t);
 int ticket_decode(struct slice payload, struct ticket *out, struct errmsg *em);
@@ -115,6 +119,7 @@ struct hop {
 	int64_t time_ms;
 	uint8_t prev[DIGEST_BYTES]; /* zero for the first */
 	struct tos_value *parts;    /* map text -> bytes; owned */
+	bool extra;
 };
 void hop_fini(struct hop *h);
 int hop_decode(struct slice payload, struct hop *out, struct errmsg *em);
@@ -134,4 +139,8 @@ int envelope_decode(struct slice bytes, struct envelope *out, struct errmsg *em)
 void envelope_encode(struct buf *b, const struct envelope *e);
 
 /* Briefcase as {name: [element...]}; names are printable ASCII, 0..128 bytes. */
+#define FOLDER_NAME_MAX 128
 int briefcase_check(struct slice bytes, struct errmsg *em);
+/* Walk a checked briefcase in its order: call with *at = 0; false at the end. `elements` is the
+ * encoded array; folder_put() of both is what the folder's digest is taken of. */
+bool briefcase_next(struct slice bytes, size_t *at, struct slice *name, struct slice *elements);

@@ -513,17 +513,13 @@ bool bytes_array_next(struct slice array, size_t *at, struct slice *item)
 	struct cbor_cursor c;
 
 	cbor_init(&c, array.p, array.n);
-	if (*at == 0) {
+	if (*at == 0)
 		cbor_open_array_max(&c, UINT64_MAX);
-	} else {
-		must(*at <= array.n);
-		c.p += *at; /* the items one by one, as a sequence */
-	}
-	if (c.p == c.end)
+	else
+		c.p += *at;
+	c.depth = 0; /* the items one by one, as a sequence: their number was checked */
+	if (c.rc || c.p == c.end)
 		return false;
-	if (*at == 0) { /* leave the array: from here on it is a sequence */
-		c.depth = 0;
-	}
 	*item = cbor_bytes(&c, 0, SIZE_MAX);
 	*at = (size_t)(c.p - array.p);
 	return !c.rc;
