@@ -122,6 +122,23 @@ static int judge_pinned_root(struct tls_session *s, const struct peer_chain *p,
 	return buf_add(&s->peer_root, root->p, root->n);
 }
 
+/* Peers send their root along: ours is left out of the chain, another gets a clearer answer
+ * than a signature that does not match. */
+static int judge_sent_root(
+	const struct peer_chain *p, struct slice our_root, size_t *n, struct errmsg *em)
+{
+	struct cert_info last;
+	int rc = cert_info(p->slice[*n - 1], &last, em);
+
+	if (rc < 0 || last.kind != CERT_ROOT)
+		return rc;
+	if (!slice_same(p->slice[*n - 1], our_root))
+		return err_set(
+			em, ERR_UNTRUSTED, "the peer belongs to another domain: %s", last.name);
+	*n -= 1;
+	return 0;
+}
+
 static int judge(struct tls_session *s, const struct peer_chain *p, struct errmsg *em)
 {
 	struct tls_context *c = s->context;
@@ -136,9 +153,11 @@ static int judge(struct tls_session *s, const struct peer_chain *p, struct errms
 		rc = judge_pinned_root(s, p, &t.root_der, em);
 	if (rc < 0)
 		return rc;
-	/* whoever sends another root fails below, since nothing it signed leads to ours */
-	if (n > 1 && slice_same(p->slice[n - 1], t.root_der))
-		n--;
+	if (n > 1) {
+		rc = judge_sent_root(p, t.root_der, &n, em);
+		if (rc < 0)
+			return rc;
+	}
 	rc = trust_verify(&t, p->slice, n, &s->peer, em);
 	if (rc == 0 && !s->server && s->peer.kind != CERT_KERNEL)
 		return err_set(em, ERR_UNTRUSTED, "%s is not a kernel", s->peer.name);
