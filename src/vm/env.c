@@ -1,0 +1,273 @@
+/*
+ * What Lua code of a carrier finds: the standard libraries without whatever loads code, reaches
+ * the system or runs when nobody looks (finalizers), coroutines that pass our waits on, and the
+ * prelude. A test holds the list of all reachable globals.
+ */
+#include "vm/vm.h"
+
+#include <lauxlib.h>
+#include <lualib.h>
+#include <string.h>
+
+#include "vm_prelude.h"
+
+static const char wait_mark; /* its address, yielded, says: pass it on to the process's loop */
+
+int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua_KFunction k)
+{
+	struct vm_carrier *c = carrier_of(L);
+
+	if (!lua_isyieldable(L))
+		return luaL_error(L,
+			"cannot wait here (inside a sort, gsub or metamethod called from C)");
+	c->wait = wait;
+	c->wait_id = id;
+	c->wait_until_ms = until_ms;
+	lua_pushlightuserdata(L, (void *)&wait_mark);
+	return lua_yieldk(L, 1, 0, k);
+}
+
+bool env_is_wait(lua_State *co, int n_results)
+{
+	return n_results == 1 && lua_touserdata(co, -1) == (const void *)&wait_mark;
+}
+
+/* ---- coroutine */
+
+static lua_State *co_arg(lua_State *L)
+{
+	lua_State *co = lua_tothread(L, 1);
+
+	luaL_argexpected(L, co, 1, "coroutine");
+	return co;
+}
+
+/* The results, or the message, are moved to L: their number, or -1 and the message. -2: co
+ * waits, and so must L. */
+static int co_step(lua_State *L, lua_State *co, int n_args)
+{
+	int n, status;
+
+	if (!lua_checkstack(co, n_args)) {
+		lua_pushliteral(L, "too many arguments to resume");
+		return -1;
+	}
+	lua_xmove(L, co, n_args);
+	status = lua_resume(co, L, n_args, &n);
+	if (status == LUA_YIELD && env_is_wait(co, n)) {
+		lua_pop(co, 1);
+		return -2;
+	}
+	if (status != LUA_OK && status != LUA_YIELD) {
+		lua_xmove(co, L, 1);
+		return -1;
+	}
+	if (!lua_checkstack(L, n + 1)) {
+		lua_pop(co, n);
+		lua_pushliteral(L, "too many results to resume");
+		return -1;
+	}
+	lua_xmove(co, L, n);
+	return n;
+}
+
+static int resume_more(lua_State *L, int status, lua_KContext ctx);
+
+static int resume_end(lua_State *L, int n)
+{
+	if (n == -2) {
+		lua_pushlightuserdata(L, (void *)&wait_mark);
+		return lua_yieldk(L, 1, 0, resume_more);
+	}
+	lua_pushboolean(L, n >= 0);
+	n = n < 0 ? 1 : n;
+	lua_insert(L, -(n + 1));
+	return n + 1;
+}
+
+static int resume_more(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status;
+	(void)ctx;
+	lua_settop(L, 1);
+	return resume_end(L, co_step(L, co_arg(L), 0));
+}
+
+static int co_resume(lua_State *L)
+{
+	return resume_end(L, co_step(L, co_arg(L), lua_gettop(L) - 1));
+}
+
+static int wrap_more(lua_State *L, int status, lua_KContext ctx);
+
+static int wrap_end(lua_State *L, lua_State *co, int n)
+{
+	if (n == -2) {
+		lua_pushlightuserdata(L, (void *)&wait_mark);
+		return lua_yieldk(L, 1, 0, wrap_more);
+	}
+	if (n >= 0)
+		return n;
+	int status = lua_status(co);
+	if (status != LUA_OK && status != LUA_YIELD) { /* it failed: close its variables */
+		lua_resetthread(co);
+		lua_settop(co, 0);
+	}
+	if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+		luaL_where(L, 1);
+		lua_insert(L, -2);
+		lua_concat(L, 2);
+	}
+	return lua_error(L);
+}
+
+static int wrap_more(lua_State *L, int status, lua_KContext ctx)
+{
+	lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+
+	(void)status;
+	(void)ctx;
+	lua_settop(L, 0);
+	return wrap_end(L, co, co_step(L, co, 0));
+}
+
+static int wrap_call(lua_State *L)
+{
+	lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+
+	return wrap_end(L, co, co_step(L, co, lua_gettop(L)));
+}
+
+static int co_create(lua_State *L)
+{
+	lua_State *co;
+
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	co = lua_newthread(L);
+	lua_pushvalue(L, 1);
+	lua_xmove(L, co, 1);
+	return 1;
+}
+
+static int co_wrap(lua_State *L)
+{
+	co_create(L);
+	lua_pushcclosure(L, wrap_call, 1);
+	return 1;
+}
+
+static int co_yield (lua_State *L)
+{
+	if (L == carrier_of(L)->co)
+		return luaL_error(L, "attempt to yield from outside a coroutine");
+	return lua_yield(L, lua_gettop(L));
+}
+
+static void coroutine_open(lua_State *L)
+{
+	static const luaL_Reg ours[] = { { "create", co_create }, { "resume", co_resume },
+		{ "wrap", co_wrap }, { "yield", co_yield }, { NULL, NULL } };
+
+	luaL_requiref(L, LUA_COLIBNAME, luaopen_coroutine, 1);
+	luaL_setfuncs(L, ours, 0);
+	lua_pop(L, 1);
+}
+
+/* ---- base */
+
+/* A finalizer runs where no hook and no deadline reaches; Lua marks for it at this call only.
+ */
+static int base_setmetatable(lua_State *L)
+{
+	int t = lua_type(L, 2);
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_argexpected(L, t == LUA_TNIL || t == LUA_TTABLE, 2, "nil or table");
+	if (t == LUA_TTABLE) {
+		lua_pushliteral(L, "__gc");
+		if (lua_rawget(L, 2) != LUA_TNIL)
+			return luaL_error(L, "__gc is not for carriers");
+		lua_pop(L, 1);
+	}
+	if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+		return luaL_error(L, "cannot change a protected metatable");
+	lua_settop(L, 2);
+	lua_setmetatable(L, 1);
+	return 1;
+}
+
+static int base_collectgarbage(lua_State *L)
+{
+	if (strcmp(luaL_optstring(L, 1, "count"), "count") != 0)
+		return luaL_error(L, "collectgarbage offers \"count\" only");
+	lua_pushnumber(L, (lua_Number)carrier_of(L)->used / 1024);
+	return 1;
+}
+
+static void base_open(lua_State *L)
+{
+	static const char *const gone[] = { "load", "loadfile", "dofile", "loadstring", "warn",
+		"print" };
+
+	luaL_requiref(L, LUA_GNAME, luaopen_base, 1);
+	for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
+		lua_pushnil(L);
+		lua_setfield(L, -2, gone[i]);
+	}
+	lua_pushcfunction(L, base_setmetatable);
+	lua_setfield(L, -2, "setmetatable");
+	lua_pushcfunction(L, base_collectgarbage);
+	lua_setfield(L, -2, "collectgarbage");
+	lua_pop(L, 1);
+}
+
+static void string_open(lua_State *L)
+{
+	luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
+	lua_pushnil(L);
+	lua_setfield(L, -2, "dump");
+	lua_pop(L, 1);
+	lua_pushliteral(L, "");
+	if (lua_getmetatable(L, -1)) {
+		lua_pushliteral(L, "string");
+		lua_setfield(L, -2, "__metatable");
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+}
+
+/* ---- chunks */
+
+int chunk_compile(lua_State *L, const char *text, size_t n, const char *name)
+{
+	/* A first line "#!..." is for the shell; its end of line stays, so that lines keep
+	 * their numbers. */
+	if (n && text[0] == '#') {
+		const char *eol = memchr(text, '\n', n);
+
+		n = eol ? n - (size_t)(eol - text) : 0;
+		text = eol ? eol : "";
+	}
+	lua_pushfstring(L, "@%s", name);
+	int status = luaL_loadbufferx(L, text, n, lua_tostring(L, -1), "t");
+	lua_remove(L, -2);
+	return status;
+}
+
+void env_open(lua_State *L)
+{
+	base_open(L);
+	coroutine_open(L);
+	string_open(L);
+	luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
+	luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, 1);
+	luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
+	lua_settop(L, 0);
+	codec_open(L);
+	if (luaL_loadbufferx(L, (const char *)vm_prelude, sizeof vm_prelude, "=[tos]", "t") !=
+		LUA_OK)
+		lua_error(L);
+	sys_open(L);
+	lua_call(L, 1, 1);
+	lua_setfield(L, LUA_REGISTRYINDEX, REG_BOOT);
+}

@@ -1,0 +1,217 @@
+/*
+ * Descriptor 3: frames from the kernel to the carriers and back. The loop of the process.
+ *
+ * Writing blocks: a tos-vm has nothing better to do than to hand over what it has said. A frame
+ * that breaks the rules ends the process, which ends the carriers: the kernel that sent it is
+ * not ours, or broken.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "wire/vmproto.h"
+
+#define READ_BYTES ((size_t)64 << 10)
+
+/* Nobody is left to tell. */
+_Noreturn static void port_gone(void)
+{
+	_exit(0);
+}
+
+size_t port_begin(struct vm_port *p, uint64_t n_elements, unsigned type, uint64_t carrier)
+{
+	size_t at;
+
+	buf_clear(&p->out);
+	if (p->out.cap > ((size_t)1 << 20))
+		buf_fini(&p->out);
+	p->out.max = VM_FRAME_BYTES_MAX;
+	at = frame_begin(&p->out);
+	cbor_put_array(&p->out, 2 + n_elements);
+	cbor_put_uint(&p->out, type);
+	cbor_put_uint(&p->out, carrier);
+	return at;
+}
+
+static void port_write(struct vm_port *p)
+{
+	size_t done = 0;
+
+	while (done < p->out.len) {
+		ssize_t n = write(p->fd, p->out.data + done, p->out.len - done);
+
+		if (n >= 0) {
+			done += (size_t)n;
+		} else if (errno == EAGAIN) {
+			struct pollfd pfd = { .fd = p->fd, .events = POLLOUT };
+
+			poll(&pfd, 1, -1);
+		} else if (errno != EINTR) {
+			port_gone();
+		}
+	}
+	buf_clear(&p->out);
+}
+
+int port_send(struct vm_port *p, size_t at)
+{
+	int rc = buf_check(&p->out);
+
+	if (rc) {
+		buf_clear(&p->out);
+		return rc;
+	}
+	frame_end(&p->out, at);
+	port_write(p);
+	return 0;
+}
+
+static struct vm_carrier **port_find(struct vm_port *p, uint64_t number)
+{
+	for (size_t i = 0; i < VM_CARRIERS_MAX; i++)
+		if (p->carrier[i] && p->carrier[i]->number == number)
+			return &p->carrier[i];
+	return NULL;
+}
+
+static int on_start(struct vm_port *p, uint64_t number, struct cbor_cursor *c)
+{
+	if (port_find(p, number))
+		return ERR_EXISTS;
+	for (size_t i = 0; i < VM_CARRIERS_MAX; i++)
+		if (!p->carrier[i])
+			return carrier_start(p, number, c, &p->carrier[i]);
+	return ERR_FULL;
+}
+
+static int on_end(struct vm_carrier **at, struct cbor_cursor *c)
+{
+	cbor_close(c);
+	if (cbor_finish(c))
+		return ERR_MALFORMED;
+	carrier_free(*at);
+	*at = NULL;
+	return 0;
+}
+
+/* Negative: the frame breaks the rules. */
+static int port_frame(struct vm_port *p, struct slice frame)
+{
+	struct cbor_cursor c;
+	int type = frame_open(&c, frame);
+	uint64_t number = cbor_uint(&c, UINT64_MAX);
+	struct vm_carrier **at;
+
+	if (type < 0 || c.rc)
+		return ERR_MALFORMED;
+	if (type == VM_START)
+		return on_start(p, number, &c);
+	at = port_find(p, number);
+	if (!at)
+		return ERR_NOT_FOUND;
+	switch (type) {
+	case VM_DELIVER:
+		return carrier_deliver(*at, &c);
+	case VM_DONE:
+		return carrier_done(*at, &c);
+	case VM_END:
+		return on_end(at, &c);
+	case VM_LIMITS:
+		return carrier_limits(*at, &c);
+	default:
+		return ERR_MALFORMED;
+	}
+}
+
+static int port_read(struct vm_port *p)
+{
+	struct slice frame;
+	ssize_t n;
+	int rc;
+
+	if (buf_reserve(&p->in.in, READ_BYTES))
+		return ERR_NOMEM;
+	n = read(p->fd, p->in.in.data + p->in.in.len, READ_BYTES);
+	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+		port_gone();
+	if (n > 0)
+		p->in.in.len += (size_t)n;
+	while ((rc = frame_next(&p->in, &frame)) == 0) {
+		rc = port_frame(p, frame);
+		if (rc < 0)
+			return rc;
+	}
+	return rc == ERR_AGAIN ? 0 : rc;
+}
+
+/* A turn for each that is ready; returns ms until the next deadline, -1 for none. */
+static int port_turn(struct vm_port *p)
+{
+	int64_t now = clock_ms(), next = INT64_MAX;
+
+	for (size_t i = 0; i < VM_CARRIERS_MAX; i++) {
+		struct vm_carrier *c = p->carrier[i];
+
+		if (!c)
+			continue;
+		carrier_check_time(c, now);
+		if (c->state == VM_READY_TO_RUN)
+			carrier_run(c);
+		if (c->state == VM_READY_TO_RUN)
+			next = now;
+		else if (carrier_deadline(c) < next)
+			next = carrier_deadline(c);
+	}
+	if (next == INT64_MAX)
+		return -1;
+	now = clock_ms();
+	if (next <= now)
+		return 0;
+	return next - now > 60000 ? 60000 : (int)(next - now);
+}
+
+static void send_ready(struct vm_port *p)
+{
+	size_t at = frame_begin(&p->out);
+
+	cbor_put_array(&p->out, 2);
+	cbor_put_uint(&p->out, VM_READY);
+	cbor_put_uint(&p->out, VM_PROTOCOL);
+	port_send(p, at);
+}
+
+static void port_fini(struct vm_port *p)
+{
+	for (size_t i = 0; i < VM_CARRIERS_MAX; i++)
+		carrier_free(p->carrier[i]);
+	buf_fini(&p->in.in);
+	buf_fini(&p->out);
+	free(p);
+}
+
+int port_serve(int fd)
+{
+	struct vm_port *p = mem_new(struct vm_port);
+	int rc = 0;
+
+	p->fd = fd;
+	p->in.max = VM_FRAME_BYTES_MAX;
+	p->in.in.max = VM_FRAME_BYTES_MAX + 2 * READ_BYTES;
+	send_ready(p);
+	while (rc == 0) {
+		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		int timeout = port_turn(p);
+
+		if (poll(&pfd, 1, timeout) > 0)
+			rc = port_read(p);
+	}
+	port_fini(p);
+	return 1;
+}

@@ -1,0 +1,656 @@
+/*
+ * The primitives under the prelude: the table `sys`, which only the prelude's functions hold.
+ *
+ * Arguments come from the prelude, which has checked them; a failure that a carrier can meet is
+ * returned as nil, code, text.
+ */
+#include "vm/vm.h"
+
+#include <lauxlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "wire/vmproto.h"
+
+#define POST_SLACK 512 /* of a frame, for what stands around the folder */
+
+static int push_failure(lua_State *L, int rc, const char *text)
+{
+	lua_pushnil(L);
+	lua_pushstring(L, err_word(rc));
+	lua_pushstring(L, text && *text ? text : err_text(rc));
+	return 3;
+}
+
+/* ---- values */
+
+/* encode(value, root) -> element, or nil and the reason */
+static int sys_encode(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	const char *root = luaL_optstring(L, 2, "the value");
+
+	lua_settop(L, 2);
+	buf_clear(&c->enc);
+	c->enc.max = (size_t)c->limit[LIMIT_state];
+	if (value_encode(L, 1, &c->enc, &c->codec, root)) {
+		lua_pushnil(L);
+		lua_pushstring(L, c->codec.em.text);
+		return 2;
+	}
+	lua_pushlstring(L, (const char *)c->enc.data, c->enc.len);
+	return 1;
+}
+
+static int sys_decode(lua_State *L)
+{
+	struct slice s;
+
+	s.p = (const uint8_t *)luaL_checklstring(L, 1, &s.n);
+	if (value_decode(L, s))
+		return luaL_error(L, "an element is malformed");
+	return 1;
+}
+
+static int sys_bytes(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TSTRING);
+	lua_settop(L, 1);
+	bytes_mark(L);
+	return 1;
+}
+
+static int sys_utf8(lua_State *L)
+{
+	size_t n;
+	const char *s = luaL_checklstring(L, 1, &n);
+
+	lua_pushboolean(L, text_utf8(s, n));
+	return 1;
+}
+
+/* box(t, metatable) -> userdata that only unbox looks into: a carrier can't reach t by rawset
+ * or next. */
+static int sys_box(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_checktype(L, 2, LUA_TTABLE);
+	lua_settop(L, 2);
+	lua_newuserdatauv(L, 0, 1);
+	lua_pushvalue(L, 1);
+	lua_setiuservalue(L, 3, 1);
+	lua_pushvalue(L, 2);
+	lua_setmetatable(L, 3);
+	return 1;
+}
+
+/* unbox(v, metatable) -> t, or nil if v is something else */
+static int sys_unbox(lua_State *L)
+{
+	lua_settop(L, 2);
+	if (lua_type(L, 1) != LUA_TUSERDATA || !lua_getmetatable(L, 1)) {
+		lua_pushnil(L);
+		return 1;
+	}
+	if (!lua_rawequal(L, -1, 2))
+		lua_pushnil(L);
+	else
+		lua_getiuservalue(L, 1, 1);
+	return 1;
+}
+
+/* ---- posts */
+
+/* One more post of so many bytes: within the rate and the total? The kernel counts again. */
+static int charge(struct vm_carrier *c, size_t bytes)
+{
+	int64_t second = clock_ms() / 1000;
+	int64_t sent = c->usage[LIMIT_sent] + c->sent;
+
+	if (second != c->rate_second) {
+		c->rate_second = second;
+		c->rate_n = 0;
+	}
+	if (c->limit[LIMIT_posts] > 0 && c->rate_n >= c->limit[LIMIT_posts])
+		return err_set(&c->em, ERR_LIMIT, "limit posts: %lld in this second",
+			(long long)c->rate_n);
+	if (c->limit[LIMIT_sent] > 0 && (int64_t)bytes > c->limit[LIMIT_sent] - sent)
+		return err_set(&c->em, ERR_LIMIT, "limit sent: %lld of %lld bytes are used",
+			(long long)sent, (long long)c->limit[LIMIT_sent]);
+	c->rate_n++;
+	c->sent += (int64_t)bytes;
+	return 0;
+}
+
+/* The post in port->out from `at` on is complete: charge it and send it. */
+static int send_charged(struct vm_carrier *c, size_t at)
+{
+	struct buf *b = &c->port->out;
+	size_t bytes = b->len - at;
+	int rc;
+
+	if (b->failed || bytes > FRAME_BYTES_MAX - POST_SLACK)
+		rc = err_set(&c->em, ERR_TOO_LARGE, "a post may take %u bytes",
+			(unsigned)(FRAME_BYTES_MAX - POST_SLACK));
+	else
+		rc = charge(c, bytes);
+	if (rc) {
+		buf_clear(b);
+		return rc;
+	}
+	rc = port_send(c->port, at);
+	carrier_note_activity(c);
+	return rc;
+}
+
+/* send(kind, dest, tag, deadline_ms, name, store) -> true, or nil, code, text */
+static int send_post(lua_State *L, unsigned kind, uint64_t tag, lua_Integer deadline_ms)
+{
+	struct vm_carrier *c = carrier_of(L);
+	struct buf *b = &c->port->out;
+	size_t n_dest, n_name, at;
+	const char *dest = luaL_checklstring(L, 2, &n_dest),
+		   *name = luaL_checklstring(L, 5, &n_name);
+
+	luaL_checktype(L, 6, LUA_TTABLE);
+	at = port_begin(c->port, 5, VM_SEND, c->number);
+	cbor_put_uint(b, kind);
+	cbor_put_text_n(b, dest, n_dest);
+	cbor_put_uint(b, tag);
+	cbor_put_uint(b, (uint64_t)deadline_ms);
+	cbor_put_array(b, 2);
+	cbor_put_text_n(b, name, n_name);
+	store_put(L, 6, b);
+	return send_charged(c, at);
+}
+
+static int sys_send(lua_State *L)
+{
+	lua_Integer kind = luaL_checkinteger(L, 1), tag = luaL_checkinteger(L, 3);
+	int rc = send_post(L, (unsigned)kind, (uint64_t)tag, 0);
+
+	if (rc)
+		return push_failure(L, rc, carrier_of(L)->em.text);
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+/* ask(_, dest, _, deadline_ms, name, store) -> tag, or nil, code, text */
+static int sys_ask(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	lua_Integer deadline_ms = luaL_checkinteger(L, 4);
+	struct vm_call *call;
+	int rc;
+
+	if (c->n_calls >= VM_CALLS_MAX)
+		return push_failure(L, ERR_FULL, "too many questions wait for an answer");
+	rc = send_post(L, POST_CALL, c->next_tag, deadline_ms);
+	if (rc)
+		return push_failure(L, rc, c->em.text);
+	call = mem_new(struct vm_call);
+	call->tag = c->next_tag++;
+	call->deadline_ms = clock_ms() + deadline_ms;
+	call->next = c->calls;
+	c->calls = call;
+	c->n_calls++;
+	lua_pushinteger(L, (lua_Integer)call->tag);
+	return 1;
+}
+
+static struct vm_call **call_find(struct vm_carrier *c, uint64_t tag)
+{
+	struct vm_call **at = &c->calls;
+
+	while (*at && (*at)->tag != tag)
+		at = &(*at)->next;
+	return at;
+}
+
+static void call_drop(struct vm_carrier *c, struct vm_call **at)
+{
+	struct vm_call *call = *at;
+
+	*at = call->next;
+	msg_free(c, call->answer);
+	free(call);
+	c->n_calls--;
+}
+
+/* Pushes `true, name, store`, or nil, code, text of a failure. */
+static int push_answer(lua_State *L, const struct vm_msg *m)
+{
+	struct slice folder = { m->bytes + m->n_sender, m->n_folder };
+	struct cbor_cursor c;
+	struct slice code, text;
+
+	if (m->kind != POST_FAILURE) {
+		lua_pushboolean(L, 1);
+		if (folder_push(L, folder))
+			return push_failure(L, ERR_MALFORMED, "the answer is malformed");
+		return 3;
+	}
+	cbor_init(&c, folder.p, folder.n);
+	cbor_open_array(&c, 2);
+	cbor_text(&c, 0, NAME_BYTES_MAX);
+	cbor_open_array(&c, 2);
+	code = cbor_text(&c, 0, 64);
+	text = cbor_text(&c, 0, FRAME_BYTES_MAX);
+	if (c.rc)
+		return push_failure(L, ERR_MALFORMED, "the answer is malformed");
+	lua_pushnil(L);
+	lua_pushlstring(L, (const char *)code.p, code.n);
+	lua_pushlstring(L, (const char *)text.p, text.n);
+	return 3;
+}
+
+/* await(tag) -> true, name, store | nil, code, text */
+static int await_more(lua_State *L, int status, lua_KContext ctx)
+{
+	struct vm_carrier *c = carrier_of(L);
+	struct vm_call **at = call_find(c, (uint64_t)luaL_checkinteger(L, 1));
+	int n;
+
+	(void)ctx;
+	if (!*at)
+		return push_failure(L, ERR_STATE, "its answer was taken already");
+	if (!(*at)->answer && (*at)->deadline_ms > clock_ms()) {
+		/* A second wake-up for another reason would be a bug; wait on. */
+		(void)status;
+		return env_wait(L, WAIT_CALL, (*at)->tag, (*at)->deadline_ms, await_more);
+	}
+	n = (*at)->answer ? push_answer(L, (*at)->answer)
+			  : push_failure(L, ERR_TIMEOUT, "no answer within the time");
+	call_drop(c, call_find(c, (uint64_t)lua_tointeger(L, 1)));
+	return n;
+}
+
+static int sys_await(lua_State *L)
+{
+	lua_settop(L, 1);
+	return await_more(L, LUA_OK, 0);
+}
+
+/* ---- what the kernel answers with DONE */
+
+static int done_more(lua_State *L, int status, lua_KContext ctx)
+{
+	struct vm_carrier *c = carrier_of(L);
+
+	(void)status;
+	(void)ctx;
+	if (c->done_rc)
+		return push_failure(L, c->done_rc, c->done_text);
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+static int wait_done(lua_State *L, uint64_t seq)
+{
+	return env_wait(L, WAIT_DONE, seq, INT64_MAX, done_more);
+}
+
+/* GO and CHECKPOINT: the frozen carrier behind what stands in port->out. */
+static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
+{
+	struct vm_carrier *c = carrier_of(L);
+	struct buf *b = &c->port->out;
+	uint64_t seq = c->next_seq++;
+	int rc = carrier_freeze(c, L);
+	size_t at;
+
+	if (rc)
+		return push_failure(L, rc, c->em.text);
+	if (!lua_isyieldable(L))
+		return luaL_error(L,
+			"cannot wait here (inside a sort, gsub or metamethod called from C)");
+	carrier_send_usage(c);
+	at = port_begin(c->port, go ? 3 : 2, go ? VM_GO : VM_CHECKPOINT, c->number);
+	cbor_put_uint(b, seq);
+	if (go)
+		cbor_put_text_n(b, dest, n_dest);
+	cbor_put_raw(b, (struct slice){ c->enc.data, c->enc.len });
+	rc = port_send(c->port, at);
+	buf_fini(&c->enc);
+	if (rc)
+		return push_failure(L, rc, "the frozen carrier is larger than a frame");
+	return wait_done(L, seq);
+}
+
+static int sys_go(lua_State *L)
+{
+	size_t n;
+	const char *dest = luaL_checklstring(L, 1, &n);
+
+	return send_frozen(L, true, dest, n);
+}
+
+static int sys_checkpoint(lua_State *L)
+{
+	return send_frozen(L, false, NULL, 0);
+}
+
+/* ---- inboxes */
+
+static uint64_t send_inbox(struct vm_carrier *c, bool open, const char *name, size_t bound)
+{
+	uint64_t seq = c->next_seq++;
+	struct buf *b = &c->port->out;
+	size_t at = port_begin(c->port, 4, VM_INBOX, c->number);
+
+	cbor_put_uint(b, seq);
+	cbor_put_bool(b, open);
+	cbor_put_text(b, name);
+	cbor_put_uint(b, bound);
+	port_send(c->port, at);
+	return seq;
+}
+
+static int open_more(lua_State *L, int status, lua_KContext ctx)
+{
+	struct vm_carrier *c = carrier_of(L);
+	size_t n;
+	const char *name = luaL_checklstring(L, 1, &n);
+	struct vm_inbox *box = carrier_inbox(c, name, n);
+
+	if (c->done_rc && box)
+		carrier_drop_inbox(c, box);
+	return done_more(L, status, ctx);
+}
+
+/* inbox_open(name, bound) -> true | nil, code, text */
+static int sys_inbox_open(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	size_t n;
+	const char *name = luaL_checklstring(L, 1, &n);
+	lua_Integer bound = luaL_checkinteger(L, 2);
+	struct vm_inbox *box;
+
+	if (carrier_inbox(c, name, n))
+		return push_failure(L, ERR_EXISTS, "it is open already");
+	if (c->n_inboxes == VM_INBOXES_MAX)
+		return push_failure(L, ERR_FULL, "too many inboxes are open");
+	if (!lua_isyieldable(L))
+		return luaL_error(L,
+			"cannot wait here (inside a sort, gsub or metamethod called from C)");
+	box = mem_new(struct vm_inbox);
+	text_copy(box->name, sizeof box->name, name, n);
+	box->last = &box->first;
+	box->bound = (size_t)bound;
+	c->inbox[c->n_inboxes++] = box; /* now, since folders may come right behind DONE */
+	return env_wait(
+		L, WAIT_DONE, send_inbox(c, true, box->name, box->bound), INT64_MAX, open_more);
+}
+
+/* inbox_close(name) -> true | nil, code, text; what still waits in it is dropped */
+static int sys_inbox_close(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	size_t n;
+	const char *name = luaL_checklstring(L, 1, &n);
+	struct vm_inbox *box = carrier_inbox(c, name, n);
+
+	if (!box)
+		return push_failure(L, ERR_CLOSED, "it is closed");
+	if (!lua_isyieldable(L))
+		return luaL_error(L,
+			"cannot wait here (inside a sort, gsub or metamethod called from C)");
+	if (box->n) {
+		size_t at = port_begin(c->port, 1, VM_TAKEN, c->number);
+
+		cbor_put_uint(&c->port->out, box->n);
+		port_send(c->port, at);
+	}
+	carrier_drop_inbox(c, box);
+	return wait_done(L, send_inbox(c, false, name, 0));
+}
+
+static int push_folder(lua_State *L, struct vm_inbox *box)
+{
+	struct vm_carrier *c = carrier_of(L);
+	struct vm_msg *m = box->first;
+	size_t at;
+	int rc;
+
+	lua_pushlstring(L, (const char *)m->bytes, m->n_sender);
+	lua_pushinteger(L, (lua_Integer)(m->kind == POST_CALL ? m->tag : 0));
+	rc = folder_push(L, (struct slice){ m->bytes + m->n_sender, m->n_folder });
+	/* Only now: an error above leaves the folder where it is. */
+	box->first = m->next;
+	if (!box->first)
+		box->last = &box->first;
+	box->n--;
+	msg_free(c, m);
+	at = port_begin(c->port, 1, VM_TAKEN, c->number);
+	cbor_put_uint(&c->port->out, 1);
+	port_send(c->port, at);
+	if (rc)
+		return push_failure(L, ERR_MALFORMED, "the folder is malformed");
+	return 4;
+}
+
+static int next_more(lua_State *L, int status, lua_KContext ctx)
+{
+	struct vm_carrier *c = carrier_of(L);
+	size_t n;
+	const char *name = luaL_checklstring(L, 1, &n);
+	struct vm_inbox *box = carrier_inbox(c, name, n);
+
+	(void)status;
+	(void)ctx;
+	if (!box)
+		return push_failure(L, ERR_CLOSED, "it is closed");
+	if (!box->n)
+		return push_failure(L, ERR_TIMEOUT, "nothing came within the time");
+	return push_folder(L, box);
+}
+
+/* inbox_next(name, timeout_ms) -> sender, tag, folder name, store | nil, code, text */
+static int sys_inbox_next(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	size_t n;
+	const char *name = luaL_checklstring(L, 1, &n);
+	lua_Integer timeout_ms = luaL_checkinteger(L, 2);
+	struct vm_inbox *box = carrier_inbox(c, name, n);
+
+	if (!box || box->n || timeout_ms <= 0)
+		return next_more(L, LUA_OK, 0);
+	c->wait_box = box;
+	return env_wait(L, WAIT_INBOX, 0, clock_ms() + timeout_ms, next_more);
+}
+
+static int sys_inbox_size(lua_State *L)
+{
+	size_t n;
+	const char *name = luaL_checklstring(L, 1, &n);
+	struct vm_inbox *box = carrier_inbox(carrier_of(L), name, n);
+
+	lua_pushinteger(L, box ? (lua_Integer)box->n : 0);
+	return 1;
+}
+
+/* ---- time and log */
+
+static int sleep_more(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)L;
+	(void)status;
+	(void)ctx;
+	return 0;
+}
+
+static int sys_sleep(lua_State *L)
+{
+	lua_Integer ms = luaL_checkinteger(L, 1);
+
+	return env_wait(L, WAIT_SLEEP, 0, clock_ms() + ms, sleep_more);
+}
+
+static int sys_now(lua_State *L)
+{
+	lua_pushnumber(L, (lua_Number)clock_wall_ms() / 1000);
+	return 1;
+}
+
+static int sys_clock(lua_State *L)
+{
+	lua_pushnumber(L, (lua_Number)clock_us() / 1e6);
+	return 1;
+}
+
+/* log(level, text) -> true | nil, code, text */
+static int sys_log(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	const char *level = luaL_checkstring(L, 1);
+	size_t n;
+	const char *text = luaL_checklstring(L, 2, &n);
+	size_t at = port_begin(c->port, 2, VM_LOG, c->number);
+	int rc;
+
+	cbor_put_text(&c->port->out, level);
+	text_put(&c->port->out, text, n, VM_LOG_BYTES_MAX);
+	rc = send_charged(c, at);
+	if (rc) {
+		c->dropped_logs++;
+		return push_failure(L, rc, c->em.text);
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+/* ---- about itself */
+
+static void set_text(lua_State *L, const char *key, const char *text)
+{
+	lua_pushstring(L, text);
+	lua_setfield(L, -2, key);
+}
+
+static int sys_about(lua_State *L)
+{
+	const struct vm_carrier *c = carrier_of(L);
+
+	lua_createtable(L, 0, 8);
+	set_text(L, "name", c->name);
+	set_text(L, "owner", c->owner);
+	set_text(L, "home", c->home);
+	set_text(L, "kernel", c->kernel);
+	set_text(L, "entry", c->entry);
+	return 1;
+}
+
+/* In the units that people use: times in seconds. */
+static void set_amount(lua_State *L, enum limit_id id, int64_t v)
+{
+	if (strcmp(limit_units[id], "ms") == 0)
+		lua_pushnumber(L, (lua_Number)v / 1000);
+	else
+		lua_pushinteger(L, v);
+	lua_setfield(L, -2, limit_names[id]);
+}
+
+static int sys_limits(lua_State *L)
+{
+	const struct vm_carrier *c = carrier_of(L);
+
+	lua_createtable(L, 0, LIMIT_COUNT);
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		set_amount(L, (enum limit_id)i, c->limit[i]);
+	return 1;
+}
+
+static int sys_usage(lua_State *L)
+{
+	const struct vm_carrier *c = carrier_of(L);
+	lua_Integer waiting = 0;
+
+	lua_createtable(L, 0, LIMIT_COUNT + 2);
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		set_amount(L, (enum limit_id)i, c->usage[i]);
+	for (size_t i = 0; i < c->n_inboxes; i++)
+		waiting += (lua_Integer)c->inbox[i]->n;
+	set_amount(L, LIMIT_cpu, c->usage[LIMIT_cpu] + carrier_cpu_us(c) / 1000);
+	set_amount(L, LIMIT_memory, (int64_t)(c->used + c->held));
+	set_amount(L, LIMIT_posts, c->rate_second == clock_ms() / 1000 ? c->rate_n : 0);
+	set_amount(L, LIMIT_sent, c->usage[LIMIT_sent] + c->sent);
+	set_amount(L, LIMIT_inbox, waiting);
+	lua_pushinteger(L, c->dropped_logs);
+	lua_setfield(L, -2, "dropped_logs");
+	lua_pushinteger(L, c->dropped_folders);
+	lua_setfield(L, -2, "dropped_folders");
+	return 1;
+}
+
+/* ---- code and briefcase */
+
+static int sys_compile(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1), *text;
+	size_t n;
+
+	lua_settop(L, 1);
+	lua_getfield(L, LUA_REGISTRYINDEX, REG_FILES);
+	lua_pushvalue(L, 1);
+	lua_rawget(L, 2);
+	text = lua_tolstring(L, 3, &n);
+	if (!text) {
+		lua_pushnil(L);
+		return 1;
+	}
+	if (chunk_compile(L, text, n, name) != LUA_OK)
+		return lua_error(L);
+	return 1;
+}
+
+static int sys_archive(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+
+	buf_clear(&c->enc);
+	c->enc.max = (size_t)c->limit[LIMIT_state];
+	briefcase_put(L, &c->enc);
+	if (c->enc.failed)
+		return push_failure(L, ERR_LIMIT, "limit state: the briefcase is larger");
+	lua_pushlstring(L, (const char *)c->enc.data, c->enc.len);
+	return 1;
+}
+
+/* unarchive(bytes) -> name -> store, or nil, code, text */
+static int sys_unarchive(lua_State *L)
+{
+	struct slice s;
+
+	s.p = (const uint8_t *)luaL_checklstring(L, 1, &s.n);
+	if (cbor_check(s.p, s.n, false) || briefcase_push(L, s))
+		return push_failure(L, ERR_MALFORMED, "not an archived briefcase");
+	return 1;
+}
+
+void sys_open(lua_State *L)
+{
+	static const luaL_Reg functions[] = { { "encode", sys_encode },
+		{ "decode", sys_decode }, { "bytes", sys_bytes }, { "utf8", sys_utf8 },
+		{ "box", sys_box }, { "unbox", sys_unbox }, { "send", sys_send },
+		{ "ask", sys_ask }, { "await", sys_await }, { "go", sys_go },
+		{ "checkpoint", sys_checkpoint }, { "inbox_open", sys_inbox_open },
+		{ "inbox_close", sys_inbox_close }, { "inbox_next", sys_inbox_next },
+		{ "inbox_size", sys_inbox_size }, { "sleep", sys_sleep }, { "now", sys_now },
+		{ "clock", sys_clock }, { "log", sys_log }, { "about", sys_about },
+		{ "limits", sys_limits }, { "usage", sys_usage }, { "compile", sys_compile },
+		{ "archive", sys_archive }, { "unarchive", sys_unarchive }, { NULL, NULL } };
+
+	luaL_newlib(L, functions);
+	lua_getfield(L, LUA_REGISTRYINDEX, REG_BRIEFCASE);
+	lua_setfield(L, -2, "stores");
+	lua_getfield(L, LUA_REGISTRYINDEX, REG_PATH);
+	lua_setfield(L, -2, "path");
+	lua_getfield(L, LUA_REGISTRYINDEX, REG_FILES);
+	lua_setfield(L, -2, "files");
+	lua_pushlightuserdata(L, NULL);
+	lua_setfield(L, -2, "null");
+}

@@ -1,0 +1,232 @@
+/*
+ * tos-vm: runs Lua carriers inside the sandbox that it was started in.
+ *
+ * One process, descriptor 3 to its kernel (wire/vmproto.h), a table of carriers with a
+ * lua_State each. What a carrier can reach is made in env.c, sys.c and prelude.lua and nowhere
+ * else.
+ *
+ * Everything that raises a Lua error is a longjmp, so C memory that must survive one belongs to
+ * the carrier (struct vm_carrier) and not to a C frame.
+ */
+#pragma once
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "wire/carrier.h"
+#include "wire/cbor.h"
+#include "wire/frame.h"
+
+#define VM_CARRIERS_MAX 64
+#define VM_CALLS_MAX    1024 /* questions of one carrier without an answer */
+#define VM_INBOXES_MAX  256  /* of one carrier */
+#define VM_FRAME_BYTES_MAX                                                                     \
+	((size_t)160 << 20) /* START holds a whole carrier: state, briefcase, code */
+#define VM_LOG_BYTES_MAX   4096
+#define VM_TEXT_BYTES_MAX  4096 /* of a fault's text */
+#define VM_TRACE_BYTES_MAX 16384
+
+/* ---- codec.c: Lua values and CBOR */
+
+#define VALUE_DEPTH_MAX 24  /* of a folder's element; frames around it add the rest of the 32  \
+			     */
+#define STATE_DEPTH_MAX 128 /* of `self` */
+
+/* Scratch of one encoding run. Lives in the carrier, because an error may jump out of the run.
+ */
+struct codec {
+	struct buf keys; /* encoded keys of the maps being written */
+	uint32_t *order; /* their offsets */
+	size_t n_order, cap_order;
+	struct errmsg em;
+};
+void codec_fini(struct codec *k);
+
+/*
+ * Append the plain value at `index`: nil, booleans, numbers, strings (UTF-8 as text, others as
+ * bytes), tables whose keys are 1..n as arrays, other tables as maps. Raw access: no metamethod
+ * runs.
+ *
+ * Returns 0, ERR_UNSUPPORTED (something that can't travel), ERR_TOO_LARGE, ERR_NOMEM; k->em
+ * says which and where, starting with `root`. Raises nothing but Lua's memory error.
+ */
+int value_encode(lua_State *L, int index, struct buf *b, struct codec *k, const char *root);
+/* The same with shared and cyclic tables (tags 28 and 29) and depth STATE_DEPTH_MAX. */
+int state_encode(lua_State *L, int index, struct buf *b, struct codec *k, const char *root);
+
+/* Push the value of exactly one item, checked strictly; hostile input is fine. On an error
+ * nothing is pushed: ERR_MALFORMED, ERR_TOO_LARGE (too deep). Raises nothing but Lua's memory
+ * error. */
+int value_decode(lua_State *L, struct slice bytes);
+int state_decode(lua_State *L, struct slice bytes);
+
+/* Marks a string that is sent as bytes whatever it holds; the value at the top is replaced. */
+void bytes_mark(lua_State *L);
+void codec_open(lua_State *L);
+
+/* ---- carrier.c: one carrier */
+
+enum vm_state {
+	VM_LOADING,
+	VM_READY_TO_RUN, /* resume it at the next turn */
+	VM_WAITING,
+	VM_ENDED, /* finished or faulted; the kernel says END */
+};
+
+enum vm_wait {
+	WAIT_NONE,
+	WAIT_DONE,  /* the kernel's DONE for wait_id */
+	WAIT_CALL,  /* the answer with tag wait_id */
+	WAIT_INBOX, /* a folder in wait_box */
+	WAIT_SLEEP,
+};
+
+struct vm_msg {
+	struct vm_msg *next;
+	uint64_t tag;
+	unsigned kind;
+	size_t n_sender, n_folder;
+	uint8_t bytes[]; /* sender, folder */
+};
+
+struct vm_inbox {
+	char name[NAME_BYTES_MAX + 1];
+	struct vm_msg *first, **last;
+	size_t n, bound;
+};
+
+struct vm_call {
+	struct vm_call *next;
+	uint64_t tag;
+	int64_t deadline_ms; /* monotonic */
+	struct vm_msg *answer;
+};
+
+struct vm_carrier {
+	uint64_t number; /* the kernel's */
+	struct vm_port *port;
+	enum vm_state state;
+	lua_State *L, *co; /* co: the thread in which begin runs, anchored in the registry */
+	int n_args;        /* for the next resume of co */
+
+	size_t used, peak, cap; /* bytes of Lua's heap */
+	bool refused; /* an allocation was refused since the last time somebody looked */
+	size_t held;  /* bytes of answers and folders that wait outside Lua's heap */
+
+	enum vm_wait wait;
+	uint64_t wait_id;
+	struct vm_inbox *wait_box;
+	int64_t wait_until_ms; /* monotonic; INT64_MAX: none of our own */
+	int done_rc;
+	char done_text[ERRMSG_BYTES];
+
+	uint64_t next_seq, next_tag;
+	struct vm_call *calls;
+	size_t n_calls;
+	struct vm_inbox *inbox[VM_INBOXES_MAX];
+	size_t n_inboxes;
+
+	char name[NAME_BYTES_MAX + 1], owner[NAME_BYTES_MAX + 1], home[NAME_BYTES_MAX + 1],
+		kernel[NAME_BYTES_MAX + 1];
+	char entry[129], function[65];
+	char failure_code[65], failure_text[ERRMSG_BYTES];
+	bool has_failure;
+	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
+	int64_t rate_second, rate_n;                    /* posts in this second */
+	int64_t sent, dropped_logs, dropped_folders;    /* here */
+	int64_t cpu_start_us, usage_sent_ms;
+
+	struct codec codec;
+	struct buf enc, enc_state; /* what is being encoded */
+	int freeze_rc;
+	struct errmsg em;
+};
+
+static inline struct vm_carrier *carrier_of(lua_State *L)
+{
+	return *(struct vm_carrier **)lua_getextraspace(L);
+}
+
+/* Take the carrier of a START frame; c stands behind its number. On success *out is ready to
+ * run, or has sent its FAULT already. ERR_MALFORMED: the frame is broken. */
+int carrier_start(
+	struct vm_port *port, uint64_t number, struct cbor_cursor *c, struct vm_carrier **out);
+void carrier_free(struct vm_carrier *c);
+/* Run it until it waits or ends. */
+void carrier_run(struct vm_carrier *c);
+/* Its wait is over if the time has come. */
+void carrier_check_time(struct vm_carrier *c, int64_t now_ms);
+/* When that is; INT64_MAX for never. */
+int64_t carrier_deadline(const struct vm_carrier *c);
+/* Frames for it; negative: the frame is broken. */
+int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur);
+int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur);
+int carrier_limits(struct vm_carrier *c, struct cbor_cursor *cur);
+
+/* Write path, state and briefcase into c->enc as `frozen`. 0, ERR_UNSUPPORTED, ERR_LIMIT; c->em
+ * says why. */
+int carrier_freeze(struct vm_carrier *c, lua_State *L);
+void carrier_send_usage(struct vm_carrier *c);
+/* USAGE, but not more often than each 200 ms. */
+void carrier_note_activity(struct vm_carrier *c);
+int64_t carrier_cpu_us(const struct vm_carrier *c);
+struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n);
+void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
+void msg_free(struct vm_carrier *c, struct vm_msg *m);
+/* Push {first, last, bytes, [i] = encoded element} of an encoded array. ERR_MALFORMED: nothing
+ * is pushed. */
+int store_push(lua_State *L, struct slice array, bool only_text);
+/* The same for the elements of an encoded folder, below it its name. */
+int folder_push(lua_State *L, struct slice folder);
+/* Push name -> store of an encoded briefcase. */
+int briefcase_push(lua_State *L, struct slice map);
+/* Append the map of the briefcase in the registry, or the elements of the store at index as an
+ * array. */
+void briefcase_put(lua_State *L, struct buf *b);
+void store_put(lua_State *L, int index, struct buf *b);
+/* Append as text, with '?' for what is not UTF-8, at most `most` bytes. */
+void text_put(struct buf *b, const char *s, size_t n, size_t most);
+
+/* Keys in the registry of each lua_State. */
+#define REG_BRIEFCASE "tos.briefcase" /* name -> {first, last, bytes, [i] = encoded element}   \
+				       */
+#define REG_PATH  "tos.path"          /* one such */
+#define REG_FILES "tos.files"         /* name -> content */
+#define REG_SELF  "tos.self"          /* the table that travels */
+#define REG_BOOT  "tos.boot"          /* prelude's boot(entry, function, self, failure) */
+
+/* ---- env.c: what Lua code finds */
+
+/* Open the libraries, without what a carrier must not have, and run the prelude. */
+void env_open(lua_State *L);
+/* Compile Lua text as the file `name`; pushes the function or the message. Returns a LUA_
+ * status. */
+int chunk_compile(lua_State *L, const char *text, size_t n, const char *name);
+/* Leave the running thread, and every coroutine around it, until the wait is over; then k runs.
+ */
+int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua_KFunction k);
+/* True if a thread has yielded because of env_wait. */
+bool env_is_wait(lua_State *co, int n_results);
+
+/* ---- sys.c: the primitives under the prelude */
+void sys_open(lua_State *L); /* pushes the table `sys` */
+
+/* ---- port.c: descriptor 3 */
+struct vm_port {
+	int fd;
+	struct frame_reader in;
+	struct buf out; /* the frame being made */
+	struct vm_carrier *carrier[VM_CARRIERS_MAX];
+};
+/* Serve until the kernel closes; returns the exit status. */
+int port_serve(int fd);
+/* Start a frame of n elements behind type and carrier number; then append, then port_send. */
+size_t port_begin(struct vm_port *p, uint64_t n_elements, unsigned type, uint64_t carrier);
+/* Send it. ERR_TOO_LARGE: nothing was sent. Does not return if the kernel is gone. */
+int port_send(struct vm_port *p, size_t at);
+
+/* ---- check.c: tos-vm --check */
+int check_main(int argc, char **argv);
