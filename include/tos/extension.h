@@ -52,22 +52,45 @@ struct tos_message {
 #define TOS_INBOX_ON_COMPLETION   8u /* the kernel calls it when begin returned or tos.go was called: Mobility */
 #define TOS_INBOX_LOCATES         16u /* the kernel hands it posts to carriers that are not here: Messenger */
 /*
- * Folders that the kernel posts to hooks, and the answers:
- *   ARRIVAL, DEPARTURE  [{name, owner, author, home, from, path: [...], code: bytes (digest), folders: {name:
- *       bytes}, limits: {..}, hop, dest}] -> answer folder "allow" [{path?: [...], set?: {folder: [elements]}, unset?:
- *       [folder...], limits?: {...}, code?: {file: bytes}}] or fail(code, text) to refuse. `code` replaces files of
- *       the carrier for this stay only.
- *   COMPLETED  [{name, path, on_unreachable, itinerant, why: "returned" | "go", dest?, arrived_by: "path" | "go"}]
- *       answered by "done" [] when it has dealt with the carrier, see inbox "Shells" below.
- *   LOCATE  [{dest, folder name, ...}] -> tos_forward(x, token, kernel name) or fail.
- * Kernel-owned inbox "Shells", for extensions only, to deal with a completed carrier:
- *   MOVE [name, dest, {timeout_ms}] -> "moved" [] | failure: unreachable (nothing was committed) | refused, denied,
- *       limit, ... with text | in-doubt.  DROP_ENTRY [name] takes the first entry off its path.
- *   FINISH [name], FAULT [name, code, text], RESUME [name, code, text] (tos.go returns nil, code, text).
- *   TRAIL [name, {kernel, event, error}] adds a line to its trail.
+ * What the kernel asks of hooks, and what hooks may ask of the kernel. All are calls whose folder is named
+ * after the verb and holds one element, a map; sender "" in the first group. NAME is a carrier's name,
+ * KERNEL a kernel's. An argument in [] may be absent.
+ *
+ * Kernel to extension:
+ *   ARRIVAL, DEPARTURE {author, code: digest, dest, files: [text], folders: {name: bytes}, from, home, hop: int,
+ *           limits: {name: int}, name, owner, path: [entry]}
+ *       files are the names of the files in the bundle, folders the sizes of the briefcase's. Answered by
+ *       "allow" [{[code]: {file: bytes}, [limits]: {name: int}, [path]: [entry], [set]: {folder: [element...]},
+ *       [unset]: [folder]}] (an empty or no map changes nothing), or by a failure, which refuses the carrier
+ *       with that code and text. `code` replaces files for this stay only.
+ *   COMPLETED {arrived_by: "path" | "go", [dest], itinerant: bool, name, on_unreachable, path: [entry], why:
+ *           "returned" | "go", [timeout_ms]}
+ *       begin returned, or tos.go(dest, timeout_ms) was called ("" or no dest: the path's first entry). path is
+ *       what remains of it; on_unreachable is "wait=T" (T like 30s, 500ms), "skip", "alternate" or "fail".
+ *       Answered at once by "ok" [] when the extension has taken it over; what comes of it is told by the
+ *       verbs below. The kernel repeats COMPLETED (by name) for carriers that wait after a restart, of its own
+ *       or of the extension; while the name is in hand, a repeat changes nothing.
+ *   LOCATE {dest, folder: name, hint, home, kind: "post" | "call"}
+ *       a post for carrier dest (NAME or NAME/inbox), which is not here; home is its home kernel; hint a kernel
+ *       that is said to have it, or "". Answered by tos_forward(x, token, KERNEL) or tos_fail().
+ *
+ * Extension to the kernel's inbox "Shells", for extensions only; each is answered by "ok" [{}] or a failure:
+ *   MOVE {dest: KERNEL, entry: bool, name, timeout_ms}
+ *       the offer and, if accepted, the hand-off. With entry the first entry of the path does not travel: it is
+ *       taken off with the move, and stays if the move fails. Failures: unreachable (no link, or no answer to
+ *       the offer: nothing was committed); in-doubt (the hand-off began; the kernel keeps the carrier and
+ *       settles it); wrong-state, not-found (no such carrier here that waits: it was killed, say); all others
+ *       (refused, denied, limit, ...) are the destination's refusal, with its text.
+ *   DROP_ENTRY {name}              takes the first entry off the path
+ *   FINISH {name}                  it goes home with its outcome
+ *   FAULT {code, name, text}       it is faulted
+ *   RESUME {code, name, text}      tos.go() returns nil, code, text
+ *   TRAIL {error, event, kernel, name}  adds a line to its trail
+ *   WAITING {code, dest, name, text, until_ms}  it waits for dest, for so many ms more; `tos launch --wait` shows text
  */
 
-/* Called when a folder was posted, and after wait_ms without one (then tos_inbox_size() is 0). */
+/* Called when a folder was posted (once for several), and wait_ms after the last call without one. Folders that it
+ * leaves in the inbox stay there. */
 typedef void tos_wake_fn(struct tos_ext *x, struct tos_inbox *in);
 
 struct tos_inbox_spec {
@@ -104,7 +127,8 @@ struct tos_extension {
 };
 extern TOS_API const struct tos_extension tos_extension;
 
-/* An answer to a call: kind of folder and elements, or a failure word. Borrowed for the callback. */
+/* An answer to a call: rc 0, the folder's name and its elements; or rc negative (enum err: unreachable -4, timed-out
+ * -21, ... as in doc/errors.md), a sentence, and no elements. Borrowed for the callback. */
 typedef void tos_answer_fn(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements);
 
@@ -142,7 +166,8 @@ static inline int tos_fail(struct tos_ext *x, uint64_t token, int rc, const char
 static inline int tos_forward(struct tos_ext *x, uint64_t token, const char *kernel) { return TOS_HOST(x)->forward(x, token, kernel); }
 /* Post one folder; takes elements. Never waits. */
 static inline int tos_post(struct tos_ext *x, const char *dest, const char *folder, struct tos_value *elements) { return TOS_HOST(x)->post(x, dest, folder, elements); }
-/* Post one folder and get the answer: done is called exactly once, later, unless tos_call() fails. */
+/* Post one folder and get the answer: done is called exactly once, later, unless tos_call() fails or the extension is
+ * stopped before. timeout_ms 0: 30 s. */
 static inline int tos_call(struct tos_ext *x, const char *dest, const char *folder, struct tos_value *elements, uint32_t timeout_ms, tos_answer_fn *done, void *arg) { return TOS_HOST(x)->call(x, dest, folder, elements, timeout_ms, done, arg); }
 /* Fires once; stopping one that fired is an error. NULL without memory. */
 static inline struct tos_timer *tos_timer(struct tos_ext *x, uint32_t after_ms, void (*fn)(struct tos_ext *, void *), void *arg) { return TOS_HOST(x)->timer(x, after_ms, fn, arg); }

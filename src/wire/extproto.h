@@ -1,23 +1,26 @@
 /*
  * Between a kernel and a tos-ext (descriptor 3, frames as on links); the isolated side of
- * include/tos/extension.h.
+ * include/tos/extension.h. Order: HELLO, START, STARTED or FAILED, then the rest.
  *
- * kernel -> ext
- *   [64, {kernel, name, properties: {path: value}}]   EXT_START
- *   [65, inbox, kind, sender, token, deadline_ms, info map, folder]  EXT_DELIVER  token 0: no answer wanted
- *   [66]                                    EXT_STOP
- *   [67, seq, kind, folder]                 EXT_ANSWER  to a call that the extension made (answer or failure)
  * ext -> kernel
- *   [80, {abi: [major, minor], doc, inboxes: [...], name, privileges: [...], properties: [...]}]  EXT_HELLO
- *   [81]                                    EXT_STARTED
- *   [82, kind, dest, seq, deadline_ms, folder]  EXT_SEND
+ *   [80, hello]                             EXT_HELLO   first, unasked
+ *        hello = {abi: [major, minor], doc, inboxes: [{bound, doc, flags, name, protocol}...], name,
+ *                 privileges: text, properties: [{doc, max, min, path, read_only, type, unit, value}...]}
+ *   [81]                                    EXT_STARTED its start() returned 0
+ *   [82, kind, dest, seq, deadline_ms, folder]  EXT_SEND  kind one-way (seq 0) or call; seq ascends
  *   [83, token, folder]                     EXT_REPLY
- *   [84, token, code, text]                 EXT_FAIL
+ *   [84, token, code, text]                 EXT_FAIL    code: number of enum err, negated
  *   [85, inbox, n]                          EXT_TAKEN   so many folders left the queue
  *   [86, level, text]                       EXT_LOG
  *   [87, name, delta]                       EXT_COUNT
  *   [88, path, value]                       EXT_PROPERTY  a read-only property's new value
  *   [89, token, via]                        EXT_FORWARD  pass that post on through that kernel
+ *   [90, code, text]                        EXT_FAILED  start() refused: not to be tried again
+ * kernel -> ext
+ *   [64, {kernel: text, properties: {path: value}, seq: uint}]  EXT_START  seq: number of its first call
+ *   [65, inbox, sender, token, deadline_ms, info map, folder]   EXT_DELIVER  token 0: no answer wanted
+ *   [66]                                    EXT_STOP
+ *   [67, seq, kind, folder]                 EXT_ANSWER  to a call that the extension made (answer or failure)
  */
 #pragma once
 
@@ -36,4 +39,9 @@ enum ext_frame {
 	EXT_COUNT = 87,
 	EXT_PROPERTY = 88,
 	EXT_FORWARD = 89,
+	EXT_FAILED = 90,
 };
+
+/* A frame between the two may hold a whole post and what stands around it. */
+#define EXT_FRAME_BYTES_MAX ((1u << 20) + (64u << 10))
+#define EXT_TEXT_BYTES_MAX  1024 /* of a log line or a failure */

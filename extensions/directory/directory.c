@@ -1,0 +1,257 @@
+/*
+ * Directory: which kernels there are and where they can be dialled. Runs in the registrar's
+ * kernel, and keeps its table in memory: kernels register again at each link-up. Only a kernel
+ * itself may register its name; a name goes by the word of the kernel that hosts the Directory,
+ * or when it is long unheard of and room is needed.
+ */
+#include <tos/extension.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#define KERNELS_MAX   4096
+#define ADDRESSES_MAX 8
+#define ADDRESS_BYTES 128
+#define NAME_BYTES    64
+
+/* Numbers of enum err, doc/errors.md. */
+enum { DENIED = -2, MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11, NOT_FOUND = -14 };
+
+struct row {
+	char name[NAME_BYTES];
+	struct tos_value *addresses;
+	int64_t seen_ms; /* monotonic */
+};
+
+struct directory {
+	struct row *rows; /* sorted by name */
+	size_t n, cap;
+};
+
+/* Where the name stands, or would. */
+static size_t row_place(const struct directory *d, const char *name)
+{
+	size_t low = 0, high = d->n;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (strcmp(d->rows[middle].name, name) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static struct row *row_find(struct directory *d, const char *name)
+{
+	size_t i = row_place(d, name);
+
+	return i < d->n && strcmp(d->rows[i].name, name) == 0 ? &d->rows[i] : NULL;
+}
+
+static void row_remove(struct directory *d, struct row *r)
+{
+	size_t i = (size_t)(r - d->rows);
+
+	tos_value_free(r->addresses);
+	memmove(r, r + 1, (d->n - i - 1) * sizeof(*r));
+	d->n--;
+}
+
+static int row_add(struct directory *d, const char *name, struct row **out)
+{
+	size_t i;
+
+	if (d->n == KERNELS_MAX)
+		return LIMIT;
+	if (d->n == d->cap) {
+		size_t cap = d->cap ? d->cap * 2 : 16;
+		struct row *rows = realloc(d->rows, cap * sizeof(*rows));
+
+		if (!rows)
+			return NO_MEMORY;
+		d->rows = rows;
+		d->cap = cap;
+	}
+	i = row_place(d, name);
+	memmove(&d->rows[i + 1], &d->rows[i], (d->n - i) * sizeof(*d->rows));
+	d->rows[i] = (struct row){ .addresses = NULL };
+	strcpy(d->rows[i].name, name); /* the caller checked its length */
+	d->n++;
+	*out = &d->rows[i];
+	return 0;
+}
+
+static bool addresses_ok(const struct tos_value *a)
+{
+	if (tos_type(a) != TOS_ARRAY || tos_len(a) > ADDRESSES_MAX)
+		return false;
+	for (size_t i = 0; i < tos_len(a); i++) {
+		size_t n = tos_len(tos_at(a, i));
+
+		if (tos_type(tos_at(a, i)) != TOS_TEXT || n < 1 || n > ADDRESS_BYTES)
+			return false;
+	}
+	return true;
+}
+
+/* The kernel's part of a sender such as "host0" or "host0/Home"; "" is this kernel itself. */
+static bool sender_is(struct tos_ext *x, const struct tos_message *m, const char *kernel)
+{
+	size_t n = strcspn(m->sender, "/");
+
+	if (!*m->sender)
+		return strcmp(tos_kernel_name(x), kernel) == 0;
+	return strcmp(tos_get_text(m->info, "class", ""), "kernel") == 0 &&
+	       n == strlen(kernel) && memcmp(m->sender, kernel, n) == 0;
+}
+
+static struct tos_value *one(struct tos_value *v)
+{
+	struct tos_value *a = tos_array();
+
+	tos_push(a, v);
+	return a;
+}
+
+static void on_register(struct tos_ext *x, struct directory *d, const struct tos_message *m)
+{
+	const struct tos_value *args = tos_at(m->elements, 0),
+			       *addresses = tos_get(args, "addresses");
+	const char *name = tos_get_text(args, "name", "");
+	struct row *r;
+	int rc = 0;
+
+	if (!*name || strlen(name) >= NAME_BYTES || !addresses_ok(addresses)) {
+		tos_fail(x, m->token, MALFORMED, "REGISTER wants {name, addresses}");
+		return;
+	}
+	if (!sender_is(x, m, name)) {
+		tos_fail(x, m->token, DENIED, "only a kernel itself may register its name");
+		return;
+	}
+	r = row_find(d, name);
+	if (!r)
+		rc = row_add(d, name, &r);
+	if (rc < 0) {
+		tos_fail(x, m->token, rc, "the directory has no room for another kernel");
+		return;
+	}
+	tos_value_free(r->addresses);
+	r->addresses = tos_value_copy(addresses);
+	r->seen_ms = tos_now_ms(x);
+	tos_count(x, "registered", 1);
+	tos_reply(x, m->token, "ok", one(tos_map()));
+}
+
+static void on_remove(struct tos_ext *x, struct directory *d, const struct tos_message *m)
+{
+	struct row *r = row_find(d, tos_get_text(tos_at(m->elements, 0), "name", ""));
+
+	if (!sender_is(x, m, tos_kernel_name(x)))
+		tos_fail(x, m->token, DENIED,
+			"only the kernel of the directory may remove names");
+	else if (!r)
+		tos_fail(x, m->token, NOT_FOUND, "no kernel of that name");
+	else {
+		row_remove(d, r);
+		tos_reply(x, m->token, "ok", one(tos_map()));
+	}
+}
+
+static struct tos_value *row_value(const struct row *r)
+{
+	struct tos_value *v = tos_map();
+
+	tos_set(v, "name", tos_text(r->name));
+	tos_set(v, "addresses", r->addresses ? tos_value_copy(r->addresses) : tos_array());
+	return v;
+}
+
+static void on_lookup(struct tos_ext *x, struct directory *d, const struct tos_message *m)
+{
+	struct row *r = row_find(d, tos_get_text(tos_at(m->elements, 0), "name", ""));
+
+	if (r)
+		tos_reply(x, m->token, "ok", one(row_value(r)));
+	else
+		tos_fail(x, m->token, NOT_FOUND, "no kernel of that name is registered");
+}
+
+static void on_list(struct tos_ext *x, struct directory *d, const struct tos_message *m)
+{
+	struct tos_value *all = tos_array();
+	int64_t now = tos_now_ms(x);
+
+	for (size_t i = 0; i < d->n; i++) {
+		struct tos_value *v = row_value(&d->rows[i]);
+
+		tos_set(v, "seen_ms", tos_int(now - d->rows[i].seen_ms));
+		tos_push(all, v);
+	}
+	tos_reply(x, m->token, "ok", one(all));
+}
+
+static void wake(struct tos_ext *x, struct tos_inbox *in)
+{
+	static const struct {
+		const char *verb;
+		void (*handle)(
+			struct tos_ext *, struct directory *, const struct tos_message *);
+	} verbs[] = { { "REGISTER", on_register }, { "REMOVE", on_remove },
+		{ "LOOKUP", on_lookup }, { "LIST", on_list } };
+	struct tos_message m;
+
+	while (tos_inbox_next(in, &m)) {
+		size_t i = 0, n = sizeof(verbs) / sizeof(*verbs);
+
+		while (i < n && strcmp(verbs[i].verb, m.folder) != 0)
+			i++;
+		if (i < n)
+			verbs[i].handle(x, tos_data(x), &m);
+		else
+			tos_fail(x, m.token, MALFORMED,
+				"Directory knows REGISTER, REMOVE, LOOKUP, LIST");
+	}
+}
+
+static int start(struct tos_ext *x)
+{
+	struct directory *d = calloc(1, sizeof(*d));
+
+	tos_set_data(x, d);
+	return d ? 0 : NO_MEMORY;
+}
+
+static void stop(struct tos_ext *x)
+{
+	struct directory *d = tos_data(x);
+
+	while (d->n)
+		row_remove(d, &d->rows[d->n - 1]);
+	free(d->rows);
+	free(d);
+}
+
+static const struct tos_inbox_spec inboxes[] = {
+	{ .name = "Directory",
+		.doc = "which kernels there are and where they can be dialled",
+		.wake = wake,
+		.protocol =
+			"REGISTER {name, addresses: [text]} -> ok {}: from that kernel only\n"
+			"REMOVE {name} -> ok {}: from the kernel of the directory only\n"
+			"LOOKUP {name} -> ok {name, addresses} | not-found\n"
+			"LIST -> ok [{name, addresses, seen_ms}]: ms since it registered" },
+	{ 0 },
+};
+
+const struct tos_extension tos_extension = {
+	TOS_ABI,
+	.name = "directory",
+	.doc = "Tells kernels where other kernels are.",
+	.inboxes = inboxes,
+	.start = start,
+	.stop = stop,
+};

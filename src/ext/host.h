@@ -1,0 +1,123 @@
+/* What host.c (the kernel's side of all extensions) and remote.c (of one tos-ext) share. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "ext/body.h"
+#include "ext/decl.h"
+#include "ext/ext.h"
+#include "loop/stream.h"
+#include "loop/timer.h"
+
+#define EXT_TAG        0x65787468u
+#define EXT_TOKENS_MAX 4096 /* calls that one extension has not answered */
+#define EXT_CALL_MS    30000
+
+#define EXT_STATES(X)                                                                          \
+	X(EXT_NEW, "new")           /* being loaded into the kernel */                         \
+	X(EXT_SPAWNING, "spawning") /* tosd was asked */                                       \
+	X(EXT_GREETING, "greeting") /* attached; its hello is awaited */                       \
+	X(EXT_STARTING, "starting")                                                            \
+	X(EXT_READY, "ready")                                                                  \
+	X(EXT_WAITING, "waiting") /* for its next life */                                      \
+	X(EXT_BROKEN, "failed")   /* its start() refused */                                    \
+	X(EXT_STOPPED, "stopped")
+enum ext_state {
+#define X(sym, word) sym,
+	EXT_STATES(X)
+#undef X
+};
+
+/* A call that awaits its answer. */
+struct token {
+	uint64_t number; /* key */
+	int64_t due;
+	uint32_t deadline_ms;
+	uint64_t tag;
+	const char *inbox; /* in the declaration */
+	size_t sender_n, dest_n;
+	char sender[NAME_BYTES_MAX + 1], dest[NAME_BYTES_MAX + 1];
+	uint8_t trace[TRACE_BYTES];
+	size_t trace_n;
+	size_t folder_n; /* kept for LOCATES inboxes only */
+	uint8_t folder[];
+};
+
+struct ext {
+	uint32_t tag;
+	struct ext_host *host;
+	struct ext *next; /* load order */
+	char name[64], library[512], privileges[128];
+	bool isolated;
+	const char *(*property)(void *arg, const char *path);
+	void *property_arg;
+	enum ext_state state;
+	char why[256]; /* of its last end */
+	struct decl *decl;
+	struct map *tokens;
+	uint64_t next_token;
+	int64_t token_due; /* none is due before */
+	uint32_t restarts;
+	int pid;
+	/* in the kernel */
+	void *lib;
+	struct body *body;
+	/* isolated */
+	struct stream *stream;
+	struct buf held;     /* frames for its next life */
+	struct timer *timer; /* back-off, or the time a state may take */
+	int64_t back_off_ms, ready_at;
+	bool awaiting_death, back_off_over;
+	uint64_t first_seq, last_seq; /* of this life's calls */
+};
+
+struct ext_host {
+	uv_loop_t *loop;
+	char kernel[64];
+	uint32_t default_bound;
+	const struct ext_callbacks *cb;
+	void *arg;
+	struct ext *first;
+	struct timer *timer;
+	uint64_t next_seq;
+	size_t n_streams; /* whose end has not come */
+	bool running;     /* extensions are being called */
+	bool again;       /* ... and have to be once more */
+	bool closing, stopped;
+	void (*closed)(void *arg);
+	void *closed_arg;
+};
+
+/* ---- host.c ---- */
+
+void host_busy(struct ext_host *h);
+/* Check a hello against privileges and the other extensions, and make it e->decl; a later life
+ * must declare the same inboxes. Tells the kernel of the properties. */
+int ext_register(struct ext *e, const struct tos_value *hello, struct errmsg *em);
+/* The configured value of a property or NULL. */
+const char *ext_configured(const struct ext *e, const char *path);
+/* What an extension does, wherever it lives. */
+int ext_send(struct ext *e, enum post_kind kind, const char *dest, uint64_t seq,
+	uint32_t deadline_ms, struct slice folder, struct errmsg *em);
+int ext_reply(struct ext *e, uint64_t token, enum post_kind kind, struct slice folder);
+int ext_fail(struct ext *e, uint64_t token, int rc, const char *text);
+int ext_forward(struct ext *e, uint64_t token, const char *kernel);
+void ext_fail_all(struct ext *e, int rc, const char *text);
+void ext_log(struct ext *e, int level, const char *text);
+bool counter_name_ok(const char *s);
+void ext_property_changed(struct ext *e, struct decl_property *p);
+void host_stream_gone(struct ext_host *h);
+
+/* ---- remote.c ---- */
+
+/* Ask for its first or next process. */
+void remote_spawn(struct ext *e);
+int remote_attach(struct ext *e, int fd, int pid, struct errmsg *em);
+void remote_died(struct ext *e, const char *why);
+int remote_deliver(struct ext *e, const char *inbox, const struct post *p, uint64_t token,
+	uint32_t deadline_ms, const struct tos_value *info);
+void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slice folder);
+void remote_stop(struct ext *e);

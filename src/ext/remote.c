@@ -1,0 +1,579 @@
+/*
+ * The kernel's side of one isolated extension: the conversation of wire/extproto.h with its
+ * tos-ext, and its lives. Nothing that comes from there is believed: a wrong frame ends that
+ * process, and the next one begins after a back-off.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include <tos/value.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "ext/host.h"
+#include "wire/extproto.h"
+
+#define BACK_OFF_FIRST_MS 100
+#define BACK_OFF_MOST_MS  10000
+#define STEADY_MS         30000 /* a life that long begins the back-off anew */
+#define SPAWN_MS          10000 /* for tosd to give us a process, and for that to be ready */
+#define DEATH_MS          5000  /* for the report of a death after the socket's end */
+#define HELD_BYTES_MAX    ((size_t)4 << 20)
+#define STOP_LINGER_MS    500
+#define HELLO_MEMORY      ((size_t)1 << 20)
+
+static void on_state_timer(void *arg);
+
+static bool attached(const struct ext *e)
+{
+	return e->state == EXT_GREETING || e->state == EXT_STARTING || e->state == EXT_READY;
+}
+
+static void state_timer(struct ext *e, int64_t ms)
+{
+	if (e->timer)
+		timer_again(e->timer, (uint64_t)ms);
+	else
+		e->timer = timer_start(e->host->loop, (uint64_t)ms, 0, on_state_timer, e);
+}
+
+static void drop_stream(struct ext *e)
+{
+	struct stream *s = e->stream;
+
+	e->stream = NULL;
+	if (s)
+		stream_close(s);
+}
+
+/* This life is over; tell whoever waited for it, and wait for the next. */
+static void remote_down(struct ext *e, const char *why, bool awaiting_death)
+{
+	char text[320];
+
+	drop_stream(e);
+	if (e->state == EXT_READY && clock_ms() - e->ready_at > STEADY_MS)
+		e->back_off_ms = 0;
+	e->back_off_ms = e->back_off_ms ? e->back_off_ms * 2 : BACK_OFF_FIRST_MS;
+	if (e->back_off_ms > BACK_OFF_MOST_MS)
+		e->back_off_ms = BACK_OFF_MOST_MS;
+	e->state = EXT_WAITING;
+	e->pid = 0;
+	e->restarts++;
+	e->awaiting_death = awaiting_death;
+	e->back_off_over = false;
+	snprintf(e->why, sizeof(e->why), "%s", why);
+	state_timer(e, e->back_off_ms);
+	log_notice("extension lost", KV_STR("extension", e->name), KV_STR("reason", why),
+		KV_INT("next_ms", e->back_off_ms));
+
+	decl_emptied(e->decl);
+	buf_clear(&e->held);
+	snprintf(text, sizeof(text), "extension %s restarts: %s", e->name, why);
+	ext_fail_all(e, ERR_UNKNOWN, text);
+	if (e->host->cb->lost)
+		e->host->cb->lost(e->host->arg, e->name, why);
+}
+
+/* End a process of ours that misbehaved. */
+static void remote_end(struct ext *e, const char *why)
+{
+	e->host->cb->kill(e->host->arg, e->name);
+	remote_down(e, why, true);
+}
+
+/* Its start() refused, or what it declares is not acceptable: not to be tried again. */
+static void remote_broken(struct ext *e, int rc, const char *why)
+{
+	drop_stream(e);
+	e->host->cb->kill(e->host->arg, e->name);
+	e->state = EXT_BROKEN;
+	snprintf(e->why, sizeof(e->why), "%s", why);
+	ext_fail_all(e, ERR_NO_INBOX, why);
+	decl_free(e->decl);
+	e->decl = NULL;
+	buf_fini(&e->held);
+	if (e->host->cb->ready)
+		e->host->cb->ready(e->host->arg, e->name, rc, why);
+}
+
+void remote_spawn(struct ext *e)
+{
+	int rc;
+
+	e->state = EXT_SPAWNING;
+	e->awaiting_death = false;
+	state_timer(e, SPAWN_MS);
+	rc = e->host->cb->spawn(e->host->arg, e->name);
+	if (rc < 0)
+		remote_down(e, err_text(rc), false);
+}
+
+static void on_state_timer(void *arg)
+{
+	struct ext *e = TAGGED(arg, struct ext, EXT_TAG);
+
+	if (e->host->closing)
+		return;
+	switch (e->state) {
+	case EXT_WAITING:
+		if (e->awaiting_death && !e->back_off_over) {
+			e->back_off_over = true;
+			state_timer(e, DEATH_MS);
+			return;
+		}
+		remote_spawn(e);
+		return;
+	case EXT_SPAWNING:
+		remote_down(e, "no process was given within 10 s", false);
+		return;
+	case EXT_GREETING:
+	case EXT_STARTING:
+		remote_end(e, "it was not ready within 10 s");
+		return;
+	default:
+		return;
+	}
+}
+
+void remote_died(struct ext *e, const char *why)
+{
+	if (attached(e) || e->state == EXT_SPAWNING) {
+		remote_down(e, why, false);
+	} else if (e->state == EXT_WAITING && e->awaiting_death) {
+		e->awaiting_death = false;
+		snprintf(e->why, sizeof(e->why), "%s", why);
+		if (e->back_off_over)
+			state_timer(e, 0);
+	}
+}
+
+/* ---- frames out ---- */
+
+static int remote_write(struct ext *e, struct buf *b)
+{
+	int rc = buf_check(b);
+
+	return rc < 0 ? rc : stream_send(e->stream, b->data, b->len);
+}
+
+static void put_info(struct buf *b, const struct tos_value *info)
+{
+	uint8_t *p = NULL;
+	size_t n;
+
+	if (!info || tos_encode(info, &p, &n) < 0)
+		cbor_put_map(b, 0);
+	else
+		cbor_put_raw(b, (struct slice){ p, n });
+	free(p);
+}
+
+int remote_deliver(struct ext *e, const char *inbox, const struct post *p, uint64_t token,
+	uint32_t deadline_ms, const struct tos_value *info)
+{
+	AUTOBUF b = BUF_MAX(EXT_FRAME_BYTES_MAX);
+	size_t at = frame_begin(&b);
+
+	cbor_put_array(&b, 7);
+	cbor_put_uint(&b, EXT_DELIVER);
+	cbor_put_text(&b, inbox);
+	cbor_put_text_n(&b, (const char *)p->sender.p, p->sender.n);
+	cbor_put_uint(&b, token);
+	cbor_put_uint(&b, deadline_ms);
+	put_info(&b, info);
+	cbor_put_raw(&b, p->folder);
+	frame_end(&b, at);
+	if (e->state == EXT_READY)
+		return remote_write(e, &b);
+	if (buf_check(&b) < 0)
+		return ERR_TOO_LARGE;
+	/* For its next life. */
+	if (e->held.len + b.len > HELD_BYTES_MAX)
+		return ERR_FULL;
+	return buf_add(&e->held, b.data, b.len);
+}
+
+void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slice folder)
+{
+	AUTOBUF b = BUF_MAX(EXT_FRAME_BYTES_MAX);
+	size_t at;
+
+	if (seq < e->first_seq || seq > e->last_seq || !e->stream)
+		return; /* an earlier life asked */
+	at = frame_begin(&b);
+	cbor_put_array(&b, 4);
+	cbor_put_uint(&b, EXT_ANSWER);
+	cbor_put_uint(&b, seq);
+	cbor_put_uint(&b, kind);
+	cbor_put_raw(&b, folder);
+	frame_end(&b, at);
+	if (remote_write(e, &b) < 0)
+		e->host->cb->count(e->host->arg, e->name, "answers_lost", 1);
+}
+
+static int send_start(struct ext *e)
+{
+	AUTOBUF b = BUF_INIT;
+	struct tos_value *v = tos_map(), *properties = tos_map();
+	size_t at = frame_begin(&b), n;
+	uint8_t *p = NULL;
+	int rc;
+
+	for (size_t i = 0; i < e->decl->n_properties; i++)
+		if (!e->decl->property[i].read_only)
+			tos_set(properties, e->decl->property[i].path,
+				tos_text(e->decl->property[i].value));
+	tos_set(v, "kernel", tos_text(e->host->kernel));
+	tos_set(v, "properties", properties);
+	tos_set(v, "seq", tos_int((int64_t)e->first_seq));
+	rc = tos_encode(v, &p, &n);
+	tos_value_free(v);
+	if (rc < 0)
+		return rc;
+	cbor_put_array(&b, 2);
+	cbor_put_uint(&b, EXT_START);
+	cbor_put_raw(&b, (struct slice){ p, n });
+	frame_end(&b, at);
+	free(p);
+	return remote_write(e, &b);
+}
+
+void remote_stop(struct ext *e)
+{
+	AUTOBUF b = BUF_INIT;
+	struct stream *s = e->stream;
+	size_t at;
+
+	e->stream = NULL;
+	if (!s)
+		return;
+	at = frame_begin(&b);
+	cbor_put_array(&b, 1);
+	cbor_put_uint(&b, EXT_STOP);
+	frame_end(&b, at);
+	stream_send(s, b.data, b.len);
+	stream_finish(s, STOP_LINGER_MS);
+}
+
+/* ---- frames in: each returns 0 or a negative error, after which the sender is ended ---- */
+
+/* A text of a frame as a C string: no NUL within. */
+static void text_read(struct cbor_cursor *c, char *dst, size_t cap)
+{
+	struct slice s = cbor_text(c, 0, cap - 1);
+
+	if (!c->rc && s.n && memchr(s.p, 0, s.n))
+		cbor_fail(c, ERR_MALFORMED);
+	if (c->rc || text_copy(dst, cap, (const char *)s.p, s.n) < 0)
+		dst[0] = 0;
+}
+
+static int frame_done(struct cbor_cursor *c)
+{
+	cbor_close(c);
+	return cbor_finish(c);
+}
+
+static int folder_ok(struct slice folder)
+{
+	struct slice name;
+	uint64_t n;
+
+	return folder_check(folder, &name, &n);
+}
+
+static int on_hello(struct ext *e, struct cbor_cursor *c)
+{
+	struct slice item = cbor_any(c);
+	struct tos_value *hello = NULL;
+	struct errmsg em = { "" };
+	int rc = frame_done(c);
+
+	if (!rc)
+		rc = tos_decode(item.p, item.n, HELLO_MEMORY, &hello);
+	if (rc < 0)
+		return rc;
+	rc = ext_register(e, hello, &em);
+	tos_value_free(hello);
+	if (rc < 0) {
+		remote_broken(e, rc, em.text);
+		return 0;
+	}
+	e->state = EXT_STARTING;
+	return send_start(e);
+}
+
+static int on_started(struct ext *e, struct cbor_cursor *c)
+{
+	int rc = frame_done(c);
+
+	if (rc < 0)
+		return rc;
+	e->state = EXT_READY;
+	e->ready_at = clock_ms();
+	if (e->held.len)
+		rc = stream_send(e->stream, e->held.data, e->held.len);
+	buf_fini(&e->held);
+	if (rc < 0)
+		return rc;
+	if (e->host->cb->ready)
+		e->host->cb->ready(e->host->arg, e->name, 0, "");
+	return 0;
+}
+
+static int on_failed(struct ext *e, struct cbor_cursor *c)
+{
+	int64_t code = cbor_int(c);
+	char text[EXT_TEXT_BYTES_MAX + 1];
+	int rc;
+
+	text_read(c, text, sizeof(text));
+	rc = frame_done(c);
+	if (rc < 0 || code >= 0 || code < -255)
+		return ERR_MALFORMED;
+	remote_broken(e, (int)code, text);
+	return 0;
+}
+
+static int on_send(struct ext *e, struct cbor_cursor *c)
+{
+	enum post_kind kind = (enum post_kind)cbor_uint(c, POST_CALL);
+	char dest[NAME_BYTES_MAX + 1];
+	uint64_t seq;
+	uint32_t deadline_ms;
+	struct slice folder;
+	struct errmsg em = { "" };
+	int rc;
+
+	text_read(c, dest, sizeof(dest));
+	seq = cbor_uint(c, INT64_MAX);
+	deadline_ms = (uint32_t)cbor_uint(c, UINT32_MAX);
+	folder = cbor_any(c);
+	rc = frame_done(c);
+	if (rc < 0 || !*dest || folder_ok(folder) < 0)
+		return ERR_MALFORMED;
+	if (kind == POST_ONEWAY ? seq != 0 : seq <= e->last_seq)
+		return ERR_MALFORMED;
+	if (kind == POST_CALL) {
+		if (seq >= e->first_seq + ((uint64_t)1 << 32))
+			return ERR_MALFORMED;
+		e->last_seq = seq;
+	}
+	rc = ext_send(e, kind, dest, seq, deadline_ms, folder, &em);
+	if (rc < 0 && kind == POST_CALL && e->stream) {
+		AUTOBUF b = BUF_INIT;
+		struct tos_value *word = tos_text(err_word(rc)),
+				 *text = tos_text(err_show(rc, &em));
+		const struct tos_value *both[2] = { word, text };
+
+		folder_encode(&b, "failure", both, 2);
+		remote_answer(e, seq, POST_FAILURE, (struct slice){ b.data, b.len });
+		tos_value_free(word);
+		tos_value_free(text);
+	}
+	return 0;
+}
+
+/* A token that is not in the table may have expired a moment ago; one never given out is a lie.
+ */
+static bool token_given(const struct ext *e, uint64_t token)
+{
+	return token > 0 && token < e->next_token;
+}
+
+static int on_reply(struct ext *e, struct cbor_cursor *c)
+{
+	uint64_t token = cbor_uint(c, UINT64_MAX);
+	struct slice folder = cbor_any(c);
+	int rc = frame_done(c);
+
+	if (rc < 0 || !token_given(e, token) || folder_ok(folder) < 0)
+		return ERR_MALFORMED;
+	ext_reply(e, token, POST_ANSWER, folder);
+	return 0;
+}
+
+static int on_fail(struct ext *e, struct cbor_cursor *c)
+{
+	uint64_t token = cbor_uint(c, UINT64_MAX);
+	int64_t code = cbor_int(c);
+	char text[EXT_TEXT_BYTES_MAX + 1];
+	int rc;
+
+	text_read(c, text, sizeof(text));
+	rc = frame_done(c);
+	if (rc < 0 || !token_given(e, token) || code >= 0 || code < -255)
+		return ERR_MALFORMED;
+	ext_fail(e, token, (int)code, text);
+	return 0;
+}
+
+static int on_forward(struct ext *e, struct cbor_cursor *c)
+{
+	uint64_t token = cbor_uint(c, UINT64_MAX);
+	char kernel[64];
+	int rc;
+
+	text_read(c, kernel, sizeof(kernel));
+	rc = frame_done(c);
+	if (rc < 0 || !token_given(e, token) || !*kernel)
+		return ERR_MALFORMED;
+	rc = ext_forward(e, token, kernel);
+	if (rc < 0)
+		ext_fail(e, token, rc, "it could not be forwarded");
+	return 0;
+}
+
+static int on_taken(struct ext *e, struct cbor_cursor *c)
+{
+	char inbox[64];
+	struct decl_inbox *in;
+	uint64_t n;
+	int rc;
+
+	text_read(c, inbox, sizeof(inbox));
+	n = cbor_uint(c, EXT_BOUND_MAX);
+	rc = frame_done(c);
+	in = decl_inbox_find(e->decl, inbox);
+	return rc < 0 || !in ? ERR_MALFORMED : decl_taken(e->decl, in, n);
+}
+
+static int on_log(struct ext *e, struct cbor_cursor *c)
+{
+	int level = (int)cbor_uint(c, LOG_ERROR);
+	char text[EXT_TEXT_BYTES_MAX + 1];
+	int rc;
+
+	text_read(c, text, sizeof(text));
+	rc = frame_done(c);
+	if (!rc)
+		ext_log(e, level, text);
+	return rc;
+}
+
+static int on_count(struct ext *e, struct cbor_cursor *c)
+{
+	char name[64];
+	uint64_t delta;
+	int rc;
+
+	text_read(c, name, sizeof(name));
+	delta = cbor_uint(c, UINT64_MAX);
+	rc = frame_done(c);
+	if (rc < 0 || !counter_name_ok(name))
+		return ERR_MALFORMED;
+	e->host->cb->count(e->host->arg, e->name, name, delta);
+	return 0;
+}
+
+static int on_property(struct ext *e, struct cbor_cursor *c)
+{
+	char path[64], value[EXT_VALUE_BYTES];
+	struct decl_property *p;
+	int rc;
+
+	text_read(c, path, sizeof(path));
+	text_read(c, value, sizeof(value));
+	rc = frame_done(c);
+	p = rc < 0 ? NULL : decl_property_find(e->decl, path);
+	if (!p || !p->read_only || body_value_ok(p->type, p->min, p->max, value) < 0)
+		return ERR_MALFORMED;
+	memcpy(p->value, value, sizeof(value));
+	ext_property_changed(e, p);
+	return 0;
+}
+
+#define IN(state) (1u << (state))
+static const struct {
+	unsigned type, when;
+	int (*handle)(struct ext *e, struct cbor_cursor *c);
+} rules[] = {
+	{ EXT_HELLO, IN(EXT_GREETING), on_hello },
+	{ EXT_STARTED, IN(EXT_STARTING), on_started },
+	{ EXT_FAILED, IN(EXT_GREETING) | IN(EXT_STARTING), on_failed },
+	{ EXT_SEND, IN(EXT_STARTING) | IN(EXT_READY), on_send },
+	{ EXT_REPLY, IN(EXT_READY), on_reply },
+	{ EXT_FAIL, IN(EXT_READY), on_fail },
+	{ EXT_TAKEN, IN(EXT_READY), on_taken },
+	{ EXT_LOG, IN(EXT_GREETING) | IN(EXT_STARTING) | IN(EXT_READY), on_log },
+	{ EXT_COUNT, IN(EXT_STARTING) | IN(EXT_READY), on_count },
+	{ EXT_PROPERTY, IN(EXT_STARTING) | IN(EXT_READY), on_property },
+	{ EXT_FORWARD, IN(EXT_READY), on_forward },
+};
+
+static int dispatch(struct ext *e, struct slice frame)
+{
+	struct cbor_cursor c;
+	int type = frame_open(&c, frame);
+
+	if (type < 0)
+		return type;
+	for (size_t i = 0; i < ARRAY_LEN(rules); i++)
+		if (rules[i].type == (unsigned)type)
+			return rules[i].when & IN(e->state) ? rules[i].handle(e, &c)
+							    : ERR_STATE;
+	return ERR_MALFORMED;
+}
+
+static void on_frame(void *arg, struct stream *s, struct slice frame)
+{
+	struct ext *e = TAGGED(arg, struct ext, EXT_TAG);
+	char why[64];
+	int rc;
+
+	if (s != e->stream)
+		return;
+	rc = dispatch(e, frame);
+	if (rc < 0 && s == e->stream) {
+		snprintf(why, sizeof(why), "it sent a wrong frame (%s)", err_word(rc));
+		e->host->cb->count(e->host->arg, e->name, "bad_frames", 1);
+		remote_end(e, why);
+	}
+}
+
+static void on_closed(void *arg, struct stream *s, int rc, const char *why)
+{
+	struct ext *e = TAGGED(arg, struct ext, EXT_TAG);
+
+	if (s == e->stream) {
+		e->stream = NULL;
+		if (rc == ERR_TOO_LARGE || rc == ERR_MALFORMED)
+			e->host->cb->count(e->host->arg, e->name, "bad_frames", 1);
+		/* Also where only the socket ended: nothing can be asked of that process any
+		 * more. */
+		e->host->cb->kill(e->host->arg, e->name);
+		remote_down(e, why && *why ? why : err_text(rc), true);
+	}
+	host_stream_gone(e->host);
+}
+
+static const struct stream_callbacks stream_cb = {
+	.frame = on_frame,
+	.closed = on_closed,
+};
+
+int remote_attach(struct ext *e, int fd, int pid, struct errmsg *em)
+{
+	int rc;
+
+	if (e->state != EXT_SPAWNING) {
+		mem_close(fd);
+		return err_set(
+			em, ERR_STATE, "extension %s did not wait for a process", e->name);
+	}
+	rc = stream_open(e->host->loop, fd, EXT_FRAME_BYTES_MAX, &stream_cb, e, &e->stream, em);
+	if (rc < 0)
+		return rc;
+	e->host->n_streams++;
+	e->pid = pid;
+	e->state = EXT_GREETING;
+	e->first_seq = e->host->next_seq;
+	e->last_seq = e->first_seq - 1;
+	e->host->next_seq += (uint64_t)1 << 32;
+	state_timer(e, SPAWN_MS);
+	return 0;
+}
