@@ -36,6 +36,12 @@ enum tosd_type {
 	TOSD_STOP,         /* struct tosd_simple: finish cleanly; the kernel exits 0 */
 };
 
+/* How tos-kernel ends. Any other status or a signal: it is started again, with back-off. */
+enum tosd_kernel_exit {
+	TOSD_EXIT_DONE = 0,    /* after TOSD_STOP */
+	TOSD_EXIT_BROKEN = 78, /* configuration or store is broken, a restart would not help: tosd exits 1 */
+};
+
 enum tosd_kind { TOSD_VM = 1, TOSD_EXT = 2 };
 enum tosd_signal_what { TOSD_KILL = 1, TOSD_FREEZE = 2, TOSD_THAW = 3 };
 enum tosd_cause { TOSD_EXITED = 1, TOSD_SIGNALLED, TOSD_SECCOMP, TOSD_CPU_LIMIT, TOSD_MEMORY_LIMIT, TOSD_KILLED };
@@ -120,5 +126,8 @@ struct tosd_config_msg {
 	uint64_t boot_nonce_hint;
 	uint32_t n_listen, as_root;
 	char socket_path[TOSD_PATH_BYTES]; /* where local clients connect, as seen from outside */
+	char state_path[TOSD_PATH_BYTES];  /* the state directory as the kernel sees it; its files are its own */
+	uint32_t owner_uid;                /* who started tosd: the owner of the state directory before that */
+	uint32_t restarts;                 /* how often tosd has started this kernel again */
 	char libexec[TOSD_PATH_BYTES], extensions[TOSD_PATH_BYTES];
 };

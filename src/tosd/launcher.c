@@ -1,0 +1,298 @@
+/*
+ * The launcher: a small child of tosd that makes sandboxes, one request at a time.
+ *
+ * It unshares net, ipc and uts once and stays in those empty sets, so its clones inherit them and hold
+ * no rights over them. CLONE_PARENT makes the clones tosd's own children: tosd alone reaps and signals
+ * them, and they die with tosd (the parent-death signal is that of tosd's only thread).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "ipc/ipc.h"
+#include "tosd/tosd.h"
+
+struct launcher {
+	struct tosd *t;
+	int fd;
+	bool verbose; /* a tos-vm may write to our stderr */
+};
+
+static char *const no_env[] = {
+#ifdef TOS_SANITIZE
+	"ASAN_OPTIONS=detect_leaks=0",
+#endif
+	NULL
+};
+
+/* Fork with namespaces. The child's exit signal is ours to tosd (SIGCHLD): clone3 wants 0 here. */
+static long clone_child(uint64_t flags, int *pidfd)
+{
+	struct clone_args args = { .flags = flags | CLONE_PARENT | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+		.pidfd = (uint64_t)(uintptr_t)pidfd };
+
+	return syscall(SYS_clone3, &args, sizeof(args));
+}
+
+static int open_gate(const struct sandbox_plan *p, pid_t pid, int gate, struct errmsg *em)
+{
+	uid_t uid = p->uid == (uid_t)-1 ? geteuid() : p->uid;
+	gid_t gid = p->uid == (uid_t)-1 ? getegid() : (gid_t)p->uid;
+	int rc = 0;
+
+	if (sandbox_clone_flags(p) & CLONE_NEWUSER)
+		rc = sandbox_map_ids(pid, uid, gid, em);
+	if (rc == 0 && write(gate, "", 1) != 1)
+		rc = err_errno(em, "cannot let the child go on");
+	return rc;
+}
+
+/* Make the child and wait until it has executed its program. */
+static int make(struct sandbox_plan *p, int *pidfd, pid_t *out, struct errmsg *em)
+{
+	int gate[2], report[2], rc;
+	long pid;
+
+	if (pipe2(gate, O_CLOEXEC) < 0)
+		return err_errno(em, "cannot make a pipe");
+	if (pipe2(report, O_CLOEXEC) < 0) {
+		mem_close(gate[0]);
+		mem_close(gate[1]);
+		return err_errno(em, "cannot make a pipe");
+	}
+	p->gate_fd = gate[0];
+	p->status_fd = report[1];
+	pid = clone_child(sandbox_clone_flags(p), pidfd);
+	if (pid == 0) {
+		/* Its own copy of the gate's other end would keep it waiting for ever. */
+		close(gate[1]);
+		sandbox_run(p);
+	}
+	rc = pid < 0 ? err_errno(em, "cannot clone") : 0;
+	mem_close(gate[0]);
+	mem_close(report[1]);
+	if (rc == 0) {
+		*out = (pid_t)pid;
+		rc = open_gate(p, (pid_t)pid, gate[1], em);
+	}
+	mem_close(gate[1]);
+	if (rc == 0)
+		rc = exec_wait(report[0], em);
+	mem_close(report[0]);
+	return rc;
+}
+
+static int fill_plan(struct launcher *l, const struct launch_request *r, int library,
+	struct sandbox_plan *p, char **argv)
+{
+	struct tosd *t = l->t;
+	bool vm = r->kind == TOSD_VM;
+
+	*p = (struct sandbox_plan){ .kind = vm ? SANDBOX_VM : SANDBOX_EXT,
+		.host = &t->host,
+		.privileges = r->privileges,
+		.dynamic = vm ? t->vm.dynamic : t->ext.dynamic,
+		.uid = r->uid < 0 ? (uid_t)-1 : (uid_t)r->uid,
+		.address_bytes = r->address_bytes,
+		.cpu_s = r->cpu_s,
+		.null_fd = t->null_fd,
+		.out_fd = vm && !l->verbose ? t->null_fd : STDERR_FILENO,
+		.log_fd = vm && !l->verbose ? t->null_fd : STDERR_FILENO,
+		.library_fd = library,
+		.program_fd = vm ? t->vm.fd : t->ext.fd,
+		.hide = t->hide,
+		.argv = argv,
+		.envp = no_env };
+	if (t->host.seccomp)
+		p->filter = &t->filter[p->kind];
+	argv[0] = vm ? "tos-vm" : "tos-ext";
+	if (!vm) {
+		bool copied = t->host.mountns && !(r->privileges & SANDBOX_READ_FS);
+
+		argv[1] = (char *)(uintptr_t)r->name;
+		argv[2] = copied ? "/ext.so" : "/proc/self/fd/4";
+	}
+	return 0;
+}
+
+static void answer(struct launcher *l, struct launch_reply *reply, const int *fds, size_t n_fds)
+{
+	/* Our socket blocks; without tosd there is nobody to serve. */
+	if (ipc_send(l->fd, reply, sizeof(*reply), fds, n_fds, NULL) < 0)
+		_exit(1);
+}
+
+static int on_request(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	struct launcher *l = arg;
+	const struct launch_request *r = msg;
+	struct launch_reply reply = { .head = { TOSD_MSG_VERSION, LAUNCH_REPLY, sizeof(reply) },
+		.index = r->index };
+	char *argv[4] = { NULL };
+	struct sandbox_plan plan;
+	struct errmsg em = { "" };
+	int pair[2], pidfd = -1, give[2];
+	pid_t pid = 0;
+
+	fill_plan(l, r, n_fds > 0 ? fds[0] : -1, &plan, argv);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		reply.rc = err_errno(&em, "cannot make a socket");
+		pair[0] = -1;
+	} else {
+		plan.socket_fd = pair[1];
+		reply.rc = make(&plan, &pidfd, &pid, &em);
+		mem_close(pair[1]);
+	}
+	reply.pid = (int32_t)pid;
+	give[0] = pair[0];
+	give[1] = pidfd;
+	snprintf(reply.text, sizeof(reply.text), "%.255s", em.text);
+	answer(l, &reply, give, reply.rc == 0 ? 2 : 0);
+	if (pair[0] >= 0)
+		mem_close(pair[0]);
+	if (pidfd >= 0)
+		mem_close(pidfd);
+	for (size_t i = 0; i < n_fds; i++)
+		mem_close(fds[i]);
+	return 0;
+}
+
+static const struct ipc_rule rules[] = {
+	{ LAUNCH_REQUEST, 1, sizeof(struct launch_request), IPC_ANY_FDS, on_request },
+};
+
+/* Into empty namespaces, as far as the host lets us. Root needs no user namespace for that. */
+static int unshare_once(const struct sandbox_host *h)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	int flags = (h->netns ? CLONE_NEWNET : 0) | (h->ipcns ? CLONE_NEWIPC : 0) |
+		    (h->utsns ? CLONE_NEWUTS : 0);
+	char text[64];
+	bool user = h->userns && !h->root;
+
+	if (!flags)
+		return 0;
+	if (h->root && unshare(flags) < 0)
+		flags |= CLONE_NEWUSER, user = true;
+	else if (h->root)
+		return 0;
+	if (user)
+		flags |= CLONE_NEWUSER;
+	if (unshare(flags) < 0)
+		return -errno;
+	if (!user)
+		return 0;
+	snprintf(text, sizeof(text), "%u %u 1", uid, uid);
+	if (sandbox_map_self("setgroups", "deny") < 0 || sandbox_map_self("uid_map", text) < 0)
+		return -errno;
+	snprintf(text, sizeof(text), "%u %u 1", gid, gid);
+	return sandbox_map_self("gid_map", text);
+}
+
+/* Keep what serving needs, and nothing else of tosd's. */
+static int keep_fds(struct launcher *l)
+{
+	int *kept[] = { &l->fd, &l->t->null_fd, &l->t->vm.fd, &l->t->ext.fd };
+	int at = 3;
+
+	for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
+		if (*kept[i] < 0)
+			continue;
+		*kept[i] = fcntl(*kept[i], F_DUPFD_CLOEXEC, 128);
+		if (*kept[i] < 0)
+			return -errno;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(kept); i++)
+		if (*kept[i] >= 0) {
+			if (dup3(*kept[i], at, O_CLOEXEC) < 0)
+				return -errno;
+			*kept[i] = at++;
+		}
+	return syscall(SYS_close_range, (unsigned)at, ~0u, 0) < 0 ? -errno : 0;
+}
+
+static int settle(struct launcher *l, pid_t parent)
+{
+	const struct sandbox_profile *row = sandbox_profile(SANDBOX_LAUNCHER);
+	struct tosd *t = l->t;
+	sigset_t none;
+	int rc;
+
+	prctl(PR_SET_NAME, "tosd-launcher", 0, 0, 0);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != parent)
+		return -ESRCH;
+	/* The terminal's Ctrl-C is tosd's to answer. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if ((rc = keep_fds(l)) < 0 || (rc = unshare_once(&t->host)) < 0)
+		return rc;
+	if (t->host.root && t->host.caps)
+		sandbox_drop_bounding(row->keep_caps);
+	if (t->host.root && (rc = sandbox_drop_caps(row->keep_caps)) < 0)
+		return rc;
+	if ((rc = sandbox_no_new_privs()) < 0)
+		return rc;
+	return t->host.seccomp ? sandbox_filter_load(&t->filter[SANDBOX_LAUNCHER]) : 0;
+}
+
+_Noreturn static void serve(struct launcher *l)
+{
+	for (;;) {
+		struct launch_request r;
+		struct errmsg em;
+		int fds[1];
+		size_t n, n_fds;
+		int rc = ipc_recv(l->fd, &r, sizeof(r), &n, fds, ARRAY_LEN(fds), &n_fds, &em);
+
+		if (rc == 0)
+			rc = ipc_dispatch(rules, ARRAY_LEN(rules), 1, l, &r, n, fds, n_fds, &em);
+		if (rc == ERR_CLOSED)
+			_exit(0);
+		if (rc < 0) {
+			log_error("launcher ends", KV_ERR(rc, &em));
+			_exit(1);
+		}
+	}
+}
+
+int launcher_start(struct tosd *t, int *fd, struct errmsg *em)
+{
+	int pair[2];
+	pid_t parent = getpid(), pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_errno(em, "cannot make a socket");
+	pid = fork();
+	if (pid == 0) {
+		struct launcher l = { t, pair[1], strcmp(t->config.log_level, "debug") == 0 };
+		int rc = settle(&l, parent);
+
+		if (rc < 0) {
+			log_error("launcher cannot be set up", KV_STR("reason", strerror(-rc)));
+			_exit(1);
+		}
+		serve(&l);
+	}
+	mem_close(pair[1]);
+	if (pid < 0) {
+		mem_close(pair[0]);
+		return err_errno(em, "cannot fork");
+	}
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	*fd = pair[0];
+	return pid;
+}

@@ -1,0 +1,896 @@
+/*
+ * The loop: one tos-kernel, one launcher, up to TOSD_CHILDREN sandboxes, their deaths and restarts.
+ *
+ * What tos-kernel must hear is read off the children's table, never queued: a row stays until its
+ * news has been sent, and while the table is full nothing more is read from tos-kernel.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "ipc/ipc.h"
+#include "tosd/tosd.h"
+
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 10000
+#define ALIVE_MS       30000 /* alive so long: the next back-off starts small again */
+#define STOP_MS        10000
+#define IN_FLIGHT_MAX  8
+#define LAUNCH_MS      15000
+#define BATCH          64 /* messages read from one socket before the others get their turn */
+
+enum child_state {
+	CHILD_FREE,
+	CHILD_QUEUED,    /* asked for */
+	CHILD_LAUNCHING, /* the launcher has it */
+	CHILD_STARTED,   /* runs; SPAWNED is to be sent */
+	CHILD_RUNNING,
+	CHILD_FAILED,    /* FAILED is to be sent */
+	CHILD_DEAD,      /* DIED is to be sent */
+};
+
+struct child {
+	enum child_state state;
+	bool kill_wanted, killed, died_early;
+	uint32_t next; /* in the queue, or of the free rows */
+	uint64_t slot;
+	uint32_t kind, ext, cpu_s;
+	uint64_t address_bytes;
+	pid_t pid;
+	int pidfd, fd;
+	int rc;
+	struct tosd_died died;
+	char label[TOSD_NAME_BYTES];
+	char text[TOSD_TEXT_BYTES];
+};
+
+#define NIL UINT32_MAX
+
+/* tos-kernel's phases, as bits for its table. */
+enum phase {
+	PHASE_DOWN = 1,     /* no tos-kernel */
+	PHASE_UP = 2,
+	PHASE_STOPPING = 4, /* TOSD_STOP was sent */
+	PHASE_ENDING = 8,   /* tos-kernel is dead, its children are being ended */
+};
+
+enum watch { WATCH_SIGNAL = TOSD_CHILDREN, WATCH_KERNEL, WATCH_KERNEL_PID, WATCH_LAUNCHER, WATCH_LAUNCHER_PID };
+
+struct peer {
+	int fd, pidfd;
+	pid_t pid;
+	int64_t since_ms, next_ms; /* started; when to start again */
+	int64_t backoff_ms;
+	uint32_t events;
+};
+
+static struct super {
+	struct tosd *t;
+	int epoll, signals;
+	enum phase phase;
+	struct peer kernel, launcher;
+	struct child child[TOSD_CHILDREN];
+	uint32_t n_children, n_in_flight;
+	uint32_t free_head, queue_head, queue_tail;
+	uint32_t unsent; /* rows whose news is to be sent */
+	int64_t launch_deadline_ms;
+	int64_t stop_ms; /* when to stop asking and kill; 0: not stopping */
+	bool stopping, ready, config_broken;
+	uint32_t next_vm_uid;
+} super;
+
+void notify(const char *text)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	size_t len = path ? strlen(path) : 0;
+	int fd;
+
+	if (len < 2 || len >= sizeof(a.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(a.sun_path, path, len);
+	if (path[0] == '@')
+		a.sun_path[0] = 0;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&a,
+		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+	mem_close(fd);
+}
+
+static void watch(int fd, uint32_t id, uint32_t events)
+{
+	struct epoll_event ev = { events, { .u64 = id } };
+
+	must(epoll_ctl(super.epoll, EPOLL_CTL_ADD, fd, &ev) == 0);
+}
+
+static void watch_change(struct peer *p, uint32_t id, uint32_t events)
+{
+	struct epoll_event ev = { events, { .u64 = id } };
+
+	if (p->fd < 0 || p->events == events)
+		return;
+	must(epoll_ctl(super.epoll, EPOLL_CTL_MOD, p->fd, &ev) == 0);
+	p->events = events;
+}
+
+static int pidfd_of(pid_t pid)
+{
+	return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+static int pidfd_signal(int pidfd, int sig)
+{
+	return (int)syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0);
+}
+
+/* ---- the table ---- */
+
+static struct child *child_find(uint64_t slot)
+{
+	for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
+		if (super.child[i].state != CHILD_FREE && super.child[i].slot == slot)
+			return &super.child[i];
+	return NULL;
+}
+
+static struct child *child_take(void)
+{
+	uint32_t i = super.free_head;
+	struct child *c;
+
+	if (i == NIL)
+		return NULL;
+	c = &super.child[i];
+	super.free_head = c->next;
+	memset(c, 0, sizeof(*c));
+	c->pidfd = c->fd = -1;
+	c->next = NIL;
+	super.n_children++;
+	return c;
+}
+
+static void child_drop(struct child *c)
+{
+	if (c->fd >= 0)
+		mem_close(c->fd);
+	if (c->pidfd >= 0)
+		mem_close(c->pidfd);
+	c->fd = c->pidfd = -1;
+	c->state = CHILD_FREE;
+	c->next = super.free_head;
+	super.free_head = (uint32_t)(c - super.child);
+	super.n_children--;
+}
+
+/* News for tos-kernel; without one it is nobody's. */
+static void child_news(struct child *c, enum child_state state)
+{
+	bool had = c->state == CHILD_STARTED || c->state == CHILD_FAILED || c->state == CHILD_DEAD;
+
+	c->state = state;
+	if (super.kernel.fd < 0) {
+		if (had)
+			super.unsent--;
+		if (state == CHILD_STARTED)
+			c->state = CHILD_RUNNING;
+		else
+			child_drop(c);
+		return;
+	}
+	if (!had)
+		super.unsent++;
+}
+
+static void child_failed(struct child *c, int rc, const char *text)
+{
+	c->rc = rc;
+	snprintf(c->text, sizeof(c->text), "%s", text);
+	child_news(c, CHILD_FAILED);
+}
+
+static void child_kill(struct child *c)
+{
+	c->kill_wanted = true;
+	if (c->pidfd >= 0 && !c->died_early && c->state != CHILD_DEAD) {
+		c->killed = true;
+		pidfd_signal(c->pidfd, SIGKILL);
+	}
+}
+
+/* ---- to tos-kernel ---- */
+
+static int tell_started(struct child *c, struct errmsg *em)
+{
+	struct tosd_spawned m = { .head = { TOSD_MSG_VERSION, TOSD_SPAWNED, sizeof(m) },
+		.slot = c->slot,
+		.pid = c->pid };
+	int fds[2] = { c->fd, c->pidfd };
+	int rc = ipc_send(super.kernel.fd, &m, sizeof(m), fds, 2, em);
+
+	if (rc < 0)
+		return rc;
+	mem_close(c->fd);
+	c->fd = -1;
+	c->state = CHILD_RUNNING;
+	super.unsent--;
+	if (c->died_early)
+		child_news(c, CHILD_DEAD);
+	return 0;
+}
+
+static int tell_failed(struct child *c, struct errmsg *em)
+{
+	struct tosd_failed m = { .head = { TOSD_MSG_VERSION, TOSD_FAILED, sizeof(m) },
+		.slot = c->slot,
+		.rc = c->rc };
+	int rc;
+
+	memcpy(m.text, c->text, sizeof(m.text));
+	rc = ipc_send(super.kernel.fd, &m, sizeof(m), NULL, 0, em);
+	if (rc == 0) {
+		super.unsent--;
+		child_drop(c);
+	}
+	return rc;
+}
+
+static int tell_died(struct child *c, struct errmsg *em)
+{
+	int rc = ipc_send(super.kernel.fd, &c->died, sizeof(c->died), NULL, 0, em);
+
+	if (rc == 0) {
+		super.unsent--;
+		child_drop(c);
+	}
+	return rc;
+}
+
+static void kernel_end(const char *why, int rc, const struct errmsg *em)
+{
+	log_error(why, KV_ERR(rc, em));
+	pidfd_signal(super.kernel.pidfd, SIGKILL); /* its death is then handled like any other */
+}
+
+static void tell_kernel(void)
+{
+	struct errmsg em = { "" };
+	int rc = 0;
+
+	for (uint32_t i = 0; i < TOSD_CHILDREN && super.unsent > 0 && rc == 0; i++) {
+		struct child *c = &super.child[i];
+
+		if (super.kernel.fd < 0)
+			return;
+		if (c->state == CHILD_STARTED)
+			rc = tell_started(c, &em);
+		if (rc == 0 && c->state == CHILD_FAILED)
+			rc = tell_failed(c, &em);
+		if (rc == 0 && c->state == CHILD_DEAD)
+			rc = tell_died(c, &em);
+	}
+	if (rc < 0 && rc != ERR_AGAIN && rc != ERR_CLOSED)
+		kernel_end("cannot speak to tos-kernel", rc, &em);
+}
+
+/* ---- launching ---- */
+
+static void launch_failed(struct child *c, int rc, const char *text)
+{
+	super.n_in_flight--;
+	log_warning("cannot start a sandbox", KV_STR("label", c->label), KV_STR("reason", text));
+	child_failed(c, rc, text);
+}
+
+/* tos-vm gets the next uid in turn, so that one is used again as late as possible. */
+static int32_t uid_for(const struct child *c)
+{
+	const struct tosd *t = super.t;
+	uint32_t n = TOSD_UIDS - TOSD_UIDS_EXT;
+
+	if (!t->host.own_uid)
+		return -1;
+	if (c->kind == TOSD_EXT)
+		return (int32_t)(t->uid_base + 1 + c->ext);
+	return (int32_t)(t->uid_base + TOSD_UIDS_EXT + super.next_vm_uid++ % n);
+}
+
+static int launch(struct child *c, struct errmsg *em)
+{
+	const struct tosd *t = super.t;
+	struct launch_request r = { .head = { TOSD_MSG_VERSION, LAUNCH_REQUEST, sizeof(r) },
+		.index = (uint32_t)(c - super.child),
+		.kind = c->kind,
+		.address_bytes = c->address_bytes ? c->address_bytes : t->config.vm_address_bytes,
+		.cpu_s = c->cpu_s };
+	int library = -1, rc;
+
+	if (c->kind == TOSD_EXT) {
+		const char *path = t->config.ext[c->ext].path;
+
+		r.privileges = t->privileges[c->ext];
+		r.address_bytes = c->address_bytes;
+		memcpy(r.name, t->config.ext[c->ext].name, sizeof(r.name));
+		library = library_open(path, em);
+		if (library < 0)
+			return library;
+	}
+	r.uid = uid_for(c);
+	rc = ipc_send(super.launcher.fd, &r, sizeof(r), &library, library >= 0, em);
+	if (library >= 0)
+		mem_close(library);
+	return rc;
+}
+
+static void launch_next(void)
+{
+	while (super.queue_head != NIL && super.launcher.fd >= 0 && super.n_in_flight < IN_FLIGHT_MAX) {
+		struct child *c = &super.child[super.queue_head];
+		struct errmsg em = { "" };
+		int rc = c->kill_wanted ? ERR_CANCELLED : launch(c, &em);
+
+		if (rc == ERR_AGAIN)
+			return; /* the answer to an earlier one brings us here again */
+		super.queue_head = c->next;
+		if (super.queue_head == NIL)
+			super.queue_tail = NIL;
+		c->next = NIL;
+		super.n_in_flight++;
+		if (rc < 0) {
+			launch_failed(c, rc, err_show(rc, &em));
+			continue;
+		}
+		c->state = CHILD_LAUNCHING;
+		super.launch_deadline_ms = clock_ms() + LAUNCH_MS;
+	}
+}
+
+static int on_launched(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	const struct launch_reply *r = msg;
+	struct child *c;
+
+	(void)arg;
+	if (r->index >= TOSD_CHILDREN || super.child[r->index].state != CHILD_LAUNCHING ||
+		n_fds != (r->rc == 0 ? 2u : 0u)) {
+		for (size_t i = 0; i < n_fds; i++)
+			mem_close(fds[i]);
+		return ERR_MALFORMED;
+	}
+	c = &super.child[r->index];
+	super.launch_deadline_ms = clock_ms() + LAUNCH_MS;
+	if (r->rc < 0) {
+		char text[TOSD_TEXT_BYTES];
+
+		snprintf(text, sizeof(text), "%.*s", (int)sizeof(r->text) - 1, r->text);
+		/* It has given up by itself, or waits for something that will not come. */
+		if (r->pid > 0) {
+			kill(r->pid, SIGKILL);
+			waitpid(r->pid, NULL, 0);
+		}
+		launch_failed(c, r->rc, text);
+		return 0;
+	}
+	super.n_in_flight--;
+	c->pid = r->pid;
+	c->fd = fds[0];
+	c->pidfd = fds[1];
+	watch(c->pidfd, r->index, EPOLLIN);
+	child_news(c, CHILD_STARTED);
+	if (c->kill_wanted)
+		child_kill(c);
+	return 0;
+}
+
+static const struct ipc_rule launcher_rules[] = {
+	{ LAUNCH_REPLY, PHASE_DOWN | PHASE_UP | PHASE_STOPPING | PHASE_ENDING,
+		sizeof(struct launch_reply), IPC_ANY_FDS, on_launched },
+};
+
+/* ---- from tos-kernel ---- */
+
+static int on_spawn(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	const struct tosd_spawn *m = msg;
+	struct child *c;
+
+	(void)arg;
+	(void)fds;
+	(void)n_fds;
+	if ((m->kind != TOSD_VM && m->kind != TOSD_EXT) || child_find(m->slot) ||
+		(m->kind == TOSD_EXT && m->ext >= super.t->config.n_ext) ||
+		!memchr(m->label, 0, sizeof(m->label)))
+		return ERR_MALFORMED;
+	c = child_take();
+	must(c); /* nothing is read while the table is full */
+	c->state = CHILD_QUEUED;
+	c->slot = m->slot;
+	c->kind = m->kind;
+	c->ext = m->ext;
+	c->cpu_s = m->cpu_s;
+	c->address_bytes = m->address_bytes;
+	memcpy(c->label, m->label, sizeof(c->label));
+	if (strcmp(super.t->host.level, "none") == 0) {
+		child_failed(c, ERR_SANDBOX, "this host offers no seccomp, so no carrier or extension may run");
+		return 0;
+	}
+	if (super.queue_tail == NIL)
+		super.queue_head = (uint32_t)(c - super.child);
+	else
+		super.child[super.queue_tail].next = (uint32_t)(c - super.child);
+	super.queue_tail = (uint32_t)(c - super.child);
+	return 0;
+}
+
+static int on_signal(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	const struct tosd_signal *m = msg;
+	struct child *c = child_find(m->slot);
+
+	(void)arg;
+	(void)fds;
+	(void)n_fds;
+	if (m->what < TOSD_KILL || m->what > TOSD_THAW)
+		return ERR_MALFORMED;
+	if (!c)
+		return 0; /* its death is on the way */
+	if (m->what == TOSD_KILL)
+		child_kill(c);
+	else if (c->pidfd >= 0 && !c->died_early && c->state != CHILD_DEAD)
+		pidfd_signal(c->pidfd, m->what == TOSD_FREEZE ? SIGSTOP : SIGCONT);
+	return 0;
+}
+
+static int on_ready(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	(void)arg;
+	(void)msg;
+	(void)fds;
+	(void)n_fds;
+	log_notice("ready", KV_INT("pid", super.kernel.pid), KV_STR("sandbox", super.t->host.level));
+	super.ready = true;
+	notify("READY=1");
+	return 0;
+}
+
+static const struct ipc_rule kernel_rules[] = {
+	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), 0, on_spawn },
+	{ TOSD_SIGNAL, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_signal), 0, on_signal },
+	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0, on_ready },
+};
+
+/* Read a batch. Returns 0, or why the peer must be ended; ERR_CLOSED when it has closed. */
+static int read_peer(struct peer *p, const struct ipc_rule *rules, size_t n_rules, bool bounded,
+	struct errmsg *em)
+{
+	union {
+		struct tosd_head head;
+		char bytes[4096];
+	} msg;
+
+	for (int i = 0; i < BATCH && p->fd >= 0; i++) {
+		int fds[IPC_FDS_MAX], rc;
+		size_t n, n_fds;
+
+		if (bounded && super.free_head == NIL)
+			return 0;
+		rc = ipc_recv(p->fd, &msg, sizeof(msg), &n, fds, ARRAY_LEN(fds), &n_fds, em);
+		if (rc == ERR_AGAIN)
+			return 0;
+		if (rc == 0)
+			rc = ipc_dispatch(rules, n_rules, super.phase, NULL, &msg, n, fds, n_fds, em);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* ---- deaths ---- */
+
+static uint32_t cause_of(const struct child *c, int status, uint64_t cpu_us)
+{
+	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	bool spent = c->cpu_s && cpu_us + 50000 >= (uint64_t)c->cpu_s * 1000000;
+
+	if (!sig)
+		return TOSD_EXITED;
+	if (sig == SIGSYS)
+		return TOSD_SECCOMP;
+	if (sig == SIGXCPU || (sig == SIGKILL && spent))
+		return TOSD_CPU_LIMIT;
+	if (sig == SIGKILL && c->killed)
+		return TOSD_KILLED;
+	return TOSD_SIGNALLED;
+}
+
+static void on_child_death(struct child *c)
+{
+	struct rusage u = { 0 };
+	int status;
+
+	if (wait4(c->pid, &status, WNOHANG, &u) != c->pid)
+		return;
+	epoll_ctl(super.epoll, EPOLL_CTL_DEL, c->pidfd, NULL);
+	c->died = (struct tosd_died){ .head = { TOSD_MSG_VERSION, TOSD_DIED, sizeof(c->died) },
+		.slot = c->slot,
+		.status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
+		.cpu_us = (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+			  (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec),
+		.peak_bytes = (uint64_t)u.ru_maxrss * 1024 };
+	c->died.cause = cause_of(c, status, c->died.cpu_us);
+	log_info("sandbox ended", KV_STR("label", c->label), KV_INT("pid", c->pid),
+		KV_INT("cause", c->died.cause), KV_INT("status", c->died.status));
+	if (c->state == CHILD_STARTED)
+		c->died_early = true; /* SPAWNED is sent first */
+	else
+		child_news(c, CHILD_DEAD);
+}
+
+static void peer_close(struct peer *p)
+{
+	if (p->fd >= 0)
+		mem_close(p->fd); /* takes it out of epoll: nobody else holds a copy */
+	p->fd = -1;
+}
+
+static void peer_reaped(struct peer *p)
+{
+	int64_t now = clock_ms();
+
+	peer_close(p);
+	mem_close(p->pidfd);
+	p->pidfd = -1;
+	p->pid = 0;
+	if (now - p->since_ms >= ALIVE_MS || p->backoff_ms == 0)
+		p->backoff_ms = BACKOFF_MIN_MS;
+	else if (p->backoff_ms < BACKOFF_MAX_MS)
+		p->backoff_ms = p->backoff_ms * 2 < BACKOFF_MAX_MS ? p->backoff_ms * 2 : BACKOFF_MAX_MS;
+	p->next_ms = now + p->backoff_ms;
+}
+
+/* tos-kernel is gone: nobody is left to whom its children belong. */
+static void end_children(void)
+{
+	for (uint32_t i = 0; i < TOSD_CHILDREN; i++) {
+		struct child *c = &super.child[i];
+
+		switch (c->state) {
+		case CHILD_FREE:
+			break;
+		case CHILD_QUEUED:
+		case CHILD_FAILED:
+		case CHILD_DEAD:
+			child_drop(c);
+			break;
+		case CHILD_STARTED:
+			if (c->died_early) {
+				child_drop(c);
+				break;
+			}
+			c->state = CHILD_RUNNING;
+			child_kill(c);
+			break;
+		case CHILD_LAUNCHING:
+		case CHILD_RUNNING:
+			child_kill(c);
+			break;
+		}
+	}
+	super.queue_head = super.queue_tail = NIL;
+	super.unsent = 0;
+}
+
+static void on_kernel_death(void)
+{
+	int status;
+
+	if (waitpid(super.kernel.pid, &status, WNOHANG) != super.kernel.pid)
+		return;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == TOSD_EXIT_BROKEN)
+		super.config_broken = true;
+	peer_reaped(&super.kernel);
+	if (super.stopping && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		log_notice("tos-kernel has stopped");
+	else if (WIFEXITED(status))
+		log_error("tos-kernel ended", KV_INT("status", WEXITSTATUS(status)));
+	else
+		log_error("tos-kernel was killed", KV_INT("signal", WTERMSIG(status)));
+	super.phase = PHASE_ENDING;
+	super.ready = false;
+	end_children();
+}
+
+/* A sandbox whose maker died before it told us of it: our child all the same. It ends by itself, since the
+ * other ends of its gate and socket died with the launcher. */
+static void reap_strangers(void)
+{
+	siginfo_t si;
+
+	for (;;) {
+		si.si_pid = 0;
+		if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || si.si_pid == 0)
+			return;
+		if (si.si_pid == super.kernel.pid || si.si_pid == super.launcher.pid)
+			return; /* has its own descriptor, which is looked at next */
+		for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
+			if (super.child[i].state != CHILD_FREE && super.child[i].pid == si.si_pid)
+				return;
+		waitpid(si.si_pid, NULL, WNOHANG);
+	}
+}
+
+static void on_launcher_death(void)
+{
+	int status;
+
+	if (waitpid(super.launcher.pid, &status, WNOHANG) != super.launcher.pid)
+		return;
+	log_error("launcher ended; starting it again", KV_INT("status", status));
+	peer_reaped(&super.launcher);
+	for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
+		if (super.child[i].state == CHILD_LAUNCHING)
+			launch_failed(&super.child[i], ERR_SANDBOX, "the launcher died");
+	reap_strangers();
+}
+
+/* ---- starting ---- */
+
+static void peer_started(struct peer *p, pid_t pid, int fd, uint32_t id)
+{
+	p->pid = pid;
+	p->fd = fd;
+	p->pidfd = pidfd_of(pid);
+	must(p->pidfd >= 0);
+	p->since_ms = clock_ms();
+	p->events = EPOLLIN;
+	watch(fd, id, EPOLLIN);
+	watch(p->pidfd, id + 1, EPOLLIN);
+}
+
+static void start_later(struct peer *p)
+{
+	p->backoff_ms = p->backoff_ms ? p->backoff_ms * 2 : BACKOFF_MIN_MS;
+	if (p->backoff_ms > BACKOFF_MAX_MS)
+		p->backoff_ms = BACKOFF_MAX_MS;
+	p->next_ms = clock_ms() + p->backoff_ms;
+}
+
+static void start_peers(void)
+{
+	struct errmsg em = { "" };
+	int64_t now = clock_ms();
+	int fd, pid;
+
+	if (super.launcher.pid == 0 && super.launcher.next_ms <= now && !super.stopping) {
+		pid = launcher_start(super.t, &fd, &em);
+		if (pid > 0) {
+			peer_started(&super.launcher, pid, fd, WATCH_LAUNCHER);
+		} else {
+			log_error("cannot start the launcher", KV_ERR(pid, &em));
+			start_later(&super.launcher);
+		}
+	}
+	if (super.phase == PHASE_DOWN && super.kernel.next_ms <= now && !super.stopping) {
+		pid = kernel_start(super.t, &fd, &em);
+		if (pid > 0) {
+			peer_started(&super.kernel, pid, fd, WATCH_KERNEL);
+			super.phase = PHASE_UP;
+			log_info("tos-kernel started", KV_INT("pid", pid));
+		} else {
+			log_error("cannot start tos-kernel", KV_ERR(pid, &em));
+			start_later(&super.kernel);
+		}
+	}
+}
+
+/* ---- stopping ---- */
+
+static void stop(int sig)
+{
+	struct tosd_simple m = { .head = { TOSD_MSG_VERSION, TOSD_STOP, sizeof(m) } };
+
+	if (super.stopping) {
+		if (super.kernel.pidfd >= 0)
+			pidfd_signal(super.kernel.pidfd, SIGKILL); /* asked twice: at once */
+		return;
+	}
+	log_notice("stopping", KV_STR("signal", sig == SIGINT ? "INT" : "TERM"));
+	notify("STOPPING=1");
+	super.stopping = true;
+	super.stop_ms = clock_ms() + STOP_MS;
+	if (super.phase != PHASE_UP)
+		return;
+	super.phase = PHASE_STOPPING;
+	/* A tos-kernel that reads nothing is killed when its time is up. */
+	ipc_send(super.kernel.fd, &m, sizeof(m), NULL, 0, NULL);
+}
+
+static void on_signals(void)
+{
+	struct signalfd_siginfo si;
+
+	while (read(super.signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+		if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
+			stop((int)si.ssi_signo);
+		else if (si.ssi_signo == SIGHUP)
+			log_info("SIGHUP: the configuration is read at start only");
+	}
+}
+
+/* ---- the loop ---- */
+
+static void on_kernel_readable(void)
+{
+	struct errmsg em = { "" };
+	int rc = read_peer(&super.kernel, kernel_rules, ARRAY_LEN(kernel_rules), true, &em);
+
+	if (rc == ERR_CLOSED)
+		peer_close(&super.kernel); /* alive without its socket it is of no use */
+	if (rc < 0 && super.kernel.pidfd >= 0) {
+		if (rc != ERR_CLOSED)
+			kernel_end("tos-kernel broke the protocol", rc, &em);
+		else
+			super.stop_ms = super.stop_ms ? super.stop_ms : clock_ms() + 1000;
+	}
+}
+
+static void on_launcher_readable(void)
+{
+	struct errmsg em = { "" };
+	int rc = read_peer(&super.launcher, launcher_rules, ARRAY_LEN(launcher_rules), false, &em);
+
+	if (rc == 0)
+		return;
+	if (rc != ERR_CLOSED)
+		log_error("launcher broke the protocol", KV_ERR(rc, &em));
+	peer_close(&super.launcher);
+	if (super.launcher.pidfd >= 0)
+		pidfd_signal(super.launcher.pidfd, SIGKILL);
+}
+
+static void dispatch(uint32_t id)
+{
+	if (id == WATCH_SIGNAL)
+		on_signals();
+	else if (id == WATCH_KERNEL && super.kernel.fd >= 0)
+		on_kernel_readable();
+	else if (id == WATCH_KERNEL_PID && super.kernel.pid > 0)
+		on_kernel_death();
+	else if (id == WATCH_LAUNCHER && super.launcher.fd >= 0)
+		on_launcher_readable();
+	else if (id == WATCH_LAUNCHER_PID && super.launcher.pid > 0)
+		on_launcher_death();
+	else if (id < TOSD_CHILDREN && super.child[id].pidfd >= 0)
+		on_child_death(&super.child[id]);
+}
+
+static void deadlines(void)
+{
+	int64_t now = clock_ms();
+
+	if (super.stop_ms && now >= super.stop_ms) {
+		super.stop_ms = 0;
+		if (super.kernel.pidfd >= 0) {
+			log_warning("tos-kernel does not end: killing it");
+			pidfd_signal(super.kernel.pidfd, SIGKILL);
+		}
+	}
+	if (super.n_in_flight > 0 && now >= super.launch_deadline_ms && super.launcher.pidfd >= 0) {
+		log_error("launcher hangs: killing it");
+		pidfd_signal(super.launcher.pidfd, SIGKILL);
+		super.launch_deadline_ms = now + LAUNCH_MS;
+	}
+	if (super.phase == PHASE_ENDING && super.n_children == 0)
+		super.phase = PHASE_DOWN;
+}
+
+static int timeout_ms(void)
+{
+	int64_t at = INT64_MAX, left;
+
+	if (super.stop_ms)
+		at = super.stop_ms;
+	if (super.n_in_flight > 0 && super.launch_deadline_ms < at)
+		at = super.launch_deadline_ms;
+	if (super.launcher.pid == 0 && !super.stopping && super.launcher.next_ms < at)
+		at = super.launcher.next_ms;
+	if (super.phase == PHASE_DOWN && !super.stopping && super.kernel.next_ms < at)
+		at = super.kernel.next_ms;
+	if (at == INT64_MAX)
+		return -1;
+	left = at - clock_ms();
+	return left < 0 ? 0 : (int)left;
+}
+
+/* When there is nothing more to do; the exit status is tosd's. */
+static bool finished(int *status)
+{
+	if (super.phase != PHASE_DOWN)
+		return false;
+	if (super.config_broken) {
+		log_error("tos-kernel cannot work with its configuration or store; see above");
+		*status = 1;
+		return true;
+	}
+	*status = 0;
+	return super.stopping;
+}
+
+static void turn(void)
+{
+	struct epoll_event ev[64];
+	int n = epoll_wait(super.epoll, ev, ARRAY_LEN(ev), timeout_ms());
+
+	/* Messages before deaths: what a dead process said is still heard. Only the kernel's: a child's pidfd
+	 * is its row, and rows change hands only below. */
+	for (int i = 0; i < n; i++)
+		if (ev[i].data.u64 == WATCH_KERNEL || ev[i].data.u64 == WATCH_LAUNCHER)
+			dispatch((uint32_t)ev[i].data.u64);
+	for (int i = 0; i < n; i++)
+		if (ev[i].data.u64 != WATCH_KERNEL && ev[i].data.u64 != WATCH_LAUNCHER)
+			dispatch((uint32_t)ev[i].data.u64);
+	deadlines();
+	start_peers();
+	launch_next();
+	tell_kernel();
+	watch_change(&super.kernel, WATCH_KERNEL,
+		(super.free_head != NIL ? EPOLLIN : 0u) | (super.unsent ? EPOLLOUT : 0u));
+}
+
+static void init(struct tosd *t)
+{
+	sigset_t set;
+
+	super.t = t;
+	super.phase = PHASE_DOWN;
+	super.kernel = super.launcher = (struct peer){ .fd = -1, .pidfd = -1 };
+	super.queue_head = super.queue_tail = NIL;
+	super.free_head = NIL;
+	for (uint32_t i = TOSD_CHILDREN; i-- > 0;) {
+		super.child[i].pidfd = super.child[i].fd = -1;
+		super.child[i].next = super.free_head;
+		super.free_head = i;
+	}
+	super.epoll = epoll_create1(EPOLL_CLOEXEC);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	super.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	must(super.epoll >= 0 && super.signals >= 0);
+	watch(super.signals, WATCH_SIGNAL, EPOLLIN);
+}
+
+int supervise(struct tosd *t)
+{
+	int status = 0;
+
+	init(t);
+	start_peers();
+	while (!finished(&status))
+		turn();
+	if (super.launcher.pid > 0) {
+		pidfd_signal(super.launcher.pidfd, SIGKILL);
+		waitpid(super.launcher.pid, NULL, 0);
+	}
+	return status;
+}

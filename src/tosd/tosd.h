@@ -1,0 +1,96 @@
+/*
+ * The supervisor: starts, watches and restarts tos-kernel and everything sandboxed, and is the only one of
+ * ours that may keep privilege. It parses nothing that comes from the network, allocates only at start,
+ * and trusts nobody: a message outside its tables ends its sender.
+ *
+ *   main.c       options, start, exit status
+ *   check.c      runs tos-kernel --check-config
+ *   place.c      programs, listeners, the state directory and its lock, uids
+ *   launcher.c   the small child that makes sandboxes
+ *   kernel.c     starts tos-kernel
+ *   supervise.c  the loop: children, deaths, restarts, signals
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "ipc/tosd_msg.h"
+#include "sandbox/sandbox.h"
+
+#define TOSD_CHILDREN 4096
+#define TOSD_UIDS     1024 /* of one kernel: itself, 31 extensions, the rest for tos-vm */
+#define TOSD_UIDS_EXT 32
+
+struct program {
+	char path[4096];
+	int fd; /* O_RDONLY */
+	bool dynamic;
+};
+
+struct tosd {
+	const char *config_path; /* as given */
+	const char *programs;    /* --programs, or NULL */
+	struct tosd_config config;
+	char *config_text; /* normalised */
+	struct program kernel, vm, ext;
+	struct sandbox_host host;
+	struct sandbox_filter filter[SANDBOX_KINDS];
+	uint32_t privileges[TOSD_EXT_MAX];
+	int listen_fd[TOSD_LISTEN_MAX];
+	int state_fd, lock_fd, null_fd;
+	uid_t uid_base; /* with host.own_uid */
+	bool kernel_keeps_uid;
+	const char *hide[6];
+	char state_path[TOSD_PATH_BYTES]; /* as tos-kernel sees it */
+	char config_seen[TOSD_PATH_BYTES + 64];
+	char program_seen[4096]; /* tos-kernel's own path where it is bound elsewhere; else "" */
+	char prefix[4096];       /* what is bound there */
+};
+
+/* check.c: fills config and config_text. The checker's own errors have gone to stderr by then. */
+int check_config(struct tosd *t, struct errmsg *em);
+
+/* place.c */
+int program_open(const struct tosd *t, const char *name, struct program *out, struct errmsg *em);
+/* An extension's shared object, readable whatever uid its tos-ext gets. */
+int library_open(const char *path, struct errmsg *em);
+int place_lock(struct tosd *t, struct errmsg *em);
+int place_listen(struct tosd *t, struct errmsg *em);
+uid_t place_uid_base(const struct tosd *t);
+/* Decides how tos-kernel reaches its state and programs, and gives the state directory to its uid. */
+int place_state(struct tosd *t, struct errmsg *em);
+
+/* launcher.c: messages between tosd and its launcher, over SEQPACKET. */
+enum launch_type { LAUNCH_REQUEST = 128, LAUNCH_REPLY };
+struct launch_request { /* fds: the extension's shared object, or none */
+	struct tosd_head head;
+	uint32_t index, kind, privileges;
+	int32_t uid; /* -1: ours */
+	uint64_t address_bytes;
+	uint32_t cpu_s, pad;
+	char name[TOSD_NAME_BYTES];
+};
+struct launch_reply { /* fds when rc is 0: our end of its socket, its pidfd */
+	struct tosd_head head;
+	uint32_t index;
+	int32_t rc, pid; /* pid also after a failure, to be reaped; else 0 */
+	char text[TOSD_TEXT_BYTES];
+};
+/* Start one; *fd is our end. Returns its pid or a negative enum err. */
+int launcher_start(struct tosd *t, int *fd, struct errmsg *em);
+
+/* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative enum err. */
+int kernel_start(struct tosd *t, int *fd, struct errmsg *em);
+/* Wait (at most 5 s) until the child has executed its program. 0, or ERR_SANDBOX with what it wrote. */
+int exec_wait(int status_fd, struct errmsg *em);
+
+/* What of our environment tos-kernel gets. */
+char **kernel_environment(void);
+
+/* supervise.c: returns tosd's exit status. */
+int supervise(struct tosd *t);
+/* Tell systemd, if it listens: one datagram to $NOTIFY_SOCKET. */
+void notify(const char *text);
