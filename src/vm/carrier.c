@@ -694,6 +694,7 @@ static void carrier_fault(struct vm_carrier *c, int status)
 static void carrier_finished(struct vm_carrier *c)
 {
 	int rc = carrier_freeze(c, c->L);
+	struct errmsg why;
 	size_t at;
 
 	if (!rc) {
@@ -751,7 +752,7 @@ static void refuse_folder(
 	size_t at;
 
 	c->dropped_folders++;
-	if (kind != POST_CALL || !sender.n)
+	if (kind != POST_CALL || !sender.n || c->going)
 		return;
 	at = port_begin(c->port, 5, VM_SEND, c->number);
 	cbor_put_uint(b, POST_FAILURE);
@@ -802,12 +803,24 @@ static void deliver_answer(struct vm_carrier *c, struct vm_msg *m)
 	msg_free(c, m); /* nobody waits for it any more */
 }
 
-static void taken_one(struct vm_carrier *c)
+void carrier_taken(struct vm_carrier *c, uint64_t n)
 {
-	size_t at = port_begin(c->port, 1, VM_TAKEN, c->number);
+	size_t at;
 
-	cbor_put_uint(&c->port->out, 1);
+	c->n_owed += n;
+	if (c->going)
+		return;
+	at = port_begin(c->port, 1, VM_TAKEN, c->number);
+	cbor_put_uint(&c->port->out, c->n_owed);
 	port_send(c->port, at);
+	c->n_owed = 0;
+}
+
+void carrier_gone_back(struct vm_carrier *c)
+{
+	c->going = false;
+	if (c->n_owed)
+		carrier_taken(c, 0);
 }
 
 int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
@@ -834,7 +847,7 @@ int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
 	if (!box || box->n >= box->bound || !m) {
 		msg_free(c, m);
 		refuse_folder(c, kind, sender, tag);
-		taken_one(c);
+		carrier_taken(c, 1);
 		return 0;
 	}
 	*box->last = m;

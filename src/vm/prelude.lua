@@ -677,10 +677,10 @@ function M.refuse(m, code_word, text)
 end
 
 function tos.inbox(name, bound)
-	if type(name) ~= "string" or not find(name, "^[%w_%-%.]+$") or #name > 64 then
-		error("an inbox's name is 1 to 64 letters, digits, '_', '-' or '.'", 2)
+	if type(name) ~= "string" or not find(name, "^[%w_%-%.]+$") or #name > 63 then
+		error("an inbox's name is 1 to 63 letters, digits, '_', '-' or '.'", 2)
 	end
-	bound = bound or 64
+	bound = bound or sys.limits().inbox
 	if mtype(bound) ~= "integer" or bound < 1 or bound > 65536 then
 		error("an inbox's bound is a number of folders, 1 to 65536", 2)
 	end
@@ -757,11 +757,11 @@ local function line_of(...)
 end
 
 function tos.log(...)
-	return sys.log("info", line_of(...))
+	return sys.log(line_of(...))
 end
 
 function G.print(...)
-	sys.log("info", line_of(...))
+	sys.log(line_of(...))
 end
 
 -- ---- about itself

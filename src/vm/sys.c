@@ -10,11 +10,13 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
 #include "wire/vmproto.h"
 
-#define POST_SLACK 512 /* of a frame, for what stands around the folder */
+#define POST_SLACK           512 /* of a frame, for what stands around the folder */
+#define FAILURE_ELEMENTS_MAX 16
 
 static int push_failure(lua_State *L, int rc, const char *text)
 {
@@ -103,16 +105,24 @@ static int sys_unbox(lua_State *L)
 
 /* ---- posts */
 
-/* One more post of so many bytes: within the rate and the total? The kernel counts again. */
-static int charge(struct vm_carrier *c, size_t bytes)
+static void new_second(struct vm_carrier *c)
 {
 	int64_t second = clock_ms() / 1000;
-	int64_t sent = c->usage[LIMIT_sent] + c->sent;
 
 	if (second != c->rate_second) {
 		c->rate_second = second;
 		c->rate_n = 0;
+		c->rate_logs = 0;
 	}
+}
+
+/* One more post with a folder of so many bytes: within the rate and the total? The kernel
+ * counts again. */
+static int charge(struct vm_carrier *c, size_t bytes)
+{
+	int64_t sent = c->usage[LIMIT_sent] + c->sent;
+
+	new_second(c);
 	if (c->limit[LIMIT_posts] > 0 && c->rate_n >= c->limit[LIMIT_posts])
 		return err_set(&c->em, ERR_LIMIT, "limit posts: %lld in this second",
 			(long long)c->rate_n);
@@ -124,18 +134,18 @@ static int charge(struct vm_carrier *c, size_t bytes)
 	return 0;
 }
 
-/* The post in port->out from `at` on is complete: charge it and send it. */
-static int send_charged(struct vm_carrier *c, size_t at)
+/* The post in port->out from `at` on, its folder from `folder` on, is complete: charge and send
+ * it. */
+static int send_charged(struct vm_carrier *c, size_t at, size_t folder)
 {
 	struct buf *b = &c->port->out;
-	size_t bytes = b->len - at;
 	int rc;
 
-	if (b->failed || bytes > FRAME_BYTES_MAX - POST_SLACK)
+	if (b->failed || b->len - at > FRAME_BYTES_MAX - POST_SLACK)
 		rc = err_set(&c->em, ERR_TOO_LARGE, "a post may take %u bytes",
 			(unsigned)(FRAME_BYTES_MAX - POST_SLACK));
 	else
-		rc = charge(c, bytes);
+		rc = charge(c, b->len - folder);
 	if (rc) {
 		buf_clear(b);
 		return rc;
@@ -150,7 +160,7 @@ static int send_post(lua_State *L, unsigned kind, uint64_t tag, lua_Integer dead
 {
 	struct vm_carrier *c = carrier_of(L);
 	struct buf *b = &c->port->out;
-	size_t n_dest, n_name, at;
+	size_t n_dest, n_name, at, folder;
 	const char *dest = luaL_checklstring(L, 2, &n_dest),
 		   *name = luaL_checklstring(L, 5, &n_name);
 
@@ -160,10 +170,11 @@ static int send_post(lua_State *L, unsigned kind, uint64_t tag, lua_Integer dead
 	cbor_put_text_n(b, dest, n_dest);
 	cbor_put_uint(b, tag);
 	cbor_put_uint(b, (uint64_t)deadline_ms);
+	folder = b->len;
 	cbor_put_array(b, 2);
 	cbor_put_text_n(b, name, n_name);
 	store_put(L, 6, b);
-	return send_charged(c, at);
+	return send_charged(c, at, folder);
 }
 
 static int sys_send(lua_State *L)
@@ -235,7 +246,7 @@ static int push_answer(lua_State *L, const struct vm_msg *m)
 	cbor_init(&c, folder.p, folder.n);
 	cbor_open_array(&c, 2);
 	cbor_text(&c, 0, NAME_BYTES_MAX);
-	cbor_open_array(&c, 2);
+	cbor_open_array_max(&c, FAILURE_ELEMENTS_MAX); /* code, text, and the destination */
 	code = cbor_text(&c, 0, 64);
 	text = cbor_text(&c, 0, FRAME_BYTES_MAX);
 	if (c.rc)
@@ -292,6 +303,8 @@ static int wait_done(lua_State *L, uint64_t seq)
 	return env_wait(L, WAIT_DONE, seq, INT64_MAX, done_more);
 }
 
+static int go_more(lua_State *L, int status, lua_KContext ctx);
+
 /* GO and CHECKPOINT: the frozen carrier behind what stands in port->out. */
 static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
 {
@@ -316,7 +329,14 @@ static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
 	buf_fini(&c->enc);
 	if (rc)
 		return push_failure(L, rc, "the frozen carrier is larger than a frame");
-	return wait_done(L, seq);
+	c->going = go;
+	return env_wait(L, WAIT_DONE, seq, INT64_MAX, go ? go_more : done_more);
+}
+
+static int go_more(lua_State *L, int status, lua_KContext ctx)
+{
+	carrier_gone_back(carrier_of(L));
+	return done_more(L, status, ctx);
 }
 
 static int sys_go(lua_State *L)
@@ -398,12 +418,8 @@ static int sys_inbox_close(lua_State *L)
 	if (!lua_isyieldable(L))
 		return luaL_error(L,
 			"cannot wait here (inside a sort, gsub or metamethod called from C)");
-	if (box->n) {
-		size_t at = port_begin(c->port, 1, VM_TAKEN, c->number);
-
-		cbor_put_uint(&c->port->out, box->n);
-		port_send(c->port, at);
-	}
+	if (box->n)
+		carrier_taken(c, box->n);
 	carrier_drop_inbox(c, box);
 	return wait_done(L, send_inbox(c, false, name, 0));
 }
@@ -412,7 +428,6 @@ static int push_folder(lua_State *L, struct vm_inbox *box)
 {
 	struct vm_carrier *c = carrier_of(L);
 	struct vm_msg *m = box->first;
-	size_t at;
 	int rc;
 
 	lua_pushlstring(L, (const char *)m->bytes, m->n_sender);
@@ -424,9 +439,7 @@ static int push_folder(lua_State *L, struct vm_inbox *box)
 		box->last = &box->first;
 	box->n--;
 	msg_free(c, m);
-	at = port_begin(c->port, 1, VM_TAKEN, c->number);
-	cbor_put_uint(&c->port->out, 1);
-	port_send(c->port, at);
+	carrier_taken(c, 1);
 	if (rc)
 		return push_failure(L, ERR_MALFORMED, "the folder is malformed");
 	return 4;
@@ -502,23 +515,24 @@ static int sys_clock(lua_State *L)
 	return 1;
 }
 
-/* log(level, text) -> true | nil, code, text */
+/* log(text) -> true | nil, code, text */
 static int sys_log(lua_State *L)
 {
 	struct vm_carrier *c = carrier_of(L);
-	const char *level = luaL_checkstring(L, 1);
-	size_t n;
-	const char *text = luaL_checklstring(L, 2, &n);
-	size_t at = port_begin(c->port, 2, VM_LOG, c->number);
-	int rc;
+	size_t n, at;
+	const char *text = luaL_checklstring(L, 1, &n);
 
-	cbor_put_text(&c->port->out, level);
-	text_put(&c->port->out, text, n, VM_LOG_BYTES_MAX);
-	rc = send_charged(c, at);
-	if (rc) {
+	new_second(c);
+	if (c->rate_logs >= VM_LOGS_PER_S) {
 		c->dropped_logs++;
-		return push_failure(L, rc, c->em.text);
+		return push_failure(L, ERR_LIMIT, "too many lines in this second");
 	}
+	c->rate_logs++;
+	at = port_begin(c->port, 2, VM_LOG, c->number);
+	cbor_put_uint(&c->port->out, LOG_INFO);
+	text_put(&c->port->out, text, n, VM_LOG_BYTES_MAX);
+	port_send(c->port, at);
+	carrier_note_activity(c);
 	lua_pushboolean(L, 1);
 	return 1;
 }

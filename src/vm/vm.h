@@ -26,12 +26,14 @@
 #define VM_FRAME_BYTES_MAX                                                                     \
 	((size_t)160 << 20) /* START holds a whole carrier: state, briefcase, code */
 #define VM_LOG_BYTES_MAX   4096
+#define VM_LOGS_PER_S      200  /* as the kernel allows */
 #define VM_TEXT_BYTES_MAX  4096 /* of a fault's text */
 #define VM_TRACE_BYTES_MAX 16384
 
 /* ---- codec.c: Lua values and CBOR */
 
-#define VALUE_DEPTH_MAX 24  /* of a folder's element; frames around it add the rest of the 32  \
+#define VALUE_DEPTH_MAX                                                                        \
+	24                  /* of a folder's element; frames around it add the rest of the 32  \
 			     */
 #define STATE_DEPTH_MAX 128 /* of `self` */
 
@@ -135,8 +137,10 @@ struct vm_carrier {
 	char failure_code[65], failure_text[ERRMSG_BYTES];
 	bool has_failure;
 	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
-	int64_t rate_second, rate_n;                    /* posts in this second */
-	int64_t sent, dropped_logs, dropped_folders;    /* here */
+	int64_t rate_second, rate_n, rate_logs;         /* posts and lines in this second */
+	bool going; /* between GO and its answer the kernel hears nothing but USAGE and LOG */
+	uint64_t n_owed;                             /* TAKEN that waits for that answer */
+	int64_t sent, dropped_logs, dropped_folders; /* here */
 	int64_t cpu_start_us, usage_sent_ms;
 
 	struct codec codec;
@@ -176,6 +180,10 @@ int64_t carrier_cpu_us(const struct vm_carrier *c);
 struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n);
 void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
 void msg_free(struct vm_carrier *c, struct vm_msg *m);
+/* So many folders have left its inboxes. */
+void carrier_taken(struct vm_carrier *c, uint64_t n);
+/* Its GO was refused: say what could not be said meanwhile. */
+void carrier_gone_back(struct vm_carrier *c);
 /* Push {first, last, bytes, [i] = encoded element} of an encoded array. ERR_MALFORMED: nothing
  * is pushed. */
 int store_push(lua_State *L, struct slice array, bool only_text);
@@ -191,12 +199,13 @@ void store_put(lua_State *L, int index, struct buf *b);
 void text_put(struct buf *b, const char *s, size_t n, size_t most);
 
 /* Keys in the registry of each lua_State. */
-#define REG_BRIEFCASE "tos.briefcase" /* name -> {first, last, bytes, [i] = encoded element}   \
-				       */
-#define REG_PATH  "tos.path"          /* one such */
-#define REG_FILES "tos.files"         /* name -> content */
-#define REG_SELF  "tos.self"          /* the table that travels */
-#define REG_BOOT  "tos.boot"          /* prelude's boot(entry, function, self, failure) */
+#define REG_BRIEFCASE                                                                          \
+	"tos.briefcase"       /* name -> {first, last, bytes, [i] = encoded element}           \
+			       */
+#define REG_PATH  "tos.path"  /* one such */
+#define REG_FILES "tos.files" /* name -> content */
+#define REG_SELF  "tos.self"  /* the table that travels */
+#define REG_BOOT  "tos.boot"  /* prelude's boot(entry, function, self, failure) */
 
 /* ---- env.c: what Lua code finds */
 
