@@ -67,7 +67,9 @@ static int parse_entry(const char *s, size_t n, struct buf *out, struct errmsg *
 			buf_add_u8(out, '|');
 		buf_add(out, name, n_name);
 		if (!bar)
-			return buf_check(out);
+			return buf_check(out) < 0
+				       ? err_set(em, ERR_NOMEM, "no memory for the path")
+				       : 0;
 		s += eaten;
 		n -= eaten;
 	}

@@ -288,7 +288,8 @@ static void group_rollback(struct writer *w, const struct store_mark *before)
 	w->mark = *before;
 }
 
-/* 0: decided; each t->rc says how. Otherwise nothing of any was applied. */
+/* 0: decided; each t->rc says how. Otherwise nothing of any was applied; em says why, unless
+ * t->em does. */
 static int group_try(struct writer *w, struct store_txn *first, size_t n, struct errmsg *em)
 {
 	struct store_mark before = w->mark;
@@ -302,7 +303,7 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 			good++;
 		else if (sqlite3_get_autocommit(
 				 w->db)) /* SQLite has given up the whole of it */
-			rc = err_set(em, t->rc, "%s", t->em.text);
+			rc = t->rc;
 	}
 	if (rc == 0 && good == 0) {
 		group_rollback(w, &before);
@@ -320,13 +321,12 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 
 static void group_write(struct writer *w, struct txn_list *group)
 {
-	struct errmsg em = { "" };
 	AUTOFREE int *built = mem_zero((group->n + 1) * sizeof(int));
 	size_t i = 0;
 
 	for (struct store_txn *t = group->first; t; t = t->next)
 		built[i++] = t->rc;
-	if (group->n > 1 && group_try(w, group->first, group->n, &em) == 0)
+	if (group->n > 1 && group_try(w, group->first, group->n, NULL) == 0)
 		return;
 	i = 0;
 	for (struct store_txn *t = group->first; t; t = t->next) {
