@@ -52,7 +52,7 @@ int cose_verify(const struct trust *t, const char *kind, struct slice bytes, str
 	if (rc < 0)
 		return err_wrap(em, rc, "%s", kind);
 	if (!slice_same(c.type, wanted))
-		return err_set(em, ERR_MALFORMED, "a signed %.*s where a %s belongs",
+		return err_set(em, ERR_MALFORMED, "signed as %.*s where %s is wanted",
 			(int)(c.type.n < 32 ? c.type.n : 32), (const char *)c.type.p, kind);
 	rc = trust_verify(t, c.chain, c.n_chain, &leaf, em);
 	if (rc < 0)

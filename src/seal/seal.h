@@ -9,8 +9,7 @@
  *   tos:kernel:host0       a kernel
  *   tos:principal:alice    a principal, with one or more of
  *   tos:role:ROLE          ROLE is admin, owner, author or officer
- *   tos:joiner             a key without a certificate yet, self-signed: talks to inbox
- * Registrar
+ *   tos:joiner             a key without a certificate yet, self-signed: talks to Registrar
  *
  * Nothing here does network I/O. All of it may be called from any thread, one object from one
  * thread at a time; the memories of good signatures and parsed certificates are locked inside.
@@ -37,9 +36,12 @@ struct key; /* a private Ed25519 key */
 struct key *key_new(void);
 void key_free(struct key *k); /* wipes */
 AUTO_DEFINE(key)
-/* PEM, mode 0600, written to a new file and renamed; ERR_EXISTS unless replace. */
+/* PEM (PKCS #8; with a passphrase AES-256 and PBKDF2), mode 0600, written to a new file, synced
+ * and renamed. passphrase: NULL or "" for none. ERR_EXISTS unless replace, ERR_IO. */
 int key_save(const struct key *k, const char *path, const char *passphrase, bool replace,
 	struct errmsg *em);
+/* ERR_NOT_FOUND, ERR_DENIED (passphrase missing or wrong, or everybody may read the file),
+ * ERR_MALFORMED, ERR_TOO_LARGE, ERR_IO. Never asks at a terminal. */
 int key_load(const char *path, const char *passphrase, struct key **out, struct errmsg *em);
 void key_public(const struct key *k, uint8_t out[32]);
 
@@ -60,8 +62,9 @@ struct cert_info {
 	int64_t not_before_ms, not_after_ms;
 };
 
-/* Sign a certificate for `subject_public` (32 bytes). issuer_der NULL: self-signed root. *out:
- * DER appended. */
+/* Sign a certificate for `subject_public` (32 bytes); its DER is appended to *out. issuer_der
+ * empty: self-signed, for root and joiner. A root issues registrars, kernels and principals, a
+ * registrar kernels only (else ERR_DENIED). ERR_NAME, ERR_USAGE. */
 int cert_issue(const struct key *issuer, struct slice issuer_der, enum cert_kind kind,
 	const char *name, unsigned roles, const uint8_t subject_public[32],
 	int64_t not_before_ms, int64_t not_after_ms, struct buf *out, struct errmsg *em);
@@ -116,7 +119,8 @@ int cose_sign(const struct signer *s, const char *kind, struct slice payload, st
 	struct errmsg *em);
 /* Take apart, check kind, chain and signature. The signer's certificate is described in *who.
  * Verified signatures are remembered by digest (bounded), so that a second look is cheap; chain
- * validity is checked each time. ERR_MALFORMED, ERR_SIGNATURE and those of trust_verify. */
+ * validity is checked each time. ERR_MALFORMED, ERR_TOO_LARGE, ERR_SIGNATURE and those
+ * of trust_verify. *out borrows from `bytes`; who may be NULL. */
 int cose_verify(const struct trust *t, const char *kind, struct slice bytes, struct cose *out,
 	struct cert_info *who, struct errmsg *em);
 /* Identity of a signed thing: SHA-256 over the deterministic encoding of [protected, payload].
