@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/text.h"
 
 #define HELLO_BYTES_MAX                                                                        \
 	(16u << 10) /* before hello is over a stranger may not make us hold more */
@@ -189,15 +188,10 @@ void talk_ping(struct talk *t, int64_t now_us)
 
 void talk_bye(struct talk *t, int rc, const char *text)
 {
-	char cut[BYE_TEXT_MAX + 1];
-
 	if (t->state == TALK_OVER)
 		return;
 	t->state = TALK_OVER;
-	snprintf(cut, sizeof(cut), "%s", text ? text : "");
-	while (*cut && !text_utf8(cut, strlen(cut))) /* cut in the middle of a character */
-		cut[strlen(cut) - 1] = 0;
-	bye_encode(&t->out, rc, cut);
+	bye_encode(&t->out, rc, text);
 	t->frames_out++;
 }
 
@@ -348,6 +342,15 @@ static int one_frame(struct talk *t, struct slice frame, struct errmsg *em)
 	return talk_rules[type].fn(t, &c, frame, em);
 }
 
+/* Most links are idle most of the time; they shouldn't keep what their largest frame took. */
+static void drop_large(struct frame_reader *r)
+{
+	if (r->in.cap > KEEP_BYTES && r->eaten == r->in.len) {
+		buf_fini(&r->in);
+		r->eaten = 0;
+	}
+}
+
 int talk_feed(struct talk *t, int64_t now_us, struct errmsg *em)
 {
 	struct slice frame;
@@ -356,8 +359,10 @@ int talk_feed(struct talk *t, int64_t now_us, struct errmsg *em)
 	t->in_us = now_us;
 	while (t->state != TALK_OVER) {
 		rc = frame_next(&t->in, &frame);
-		if (rc == ERR_AGAIN)
+		if (rc == ERR_AGAIN) {
+			drop_large(&t->in);
 			break;
+		}
 		if (rc < 0)
 			return err_set(em, rc, "frame: %s", err_text(rc));
 		rc = one_frame(t, frame, em);

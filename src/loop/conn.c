@@ -10,6 +10,7 @@
 #include "loop/conn.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -332,11 +333,27 @@ static int opened(struct conn *c, struct errmsg *em)
 	return 0;
 }
 
+/* libuv takes any descriptor, and aborts when epoll doesn't. */
+static int check_socket(int fd, struct errmsg *em)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return err_errno(em, "descriptor %d is no socket", fd);
+	if (type != SOCK_STREAM)
+		return err_set(em, ERR_IO, "descriptor %d is no stream socket", fd);
+	return 0;
+}
+
 int conn_open(struct conn *c, int fd, struct errmsg *em)
 {
-	int rc = c->u.handle.type == UV_TCP ? uv_tcp_open(&c->u.tcp, fd)
-					    : uv_pipe_open(&c->u.pipe, fd);
+	int rc = check_socket(fd, em);
 
+	if (rc < 0)
+		return rc;
+	rc = c->u.handle.type == UV_TCP ? uv_tcp_open(&c->u.tcp, fd)
+					: uv_pipe_open(&c->u.pipe, fd);
 	if (rc < 0)
 		return err_set(
 			em, err_from_uv(rc), "cannot use the socket: %s", uv_strerror(rc));
