@@ -605,20 +605,18 @@ bool tos_equal(const struct tos_value *a, const struct tos_value *b)
 
 /* ---- encoding */
 
-static int put_at(struct buf *b, const struct tos_value *v, unsigned depth)
+static size_t room(const struct buf *b)
 {
-	uint8_t head[16];
-	int rc = 0;
+	size_t max = b->max ? b->max : BUF_MAX_DEFAULT;
+
+	return b->len < max ? max - b->len : 0;
+}
+
+static void put_head_of(struct buf *b, const struct tos_value *v)
+{
+	uint8_t scalar[16];
 
 	switch (tos_type(v)) {
-	case TOS_NIL:
-		cbor_put_null(b);
-		break;
-	case TOS_BOOL:
-	case TOS_INT:
-	case TOS_FLOAT:
-		buf_add(b, head, scalar_encode(v, head));
-		break;
 	case TOS_BYTES:
 		cbor_put_bytes(b, v->bytes, v->n);
 		break;
@@ -626,23 +624,45 @@ static int put_at(struct buf *b, const struct tos_value *v, unsigned depth)
 		cbor_put_text_n(b, (const char *)v->bytes, v->n);
 		break;
 	case TOS_ARRAY:
+		cbor_put_array(b, v->n);
+		break;
 	case TOS_MAP:
+		cbor_put_map(b, v->n);
+		break;
 	case TOS_TAG:
-		if (v->type != TOS_TAG && depth++ == CBOR_DEPTH_MAX) {
-			b->failed = true;
-			return ERR_TOO_LARGE;
-		}
-		if (v->type == TOS_ARRAY)
-			cbor_put_array(b, v->n);
-		else if (v->type == TOS_MAP)
-			cbor_put_map(b, v->n);
-		else
-			cbor_put_tag(b, v->tag);
-		for (size_t i = 0; rc == 0 && i < n_items(v); i++)
-			rc = put_at(b, v->items[i], depth);
+		cbor_put_tag(b, v->tag);
+		break;
+	case TOS_NIL: /* also what is not there */
+		cbor_put_null(b);
+		break;
+	case TOS_BOOL:
+	case TOS_INT:
+	case TOS_FLOAT:
+		buf_add(b, scalar, scalar_encode(v, scalar));
 		break;
 	}
-	return rc < 0 ? rc : buf_check(b);
+}
+
+static int put_at(struct buf *b, const struct tos_value *v, unsigned depth)
+{
+	size_t most = 9 + (v && is_string(v) ? v->n : 0);
+	int rc = 0;
+
+	if (b->failed ||
+		most > room(b)) { /* asked before, so that any other failure is memory */
+		b->failed = true;
+		return ERR_TOO_LARGE;
+	}
+	if (v && is_container(v) && v->type != TOS_TAG && depth++ == CBOR_DEPTH_MAX) {
+		b->failed = true;
+		return ERR_TOO_LARGE;
+	}
+	put_head_of(b, v);
+	if (b->failed)
+		return ERR_NOMEM;
+	for (size_t i = 0; v && is_container(v) && rc == 0 && i < n_items(v); i++)
+		rc = put_at(b, v->items[i], depth);
+	return rc;
 }
 
 int value_put(struct buf *b, const struct tos_value *v)
@@ -655,10 +675,6 @@ int tos_encode(const struct tos_value *v, uint8_t **out, size_t *n)
 	AUTOBUF b = BUF_INIT;
 	int rc = value_put(&b, v);
 
-	/* A buffer says only that it failed; far from its bound it was memory. */
-	if (rc == ERR_TOO_LARGE && b.failed && b.len < BUF_MAX_DEFAULT / 2 &&
-		buf_reserve(&b, 1) < 0)
-		rc = ERR_NOMEM;
 	if (rc < 0)
 		return rc;
 	*n = b.len;
