@@ -420,10 +420,12 @@ static int value_check(const struct key *k, const char *s, struct errmsg *em)
 /* ---- reading */
 
 /* libconfuse gives its callbacks no argument of ours; one configuration is read at a time. */
+#define END_MARK "end-of-configuration"
 static struct reading {
+	const char *where;
 	struct errmsg *em;
-	bool failed;
-	struct buf seen; /* lists that were given a value: pointers */
+	bool failed, ended;
+	struct buf seen; /* options that were given a value: pointers */
 } * reading;
 
 static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
@@ -437,11 +439,14 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 	vsnprintf(text, sizeof(text), fmt, ap);
 #pragma GCC diagnostic pop
+	if (strstr(text, END_MARK))
+		snprintf(text, sizeof(text),
+			"the file ends too early: a } or a value is missing");
 	for (char *p = text; *p; p++)
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = '?';
-	err_set(reading->em, ERR_CONFIG, "%s:%d: %s",
-		cfg && cfg->filename ? cfg->filename : "?", cfg ? cfg->line : 0, text);
+	err_set(reading->em, ERR_CONFIG, "%s:%d: %s", reading->where, cfg ? cfg->line : 0,
+		text);
 }
 
 static const struct key *key_find(const char *section, const char *name)
@@ -452,20 +457,31 @@ static const struct key *key_find(const char *section, const char *name)
 	return NULL;
 }
 
-/* A list given again: `=` starts it anew, so its second first element tells. */
-static bool list_again(const cfg_opt_t *opt)
+/* `=` starts an option anew, without a word about what stood there: only a list's later
+ * elements are no new beginning. */
+static bool given_again(const struct key *k, cfg_opt_t *opt)
 {
-	const cfg_opt_t *const *seen =
-		(const cfg_opt_t *const *)(const void *)reading->seen.data;
-	size_t n = reading->seen.len / sizeof(const cfg_opt_t *);
+	cfg_opt_t *const *seen = (cfg_opt_t *const *)(const void *)reading->seen.data;
+	size_t n = reading->seen.len / sizeof(cfg_opt_t *);
 
-	if (cfg_opt_size((cfg_opt_t *)(uintptr_t)opt) > 1)
+	if (k->list && cfg_opt_size(opt) > 1)
 		return false;
 	for (size_t i = 0; i < n; i++)
 		if (seen[i] == opt)
 			return true;
-	buf_add(&reading->seen, &opt, sizeof(const cfg_opt_t *));
+	buf_add(&reading->seen, &opt, sizeof(cfg_opt_t *));
 	return false;
+}
+
+/* libconfuse takes the end of the file for the end of every open section, and of a comment. A
+ * mark that only counts at the top tells a file that was cut off. */
+static int on_end(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
+{
+	(void)cfg;
+	(void)opt;
+	reading->ended = true;
+	*(const char **)result = value;
+	return 0;
 }
 
 static int on_value(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
@@ -473,17 +489,18 @@ static int on_value(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
 	bool top = strcmp(cfg->name, "root") == 0;
 	const struct key *k = key_find(top ? "" : cfg->name, opt->name);
 	struct errmsg why = { "" };
-	bool again;
 
 	must(k);
-	/* The slot is made before we are called, and still empty the first time. */
-	again = k->list ? list_again(opt) : cfg_opt_getnstr(opt, 0) != NULL;
-	if (again) {
+	if (given_again(k, opt)) {
 		cfg_error(cfg, "%s is given twice", opt->name);
 		return 1;
 	}
 	if (k->list && cfg_opt_size(opt) > k->list) {
 		cfg_error(cfg, "%s has more than %zu values", opt->name, k->list);
+		return 1;
+	}
+	if (strcmp(value, END_MARK) == 0) {
+		cfg_error(cfg, END_MARK);
 		return 1;
 	}
 	if (value_check(k, value, &why) < 0) {
@@ -517,13 +534,14 @@ static void options_fill(const char *section, cfg_opt_t out[SECTION_KEYS_MAX + 1
 static cfg_t *tree_new(const char *where)
 {
 	cfg_opt_t sub[ARRAY_LEN(sections)][SECTION_KEYS_MAX + 1];
-	cfg_opt_t top[SECTION_KEYS_MAX + 1 + ARRAY_LEN(sections)];
+	cfg_opt_t top[SECTION_KEYS_MAX + 2 + ARRAY_LEN(sections)];
 	size_t n = 0;
 	cfg_t *cfg;
 
 	options_fill("", top);
 	while (top[n].name)
 		n++;
+	top[n++] = (cfg_opt_t)CFG_STR_CB(END_MARK, NULL, CFGF_NODEFAULT, on_end);
 	for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
 		options_fill(sections[i].name, sub[i]);
 		top[n++] = (cfg_opt_t)CFG_SEC(sections[i].name, sub[i], sections[i].flags);
@@ -785,26 +803,37 @@ static int text_scan(const char *text, size_t n, const char *where, struct errms
 	return 0;
 }
 
-static int parse_tree(const char *text, size_t n, cfg_t *cfg, struct errmsg *em)
+static int parse_marked(struct buf *text, cfg_t *cfg, struct errmsg *em)
 {
-	struct reading now = { .em = em };
-	FILE *in = n ? fmemopen((void *)(uintptr_t)text, n, "r") : NULL;
-	int rc = CFG_SUCCESS;
+	struct reading now = { .where = cfg->filename, .em = em };
+	FILE *in = fmemopen(text->data, text->len, "r");
+	int rc;
 
-	if (n && !in)
+	if (!in)
 		return err_set(em, ERR_NOMEM, "no memory to read %s", cfg->filename);
 	reading = &now;
-	if (in) {
-		rc = cfg_parse_fp(cfg, in);
-		fclose(in);
-	}
+	rc = cfg_parse_fp(cfg, in);
 	reading = NULL;
+	fclose(in);
 	buf_fini(&now.seen);
 	if (now.failed)
 		return ERR_CONFIG;
-	return rc == CFG_SUCCESS
-		       ? 0
-		       : err_set(em, ERR_CONFIG, "%s: it can't be read", cfg->filename);
+	if (rc != CFG_SUCCESS)
+		return err_set(em, ERR_CONFIG, "%s: it can't be read", cfg->filename);
+	return now.ended ? 0
+			 : err_set(em, ERR_CONFIG, "%s: the file ends within a comment or text",
+				   cfg->filename);
+}
+
+static int parse_tree(const char *text, size_t n, cfg_t *cfg, struct errmsg *em)
+{
+	AUTOBUF marked = BUF_INIT;
+
+	buf_add(&marked, text, n);
+	buf_add_str(&marked, "\n" END_MARK " = reached\n");
+	if (buf_check(&marked) < 0)
+		return err_set(em, ERR_NOMEM, "no memory to read %s", cfg->filename);
+	return parse_marked(&marked, cfg, em);
 }
 
 int config_parse(
