@@ -40,9 +40,12 @@ int ipc_send(int fd, const void *p, size_t n, const int *fds, size_t n_fds, stru
 		sent = sendmsg(fd, &msg, MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
 	if (sent >= 0)
-		return (size_t)sent == n ? 0 : err_set(em, ERR_IO, "a packet was cut while sending");
+		return (size_t)sent == n
+			       ? 0
+			       : err_set(em, ERR_IO, "a packet was cut while sending");
 	/* ETOOMANYREFS: too many descriptors in flight; the receiver must read first. */
-	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ETOOMANYREFS)
+	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ||
+		errno == ETOOMANYREFS)
 		return ERR_AGAIN;
 	if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN)
 		return err_set(em, ERR_CLOSED, "the other process closed the socket");
@@ -55,7 +58,8 @@ static void close_all(const int *fds, size_t n)
 		mem_close(fds[i]);
 }
 
-/* Take every descriptor of the message; those past cap are closed. Returns how many there were. */
+/* Take every descriptor of the message; those past cap are closed. Returns how many there were.
+ */
 static size_t take_fds(struct msghdr *msg, int *fds, size_t cap)
 {
 	size_t n = 0;
@@ -104,7 +108,8 @@ int ipc_recv(int fd, void *p, size_t cap, size_t *n, int *fds, size_t cap_fds, s
 	came = take_fds(&msg, fds, cap_fds);
 	if (came > cap_fds || (msg.msg_flags & MSG_CTRUNC)) {
 		close_all(fds, came < cap_fds ? came : cap_fds);
-		return err_set(em, ERR_MALFORMED, "more than %zu descriptors in one message", cap_fds);
+		return err_set(
+			em, ERR_MALFORMED, "more than %zu descriptors in one message", cap_fds);
 	}
 	if (msg.msg_flags & MSG_TRUNC) {
 		close_all(fds, came);
@@ -129,24 +134,27 @@ static int check(const struct ipc_rule *rules, size_t n_rules, uint32_t phase, c
 		return err_set(em, ERR_MALFORMED, "a message of %zu bytes has no head", n);
 	memcpy(&head, msg, sizeof(head));
 	if (head.version != TOSD_MSG_VERSION)
-		return err_set(em, ERR_MALFORMED, "message version %u, ours is %u", head.version,
-			TOSD_MSG_VERSION);
+		return err_set(em, ERR_MALFORMED, "message version %u, ours is %u",
+			head.version, TOSD_MSG_VERSION);
 	if (head.length != n)
-		return err_set(em, ERR_MALFORMED, "message type %u says %u bytes, has %zu", head.type,
-			head.length, n);
+		return err_set(em, ERR_MALFORMED, "message type %u says %u bytes, has %zu",
+			head.type, head.length, n);
 	for (size_t i = 0; i < n_rules; i++) {
 		const struct ipc_rule *r = &rules[i];
 
 		if (r->type != head.type)
 			continue;
 		if (!(r->when & phase))
-			return err_set(em, ERR_MALFORMED, "message type %u is out of order", head.type);
+			return err_set(em, ERR_MALFORMED, "message type %u is out of order",
+				head.type);
 		if (r->bytes != n)
-			return err_set(em, ERR_MALFORMED, "message type %u has %zu bytes, not %zu",
-				head.type, n, r->bytes);
+			return err_set(em, ERR_MALFORMED,
+				"message type %u has %zu bytes, not %zu", head.type, n,
+				r->bytes);
 		if (r->n_fds != IPC_ANY_FDS && r->n_fds != n_fds)
-			return err_set(em, ERR_MALFORMED, "message type %u has %zu descriptors, not %zu",
-				head.type, n_fds, r->n_fds);
+			return err_set(em, ERR_MALFORMED,
+				"message type %u has %zu descriptors, not %zu", head.type,
+				n_fds, r->n_fds);
 		*out = r;
 		return 0;
 	}

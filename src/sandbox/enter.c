@@ -1,5 +1,6 @@
 /*
- * The order in which a child gives everything up: see sandbox.h and doc/architecture.md, "Sandbox".
+ * The order in which a child gives everything up: see sandbox.h and doc/architecture.md,
+ * "Sandbox".
  *
  * Runs between clone and exec in a single-threaded copy of tosd or its launcher. No memory is
  * allocated; a failure goes to the status pipe as text.
@@ -22,7 +23,7 @@
 #include "base/mem.h"
 
 #ifndef PR_SET_MDWE
-#define PR_SET_MDWE             65
+#define PR_SET_MDWE              65
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
 #endif
 
@@ -152,7 +153,8 @@ static void wait_gate(const struct sandbox_plan *p)
 		n = read(p->gate_fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
 	if (n != 1)
-		_exit(127); /* our maker has died: getppid() can't tell inside a pid namespace */
+		_exit(127); /* our maker has died: getppid() can't tell inside a pid namespace
+			     */
 }
 
 static int set_ids(uid_t uid)
@@ -184,7 +186,8 @@ static uint64_t or_plan(uint64_t row, uint64_t plan)
 static int set_limits(const struct sandbox_plan *p)
 {
 	const struct sandbox_profile *row = sandbox_profile(p->kind);
-	/* Without a uid or user namespace of its own the number counts all of that user's processes. */
+	/* Without a uid or user namespace of its own the number counts all of that user's
+	 * processes. */
 	bool alone = p->host->userns || p->uid != (uid_t)-1;
 	const struct {
 		int what;
@@ -202,8 +205,8 @@ static int set_limits(const struct sandbox_plan *p)
 	return rc;
 }
 
-/* Put each descriptor where the program expects it and close all others. They are first lifted out of the
- * way, since a place may be taken by the next one to be moved. */
+/* Put each descriptor where the program expects it and close all others. They are first lifted
+ * out of the way, since a place may be taken by the next one to be moved. */
 static int place_fds(const struct sandbox_plan *p, int *program_fd)
 {
 	int from[SANDBOX_FD_STATUS + 1] = { p->null_fd, p->out_fd, p->log_fd, p->socket_fd,
@@ -248,7 +251,8 @@ static void raise_oom_score(int score)
 	write_file("/proc/self/oom_score_adj", text); /* best effort: it only orders victims */
 }
 
-/* The bounding set takes CAP_SETPCAP to empty: root has it, and so has the first process of a user namespace. */
+/* The bounding set takes CAP_SETPCAP to empty: root has it, and so has the first process of a
+ * user namespace. */
 static bool may_drop(const struct sandbox_plan *p, bool userns)
 {
 	return userns || (p->host->root && p->host->caps);
@@ -259,7 +263,8 @@ static int enter_root(const struct sandbox_plan *p, const char **what)
 {
 	const struct sandbox_profile *row = sandbox_profile(p->kind);
 	bool userns = row->namespaces && p->host->userns;
-	bool fixed = p->bind_from[0] || p->bind_from[1]; /* tos-kernel, by a root that may mount */
+	bool fixed =
+		p->bind_from[0] || p->bind_from[1]; /* tos-kernel, by a root that may mount */
 	int rc = 0;
 
 	*what = "cannot take the user namespace's uid";
@@ -295,7 +300,8 @@ static int confine(const struct sandbox_plan *p, const char **what)
 	if ((rc = sandbox_drop_caps(row->keep_caps)) < 0)
 		return rc;
 	*what = "cannot die with the parent";
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) /* again: the change of uid cleared it */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) <
+		0) /* again: the change of uid cleared it */
 		return -errno;
 	*what = "cannot set no_new_privs";
 	if ((rc = sandbox_no_new_privs()) < 0)

@@ -1,9 +1,9 @@
 /*
  * The calls of each kind of process, and the seccomp filter made of them.
  *
- * libseccomp compiles; the program is exported once at start and loaded raw in each child, so that
- * no child needs the library. A filter is inherited: the launcher's list contains those of tos-vm
- * and tos-ext, and the stricter answer of two filters wins.
+ * libseccomp compiles; the program is exported once at start and loaded raw in each child, so
+ * that no child needs the library. A filter is inherited: the launcher's list contains those of
+ * tos-vm and tos-ext, and the stricter answer of two filters wins.
  */
 #include "sandbox/sandbox.h"
 
@@ -147,7 +147,8 @@ static uint32_t columns_of(enum sandbox_kind kind, bool dynamic)
 	return columns;
 }
 
-/* A later row that allows whatever the arguments overrules a narrower one: that is how D and S widen V. */
+/* A later row that allows whatever the arguments overrules a narrower one: that is how D and S
+ * widen V. */
 static bool is_overruled(const struct call *c, uint32_t columns)
 {
 	if (c->how == ANY)
@@ -175,12 +176,12 @@ char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call)
 
 #define MASKED(arg, mask, value) SCMP_CMP64((arg), SCMP_CMP_MASKED_EQ, (mask), (value))
 #define EQUALS(arg, value)       SCMP_CMP64((arg), SCMP_CMP_EQ, (value))
-#define NS_FLAGS                                                                                   \
-	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
-		CLONE_NEWCGROUP)
+#define NS_FLAGS                                                                               \
+	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |            \
+		CLONE_NEWNET | CLONE_NEWCGROUP)
 
-static int add_each(scmp_filter_ctx ctx, uint32_t action, int nr, const uint64_t *values, size_t n,
-	unsigned arg)
+static int add_each(scmp_filter_ctx ctx, uint32_t action, int nr, const uint64_t *values,
+	size_t n, unsigned arg)
 {
 	int rc = 0;
 
@@ -235,7 +236,8 @@ static int fill(scmp_filter_ctx ctx, uint32_t columns, uint32_t fallback, struct
 		if (nr == __NR_SCMP_ERROR || nr < 0)
 			continue; /* another architecture's, or newer than libseccomp */
 		if (c->how == ERRNO && fallback == SCMP_ACT_ERRNO((uint32_t)c->error))
-			continue; /* libseccomp refuses a rule that says what the default says */
+			continue; /* libseccomp refuses a rule that says what the default says
+				   */
 		rc = add_call(ctx, c, nr);
 		if (rc < 0 && rc != -EEXIST)
 			return err_set(em, ERR_SANDBOX, "seccomp rule for %s: %s", c->name,
@@ -271,8 +273,8 @@ static int export(scmp_filter_ctx ctx, struct sandbox_filter *out, struct errmsg
 	return 0;
 }
 
-int sandbox_filter_make(enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out,
-	struct errmsg *em)
+int sandbox_filter_make(
+	enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out, struct errmsg *em)
 {
 	uint32_t fallback =
 		sandbox_profile(kind)->kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM);
@@ -282,7 +284,8 @@ int sandbox_filter_make(enum sandbox_kind kind, bool dynamic, struct sandbox_fil
 
 	if (!ctx)
 		return err_set(em, ERR_NOMEM, "libseccomp gave no context");
-	/* Another architecture's calls (int 0x80, x32) have other numbers, so the list says nothing of them. */
+	/* Another architecture's calls (int 0x80, x32) have other numbers, so the list says
+	 * nothing of them. */
 	seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
 	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree */

@@ -13,23 +13,23 @@
 
 #include "base/mem.h"
 
-#define FS_EXECUTE    (1ull << 0)
-#define FS_WRITE_FILE (1ull << 1)
-#define FS_READ_FILE  (1ull << 2)
-#define FS_READ_DIR   (1ull << 3)
-#define FS_ABI1       ((1ull << 13) - 1)
-#define FS_REFER      (1ull << 13) /* ABI 2 */
-#define FS_TRUNCATE   (1ull << 14) /* ABI 3 */
-#define FS_IOCTL_DEV  (1ull << 15) /* ABI 5 */
-#define FS_FILE       (FS_EXECUTE | FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV)
-#define NET_BIND_TCP    (1ull << 0) /* ABI 4 */
-#define NET_CONNECT_TCP (1ull << 1)
+#define FS_EXECUTE          (1ull << 0)
+#define FS_WRITE_FILE       (1ull << 1)
+#define FS_READ_FILE        (1ull << 2)
+#define FS_READ_DIR         (1ull << 3)
+#define FS_ABI1             ((1ull << 13) - 1)
+#define FS_REFER            (1ull << 13) /* ABI 2 */
+#define FS_TRUNCATE         (1ull << 14) /* ABI 3 */
+#define FS_IOCTL_DEV        (1ull << 15) /* ABI 5 */
+#define FS_FILE             (FS_EXECUTE | FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV)
+#define NET_BIND_TCP        (1ull << 0) /* ABI 4 */
+#define NET_CONNECT_TCP     (1ull << 1)
 #define SCOPE_ABSTRACT_UNIX (1ull << 0) /* ABI 6 */
 #define SCOPE_SIGNAL        (1ull << 1)
 
 #define READ_ONLY (FS_EXECUTE | FS_READ_FILE | FS_READ_DIR)
 
-#define CREATE_VERSION 1u
+#define CREATE_VERSION    1u
 #define RULE_PATH_BENEATH 1
 
 struct ruleset_attr {
@@ -68,10 +68,12 @@ static int allow_fd(int ruleset, int fd, uint64_t rights, uint64_t handled)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISDIR(st.st_mode))
-		rule.allowed &= FS_FILE; /* the kernel refuses rights over directories on a file */
+		rule.allowed &=
+			FS_FILE; /* the kernel refuses rights over directories on a file */
 	if (rule.allowed == 0)
 		return 0;
-	return syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0) < 0 ? -errno : 0;
+	return syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0) < 0 ? -errno
+											: 0;
 }
 
 /* What is not there needs no rule. */
@@ -107,7 +109,8 @@ static int add_rules(int ruleset, const struct sandbox_plan *p, uint64_t handled
 	if (p->kind == SANDBOX_KERNEL || p->kind == SANDBOX_CHECK) {
 		rc = allow_each(ruleset, root, READ_ONLY, handled);
 		if (rc == 0)
-			rc = allow_each(ruleset, devices, FS_READ_FILE | FS_WRITE_FILE, handled);
+			rc = allow_each(
+				ruleset, devices, FS_READ_FILE | FS_WRITE_FILE, handled);
 		if (rc == 0 && p->writable)
 			rc = allow_path(ruleset, p->writable, handled, handled);
 		return rc;
@@ -127,7 +130,8 @@ static int add_rules(int ruleset, const struct sandbox_plan *p, uint64_t handled
 	return rc;
 }
 
-/* tos-kernel is the one with a network and with signals to nobody in particular; all others have none. */
+/* tos-kernel is the one with a network and with signals to nobody in particular; all others
+ * have none. */
 static struct ruleset_attr attr_of(const struct sandbox_plan *p, int abi)
 {
 	struct ruleset_attr attr = { handled_fs(abi), 0, 0 };

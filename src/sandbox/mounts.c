@@ -1,6 +1,6 @@
 /*
- * What a sandboxed process sees of the file system. Runs in the child, in its own mount namespace,
- * as the one who may mount there. Nothing is allocated. See sandbox.h.
+ * What a sandboxed process sees of the file system. Runs in the child, in its own mount
+ * namespace, as the one who may mount there. Nothing is allocated. See sandbox.h.
  */
 #include "sandbox/sandbox.h"
 
@@ -15,7 +15,8 @@
 
 #include "base/mem.h"
 
-/* glibc's sys/mount.h and the kernel's header exclude each other; these are the kernel's own numbers. */
+/* glibc's sys/mount.h and the kernel's header exclude each other; these are the kernel's own
+ * numbers. */
 int mount(const char *source, const char *target, const char *type, unsigned long flags,
 	const void *data);
 int umount2(const char *target, int flags);
@@ -27,16 +28,19 @@ int umount2(const char *target, int flags);
 static int lock_down(const char *path, bool recursive, bool exec)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
-					       MOUNT_ATTR_NODEV | (exec ? 0 : MOUNT_ATTR_NOEXEC) };
+					       MOUNT_ATTR_NODEV |
+					       (exec ? 0 : MOUNT_ATTR_NOEXEC) };
 	unsigned flags = recursive ? AT_RECURSIVE : 0;
 
 	if (syscall(SYS_mount_setattr, AT_FDCWD, path, flags, &attr, sizeof(attr)) == 0)
 		return 0;
 	if (errno != ENOSYS)
 		return -errno;
-	/* Before 5.12: the top mount only; uid and Landlock stay in the way of writing below. */
+	/* Before 5.12: the top mount only; uid and Landlock stay in the way of writing below.
+	 */
 	if (mount(NULL, path, NULL,
-		    MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | (exec ? 0 : MS_NOEXEC),
+		    MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV |
+			    (exec ? 0 : MS_NOEXEC),
 		    NULL) < 0)
 		return -errno;
 	return 0;
@@ -69,7 +73,8 @@ static int bind_in(const char *from, bool exec)
 			return -errno;
 		mem_close(fd);
 	}
-	/* Recursive: a mount in a less privileged namespace may not uncover what lies below another. */
+	/* Recursive: a mount in a less privileged namespace may not uncover what lies below
+	 * another. */
 	if (mount(from, to, NULL, MS_BIND | MS_REC, NULL) < 0)
 		return -errno;
 	return lock_down(to, true, exec);
@@ -137,14 +142,16 @@ static int empty_root(const struct sandbox_plan *p)
 	bool exec = p->library_fd >= 0;
 	int rc;
 
-	if (mount("tmpfs", SCAFFOLD, "tmpfs", MS_NOSUID | MS_NODEV | (exec ? 0 : MS_NOEXEC), size) < 0)
+	if (mount("tmpfs", SCAFFOLD, "tmpfs", MS_NOSUID | MS_NODEV | (exec ? 0 : MS_NOEXEC),
+		    size) < 0)
 		return -errno;
 	if (chdir(SCAFFOLD) < 0)
 		return -errno;
 	rc = fill_root(p);
 	if (rc < 0)
 		return rc;
-	/* Both names are one directory: the old root then lies on top of the new one and is detached. */
+	/* Both names are one directory: the old root then lies on top of the new one and is
+	 * detached. */
 	if (syscall(SYS_pivot_root, ".", ".") < 0)
 		return -errno;
 	if (umount2(".", DETACH) < 0)
@@ -164,15 +171,16 @@ static bool is_mount_point(const char *path)
 	return stat(path, &st) < 0 || stat(parent, &up) < 0 || st.st_dev != up.st_dev;
 }
 
-/* The host's own tree, read-only, so that statvfs of any path answers; keys and state are covered. What
- * this uid can't reach need not be covered, and a file system of its own must stay visible: there
- * uid and Landlock keep the contents away. */
+/* The host's own tree, read-only, so that statvfs of any path answers; keys and state are
+ * covered. What this uid can't reach need not be covered, and a file system of its own must
+ * stay visible: there uid and Landlock keep the contents away. */
 static int host_root(const struct sandbox_plan *p)
 {
 	for (size_t i = 0; p->hide && p->hide[i]; i++) {
 		if (is_mount_point(p->hide[i]))
 			continue;
-		if (mount("tmpfs", p->hide[i], "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		if (mount("tmpfs", p->hide[i], "tmpfs",
+			    MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
 			    "size=4k,nr_inodes=2,mode=0555") < 0 &&
 			errno != EACCES && errno != ENOENT)
 			return -errno;
@@ -180,7 +188,8 @@ static int host_root(const struct sandbox_plan *p)
 	return lock_down("/", true, true);
 }
 
-/* tos-kernel, started by root: its state and, where its uid can't go there, its programs, at fixed paths. */
+/* tos-kernel, started by root: its state and, where its uid can't go there, its programs, at
+ * fixed paths. */
 static int bind_fixed(const struct sandbox_plan *p)
 {
 	for (size_t i = 0; i < ARRAY_LEN(p->bind_from); i++)

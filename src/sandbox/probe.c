@@ -1,6 +1,7 @@
 /*
  * Which layers this host offers, found by trying each in a throw-away child: the lists that the
- * system keeps (securityfs, /proc/sys) are often absent or mislead in containers. See sandbox.h.
+ * system keeps (securityfs, /proc/sys) are often absent or mislead in containers. See
+ * sandbox.h.
  */
 #include "sandbox/sandbox.h"
 
@@ -62,7 +63,8 @@ static int try_child(const struct sandbox_plan *p, uint64_t flags, probe_fn *fn)
 	return rc;
 }
 
-static void note(struct sandbox_host *h, const char *name, const char *state, const char *reason)
+static void note(
+	struct sandbox_host *h, const char *name, const char *state, const char *reason)
 {
 	struct sandbox_layer *l = &h->layer[h->n];
 
@@ -149,7 +151,8 @@ static int probe_mdwe(const struct sandbox_plan *p)
 	(void)p;
 	if (rc < 0)
 		return -rc;
-	at = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	at = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+		-1, 0);
 	return at == MAP_FAILED ? 0 : EFAULT;
 }
 
@@ -171,8 +174,8 @@ static int probe_no_new_privs(const struct sandbox_plan *p)
 
 static int probe_rlimits(const struct sandbox_plan *p)
 {
-	static const int what[] = { RLIMIT_AS, RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_CORE,
-		RLIMIT_MEMLOCK, RLIMIT_NPROC, RLIMIT_MSGQUEUE, RLIMIT_SIGPENDING };
+	static const int what[] = { RLIMIT_AS, RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE,
+		RLIMIT_CORE, RLIMIT_MEMLOCK, RLIMIT_NPROC, RLIMIT_MSGQUEUE, RLIMIT_SIGPENDING };
 
 	(void)p;
 	for (size_t i = 0; i < ARRAY_LEN(what); i++) {
@@ -208,11 +211,13 @@ static void probe_namespaces(struct sandbox_host *h, struct sandbox_plan *p, boo
 	uint64_t user;
 
 	h->userns = found(h, "user-namespace",
-		none ? -ENOSYS : try_child(p, CLONE_NEWUSER, probe_inner_uid), "own map of one uid");
+		none ? -ENOSYS : try_child(p, CLONE_NEWUSER, probe_inner_uid),
+		"own map of one uid");
 	user = h->userns ? CLONE_NEWUSER : 0;
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
 		*(bool *)((char *)h + kinds[i].member) = found(h, kinds[i].name,
-			none ? -ENOSYS : try_child(p, user | kinds[i].flag, probe_nothing), "own");
+			none ? -ENOSYS : try_child(p, user | kinds[i].flag, probe_nothing),
+			"own");
 	h->mountns = found(h, "mount-namespace",
 		none ? -ENOSYS : try_child(p, user | CLONE_NEWNS | CLONE_NEWPID, probe_mounts),
 		"empty read-only root");
@@ -224,7 +229,8 @@ static void probe_own_uid(struct sandbox_host *h, struct sandbox_plan *p, uid_t 
 	int rc;
 
 	if (!h->root) {
-		note(h, "own-uid", "off", "started by an ordinary user, whose uid all children share");
+		note(h, "own-uid", "off",
+			"started by an ordinary user, whose uid all children share");
 		return;
 	}
 	p->uid = uid;
@@ -239,9 +245,10 @@ static void probe_landlock_layer(struct sandbox_host *h, const struct sandbox_pl
 	int abi = sandbox_landlock_abi(), rc = abi ? try_child(p, 0, probe_landlock) : -ENOSYS;
 
 	snprintf(text, sizeof(text), "ABI %d%s", abi,
-		abi < 3 ? ", without truncation, TCP and signals" :
-		abi < 4 ? ", without TCP and signals" :
-		abi < 6 ? ", without signals" : "");
+		abi < 3   ? ", without truncation, TCP and signals"
+		: abi < 4 ? ", without TCP and signals"
+		: abi < 6 ? ", without signals"
+			  : "");
 	if (rc == 0 && abi < 6)
 		note(h, "landlock", "degraded", text);
 	else
@@ -272,14 +279,17 @@ void sandbox_probe(struct sandbox_host *h, bool no_namespaces, uid_t uid)
 	p.uid = h->own_uid ? uid : (uid_t)-1;
 	probe_namespaces(h, &p, no_namespaces);
 	p.uid = (uid_t)-1;
-	h->seccomp = found(h, "seccomp", try_child(&p, 0, probe_seccomp), "list of allowed calls");
+	h->seccomp =
+		found(h, "seccomp", try_child(&p, 0, probe_seccomp), "list of allowed calls");
 	probe_landlock_layer(h, &p);
 	found(h, "no-new-privs", try_child(&p, 0, probe_no_new_privs), "on");
-	h->caps = found(h, "capabilities", h->root ? try_child(&p, 0, probe_caps) : 0, "all dropped");
+	h->caps = found(
+		h, "capabilities", h->root ? try_child(&p, 0, probe_caps) : 0, "all dropped");
 	h->mdwe = found(h, "mdwe", try_child(&p, 0, probe_mdwe), "no writable code");
 	found(h, "rlimits", try_child(&p, 0, probe_rlimits), "memory, cpu, files, processes");
 	found(h, "oom-score", try_child(&p, 0, probe_oom), "carriers are the first victims");
-	/* Control groups are not used yet: what stands in for them is said, so that nobody assumes more. */
+	/* Control groups are not used yet: what stands in for them is said, so that nobody
+	 * assumes more. */
 	note(h, "memory-limit", "degraded", "by address space, not by control group");
 	note(h, "cpu-limit", "degraded", "by CPU time, not by control group");
 	note(h, "freeze", "degraded", "by SIGSTOP, not by control group");

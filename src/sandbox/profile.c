@@ -1,5 +1,6 @@
 /*
- * The table: limits and layers of each kind of process (the calls are in filter.c). See sandbox.h.
+ * The table: limits and layers of each kind of process (the calls are in filter.c). See
+ * sandbox.h.
  */
 #include "sandbox/sandbox.h"
 
@@ -17,9 +18,9 @@
 /* The operator's own file may lie in somebody's home. */
 #define READ_ANY (1ull << 1 | 1ull << 2) /* CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH */
 /* CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN */
-#define BUILD    (1ull << 6 | 1ull << 7 | 1ull << 8 | 1ull << 21)
-#define NONE SANDBOX_UNLIMITED
-#define PLAN SANDBOX_FROM_PLAN
+#define BUILD (1ull << 6 | 1ull << 7 | 1ull << 8 | 1ull << 21)
+#define NONE  SANDBOX_UNLIMITED
+#define PLAN  SANDBOX_FROM_PLAN
 
 /* clang-format off */
 static const struct sandbox_profile profiles[SANDBOX_KINDS] = {
@@ -50,10 +51,12 @@ int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em)
 		size_t len = strcspn(words, " ,"), i;
 
 		for (i = 0; i < ARRAY_LEN(known); i++)
-			if (strlen(known[i].word) == len && memcmp(known[i].word, words, len) == 0)
+			if (strlen(known[i].word) == len &&
+				memcmp(known[i].word, words, len) == 0)
 				break;
 		if (len > 0 && i == ARRAY_LEN(known))
-			return err_set(em, ERR_CONFIG, "unknown privilege \"%.*s\"", (int)len, words);
+			return err_set(
+				em, ERR_CONFIG, "unknown privilege \"%.*s\"", (int)len, words);
 		if (len > 0)
 			bits |= known[i].bit;
 		words += len;

@@ -1,9 +1,9 @@
 /*
  * What each kind of process may still do, as one table, and the means to enforce it.
  *
- * Nothing here decides which process runs: tosd and its launcher prepare a struct sandbox_plan, clone, and
- * the child calls sandbox_run(), which takes everything away that the table does not grant and executes
- * the program. Used single-threaded, before the program reads a byte.
+ * Nothing here decides which process runs: tosd and its launcher prepare a struct sandbox_plan,
+ * clone, and the child calls sandbox_run(), which takes everything away that the table does not
+ * grant and executes the program. Used single-threaded, before the program reads a byte.
  *
  * Source: doc/architecture.md, "Sandbox".
  */
@@ -29,7 +29,8 @@ enum sandbox_kind {
 
 /* Privileges that an extension is granted. */
 #define SANDBOX_READ_PROC 1u /* the host's /proc */
-#define SANDBOX_READ_FS   2u /* names, sizes and usage of the host's files; contents of system files only */
+#define SANDBOX_READ_FS                                                                        \
+	2u /* names, sizes and usage of the host's files; contents of system files only */
 /* The bits for words with spaces between; ERR_CONFIG names the first unknown word. */
 int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em);
 
@@ -44,9 +45,10 @@ enum sandbox_root {
 /* One row of the table. */
 struct sandbox_profile {
 	const char *name;
-	bool kill;         /* a call that is not on the list kills; otherwise EPERM */
-	bool namespaces;   /* its own pid and mount namespaces, and a user namespace where there are */
-	bool mdwe;         /* memory is never writable and executable */
+	bool kill;       /* a call that is not on the list kills; otherwise EPERM */
+	bool namespaces; /* its own pid and mount namespaces, and a user namespace where there
+			    are */
+	bool mdwe;       /* memory is never writable and executable */
 	bool landlock;
 	uint64_t keep_caps; /* all others are dropped for good */
 	enum sandbox_root root;
@@ -60,14 +62,15 @@ struct sandbox_filter {
 	unsigned short n;
 	struct sock_filter *insn;
 };
-/* dynamic: the program has an interpreter that maps libraries. Free with sandbox_filter_fini. */
-int sandbox_filter_make(enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out,
-	struct errmsg *em);
+/* dynamic: the program has an interpreter that maps libraries. Free with sandbox_filter_fini.
+ */
+int sandbox_filter_make(
+	enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out, struct errmsg *em);
 void sandbox_filter_fini(struct sandbox_filter *f);
 /* Needs no_new_privs. */
 int sandbox_filter_load(const struct sandbox_filter *f);
-/* What the filter's table says about a call, for tests and the manual: 'a' allowed, 'c' allowed for some
- * arguments, 'e' an errno, '-' the kind's default. */
+/* What the filter's table says about a call, for tests and the manual: 'a' allowed, 'c' allowed
+ * for some arguments, 'e' an errno, '-' the kind's default. */
 char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call);
 
 /* The layers, found by trying each in a throw-away child. */
@@ -76,17 +79,18 @@ struct sandbox_layer {
 };
 #define SANDBOX_LAYERS_MAX 24
 struct sandbox_host {
-	bool root;       /* the effective uid is 0 */
+	bool root; /* the effective uid is 0 */
 	bool userns, pidns, mountns, netns, ipcns, utsns;
 	bool root_mounts; /* we may mount without a user namespace */
-	bool own_uid;    /* children get uids of their own */
+	bool own_uid;     /* children get uids of their own */
 	bool seccomp, mdwe, caps;
 	int landlock_abi; /* 0: none */
-	char level[16];  /* "full", "reduced", "none" */
+	char level[16];   /* "full", "reduced", "none" */
 	uint32_t n;
 	struct sandbox_layer layer[SANDBOX_LAYERS_MAX];
 };
-/* no_namespaces: behave as if the host had none (tests). uid: one that a child would get, as root. */
+/* no_namespaces: behave as if the host had none (tests). uid: one that a child would get, as
+ * root. */
 void sandbox_probe(struct sandbox_host *h, bool no_namespaces, uid_t uid);
 /* NULL, or the layer of that name. */
 const struct sandbox_layer *sandbox_layer_find(const struct sandbox_host *h, const char *name);
@@ -105,25 +109,29 @@ int sandbox_landlock_abi(void);
 struct sandbox_plan {
 	enum sandbox_kind kind;
 	const struct sandbox_host *host;
-	const struct sandbox_filter *filter; /* NULL: none (seccomp is missing and the operator insists) */
+	const struct sandbox_filter
+		*filter; /* NULL: none (seccomp is missing and the operator insists) */
 	uint32_t privileges;
-	bool dynamic;          /* the program needs the host's libraries */
-	uid_t uid;             /* host uid and gid of its own; (uid_t)-1: keep ours */
-	uint64_t address_bytes; /* RLIMIT_AS where the row says so; 0: none */
-	uint32_t cpu_s;        /* likewise RLIMIT_CPU */
+	bool dynamic;                /* the program needs the host's libraries */
+	uid_t uid;                   /* host uid and gid of its own; (uid_t)-1: keep ours */
+	uint64_t address_bytes;      /* RLIMIT_AS where the row says so; 0: none */
+	uint32_t cpu_s;              /* likewise RLIMIT_CPU */
 	int null_fd, out_fd, log_fd; /* 0, 1, 2 */
 	int socket_fd, library_fd, program_fd; /* library_fd may be -1 */
-	int status_fd;         /* a failure is written here as text; closed by exec */
-	int gate_fd;           /* one byte is read before anything else; -1: none */
-	const char *const *hide; /* SANDBOX_READ_FS: directories that it must not see; NULL ends */
-	const char *bind_from[2], *bind_to[2]; /* SANDBOX_KERNEL as root: bind mounts; NULL: none */
-	const char *writable;  /* SANDBOX_KERNEL: the only directory that it may write below */
-	const char *path;      /* execute this path instead of program_fd */
+	int status_fd; /* a failure is written here as text; closed by exec */
+	int gate_fd;   /* one byte is read before anything else; -1: none */
+	const char *const
+		*hide; /* SANDBOX_READ_FS: directories that it must not see; NULL ends */
+	const char *bind_from[2],
+		*bind_to[2];  /* SANDBOX_KERNEL as root: bind mounts; NULL: none */
+	const char *writable; /* SANDBOX_KERNEL: the only directory that it may write below */
+	const char *path;     /* execute this path instead of program_fd */
 	char *const *argv, *const *envp;
 };
 /* clone3's namespace flags for the plan. */
 uint64_t sandbox_clone_flags(const struct sandbox_plan *p);
-/* In the child. Never returns: executes the program or writes why not to status_fd and exits. */
+/* In the child. Never returns: executes the program or writes why not to status_fd and exits.
+ */
 _Noreturn void sandbox_run(const struct sandbox_plan *p);
 /* Write a child's uid_map and gid_map: 1000 inside is uid outside. */
 int sandbox_map_ids(pid_t pid, uid_t uid, gid_t gid, struct errmsg *em);

@@ -1,4 +1,5 @@
-/* Has the configuration read by tos-kernel --check-config, in a sandbox: tosd itself parses nothing. */
+/* Has the configuration read by tos-kernel --check-config, in a sandbox: tosd itself parses
+ * nothing. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -32,8 +33,8 @@ static int collect(struct answer a[2], struct errmsg *em)
 		int64_t left = deadline - clock_ms();
 
 		if (left <= 0)
-			return err_set(em, ERR_TIMEOUT, "tos-kernel --check-config took over %d s",
-				CHECK_MS / 1000);
+			return err_set(em, ERR_TIMEOUT,
+				"tos-kernel --check-config took over %d s", CHECK_MS / 1000);
 		if (poll(p, 2, (int)left) < 0 && errno != EINTR)
 			return err_errno(em, "poll");
 		for (int i = 0; i < 2; i++) {
@@ -46,7 +47,8 @@ static int collect(struct answer a[2], struct errmsg *em)
 			if (n <= 0)
 				a[i].done = true;
 			else if (buf_add(&a[i].bytes, block, (size_t)n) < 0)
-				return err_set(em, ERR_TOO_LARGE, "tos-kernel --check-config said too much");
+				return err_set(em, ERR_TOO_LARGE,
+					"tos-kernel --check-config said too much");
 		}
 	}
 	return 0;
@@ -65,7 +67,8 @@ static bool table_ok(const struct tosd_config *c)
 	if (c->n_listen > TOSD_LISTEN_MAX || c->n_ext > TOSD_EXT_MAX ||
 		c->n_require > ARRAY_LEN(c->require))
 		return false;
-	if (!is_text(c->name, sizeof(c->name)) || !is_text(c->state_dir, sizeof(c->state_dir)) ||
+	if (!is_text(c->name, sizeof(c->name)) ||
+		!is_text(c->state_dir, sizeof(c->state_dir)) ||
 		!is_text(c->log_level, sizeof(c->log_level)) || c->state_dir[0] != '/')
 		return false;
 	for (uint32_t i = 0; i < c->n_listen; i++)
@@ -84,7 +87,8 @@ static bool table_ok(const struct tosd_config *c)
 
 static pid_t start_checker(struct tosd *t, int table_fd, int text_fd, int status_fd)
 {
-	char *argv[] = { "tos-kernel", "--check-config", "-c", (char *)(uintptr_t)t->config_path, NULL };
+	char *argv[] = { "tos-kernel", "--check-config", "-c",
+		(char *)(uintptr_t)t->config_path, NULL };
 	struct sandbox_plan plan = { .kind = SANDBOX_CHECK,
 		.host = &t->host,
 		.filter = t->host.seccomp ? &t->filter[SANDBOX_CHECK] : NULL,
@@ -113,7 +117,8 @@ static int run(struct tosd *t, struct answer a[2], int *status, struct errmsg *e
 	int table[2], text[2], report[2], rc;
 	pid_t pid;
 
-	if (pipe2(table, O_CLOEXEC) < 0 || pipe2(text, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0)
+	if (pipe2(table, O_CLOEXEC) < 0 || pipe2(text, O_CLOEXEC) < 0 ||
+		pipe2(report, O_CLOEXEC) < 0)
 		return err_errno(em, "cannot make a pipe");
 	pid = start_checker(t, table[1], text[1], report[1]);
 	mem_close(table[1]);
@@ -142,14 +147,16 @@ int check_config(struct tosd *t, struct errmsg *em)
 	int rc = run(t, a, &status, em);
 
 	if (rc == 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
-		rc = err_set(em, ERR_CONFIG, "the configuration in %s cannot be used", t->config_path);
+		rc = err_set(em, ERR_CONFIG, "the configuration in %s cannot be used",
+			t->config_path);
 	if (rc == 0 && a[0].bytes.len != sizeof(t->config))
-		rc = err_set(em, ERR_VERSION, "tos-kernel and tosd are of different builds (%s)",
-			t->kernel.path);
+		rc = err_set(em, ERR_VERSION,
+			"tos-kernel and tosd are of different builds (%s)", t->kernel.path);
 	if (rc == 0) {
 		memcpy(&t->config, a[0].bytes.data, sizeof(t->config));
 		if (!table_ok(&t->config))
-			rc = err_set(em, ERR_VERSION, "tos-kernel and tosd are of different builds (%s)",
+			rc = err_set(em, ERR_VERSION,
+				"tos-kernel and tosd are of different builds (%s)",
 				t->kernel.path);
 	}
 	if (rc == 0)

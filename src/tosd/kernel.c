@@ -1,4 +1,5 @@
-/* Starts tos-kernel, with its own uid and its own view of the state directory where that is possible. */
+/* Starts tos-kernel, with its own uid and its own view of the state directory where that is
+ * possible. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -49,8 +50,8 @@ int exec_wait(int status_fd, struct errmsg *em)
 /* Only what is meant for us goes on: the rest of the environment is the operator's business. */
 char **kernel_environment(void)
 {
-	static const char *const kept[] = { "TOS_", "PATH=", "TZ=", "LANG=", "LC_", "ASAN_OPTIONS=",
-		"UBSAN_OPTIONS=", "LSAN_OPTIONS=" };
+	static const char *const kept[] = { "TOS_", "PATH=", "TZ=", "LANG=", "LC_",
+		"ASAN_OPTIONS=", "UBSAN_OPTIONS=", "LSAN_OPTIONS=" };
 	static char *out[64];
 	size_t n = 0;
 

@@ -1,9 +1,10 @@
 /*
  * The launcher: a small child of tosd that makes sandboxes, one request at a time.
  *
- * It unshares net, ipc and uts once and stays in those empty sets, so its clones inherit them and hold
- * no rights over them. CLONE_PARENT makes the clones tosd's own children: tosd alone reaps and signals
- * them, and they die with tosd (the parent-death signal is that of tosd's only thread).
+ * It unshares net, ipc and uts once and stays in those empty sets, so its clones inherit them
+ * and hold no rights over them. CLONE_PARENT makes the clones tosd's own children: tosd alone
+ * reaps and signals them, and they die with tosd (the parent-death signal is that of tosd's
+ * only thread).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,10 +37,12 @@ static char *const no_env[] = {
 	NULL
 };
 
-/* Fork with namespaces. The child's exit signal is ours to tosd (SIGCHLD): clone3 wants 0 here. */
+/* Fork with namespaces. The child's exit signal is ours to tosd (SIGCHLD): clone3 wants 0 here.
+ */
 static long clone_child(uint64_t flags, int *pidfd)
 {
-	struct clone_args args = { .flags = flags | CLONE_PARENT | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+	struct clone_args args = { .flags = flags | CLONE_PARENT | CLONE_PIDFD |
+					    CLONE_CLEAR_SIGHAND,
 		.pidfd = (uint64_t)(uintptr_t)pidfd };
 
 	return syscall(SYS_clone3, &args, sizeof(args));
@@ -259,7 +262,8 @@ _Noreturn static void serve(struct launcher *l)
 		int rc = ipc_recv(l->fd, &r, sizeof(r), &n, fds, ARRAY_LEN(fds), &n_fds, &em);
 
 		if (rc == 0)
-			rc = ipc_dispatch(rules, ARRAY_LEN(rules), 1, l, &r, n, fds, n_fds, &em);
+			rc = ipc_dispatch(
+				rules, ARRAY_LEN(rules), 1, l, &r, n, fds, n_fds, &em);
 		if (rc == ERR_CLOSED)
 			_exit(0);
 		if (rc < 0) {

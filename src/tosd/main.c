@@ -48,9 +48,9 @@ static void default_config(char *out, size_t cap)
 /* Returns -1 to go on, or the exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-	static const struct option longs[] = { { "config", 1, NULL, 'c' }, { "test", 0, NULL, 't' },
-		{ "programs", 1, NULL, 'p' }, { "help", 0, NULL, 'h' }, { "version", 0, NULL, 'V' },
-		{ NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "config", 1, NULL, 'c' },
+		{ "test", 0, NULL, 't' }, { "programs", 1, NULL, 'p' },
+		{ "help", 0, NULL, 'h' }, { "version", 0, NULL, 'V' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	default_config(o->config, sizeof(o->config));
@@ -111,7 +111,8 @@ static int open_null(struct tosd *t, struct errmsg *em)
 	return 0;
 }
 
-/* Read the configuration: just enough sandbox is known by then to have it read by somebody else. */
+/* Read the configuration: just enough sandbox is known by then to have it read by somebody
+ * else. */
 static int configure(struct tosd *t, struct errmsg *em)
 {
 	int rc = open_null(t, em);
@@ -134,16 +135,17 @@ static int check_require(const struct tosd *t, struct errmsg *em)
 
 		if (strcmp(name, "full") == 0 && strcmp(t->host.level, "full") != 0)
 			return err_set(em, ERR_SANDBOX,
-				"sandbox.require wants level full, this host offers %s", t->host.level);
+				"sandbox.require wants level full, this host offers %s",
+				t->host.level);
 		if (strcmp(name, "full") == 0)
 			continue;
 		if (!l)
-			return err_set(em, ERR_CONFIG, "sandbox.require names an unknown layer \"%s\"",
-				name);
+			return err_set(em, ERR_CONFIG,
+				"sandbox.require names an unknown layer \"%s\"", name);
 		if (strcmp(l->state, "off") == 0)
 			return err_set(em, ERR_SANDBOX,
-				"sandbox.require wants %s, which this host does not offer: %s", name,
-				l->reason);
+				"sandbox.require wants %s, which this host does not offer: %s",
+				name, l->reason);
 	}
 	return 0;
 }
@@ -157,7 +159,8 @@ static void log_layers(const struct tosd *t)
 			KV_STR("reason", l->reason));
 	}
 	if (strcmp(t->host.level, "full") != 0)
-		log_warning("sandbox is not complete on this host; tos doctor names what is missing",
+		log_warning("sandbox is not complete on this host; tos doctor names what is "
+			    "missing",
 			KV_STR("level", t->host.level));
 }
 
@@ -204,7 +207,8 @@ static int prepare(struct tosd *t, struct errmsg *em)
 	if (t->config.n_ext > 0 && (rc = program_open(t, "tos-ext", &t->ext, em)) < 0)
 		return rc;
 	sandbox_filter_fini(&t->filter[SANDBOX_VM]);
-	if ((rc = sandbox_filter_make(SANDBOX_VM, t->vm.dynamic, &t->filter[SANDBOX_VM], em)) < 0)
+	if ((rc = sandbox_filter_make(SANDBOX_VM, t->vm.dynamic, &t->filter[SANDBOX_VM], em)) <
+		0)
 		return rc;
 	find_hidden(t);
 	return place_state(t, em);

@@ -1,4 +1,5 @@
-/* Programs, listeners, the state directory, uids: what tosd finds and opens before anything starts. */
+/* Programs, listeners, the state directory, uids: what tosd finds and opens before anything
+ * starts. */
 #include <dirent.h>
 #include <elf.h>
 #include <errno.h>
@@ -31,8 +32,8 @@ static bool has_interpreter(int fd)
 	Elf64_Phdr part;
 
 	if (pread(fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) ||
-		memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
-		head.e_phentsize != sizeof(part))
+		memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 ||
+		head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_phentsize != sizeof(part))
 		return true;
 	for (unsigned i = 0; i < head.e_phnum && i < 64; i++) {
 		off_t at = (off_t)(head.e_phoff + i * sizeof(part));
@@ -91,11 +92,13 @@ int program_open(const struct tosd *t, const char *name, struct program *out, st
 	char path[4096];
 
 	if (t->programs) {
-		if (snprintf(path, sizeof(path), "%s/%s", t->programs, name) >= (int)sizeof(path))
+		if (snprintf(path, sizeof(path), "%s/%s", t->programs, name) >=
+			(int)sizeof(path))
 			return err_set(em, ERR_TOO_LARGE, "the path of %s is too long", name);
 	} else if (where_program(name, path, sizeof(path)) < 0) {
 		return err_set(em, ERR_NOT_FOUND,
-			"%s is not installed beside tosd; install it again or finish the build", name);
+			"%s is not installed beside tosd; install it again or finish the build",
+			name);
 	}
 	if (!realpath(path, out->path))
 		return err_errno(em, "cannot find %s", path);
@@ -120,14 +123,16 @@ int place_lock(struct tosd *t, struct errmsg *em)
 	t->state_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (t->state_fd < 0)
 		return err_errno(em, "cannot enter the state directory %s", dir);
-	t->lock_fd = openat(t->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	t->lock_fd =
+		openat(t->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (t->lock_fd < 0)
 		return err_errno(em, "cannot write in the state directory %s", dir);
 	if (flock(t->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		ssize_t got = pread(t->lock_fd, pid, sizeof(pid) - 1, 0);
 
 		pid[got > 0 ? got : 0] = 0;
-		return err_set(em, ERR_EXISTS, "another tosd (pid %ld) runs on %s; stop it first",
+		return err_set(em, ERR_EXISTS,
+			"another tosd (pid %ld) runs on %s; stop it first",
 			strtol(pid, NULL, 10), dir);
 	}
 	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
@@ -184,11 +189,12 @@ static int listen_one(const struct tosd *t, const char *text, struct errmsg *em)
 			t->config_path);
 	if (errno == EADDRNOTAVAIL)
 		return err_set(em, ERR_CONFIG,
-			"%s is not an address of this host: change listen in %s", text, t->config_path);
+			"%s is not an address of this host: change listen in %s", text,
+			t->config_path);
 	if (errno == EACCES)
 		return err_set(em, ERR_DENIED,
-			"only root may listen on %s: change listen in %s to a port above 1023", text,
-			t->config_path);
+			"only root may listen on %s: change listen in %s to a port above 1023",
+			text, t->config_path);
 	return err_errno(em, "cannot listen on %s", text);
 }
 
@@ -204,8 +210,8 @@ int place_listen(struct tosd *t, struct errmsg *em)
 	return 0;
 }
 
-/* The inode stays the same for the life of the directory, and two directories of one file system differ in
- * it, so a kernel keeps its uids and shares them with no other. */
+/* The inode stays the same for the life of the directory, and two directories of one file
+ * system differ in it, so a kernel keeps its uids and shares them with no other. */
 uid_t place_uid_base(const struct tosd *t)
 {
 	struct stat st;
@@ -217,7 +223,8 @@ uid_t place_uid_base(const struct tosd *t)
 	return (uid_t)(200000 + TOSD_UIDS * ((st.st_ino ^ (uint64_t)st.st_dev * 7919) % 60000));
 }
 
-/* Give the tree to one uid. Only below the directory, only what is not a link, bounded in depth. */
+/* Give the tree to one uid. Only below the directory, only what is not a link, bounded in
+ * depth. */
 static int give(int dir, uid_t uid, int depth)
 {
 	DIR *d = fdopendir(dir);
@@ -263,7 +270,8 @@ static int give_state(const struct tosd *t, uid_t uid, struct errmsg *em)
 		return err_errno(em, "cannot give %s to uid %u", t->config.state_dir, uid);
 	}
 	if (give(fd, uid, 16) < 0)
-		return err_errno(em, "cannot give what is in %s to uid %u", t->config.state_dir, uid);
+		return err_errno(
+			em, "cannot give what is in %s to uid %u", t->config.state_dir, uid);
 	/* Ours again: as whom else would we hold it? */
 	if (fchown(t->lock_fd, geteuid(), getegid()) < 0)
 		return err_errno(em, "cannot keep the lock");
@@ -303,12 +311,14 @@ static void see_config(struct tosd *t)
 	if (!realpath(t->config_path, real))
 		snprintf(real, sizeof(real), "%s", t->config_path);
 	if (strncmp(real, t->config.state_dir, len) == 0 && real[len] == '/')
-		snprintf(t->config_seen, sizeof(t->config_seen), "%s%s", t->state_path, real + len);
+		snprintf(t->config_seen, sizeof(t->config_seen), "%s%s", t->state_path,
+			real + len);
 	else
 		snprintf(t->config_seen, sizeof(t->config_seen), "%s", real);
 }
 
-/* The directory that holds all that is ours: PREFIX of PREFIX/libexec/tos, or the build tree of src/kernel. */
+/* The directory that holds all that is ours: PREFIX of PREFIX/libexec/tos, or the build tree of
+ * src/kernel. */
 static void find_prefix(struct tosd *t)
 {
 	int up = t->programs ? 1 : 3;
@@ -337,7 +347,8 @@ int place_state(struct tosd *t, struct errmsg *em)
 		see_config(t);
 		return 0;
 	}
-	/* First whether the programs can be reached, then the state, which needs the uid to own it. */
+	/* First whether the programs can be reached, then the state, which needs the uid to own
+	 * it. */
 	if (!uid_reaches(uid, t->kernel.path, R_OK | X_OK)) {
 		if (t->host.root_mounts && make_point(BOUND_PREFIX))
 			snprintf(t->program_seen, sizeof(t->program_seen), "%s%s", BOUND_PREFIX,
@@ -348,13 +359,14 @@ int place_state(struct tosd *t, struct errmsg *em)
 	if (!t->kernel_keeps_uid && t->host.root_mounts && make_point(BOUND_STATE))
 		snprintf(t->state_path, sizeof(t->state_path), "%s", BOUND_STATE);
 	else if (!t->kernel_keeps_uid && give_state(t, uid, NULL) == 0 &&
-		uid_reaches(uid, t->config.state_dir, R_OK | W_OK | X_OK))
+		 uid_reaches(uid, t->config.state_dir, R_OK | W_OK | X_OK))
 		; /* reached where it is */
 	else
 		t->kernel_keeps_uid = true;
 	see_config(t);
 	if (t->kernel_keeps_uid) {
-		log_warning("tos-kernel keeps uid 0, without capabilities: its own uid cannot reach its files",
+		log_warning("tos-kernel keeps uid 0, without capabilities: its own uid cannot "
+			    "reach its files",
 			KV_STR("state", t->config.state_dir), KV_STR("programs", t->prefix));
 		return give_state(t, 0, em);
 	}

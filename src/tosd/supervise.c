@@ -1,8 +1,9 @@
 /*
- * The loop: one tos-kernel, one launcher, up to TOSD_CHILDREN sandboxes, their deaths and restarts.
+ * The loop: one tos-kernel, one launcher, up to TOSD_CHILDREN sandboxes, their deaths and
+ * restarts.
  *
- * What tos-kernel must hear is read off the children's table, never queued: a row stays until its
- * news has been sent, and while the table is full nothing more is read from tos-kernel.
+ * What tos-kernel must hear is read off the children's table, never queued: a row stays until
+ * its news has been sent, and while the table is full nothing more is read from tos-kernel.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,8 +41,8 @@ enum child_state {
 	CHILD_LAUNCHING, /* the launcher has it */
 	CHILD_STARTED,   /* runs; SPAWNED is to be sent */
 	CHILD_RUNNING,
-	CHILD_FAILED,    /* FAILED is to be sent */
-	CHILD_DEAD,      /* DIED is to be sent */
+	CHILD_FAILED, /* FAILED is to be sent */
+	CHILD_DEAD,   /* DIED is to be sent */
 };
 
 struct child {
@@ -63,13 +64,19 @@ struct child {
 
 /* tos-kernel's phases, as bits for its table. */
 enum phase {
-	PHASE_DOWN = 1,     /* no tos-kernel */
+	PHASE_DOWN = 1, /* no tos-kernel */
 	PHASE_UP = 2,
 	PHASE_STOPPING = 4, /* TOSD_STOP was sent */
 	PHASE_ENDING = 8,   /* tos-kernel is dead, its children are being ended */
 };
 
-enum watch { WATCH_SIGNAL = TOSD_CHILDREN, WATCH_KERNEL, WATCH_KERNEL_PID, WATCH_LAUNCHER, WATCH_LAUNCHER_PID };
+enum watch {
+	WATCH_SIGNAL = TOSD_CHILDREN,
+	WATCH_KERNEL,
+	WATCH_KERNEL_PID,
+	WATCH_LAUNCHER,
+	WATCH_LAUNCHER_PID
+};
 
 struct peer {
 	int fd, pidfd;
@@ -183,7 +190,8 @@ static void child_drop(struct child *c)
 /* News for tos-kernel; without one it is nobody's. */
 static void child_news(struct child *c, enum child_state state)
 {
-	bool had = c->state == CHILD_STARTED || c->state == CHILD_FAILED || c->state == CHILD_DEAD;
+	bool had =
+		c->state == CHILD_STARTED || c->state == CHILD_FAILED || c->state == CHILD_DEAD;
 
 	c->state = state;
 	if (super.kernel.fd < 0) {
@@ -266,7 +274,8 @@ static int tell_died(struct child *c, struct errmsg *em)
 static void kernel_end(const char *why, int rc, const struct errmsg *em)
 {
 	log_error(why, KV_ERR(rc, em));
-	pidfd_signal(super.kernel.pidfd, SIGKILL); /* its death is then handled like any other */
+	pidfd_signal(
+		super.kernel.pidfd, SIGKILL); /* its death is then handled like any other */
 }
 
 static void tell_kernel(void)
@@ -295,7 +304,8 @@ static void tell_kernel(void)
 static void launch_failed(struct child *c, int rc, const char *text)
 {
 	super.n_in_flight--;
-	log_warning("cannot start a sandbox", KV_STR("label", c->label), KV_STR("reason", text));
+	log_warning(
+		"cannot start a sandbox", KV_STR("label", c->label), KV_STR("reason", text));
 	child_failed(c, rc, text);
 }
 
@@ -318,7 +328,8 @@ static int launch(struct child *c, struct errmsg *em)
 	struct launch_request r = { .head = { TOSD_MSG_VERSION, LAUNCH_REQUEST, sizeof(r) },
 		.index = (uint32_t)(c - super.child),
 		.kind = c->kind,
-		.address_bytes = c->address_bytes ? c->address_bytes : t->config.vm_address_bytes,
+		.address_bytes =
+			c->address_bytes ? c->address_bytes : t->config.vm_address_bytes,
 		.cpu_s = c->cpu_s };
 	int library = -1, rc;
 
@@ -341,7 +352,8 @@ static int launch(struct child *c, struct errmsg *em)
 
 static void launch_next(void)
 {
-	while (super.queue_head != NIL && super.launcher.fd >= 0 && super.n_in_flight < IN_FLIGHT_MAX) {
+	while (super.queue_head != NIL && super.launcher.fd >= 0 &&
+		super.n_in_flight < IN_FLIGHT_MAX) {
 		struct child *c = &super.child[super.queue_head];
 		struct errmsg em = { "" };
 		int rc = c->kill_wanted ? ERR_CANCELLED : launch(c, &em);
@@ -428,7 +440,8 @@ static int on_spawn(void *arg, const void *msg, int *fds, size_t n_fds)
 	c->address_bytes = m->address_bytes;
 	memcpy(c->label, m->label, sizeof(c->label));
 	if (strcmp(super.t->host.level, "none") == 0) {
-		child_failed(c, ERR_SANDBOX, "this host offers no seccomp, so no carrier or extension may run");
+		child_failed(c, ERR_SANDBOX,
+			"this host offers no seccomp, so no carrier or extension may run");
 		return 0;
 	}
 	if (super.queue_tail == NIL)
@@ -464,7 +477,8 @@ static int on_ready(void *arg, const void *msg, int *fds, size_t n_fds)
 	(void)msg;
 	(void)fds;
 	(void)n_fds;
-	log_notice("ready", KV_INT("pid", super.kernel.pid), KV_STR("sandbox", super.t->host.level));
+	log_notice("ready", KV_INT("pid", super.kernel.pid),
+		KV_STR("sandbox", super.t->host.level));
 	super.ready = true;
 	notify("READY=1");
 	return 0;
@@ -473,7 +487,8 @@ static int on_ready(void *arg, const void *msg, int *fds, size_t n_fds)
 static const struct ipc_rule kernel_rules[] = {
 	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), 0, on_spawn },
 	{ TOSD_SIGNAL, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_signal), 0, on_signal },
-	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0, on_ready },
+	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0,
+		on_ready },
 };
 
 /* Read a batch. Returns 0, or why the peer must be ended; ERR_CLOSED when it has closed. */
@@ -495,7 +510,8 @@ static int read_peer(struct peer *p, const struct ipc_rule *rules, size_t n_rule
 		if (rc == ERR_AGAIN)
 			return 0;
 		if (rc == 0)
-			rc = ipc_dispatch(rules, n_rules, super.phase, NULL, &msg, n, fds, n_fds, em);
+			rc = ipc_dispatch(
+				rules, n_rules, super.phase, NULL, &msg, n, fds, n_fds, em);
 		if (rc < 0)
 			return rc;
 	}
@@ -561,7 +577,8 @@ static void peer_reaped(struct peer *p)
 	if (now - p->since_ms >= ALIVE_MS || p->backoff_ms == 0)
 		p->backoff_ms = BACKOFF_MIN_MS;
 	else if (p->backoff_ms < BACKOFF_MAX_MS)
-		p->backoff_ms = p->backoff_ms * 2 < BACKOFF_MAX_MS ? p->backoff_ms * 2 : BACKOFF_MAX_MS;
+		p->backoff_ms =
+			p->backoff_ms * 2 < BACKOFF_MAX_MS ? p->backoff_ms * 2 : BACKOFF_MAX_MS;
 	p->next_ms = now + p->backoff_ms;
 }
 
@@ -617,8 +634,8 @@ static void on_kernel_death(void)
 	end_children();
 }
 
-/* A sandbox whose maker died before it told us of it: our child all the same. It ends by itself, since the
- * other ends of its gate and socket died with the launcher. */
+/* A sandbox whose maker died before it told us of it: our child all the same. It ends by
+ * itself, since the other ends of its gate and socket died with the launcher. */
 static void reap_strangers(void)
 {
 	siginfo_t si;
@@ -630,7 +647,8 @@ static void reap_strangers(void)
 		if (si.si_pid == super.kernel.pid || si.si_pid == super.launcher.pid)
 			return; /* has its own descriptor, which is looked at next */
 		for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
-			if (super.child[i].state != CHILD_FREE && super.child[i].pid == si.si_pid)
+			if (super.child[i].state != CHILD_FREE &&
+				super.child[i].pid == si.si_pid)
 				return;
 		waitpid(si.si_pid, NULL, WNOHANG);
 	}
@@ -754,7 +772,8 @@ static void on_kernel_readable(void)
 static void on_launcher_readable(void)
 {
 	struct errmsg em = { "" };
-	int rc = read_peer(&super.launcher, launcher_rules, ARRAY_LEN(launcher_rules), false, &em);
+	int rc = read_peer(
+		&super.launcher, launcher_rules, ARRAY_LEN(launcher_rules), false, &em);
 
 	if (rc == 0)
 		return;
@@ -792,7 +811,8 @@ static void deadlines(void)
 			pidfd_signal(super.kernel.pidfd, SIGKILL);
 		}
 	}
-	if (super.n_in_flight > 0 && now >= super.launch_deadline_ms && super.launcher.pidfd >= 0) {
+	if (super.n_in_flight > 0 && now >= super.launch_deadline_ms &&
+		super.launcher.pidfd >= 0) {
 		log_error("launcher hangs: killing it");
 		pidfd_signal(super.launcher.pidfd, SIGKILL);
 		super.launch_deadline_ms = now + LAUNCH_MS;
@@ -838,8 +858,8 @@ static void turn(void)
 	struct epoll_event ev[64];
 	int n = epoll_wait(super.epoll, ev, ARRAY_LEN(ev), timeout_ms());
 
-	/* Messages before deaths: what a dead process said is still heard. Only the kernel's: a child's pidfd
-	 * is its row, and rows change hands only below. */
+	/* Messages before deaths: what a dead process said is still heard. Only the kernel's: a
+	 * child's pidfd is its row, and rows change hands only below. */
 	for (int i = 0; i < n; i++)
 		if (ev[i].data.u64 == WATCH_KERNEL || ev[i].data.u64 == WATCH_LAUNCHER)
 			dispatch((uint32_t)ev[i].data.u64);

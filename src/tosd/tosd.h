@@ -1,7 +1,7 @@
 /*
- * The supervisor: starts, watches and restarts tos-kernel and everything sandboxed, and is the only one of
- * ours that may keep privilege. It parses nothing that comes from the network, allocates only at start,
- * and trusts nobody: a message outside its tables ends its sender.
+ * The supervisor: starts, watches and restarts tos-kernel and everything sandboxed, and is the
+ * only one of ours that may keep privilege. It parses nothing that comes from the network,
+ * allocates only at start, and trusts nobody: a message outside its tables ends its sender.
  *
  *   main.c       options, start, exit status
  *   check.c      runs tos-kernel --check-config
@@ -46,21 +46,25 @@ struct tosd {
 	const char *hide[6];
 	char state_path[TOSD_PATH_BYTES]; /* as tos-kernel sees it */
 	char config_seen[TOSD_PATH_BYTES + 64];
-	char program_seen[4096]; /* tos-kernel's own path where it is bound elsewhere; else "" */
+	char program_seen[4096]; /* tos-kernel's own path where it is bound elsewhere; else ""
+				  */
 	char prefix[4096];       /* what is bound there */
 };
 
-/* check.c: fills config and config_text. The checker's own errors have gone to stderr by then. */
+/* check.c: fills config and config_text. The checker's own errors have gone to stderr by then.
+ */
 int check_config(struct tosd *t, struct errmsg *em);
 
 /* place.c */
-int program_open(const struct tosd *t, const char *name, struct program *out, struct errmsg *em);
+int program_open(
+	const struct tosd *t, const char *name, struct program *out, struct errmsg *em);
 /* An extension's shared object, readable whatever uid its tos-ext gets. */
 int library_open(const char *path, struct errmsg *em);
 int place_lock(struct tosd *t, struct errmsg *em);
 int place_listen(struct tosd *t, struct errmsg *em);
 uid_t place_uid_base(const struct tosd *t);
-/* Decides how tos-kernel reaches its state and programs, and gives the state directory to its uid. */
+/* Decides how tos-kernel reaches its state and programs, and gives the state directory to its
+ * uid. */
 int place_state(struct tosd *t, struct errmsg *em);
 
 /* launcher.c: messages between tosd and its launcher, over SEQPACKET. */
@@ -82,9 +86,11 @@ struct launch_reply { /* fds when rc is 0: our end of its socket, its pidfd */
 /* Start one; *fd is our end. Returns its pid or a negative enum err. */
 int launcher_start(struct tosd *t, int *fd, struct errmsg *em);
 
-/* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative enum err. */
+/* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative
+ * enum err. */
 int kernel_start(struct tosd *t, int *fd, struct errmsg *em);
-/* Wait (at most 5 s) until the child has executed its program. 0, or ERR_SANDBOX with what it wrote. */
+/* Wait (at most 5 s) until the child has executed its program. 0, or ERR_SANDBOX with what it
+ * wrote. */
 int exec_wait(int status_fd, struct errmsg *em);
 
 /* What of our environment tos-kernel gets. */
