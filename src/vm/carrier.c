@@ -334,7 +334,9 @@ int store_push(lua_State *L, struct slice array, bool only_text)
 		enum cbor_kind kind = cbor_peek(&c);
 		struct slice item = cbor_any(&c);
 
-		if (c.rc || (only_text && kind != CBOR_TEXT))
+		if (only_text && kind != CBOR_TEXT)
+			cbor_fail(&c, ERR_MALFORMED);
+		if (c.rc)
 			break;
 		lua_pushlstring(L, (const char *)item.p, item.n);
 		lua_rawseti(L, -2, (lua_Integer)i);
@@ -705,9 +707,11 @@ static void carrier_finished(struct vm_carrier *c)
 		if (rc)
 			err_set(&c->em, rc, "limit state: larger than a frame");
 	}
-	if (rc)
+	if (rc) {
+		why = c->em; /* the fault freezes again */
 		send_fault(c, rc == ERR_LIMIT || rc == ERR_TOO_LARGE ? "limit" : "fault",
-			c->em.text, "");
+			why.text, "");
+	}
 	c->state = VM_ENDED;
 }
 

@@ -70,6 +70,10 @@ static void way_text(const struct enc *e, char *out, size_t cap)
 	size_t at = (size_t)snprintf(out, cap, "%s", e->root);
 
 	for (unsigned i = 0; i < e->depth && at + 1 < cap; i++) {
+		if (i == WAY_PARTS) {
+			snprintf(out + at, cap - at, "...");
+			return;
+		}
 		if (e->way[i].text)
 			at += (size_t)snprintf(out + at, cap - at, ".%.40s", e->way[i].text);
 		else
@@ -302,7 +306,7 @@ static int enc_table(struct enc *e, int t)
 	uint64_t pairs;
 
 	if (e->depth >= e->depth_max)
-		return enc_refuse(e, ERR_TOO_LARGE,
+		return enc_refuse(e, ERR_UNSUPPORTED,
 			e->seen ? "is nested too deeply"
 				: "is nested too deeply, or holds itself");
 	if (!lua_checkstack(e->L, 12))
@@ -356,7 +360,7 @@ static int find_shared(struct enc *e, int t)
 	int rc = 0;
 
 	if (e->depth >= e->depth_max)
-		return enc_refuse(e, ERR_TOO_LARGE, "is nested too deeply");
+		return enc_refuse(e, ERR_UNSUPPORTED, "is nested too deeply");
 	if (!lua_checkstack(L, 12))
 		return enc_refuse(e, ERR_NOMEM, "does not fit into memory");
 	lua_pushvalue(L, t);

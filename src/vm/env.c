@@ -236,6 +236,20 @@ static void string_open(lua_State *L)
 	lua_pop(L, 1);
 }
 
+/* Debian's Lua is built with the functions of 5.2; a carrier must not come to need them. */
+static void math_open(lua_State *L)
+{
+	static const char *const gone[] = { "atan2", "cosh", "frexp", "ldexp", "log10", "pow",
+		"sinh", "tanh" };
+
+	luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
+	for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
+		lua_pushnil(L);
+		lua_setfield(L, -2, gone[i]);
+	}
+	lua_pop(L, 1);
+}
+
 /* ---- chunks */
 
 int chunk_compile(lua_State *L, const char *text, size_t n, const char *name)
@@ -261,7 +275,7 @@ void env_open(lua_State *L)
 	string_open(L);
 	luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
 	luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, 1);
-	luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
+	math_open(L);
 	lua_settop(L, 0);
 	codec_open(L);
 	if (luaL_loadbufferx(L, (const char *)vm_prelude, sizeof vm_prelude, "=[tos]", "t") !=

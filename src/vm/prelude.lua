@@ -658,10 +658,11 @@ function M.answer(m, value, options)
 	check_options(options, 1)
 	local name, s = to_folder(value, options, true, 2)
 	local ok, code_word, text = sys.send(ANSWER, f.sender, f.tag, 0, options and name or "ok", s)
-	if ok then
-		f.tag = 0
+	if not ok then
+		return nil, code_word, text
 	end
-	return ok, code_word, text
+	f.tag = 0
+	return true
 end
 
 function M.refuse(m, code_word, text)

@@ -20,25 +20,9 @@ def binary():
     return os.environ["TOS_VM"]
 
 
-def encode(item):
-    return cbor2.dumps(item, canonical=False)
-
-
-def sort_key(key):
-    return cbor2.dumps(key)
-
-
-def ordered(item):
-    """Maps in the order of RFC 8949 section 4.2.1."""
-    if isinstance(item, dict):
-        return {k: ordered(item[k]) for k in sorted(item, key=sort_key)}
-    if isinstance(item, (list, tuple)):
-        return [ordered(i) for i in item]
-    return item
-
-
 def shortest(item):
-    return cbor2.dumps(ordered(item), canonical=False)
+    """The core deterministic encoding, for maps whose keys are all texts."""
+    return cbor2.dumps(item, canonical=True)
 
 
 class Ended(Exception):
@@ -134,7 +118,7 @@ class Vm:
         files = dict(files or {})
         if code is not None:
             files["main.lua"] = code.encode() if isinstance(code, str) else code
-        bundle = shortest([b"no manifest is looked at here", ordered(files)])
+        bundle = shortest([b"no manifest is looked at here", files])
         start = {
             "begun": False,
             "briefcase": {},
