@@ -18,7 +18,7 @@
 #define BYTES_TYPE "tos.bytes"
 #define TAG_SHARED 28
 #define TAG_REF    29
-#define PATH_PARTS 64 /* of the name in a message: self.a.b[3] */
+#define WAY_PARTS  8 /* of the name in a message: self.a.b[3] */
 
 void codec_fini(struct codec *k)
 {
