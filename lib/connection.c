@@ -499,6 +499,7 @@ static int post_folder(struct tos_connection *c, enum post_kind kind, const char
 	size_t n = tos_len(elements);
 	AUTOFREE const struct tos_value **each = mem_try((n + 1) * sizeof(*each));
 	struct post p = { .kind = kind, .tag = tag, .deadline_ms = deadline_ms };
+	int64_t until = clock_ms() + (deadline_ms ? deadline_ms : 10000);
 	uint8_t trace[TRACE_BYTES];
 
 	if (!each)
@@ -515,7 +516,14 @@ static int post_folder(struct tos_connection *c, enum post_kind kind, const char
 	p.trace = (struct slice){ trace, sizeof(trace) };
 	p.folder = (struct slice){ f.data, f.len };
 	post_encode(&b, &p);
-	return send_frame(c, &b, clock_ms() + (deadline_ms ? deadline_ms : 10000), em);
+	while (c->credit_posts == 0) { /* more than it gave credit for would end the conversation */
+		int rc = pump(c, until, em);
+
+		if (rc < 0)
+			return rc;
+	}
+	c->credit_posts--;
+	return send_frame(c, &b, until, em);
 }
 
 int tos_send(struct tos_connection *c, const char *dest, const char *folder,

@@ -146,8 +146,8 @@ static int copy_file(const struct home *h, const char *from, const char *kernel,
 	if (rc == 0)
 		rc = at(h, b, em, "kernels", kernel, to);
 	if (rc == 0)
-		rc = file_read(a, REVOKED_MAX, &bytes, em);
-	return rc < 0 ? rc : file_write(b, bytes.data, bytes.len, mode, em);
+		rc = bytes_read(a, REVOKED_MAX, &bytes, em);
+	return rc < 0 ? rc : bytes_write(b, bytes.data, bytes.len, mode, em);
 }
 
 /* ---- configurations of kernels */
@@ -201,7 +201,7 @@ int kernel_conf_write(const struct home *h, const struct kernel_conf *k, struct 
 	}
 	if (rc == 0)
 		rc = buf_check(&b);
-	return rc < 0 ? rc : file_write(file, b.data, b.len, 0644, em);
+	return rc < 0 ? rc : bytes_write(file, b.data, b.len, 0644, em);
 }
 
 static bool port_is_free(uint16_t port)
@@ -315,7 +315,7 @@ static int write_list(const struct home *h, const struct issuer *root, uint64_t 
 
 	rc = rc ? rc : revocation_make(root->key, certs_leaf(&root->certs), number, clock_wall_ms(),
 			       serials, n, list, em);
-	return rc ? rc : file_write(path, list->data, list->len, 0644, em);
+	return rc ? rc : bytes_write(path, list->data, list->len, 0644, em);
 }
 
 static int principal_add_by(const struct home *h, const struct issuer *root, const char *name,
@@ -418,7 +418,7 @@ int domain_principal_add(
 static int read_list(const char *path, struct slice root_der, struct revocation **out, struct errmsg *em)
 {
 	struct buf bytes = BUF_MAX(REVOKED_MAX);
-	int rc = file_read(path, REVOKED_MAX, &bytes, em);
+	int rc = bytes_read(path, REVOKED_MAX, &bytes, em);
 
 	rc = rc ? rc : revocation_decode((struct slice){ bytes.data, bytes.len }, root_der, out, em);
 	buf_fini(&bytes);

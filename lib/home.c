@@ -119,7 +119,7 @@ int home_write(const struct home *h, struct errmsg *em)
 	rc = buf_check(&b);
 	if (rc == 0)
 		rc = path_join(file, sizeof(file), em, h->path, "domain.conf", NULL);
-	return rc < 0 ? rc : file_write(file, b.data, b.len, 0644, em);
+	return rc < 0 ? rc : bytes_write(file, b.data, b.len, 0644, em);
 }
 
 int names_compare(const void *a, const void *b)
@@ -195,7 +195,7 @@ int dir_make(const char *path, unsigned mode, struct errmsg *em)
 	}
 }
 
-int file_read(const char *path, size_t most, struct buf *out, struct errmsg *em)
+int bytes_read(const char *path, size_t most, struct buf *out, struct errmsg *em)
 {
 	AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
@@ -220,7 +220,7 @@ int file_read(const char *path, size_t most, struct buf *out, struct errmsg *em)
 	}
 }
 
-int file_write(const char *path, const void *p, size_t n, unsigned mode, struct errmsg *em)
+int bytes_write(const char *path, const void *p, size_t n, unsigned mode, struct errmsg *em)
 {
 	char fresh[HOME_PATH_MAX + 16];
 	const char *at = p;

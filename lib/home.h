@@ -40,5 +40,5 @@ int names_compare(const void *a, const void *b); /* "host2" before "host10" */
 int path_join(char *out, size_t cap, struct errmsg *em, const char *first, ...) __attribute__((sentinel));
 int dir_make(const char *path, unsigned mode, struct errmsg *em); /* with its parents; there already is fine */
 /* Whole files, at most `most` bytes; written to a new file that is renamed. */
-int file_read(const char *path, size_t most, struct buf *out, struct errmsg *em);
-int file_write(const char *path, const void *p, size_t n, unsigned mode, struct errmsg *em);
+int bytes_read(const char *path, size_t most, struct buf *out, struct errmsg *em);
+int bytes_write(const char *path, const void *p, size_t n, unsigned mode, struct errmsg *em);

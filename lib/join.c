@@ -201,7 +201,7 @@ static int write_kernel(struct joining *j, struct errmsg *em)
 	rc = rc ? rc : certs_save(path, &root, 1, em);
 	if (list && rc == 0) {
 		rc = path_join(path, sizeof(path), em, j->h.path, "kernels", k.name, "revoked", NULL);
-		rc = rc ? rc : file_write(path, list, len, 0644, em);
+		rc = rc ? rc : bytes_write(path, list, len, 0644, em);
 	}
 	return rc ? rc : kernel_conf_write(&j->h, &k, em);
 }

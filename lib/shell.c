@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,29 +79,54 @@ static int read_complaint(int fd, char *out, size_t cap)
 	return (int)n;
 }
 
-static void check_child(const char *vm, const char *path, const char *shown, int err)
+/* The source on its standard input, what it says on ours to read. */
+static void check_child(const char *vm, const char *shown, int in, int err)
 {
+	dup2(in, STDIN_FILENO);
 	dup2(err, STDERR_FILENO);
 	dup2(err, STDOUT_FILENO);
-	execl(vm, "tos-vm", "--check", path, shown, (char *)NULL);
+	execl(vm, "tos-vm", "--check", "-", shown, (char *)NULL);
 	_exit(127);
 }
 
+static int source_as_file(const struct buf *source, struct errmsg *em)
+{
+	int fd = memfd_create("source", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return err_errno(em, "cannot hand the source to tos-vm");
+	for (size_t at = 0; at < source->len;) {
+		ssize_t n = write(fd, source->data + at, source->len - at);
+
+		if (n <= 0) {
+			close(fd);
+			return err_errno(em, "cannot hand the source to tos-vm");
+		}
+		at += (size_t)n;
+	}
+	lseek(fd, 0, SEEK_SET);
+	return fd;
+}
+
 /* shown: the name that stands in front of the line number. */
-static int syntax_check(const char *path, const char *shown, struct errmsg *em)
+static int syntax_check(const struct buf *source, const char *shown, struct errmsg *em)
 {
 	char vm[4096], text[400];
+	AUTOCLOSE int in = -1;
 	int ends[2], status = 0;
 	pid_t pid;
 
 	if (where_program("tos-vm", vm, sizeof(vm)) < 0)
 		return err_set(em, ERR_NOT_FOUND, "tos-vm is not installed beside this program, so the "
 			"syntax of %s cannot be checked", shown);
+	in = source_as_file(source, em);
+	if (in < 0)
+		return ERR_IO;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_errno(em, "cannot start tos-vm");
 	pid = fork();
 	if (pid == 0)
-		check_child(vm, path, shown, ends[1]);
+		check_child(vm, shown, in, ends[1]);
 	close(ends[1]);
 	read_complaint(ends[0], text, sizeof(text));
 	close(ends[0]);
@@ -140,33 +166,18 @@ int tos_shell_file(const char *path, struct tos_shell **out, struct tos_error *e
 	struct errmsg *em = em_of(err);
 	struct tos_shell *s = shell_new();
 	AUTOBUF text = BUF_INIT;
-	int rc = file_read(path, SOURCE_MAX, &text, em);
+	int rc = bytes_read(path, SOURCE_MAX, &text, em);
 
 	if (rc == 0)
 		rc = source_take(s, path, text.data, text.len, em);
 	if (rc == 0)
-		rc = syntax_check(path, path, em);
+		rc = syntax_check(&s->source, path, em);
 	if (rc < 0) {
 		tos_shell_free(s);
 		return rc;
 	}
 	*out = s;
 	return 0;
-}
-
-static int source_check(const char *name, const char *source, size_t n, struct errmsg *em)
-{
-	char file[] = "/tmp/tos-check.XXXXXX";
-	int rc, fd = mkostemp(file, O_CLOEXEC);
-
-	if (fd < 0)
-		return err_errno(em, "cannot write a file below /tmp for tos-vm --check");
-	rc = write(fd, source, n) == (ssize_t)n ? 0 : err_errno(em, "cannot write %s", file);
-	close(fd);
-	if (rc == 0)
-		rc = syntax_check(file, name, em);
-	unlink(file);
-	return rc;
 }
 
 int tos_shell_source(const char *name, const char *source, size_t n, struct tos_shell **out,
@@ -176,7 +187,7 @@ int tos_shell_source(const char *name, const char *source, size_t n, struct tos_
 	int rc = source_take(s, name, source, n, em_of(err));
 
 	if (rc == 0)
-		rc = source_check(name, source, n, em_of(err));
+		rc = syntax_check(&s->source, name, em_of(err));
 	if (rc < 0) {
 		tos_shell_free(s);
 		return rc;
@@ -371,7 +382,7 @@ int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error
 	int rc;
 
 	if (is_plain(s))
-		return file_write(path, s->bundle.data, s->bundle.len, 0644, em_of(err));
+		return bytes_write(path, s->bundle.data, s->bundle.len, 0644, em_of(err));
 	v = shell_value(s);
 	all = tos_array();
 	rc = tos_push(all, tos_text("tos-carrier"));
@@ -382,7 +393,7 @@ int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error
 	if (rc == 0)
 		rc = tos_encode(all, &p, &n);
 	if (rc == 0)
-		rc = file_write(path, p, n, 0644, em_of(err));
+		rc = bytes_write(path, p, n, 0644, em_of(err));
 	else
 		err_set(em_of(err), rc, "the carrier cannot be written down");
 	free(p);
@@ -451,7 +462,7 @@ int tos_shell_load(const char *path, struct tos_shell **out, struct tos_error *e
 	struct errmsg *em = em_of(err);
 	struct tos_shell *s = shell_new();
 	struct buf bytes = { NULL, 0, 0, CARRIER_MAX, false };
-	int rc = file_read(path, CARRIER_MAX, &bytes, em);
+	int rc = bytes_read(path, CARRIER_MAX, &bytes, em);
 
 	s->bundle.max = CARRIER_MAX;
 	if (rc == 0) {

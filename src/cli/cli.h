@@ -1,0 +1,153 @@
+/*
+ * The tos command: a table of commands, from which parsing, help, manual pages and completion come.
+ * One file a command; what they share is in cli.c, args.c and table.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <tos/tos.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "lib/home.h"
+
+enum exit_code {
+	EXIT_DONE = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	EXIT_DENIED = 3,
+	EXIT_TIMEOUT = 4,
+	EXIT_UNREACHABLE = 5,
+	EXIT_DETACHED = 130
+};
+
+struct cli;
+
+struct option_spec {
+	const char *name;  /* "path" */
+	char letter;       /* 'n', or 0 */
+	const char *value; /* "PATH"; NULL: a flag */
+	const char *doc;
+};
+#define OPTIONS_MAX 16
+
+struct command {
+	const char *name;
+	const char *args;     /* "NAME..." */
+	const char *summary;  /* one line, no full stop */
+	const char *about;    /* paragraphs for help and manual */
+	const char *examples; /* lines: "command\tcomment"; may be NULL */
+	int (*run)(struct cli *cli);
+	size_t min_args, max_args; /* max 0 with min 0: none; ARGS_ANY */
+	bool hidden;               /* part of the machinery */
+	const char *words;         /* for completion of arguments: "carriers", "kernels", "files", ... or "on off" */
+	struct option_spec options[OPTIONS_MAX]; /* ends with a zero entry */
+};
+#define ARGS_ANY ((size_t)-1)
+
+/* ---- args.c: parsing, without side effects */
+#define ARGS_MAX 1024
+struct args {
+	const struct command *command; /* NULL: none was named */
+	const char *word[ARGS_MAX];    /* arguments of the command */
+	size_t n_word;
+	struct {
+		const struct option_spec *spec;
+		const char *value; /* "" for a flag */
+	} option[ARGS_MAX];
+	size_t n_option;
+};
+extern const struct option_spec global_options[];
+/* ERR_USAGE with a sentence. argv[0] is the program. */
+int args_parse(int argc, char *const *argv, const struct command *const *table, struct args *out, struct errmsg *em);
+/* The last value given, or NULL. Flags give "". */
+const char *args_value(const struct args *a, const char *name);
+/* Each value in turn: `size_t it = 0; while ((v = args_next(a, "data", &it)))`. */
+const char *args_next(const struct args *a, const char *name, size_t *it);
+
+/* ---- commands */
+extern const struct command *const commands[]; /* ends with NULL */
+const struct command *command_find(const char *name);
+void help_program(FILE *out);
+void help_command(const struct command *c, FILE *out);
+void manual_page(const struct command *c, FILE *out); /* scdoc */
+void completion_print(FILE *out);                     /* bash */
+
+/* ---- cli.c: one run */
+struct cli {
+	struct args args;
+	const char *home;   /* --home, or NULL */
+	const char *kernel; /* --kernel, or NULL */
+	bool json;
+	uint32_t timeout_ms; /* --timeout, or 0: the command's own default */
+	struct errmsg em;
+	struct tos_connection *connection; /* of cli_connect() */
+	struct tos_principal *principal;   /* of cli_principal() */
+	struct tos_shell *shell;
+};
+const char *cli_option(const struct cli *cli, const char *name);
+/* --timeout or this. */
+uint32_t cli_timeout(const struct cli *cli, uint32_t def_ms);
+int cli_exit(int rc); /* exit code for an enum err */
+/* Says "tos COMMAND: what is in cli->em" on stderr; returns the exit code. */
+int cli_fail(const struct cli *cli, int rc);
+int cli_usage(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* For the em parameters of libtos. */
+struct tos_error *cli_err(struct cli *cli);
+
+/* Connect to --kernel or the default one, once. 0 or a negative code with cli->em set. */
+int cli_connect(struct cli *cli);
+/* Connect to this kernel of this TOS_HOME if it runs here; otherwise stay with the default connection. */
+int cli_connect_to(struct cli *cli, const char *kernel);
+void cli_disconnect(struct cli *cli);
+/* Load --as or domain.conf's principal, once. */
+int cli_principal(struct cli *cli);
+/* VERB with a map (taken; NULL for none) to Control of `kernel` (NULL: the connected one); *out: the one element. */
+int cli_ask(struct cli *cli, const char *kernel, const char *verb, struct tos_value *args, struct tos_value **out);
+/* A signed act at `kernel` (NULL: the connected one); args taken; *out may be NULL. */
+int cli_act(struct cli *cli, const char *kernel, const char *act, const char *target, struct tos_value *args,
+	struct tos_value **out);
+/* "42" or "host0#42" -> "host0#42", asking the kernels of this TOS_HOME where it is short; leaves us connected to the home
+ * if it runs here. */
+int cli_carrier(struct cli *cli, const char *word, char name[129]);
+void cli_home_of(const char *carrier, char kernel[64]); /* "host0#42.1" -> "host0" */
+
+struct tos_value *map_of(const char *key, struct tos_value *v); /* {key: v}; takes v */
+
+void print_json(const struct tos_value *v);
+/* An element for people: text bare, everything else as JSON. Control characters are shown as ?. */
+void print_element(const struct tos_value *v, FILE *out);
+void put_text(struct buf *b, const struct tos_value *v);
+
+/* ---- words.c: values from the command line */
+/* JSON if it is some (unless as_text), else text. */
+struct tos_value *word_value(const char *word, bool as_text);
+
+/* ---- table.c */
+/* Rows are maps; columns: "key:TITLE" separated by spaces, or NULL: the union of keys with `kernel` first, as titles. */
+void table_print(const struct tos_value *rows, const char *columns, FILE *out);
+void table_text(const struct tos_value *rows, const char *columns, struct buf *out);
+/* "3m" "2d" ago for a wall time. */
+void age_text(int64_t since_wall_ms, int64_t now_wall_ms, char out[16]);
+
+/* ---- outcome.c: shared by launch and wait */
+/* Wait for these, print progress if `follow`, and outcomes; returns the exit code. */
+int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet);
+bool state_is_final(const char *state);
+int outcome_print(const struct cli *cli, const struct tos_value *outcome); /* exit code */
+
+/* ---- keeper.c: kernels of this machine */
+int keeper_run(struct cli *cli); /* the hidden command */
+int keeper_start(const struct home *h, const char *kernel, struct errmsg *em);
+/* The process that keeps it, or 0. */
+int keeper_pid(const struct home *h, const char *kernel);
+/* The last lines of kernels/NAME/log. */
+void keeper_log_tail(const struct home *h, const char *kernel, size_t lines, FILE *out);
+
+/* interrupted.c */
+void interrupt_catch(void); /* SIGINT sets a flag from now on instead of ending us */
+bool interrupted(void);

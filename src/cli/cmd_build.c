@@ -1,0 +1,121 @@
+/* tos build, verify */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "lib/bundle.h"
+
+static void default_output(const char *file, char out[HOME_PATH_MAX])
+{
+	size_t n = strlen(file);
+
+	if (n > 4 && strcmp(file + n - 4, ".lua") == 0)
+		n -= 4;
+	snprintf(out, HOME_PATH_MAX, "%.*s.bundle", (int)(n > 900 ? 900 : n), file);
+}
+
+static int run_build(struct cli *cli)
+{
+	const char *file = cli->args.word[0], *output = cli_option(cli, "output"), *name = cli_option(cli, "name");
+	char path[HOME_PATH_MAX];
+	int rc = tos_shell_file(file, &cli->shell, cli_err(cli));
+
+	rc = rc || !name ? rc : tos_shell_option(cli->shell, "name", name, cli_err(cli));
+	rc = rc ? rc : cli_principal(cli);
+	rc = rc ? rc : tos_shell_sign(cli->shell, cli->principal, cli_err(cli));
+	if (!output) {
+		default_output(file, path);
+		output = path;
+	}
+	rc = rc ? rc : tos_shell_save(cli->shell, output, cli_err(cli));
+	if (rc < 0)
+		return cli_fail(cli, rc);
+	if (cli->json) {
+		struct tos_value *v = map_of("file", tos_text(output));
+
+		print_json(v);
+		tos_value_free(v);
+	} else
+		puts(output);
+	return EXIT_DONE;
+}
+
+const struct command command_build = {
+	.name = "build",
+	.args = "FILE",
+	.summary = "Sign a carrier's code, to be launched later or by somebody else",
+	.about = "Checks the syntax of a Lua source, writes its manifest, signs it as author and puts both into a bundle. Who "
+		 "launches a bundle signs the launch only.",
+	.examples = "tos build upgrade.lua -o upgrade.bundle\tThen tos launch upgrade.bundle\n",
+	.run = run_build,
+	.min_args = 1,
+	.max_args = 1,
+	.words = "files",
+	.options = {
+		{ "output", 'o', "FILE", "where the bundle goes, default FILE without .lua, with .bundle" },
+		{ "name", 0, "NAME", "what the code is called, default the file's name" },
+		{ "as", 0, "PRINCIPAL", "the author; default from domain.conf" },
+	},
+};
+
+/* ---- verify */
+
+static void print_field(const struct tos_value *v, const char *key)
+{
+	if (!tos_get(v, key))
+		return;
+	printf("%-10s", key);
+	print_element(tos_get(v, key), stdout);
+	putchar('\n');
+}
+
+static void print_bundle(const struct tos_value *v)
+{
+	static const char *const keys[] = { "name", "version", "runtime", "entry", "author", "issued", "expires",
+		"code" };
+	const struct tos_value *files = tos_get(v, "files");
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+		print_field(v, keys[i]);
+	for (size_t i = 0; i < tos_len(files); i++)
+		printf("%-10s%s (%lld bytes)\n", "file", tos_as_text(tos_key_at(files, i), "?"),
+			(long long)tos_as_int(tos_value_at(files, i), 0));
+}
+
+static int run_verify(struct cli *cli)
+{
+	struct tos_value *v = NULL;
+	int rc = tos_shell_load(cli->args.word[0], &cli->shell, cli_err(cli));
+	struct slice bundle = rc ? (struct slice){ NULL, 0 } : shell_bundle(cli->shell);
+
+	if (rc == 0 && !bundle.n)
+		rc = err_set(&cli->em, ERR_SIGNATURE, "%s is not signed; 'tos build' signs", cli->args.word[0]);
+	if (rc == 0) {
+		rc = bundle_verify(bundle, cli->home, &v, &cli->em);
+		if (rc < 0)
+			err_wrap(&cli->em, rc, "%s", cli->args.word[0]);
+	}
+	if (v && cli->json) {
+		tos_set(v, "valid", tos_bool(rc == 0));
+		print_json(v);
+	} else if (v)
+		print_bundle(v);
+	tos_value_free(v);
+	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
+}
+
+const struct command command_verify = {
+	.name = "verify",
+	.args = "FILE",
+	.summary = "Check the signatures of a bundle",
+	.about = "Checks a bundle as a kernel would when it is offered one: that its files are those which the manifest names, "
+		 "who signed it, that the certificate leads to this domain's root, has the role author, and is neither "
+		 "expired nor on the revocation list known here. Prints what it says of itself.",
+	.examples = "tos verify upgrade.bundle\tWho wrote it, and is it whole\n",
+	.run = run_verify,
+	.min_args = 1,
+	.max_args = 1,
+	.words = "files",
+};

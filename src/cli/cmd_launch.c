@@ -1,0 +1,208 @@
+/* tos launch */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/where.h"
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "lib/bundle.h"
+
+/* ---- code: a file, a shipped carrier, or a line of Lua */
+
+/* What the line returns at each kernel becomes that kernel's row. It all stays on the first line, so that line numbers in
+ * messages are the user's own. */
+static int wrap_line(const char *lua, struct buf *out)
+{
+	if (strstr(lua, "function begin"))
+		return buf_add_str(out, lua);
+	buf_printf(out, "local function line(self) %s\nend\n", lua);
+	buf_add_str(out, "function begin(self)\n"
+			 "\tlocal row = line(self)\n"
+			 "\tif row == nil then return end\n"
+			 "\tif type(row) ~= 'table' or #row > 0 then row = { value = row } end\n"
+			 "\trow.kernel = tos.kernel()\n"
+			 "\ttos.briefcase:folder('RESULTS'):push(row)\n"
+			 "end\n");
+	return buf_check(out);
+}
+
+static int shell_of_line(struct cli *cli, const char *lua)
+{
+	AUTOBUF source = BUF_INIT;
+	int rc = wrap_line(lua, &source);
+
+	return rc ? rc : tos_shell_source("line", (const char *)source.data, source.len, &cli->shell, cli_err(cli));
+}
+
+/* Lua sources are texts; bundles and saved carriers begin with a CBOR array. */
+static bool is_source(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	int first = f ? fgetc(f) : EOF;
+
+	if (f)
+		fclose(f);
+	return first == EOF || (first & 0xe0) != 0x80;
+}
+
+static int shell_of_word(struct cli *cli, const char *word)
+{
+	char path[4096];
+
+	if (access(word, F_OK) < 0) {
+		if (strchr(word, '/') || strchr(word, '.') || where_carrier(word, path, sizeof(path)) < 0)
+			return err_set(&cli->em, ERR_NOT_FOUND, "there is no file %s and no shipped carrier of that "
+				"name; shipped are facts and postman", word);
+		word = path;
+	}
+	return is_source(word) ? tos_shell_file(word, &cli->shell, cli_err(cli))
+			       : tos_shell_load(word, &cli->shell, cli_err(cli));
+}
+
+/* ---- properties */
+
+static int add_data(struct cli *cli, const char *text)
+{
+	const char *eq = strchr(text, '=');
+	char name[129];
+
+	if (!eq || eq == text || eq - text > 128)
+		return err_set(&cli->em, ERR_USAGE, "--data %s is not NAME=VALUE", text);
+	snprintf(name, sizeof(name), "%.*s", (int)(eq - text), text);
+	return tos_shell_push(cli->shell, name, word_value(eq + 1, false), cli_err(cli));
+}
+
+static int set_options(struct cli *cli)
+{
+	static const char *const named[] = { "itinerant", "fast", "on-unreachable", "expires", "name" };
+	int rc = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(named) && rc == 0; i++) {
+		const char *v = cli_option(cli, named[i]);
+
+		if (v)
+			rc = tos_shell_option(cli->shell, named[i], *v ? v : NULL, cli_err(cli));
+	}
+	return rc;
+}
+
+static int set_properties(struct cli *cli)
+{
+	const char *path = cli_option(cli, "path"), *v;
+	int rc = path ? tos_shell_path(cli->shell, path, cli_err(cli)) : 0;
+
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "data", &it));)
+		rc = add_data(cli, v);
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "limit", &it));)
+		rc = tos_shell_limit(cli->shell, v, cli_err(cli));
+	return rc ? rc : set_options(cli);
+}
+
+/* A name that nobody knows is most often misspelt: an error, unless the path has a rule for hosts that aren't there. */
+static int check_hosts(struct cli *cli)
+{
+	AUTOBUF unknown = BUF_INIT;
+	AUTOBUF known = BUF_INIT;
+	int rc = shell_unknown_hosts(cli->shell, cli->connection, &unknown, &known, &cli->em);
+
+	if (rc < 0 || !unknown.len)
+		return rc;
+	if (cli_option(cli, "on-unreachable")) {
+		fprintf(stderr, "tos launch: no kernel is known by the name %s; going on, since "
+				"--on-unreachable is given\n", buf_cstr(&unknown));
+		return 0;
+	}
+	return err_set(&cli->em, ERR_NOT_FOUND, "no kernel is known by the name %s; there are %s. To launch all "
+		"the same, say --on-unreachable what to do", buf_cstr(&unknown), buf_cstr(&known));
+}
+
+static int sign(struct cli *cli)
+{
+	const char *author = cli_option(cli, "author");
+	struct tos_principal *a;
+	int rc;
+
+	if (!author)
+		return 0;
+	rc = tos_principal_load(cli->home, author, &a, cli_err(cli));
+	if (rc < 0)
+		return rc;
+	rc = tos_shell_sign(cli->shell, a, cli_err(cli));
+	tos_principal_free(a);
+	return rc;
+}
+
+static int prepare(struct cli *cli)
+{
+	const char *line = cli_option(cli, "execute");
+	int rc = line ? shell_of_line(cli, line) : shell_of_word(cli, cli->args.word[0]);
+
+	rc = rc ? rc : set_properties(cli);
+	rc = rc ? rc : sign(cli);
+	rc = rc ? rc : cli_principal(cli);
+	rc = rc ? rc : cli_connect(cli);
+	return rc ? rc : check_hosts(cli);
+}
+
+static int run_launch(struct cli *cli)
+{
+	bool line = cli_option(cli, "execute"), wait = cli_option(cli, "wait");
+	char name[129];
+	int rc;
+
+	if (line && cli->args.n_word)
+		return cli_usage(cli, "give either -e or a carrier, not both");
+	if (!line && !cli->args.n_word)
+		return cli_usage(cli, "which carrier? tos launch FILE, a shipped one such as facts, or -e 'LUA'");
+	rc = prepare(cli);
+	rc = rc ? rc : tos_shell_launch(cli->shell, cli->connection, cli->principal, name, cli_err(cli));
+	if (rc < 0)
+		return cli_fail(cli, rc);
+	if (cli->json && !wait) {
+		struct tos_value *v = map_of("name", tos_text(name));
+
+		print_json(v);
+		tos_value_free(v);
+	} else if (!cli->json)
+		puts(name);
+	fflush(stdout);
+	return wait ? outcome_wait(cli, name, true, false) : EXIT_DONE;
+}
+
+const struct command command_launch = {
+	.name = "launch",
+	.args = "[FILE | CARRIER]",
+	.summary = "Sign a carrier and send it on its way",
+	.about = "Takes a Lua source, a bundle made by tos build, a saved carrier, or the name of a shipped carrier (facts, "
+		 "postman). A source is checked for its syntax and signed on the fly before anything is sent. The "
+		 "kernel that is asked becomes the carrier's home. Prints the carrier's name.\n\n"
+		 "A path is written host0,host1|host2,@all: a comma separates entries, a bar alternatives, and @all "
+		 "is every kernel, once each. Without a path the carrier runs at its home.\n\n"
+		 "With --wait its log lines and its states go to standard error as they come, and its outcome to "
+		 "standard output: a row a kernel from folder RESULTS, the trail, and any fault; the exit code is 0 if "
+		 "it finished. Ctrl-C detaches with exit code 130 and leaves it running; --timeout gives up waiting.",
+	.examples = "tos launch facts --path @all --wait\tFacts of every host\n"
+		    "tos launch hello.lua --path host0,host1,host2 --wait\tA carrier of one's own\n"
+		    "tos launch -e 'return tos.call(\"Monitor\", {\"load\"})' --path @all --wait\tOne line of Lua\n"
+		    "tos launch check.lua --path 'a|b,c' --data LEVEL=3 --limit cpu=2 --on-unreachable skip\tWith "
+		    "alternatives, data and limits\n",
+	.run = run_launch,
+	.max_args = 1,
+	.words = "carriers",
+	.options = {
+		{ "execute", 'e', "LUA", "take this as the body of begin; what it returns goes to RESULTS" },
+		{ "path", 'p', "PATH", "where it goes, such as host0,host1|host2,@all" },
+		{ "data", 'd', "NAME=VALUE", "push VALUE, text or JSON, into folder NAME; may be repeated" },
+		{ "limit", 'l', "NAME=VALUE", "a limit, such as cpu=2, memory=32M, hops=5; may be repeated" },
+		{ "on-unreachable", 'u', "WHAT", "wait, wait=TIME, skip, alternate or fail; default wait=30s" },
+		{ "itinerant", 0, NULL, "it may change its path, where hosts allow that" },
+		{ "fast", 0, NULL, "keep it in memory only; a crash may lose it" },
+		{ "wait", 'w', NULL, "wait for the outcome and print it" },
+		{ "name", 0, "NAME", "what its code is called" },
+		{ "expires", 0, "TIME", "how long its ticket is good, default its lifetime and a day" },
+		{ "as", 0, "PRINCIPAL", "the owner; default from domain.conf" },
+		{ "author", 0, "PRINCIPAL", "who signs the code; default the owner" },
+	},
+};

@@ -1,0 +1,252 @@
+/* Outcomes: waiting for one with progress, and printing it. Shared by launch and wait. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+
+#define SLICE_MS     200   /* how late Ctrl-C may be noticed */
+#define ASK_EVERY_MS 2000  /* should an event be lost */
+#define GONE_MS      60000 /* how long a home may be away */
+
+bool state_is_final(const char *state)
+{
+	static const char *const final[] = { "finished", "faulted", "killed", "lost", "refused", "superseded" };
+
+	for (size_t i = 0; i < ARRAY_LEN(final); i++)
+		if (strcmp(state, final[i]) == 0)
+			return true;
+	return false;
+}
+
+/* ---- printing */
+
+static void print_trail(const struct tos_value *trail)
+{
+	for (size_t i = 0; i < tos_len(trail); i++) {
+		const struct tos_value *t = tos_at(trail, i);
+		int64_t wall = tos_get_int(t, "wall", tos_get_int(t, "time", 0));
+		const char *error = tos_get_text(t, "error", "");
+		char when[CLOCK_TEXT_BYTES] = "";
+
+		if (wall)
+			clock_text(wall, when);
+		printf("%2zu  %-12s %-10s %s%s%s\n", i + 1, tos_get_text(t, "kernel", "?"),
+			tos_get_text(t, "event", ""), wall ? when + 11 : "", *error ? "  " : "", error);
+	}
+}
+
+static void print_fault(const char *name, const char *state, const struct tos_value *fault)
+{
+	const char *traceback = tos_get_text(fault, "traceback", "");
+
+	if (tos_type(fault) != TOS_MAP) {
+		fprintf(stderr, "tos: %s is %s\n", name, state);
+		return;
+	}
+	fprintf(stderr, "tos: %s is %s at %s: %s: %s\n", name, state, tos_get_text(fault, "kernel", "?"),
+		tos_get_text(fault, "code", "fault"), tos_get_text(fault, "text", ""));
+	if (*traceback)
+		fprintf(stderr, "%s\n", traceback);
+}
+
+/* Other folders than RESULTS are only named: they may hold anything. */
+static void print_folders(const struct tos_value *briefcase)
+{
+	for (size_t i = 0; i < tos_len(briefcase); i++) {
+		const char *name = tos_as_text(tos_key_at(briefcase, i), "");
+		const struct tos_value *f = tos_value_at(briefcase, i);
+
+		if (strcmp(name, "RESULTS") != 0)
+			printf("folder %s: %zu element%s (--json shows them)\n", *name ? name : "(unnamed)",
+				tos_len(f), tos_len(f) == 1 ? "" : "s");
+	}
+}
+
+int outcome_print(const struct cli *cli, const struct tos_value *o)
+{
+	const char *name = tos_get_text(o, "name", "?"), *state = tos_get_text(o, "state", "?");
+	const struct tos_value *results = tos_get(tos_get(o, "briefcase"), "RESULTS");
+	bool finished = strcmp(state, "finished") == 0;
+
+	if (cli->json) {
+		print_json(o);
+		return finished ? EXIT_DONE : EXIT_FAILED;
+	}
+	if (tos_len(results))
+		table_print(results, NULL, stdout);
+	print_folders(tos_get(o, "briefcase"));
+	if (tos_len(tos_get(o, "trail"))) {
+		puts(tos_len(results) ? "\ntrail" : "trail");
+		print_trail(tos_get(o, "trail"));
+	}
+	fflush(stdout);
+	if (!finished)
+		print_fault(name, state, tos_get(o, "fault"));
+	return finished ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* ---- waiting */
+
+struct wait {
+	struct cli *cli;
+	const char *name;
+	bool follow;
+	char state[32];
+	int64_t deadline;  /* 0: none */
+	int64_t asked, lost;
+};
+
+static void show_event(const struct wait *w, const struct tos_value *e)
+{
+	const char *kind = tos_get_text(e, "kind", ""), *kernel = tos_get_text(e, "kernel", "?");
+	AUTOBUF text = BUF_INIT;
+
+	put_text(&text, tos_get(e, "text"));
+	if (strcmp(kind, "log") == 0)
+		fprintf(stderr, "%s  %s\n", kernel, buf_cstr(&text));
+	else if (strcmp(kind, "wait") == 0)
+		fprintf(stderr, "waiting for %s: %s\n", kernel, buf_cstr(&text));
+	else if (strcmp(kind, "state") == 0)
+		fprintf(stderr, "%s  %s %s\n", kernel, w->name, tos_get_text(e, "state", "?"));
+}
+
+static void on_event(struct wait *w, const struct tos_value *e)
+{
+	if (tos_type(e) != TOS_MAP || strcmp(tos_get_text(e, "name", ""), w->name) != 0)
+		return;
+	if (strcmp(tos_get_text(e, "kind", ""), "state") == 0)
+		snprintf(w->state, sizeof(w->state), "%s", tos_get_text(e, "state", ""));
+	if (w->follow)
+		show_event(w, e);
+}
+
+static int watch(struct wait *w)
+{
+	struct tos_value *answer = NULL;
+	char kernel[64];
+	int rc;
+
+	cli_home_of(w->name, kernel);
+	rc = cli_connect_to(w->cli, kernel);
+	rc = rc ? rc : cli_ask(w->cli, kernel, "WATCH", map_of("name", tos_text(w->name)), &answer);
+	if (rc == 0)
+		snprintf(w->state, sizeof(w->state), "%s", tos_get_text(answer, "state", ""));
+	tos_value_free(answer);
+	return rc;
+}
+
+static bool is_gone(int rc)
+{
+	return rc == ERR_CLOSED || rc == ERR_UNREACHABLE;
+}
+
+/* The home went away: it is started again by its keeper, so try for a while. */
+static int come_back(struct wait *w, int rc)
+{
+	if (!w->lost) {
+		w->lost = clock_ms();
+		fprintf(stderr, "waiting for the home of %s: %s\n", w->name, err_show(rc, &w->cli->em));
+	}
+	if (clock_ms() - w->lost > GONE_MS)
+		return rc;
+	cli_disconnect(w->cli);
+	usleep(SLICE_MS * 1000);
+	rc = watch(w);
+	if (rc == 0)
+		w->lost = 0;
+	return is_gone(rc) || rc == ERR_TIMEOUT ? 0 : rc;
+}
+
+/* Is it there? 0 with *out set, ERR_AGAIN, or a failure. */
+static int ask_outcome(struct wait *w, struct tos_value **out)
+{
+	struct tos_value *args = map_of("name", tos_text(w->name));
+	char kernel[64];
+	int rc;
+
+	cli_home_of(w->name, kernel);
+	tos_set(args, "wait_ms", tos_int(state_is_final(w->state) ? 1000 : 0));
+	w->asked = clock_ms();
+	rc = cli_ask(w->cli, kernel, "OUTCOME", args, out);
+	return rc == ERR_TIMEOUT ? ERR_AGAIN : rc;
+}
+
+static int one_step(struct wait *w, struct tos_value **out)
+{
+	struct tos_value *e = NULL;
+	char folder[129];
+	int rc;
+
+	if (!w->cli->connection)
+		return come_back(w, ERR_CLOSED);
+	if (state_is_final(w->state) || clock_ms() - w->asked >= ASK_EVERY_MS) {
+		rc = ask_outcome(w, out);
+		if (rc == 0)
+			return 1;
+		if (is_gone(rc))
+			return come_back(w, rc);
+		if (rc != ERR_AGAIN)
+			return rc;
+		if (w->deadline && clock_ms() >= w->deadline)
+			return 0;
+	}
+	rc = tos_receive(w->cli->connection, SLICE_MS, NULL, folder, &e, cli_err(w->cli));
+	if (rc == 0 && strcmp(folder, "event") == 0)
+		on_event(w, tos_at(e, 0));
+	tos_value_free(e);
+	if (is_gone(rc))
+		return come_back(w, rc);
+	return rc == ERR_TIMEOUT ? 0 : rc;
+}
+
+/* What is queued behind the last state: log lines that came with the outcome. */
+static void drain(struct wait *w)
+{
+	struct tos_value *e = NULL;
+	char folder[129];
+
+	while (w->cli->connection &&
+		tos_receive(w->cli->connection, 0, NULL, folder, &e, NULL) == 0) {
+		if (strcmp(folder, "event") == 0)
+			on_event(w, tos_at(e, 0));
+		tos_value_free(STEAL(e));
+	}
+}
+
+static int detach(const struct wait *w)
+{
+	fprintf(stderr, "still running: tos wait %s\n", w->name);
+	return EXIT_DETACHED;
+}
+
+int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet)
+{
+	struct wait w = { .cli = cli, .name = name, .follow = follow };
+	struct tos_value *outcome = NULL;
+	int code, rc;
+
+	w.deadline = cli->timeout_ms ? clock_ms() + cli->timeout_ms : 0;
+	interrupt_catch();
+	rc = watch(&w);
+	if (is_gone(rc))
+		rc = come_back(&w, rc);
+	while (rc == 0) {
+		if (interrupted())
+			return detach(&w);
+		if (w.deadline && clock_ms() >= w.deadline) {
+			rc = err_set(&cli->em, ERR_TIMEOUT, "%s has not ended; it goes on: tos wait %s", name, name);
+			break;
+		}
+		rc = one_step(&w, &outcome);
+	}
+	if (rc < 0)
+		return cli_fail(cli, rc);
+	drain(&w);
+	code = quiet ? (strcmp(tos_get_text(outcome, "state", ""), "finished") == 0 ? EXIT_DONE : EXIT_FAILED)
+		     : outcome_print(cli, outcome);
+	tos_value_free(outcome);
+	return code;
+}
