@@ -90,7 +90,7 @@ VECTORS = {
         "version": [1, 2], "name": "", "domain": "", "boot": [0, bytes(16)], "store": 0, "seen": 0,
         "revocation": 0, "want": "panel"}),
     "credit": frame(2, 256, 16),
-    "ping": frame(3, 2**64 - 1),
+    "ping": frame(3, 2**63 - 1),
     "pong": frame(4, 5),
     "want": frame(5, run(1, 32), 65536),
     "chunk": frame(6, run(1, 32), 65536, 65540, run(7, 4)),

@@ -107,7 +107,7 @@ static void make_credit(struct buf *b)
 
 static void make_ping(struct buf *b)
 {
-	ping_encode(b, FRAME_PING, UINT64_MAX);
+	ping_encode(b, FRAME_PING, INT64_MAX);
 }
 
 static void make_pong(struct buf *b)

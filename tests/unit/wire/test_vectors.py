@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Both ways between our codec and an independent one: what C makes Python verifies, and what Python
-makes C decodes and encodes again. Arguments: wire_tool, the folder of the vectors. Exit 77: no cbor2."""
+makes C decodes and encodes again; and the examples of doc/protocol.md. Arguments: wire_tool, the folder of
+the vectors, protocol.md. Exit 77: no cbor2."""
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -43,7 +45,7 @@ for kind, hexed in golden.items():
     cbor2.loads(body)
     claim(ask("again", kind, hexed) == "ok " + hexed, kind, "made by Python", ask("again", kind, hexed))
     # Nothing is accepted in part, and nothing with something behind it.
-    for cut in range(0, len(hexed), 2 * max(1, len(hexed) // 200)):
+    for cut in range(0, len(hexed), 2 * max(1, len(hexed) // 60)):
         claim(not ask("again", kind, hexed[:cut]).startswith("ok"), kind, "accepted when cut at", cut // 2)
     claim(not ask("again", kind, hexed + "00").startswith("ok"), kind, "accepted with a byte behind")
 
@@ -72,11 +74,19 @@ def value(depth):
     return scalar()
 
 
-for _ in range(500):
+for _ in range(300):
     encoded = make_vectors.det(value(4))
     if len(encoded) < 400000:
         got = ask("again", "cbor", encoded.hex())
         claim(got == "ok " + encoded.hex(), "value", encoded.hex(), got)
+
+# Examples of the manual: "<!-- example: KIND -->", diagnostic notation, an empty line, hex.
+manual = open(sys.argv[3]).read()
+examples = re.findall(r"<!-- example: (\S+) -->\n```text\n(.*?)\n\n(.*?)\n```", manual, re.S)
+claim(len(examples) >= 15, "protocol.md has only", len(examples), "examples")
+for kind, diag, hexed in examples:
+    claim("".join(hexed.split()) == golden[kind], "protocol.md:", kind, "is not", golden[kind])
+    claim("".join(diag.split()) == "".join(ask("diag", kind).split()), "protocol.md:", kind, "is not", ask("diag", kind))
 tool.stdin.close()
 claim(tool.wait() == 0, "wire_tool ended badly")
 print("both ways:", len(golden), "kinds")

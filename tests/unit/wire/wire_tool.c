@@ -2,11 +2,14 @@
  * Our codec for other programs to compare theirs with, one request a line on standard input:
  *   make KIND         the sample of that kind, in hex
  *   again KIND HEX    decode and encode again: "ok HEX" or the word of the error
+ *   diag KIND         the sample in diagnostic notation (a frame without its length)
  *   kinds             all kinds
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <tos/value.h>
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -41,6 +44,27 @@ static void again(const char *kind, const char *hex)
 	print_hex(&out);
 }
 
+static void diag(const char *kind)
+{
+	struct tos_value *v = NULL;
+	AUTOFREE char *text = NULL;
+	AUTOBUF b = BUF_INIT;
+	bool cose;
+	size_t at;
+
+	if (!sample_make(kind, &b)) {
+		puts("usage");
+		return;
+	}
+	at = b.data[0] == 0 ? 4 : 0;
+	cose = b.data[at] == 0xd2; /* tag 18, which no value has */
+	at += cose;
+	if (tos_decode_state(b.data + at, b.len - at, 0, &v) == 0)
+		text = tos_to_diag(v);
+	printf("%s%s%s\n", cose ? "18(" : "", text ? text : "?", cose ? ")" : "");
+	tos_value_free(v);
+}
+
 int main(void)
 {
 	static char line[1 << 20];
@@ -59,6 +83,8 @@ int main(void)
 				print_hex(&out);
 			else
 				puts("usage");
+		} else if (verb && kind && strcmp(verb, "diag") == 0) {
+			diag(kind);
 		} else if (verb && kind && strcmp(verb, "again") == 0) {
 			again(kind, hex ? hex : "");
 		} else {
