@@ -162,7 +162,8 @@ static inline size_t tos_inbox_size(struct tos_inbox *in) { return TOS_HOST(in)-
 static inline bool tos_inbox_next(struct tos_inbox *in, struct tos_message *out) { return TOS_HOST(in)->inbox_next(in, out); }
 /* Answer a call; takes elements (an array, or NULL for none). not-found: token unknown or its deadline passed. */
 static inline int tos_reply(struct tos_ext *x, uint64_t token, const char *folder, struct tos_value *elements) { return TOS_HOST(x)->reply(x, token, folder, elements); }
-static inline int tos_fail(struct tos_ext *x, uint64_t token, int rc, const char *text) { return TOS_HOST(x)->fail(x, token, rc, text); }
+/* The brackets: test frameworks have a macro of that name. */
+static inline int tos_fail(struct tos_ext *x, uint64_t token, int rc, const char *text) { return (TOS_HOST(x)->fail)(x, token, rc, text); }
 static inline int tos_forward(struct tos_ext *x, uint64_t token, const char *kernel) { return TOS_HOST(x)->forward(x, token, kernel); }
 /* Post one folder; takes elements. Never waits. */
 static inline int tos_post(struct tos_ext *x, const char *dest, const char *folder, struct tos_value *elements) { return TOS_HOST(x)->post(x, dest, folder, elements); }
