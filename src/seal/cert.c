@@ -31,24 +31,23 @@ static const struct {
 };
 #define ROLES_ALL (ROLE_ADMIN | ROLE_OWNER | ROLE_AUTHOR | ROLE_OFFICER)
 
-/* What each kind of certificate is. path_length: of the basic constraints, -1 for none. */
+/* What each kind of certificate is. A named kind's URI goes on with the name. */
 static const struct {
-	const char *word, *uri;
-	bool named, authority;
-	const char *constraints, *usage;
+	const char *word, *uri, *constraints, *usage;
 	uint32_t usage_bits;
+	bool named, authority;
 } kinds[] = {
-	[CERT_ROOT] = { "root", "tos:root", false, true, "critical,CA:TRUE,pathlen:1",
+	[CERT_ROOT] = { "root", "tos:root", "critical,CA:TRUE,pathlen:1",
 		"critical,digitalSignature,keyCertSign",
-		KU_DIGITAL_SIGNATURE | KU_KEY_CERT_SIGN },
-	[CERT_REGISTRAR] = { "registrar", "tos:registrar", false, true,
-		"critical,CA:TRUE,pathlen:0", "critical,keyCertSign", KU_KEY_CERT_SIGN },
-	[CERT_KERNEL] = { "kernel", "tos:kernel:", true, false, "critical,CA:FALSE",
-		"critical,digitalSignature", KU_DIGITAL_SIGNATURE },
-	[CERT_PRINCIPAL] = { "principal", "tos:principal:", true, false, "critical,CA:FALSE",
-		"critical,digitalSignature", KU_DIGITAL_SIGNATURE },
-	[CERT_JOINER] = { "joiner", "tos:joiner", false, false, "critical,CA:FALSE",
-		"critical,digitalSignature", KU_DIGITAL_SIGNATURE },
+		KU_DIGITAL_SIGNATURE | KU_KEY_CERT_SIGN, false, true },
+	[CERT_REGISTRAR] = { "registrar", "tos:registrar", "critical,CA:TRUE,pathlen:0",
+		"critical,keyCertSign", KU_KEY_CERT_SIGN, false, true },
+	[CERT_KERNEL] = { "kernel", "tos:kernel:", "critical,CA:FALSE",
+		"critical,digitalSignature", KU_DIGITAL_SIGNATURE, true, false },
+	[CERT_PRINCIPAL] = { "principal", "tos:principal:", "critical,CA:FALSE",
+		"critical,digitalSignature", KU_DIGITAL_SIGNATURE, true, false },
+	[CERT_JOINER] = { "joiner", "tos:joiner", "critical,CA:FALSE",
+		"critical,digitalSignature", KU_DIGITAL_SIGNATURE, false, false },
 };
 
 unsigned role_parse(const char *word)
@@ -504,7 +503,7 @@ static int put_times(X509 *x, int64_t not_before_ms, int64_t not_after_ms)
 static int issue_check(const struct key *issuer, struct slice issuer_der, enum cert_kind kind,
 	const uint8_t subject_public[32], struct errmsg *em)
 {
-	struct cert by;
+	struct cert by = { 0 };
 	bool alone = kind == CERT_ROOT || kind == CERT_JOINER;
 	int rc;
 

@@ -100,11 +100,12 @@ static int read_all(int fd, struct buf *out)
 		if (got < 0)
 			return ERR_IO;
 		if (buf_add(out, part, (size_t)got) < 0) {
+			OPENSSL_cleanse(part, sizeof(part));
 			errno = EFBIG;
 			return ERR_TOO_LARGE;
 		}
 	}
-	OPENSSL_cleanse(part, sizeof(part));
+	OPENSSL_cleanse(part, sizeof(part)); /* it may have been a key */
 	return 0;
 }
 

@@ -232,7 +232,7 @@ static int configure(SSL_CTX *ctx)
 	SSL_CTX_set_options(
 		ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
 	SSL_CTX_set_mode(ctx, SSL_MODE_NO_AUTO_CHAIN | SSL_MODE_AUTO_RETRY);
-	SSL_CTX_set_max_cert_list(ctx, (COSE_CHAIN_MAX + 1) * (CERT_BYTES_MAX + 16));
+	SSL_CTX_set_max_cert_list(ctx, (COSE_CHAIN_MAX + 1L) * (CERT_BYTES_MAX + 16));
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	SSL_CTX_set_cert_verify_callback(ctx, on_verify, NULL);
 	SSL_CTX_set_verify_depth(ctx, COSE_CHAIN_MAX + 1);
