@@ -126,7 +126,7 @@ static const struct call calls[] = {
 	{ "mprotect", S, ANY, 0 }, { "personality", S, ANY, 0 }, { "sched_getaffinity", S, ANY, 0 }, { "pread64", S, ANY, 0 }, { "ioctl", S, ANY, 0 },
 	{ "fcntl", S, ANY, 0 }, { "stat", S, ANY, 0 }, { "access", S, ANY, 0 }, { "getppid", S, ANY, 0 }, { "dup", S, ANY, 0 }, { "dup2", S, ANY, 0 },
 	{ "pipe2", S, ANY, 0 }, { "pipe", S, ANY, 0 }, { "process_vm_readv", S, ANY, 0 }, { "getrlimit", S, ANY, 0 }, { "tgkill", S, ANY, 0 },
-	{ "readlinkat", S, ANY, 0 }, { "getcwd", S, ANY, 0 }, { "wait4", S, ANY, 0 },
+	{ "readlinkat", S, ANY, 0 }, { "getcwd", S, ANY, 0 }, { "wait4", S, ANY, 0 }, { "getdents", S, ANY, 0 }, { "getdents64", S, ANY, 0 }, { "ptrace", S, ANY, 0 }, { "kill", S, ANY, 0 }, { "sched_yield", S, ANY, 0 },
 };
 /* clang-format on */
 
