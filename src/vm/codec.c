@@ -247,7 +247,8 @@ static int enc_map(struct enc *e, int t, uint64_t pairs)
 		lua_pop(L, 1);
 		return rc;
 	}
-	qsort_r(k->order + from, pairs, sizeof *k->order, key_compare, k);
+	if (pairs > 1)
+		qsort_r(k->order + from, pairs, sizeof *k->order, key_compare, k);
 	cbor_put_map(e->b, pairs);
 	rc = map_values(e, t, from, pairs);
 	k->n_order = from;

@@ -57,9 +57,8 @@ class Vm:
 
     def close(self):
         self.socket.close()
-        self.process.wait(WAIT_S)
-        for pipe in (self.process.stdout, self.process.stderr):
-            pipe.close()
+        out, err = self.process.communicate(timeout=WAIT_S)
+        assert out == b"" and err == b"", err.decode(errors="replace")  # sanitizers report there
 
     def __enter__(self):
         return self
