@@ -205,6 +205,20 @@ static int set_limits(const struct sandbox_plan *p)
 	return rc;
 }
 
+int sandbox_close_from(int first)
+{
+	struct rlimit r;
+
+	if (syscall(SYS_close_range, (unsigned)first, ~0u, 0) == 0)
+		return 0;
+	/* An old container runtime: one by one. */
+	if ((errno != ENOSYS && errno != EPERM) || prlimit(0, RLIMIT_NOFILE, NULL, &r) < 0)
+		return -errno;
+	for (int fd = first; (rlim_t)fd < r.rlim_max && fd < 1 << 20; fd++)
+		close(fd);
+	return 0;
+}
+
 /* Put each descriptor where the program expects it and close all others. They are first lifted
  * out of the way, since a place may be taken by the next one to be moved. */
 static int place_fds(const struct sandbox_plan *p, int *program_fd)
@@ -226,9 +240,7 @@ static int place_fds(const struct sandbox_plan *p, int *program_fd)
 			return -errno;
 	}
 	*program_fd = SANDBOX_FD_PROGRAM;
-	if (syscall(SYS_close_range, SANDBOX_FD_STATUS + 1, ~0u, 0) < 0)
-		return -errno;
-	return 0;
+	return sandbox_close_from(SANDBOX_FD_STATUS + 1);
 }
 
 static void reset_signals(void)

@@ -144,4 +144,5 @@ int sandbox_landlock(const struct sandbox_plan *p);
 int sandbox_drop_bounding(uint64_t keep);
 int sandbox_drop_caps(uint64_t keep);
 int sandbox_no_new_privs(void);
+int sandbox_close_from(int first);
 int sandbox_mdwe(void);
