@@ -528,6 +528,7 @@ static void on_bytes(void *arg, struct conn *c, const uint8_t *p, size_t n)
 	if (c != l->conn || l->state >= LINK_CLOSING)
 		return;
 	l->in_ms = clock_ms();
+	l->suspect_ms = 0;
 	l->bytes_in += n;
 	if (l->over_tls) {
 		feed_tls(l, p, n);
@@ -674,8 +675,6 @@ static void tick_up(struct link *l, int64_t now)
 
 	if (l->kind == LINK_LOCAL) /* a Unix socket's end of file always comes */
 		return;
-	if (l->suspect_ms != 0 && heard > l->suspect_ms - SUSPECT_MS)
-		l->suspect_ms = 0;
 	if (now - heard >= c->silent_ms || (l->suspect_ms != 0 && now >= l->suspect_ms)) {
 		silent(l, "nothing was heard for too long");
 		return;

@@ -41,7 +41,7 @@ static const struct talk_rule {
 } talk_rules[] = {
 	[FRAME_HELLO] = { IN(TALK_HELLO), on_hello },
 	[FRAME_POST] = { IN(TALK_OPEN), on_post },
-	[FRAME_CREDIT] = { IN(TALK_CREDIT) | IN(TALK_OPEN), on_credit },
+	[FRAME_CREDIT] = { IN(TALK_CREDIT) | IN(TALK_HELD) | IN(TALK_OPEN), on_credit },
 	[FRAME_PING] = { IN(TALK_OPEN), on_ping },
 	[FRAME_PONG] = { IN(TALK_OPEN), on_pong },
 	[FRAME_WANT] = { IN(TALK_OPEN), on_other },
@@ -247,7 +247,8 @@ static int on_credit(
 	}
 	if (t->state == TALK_CREDIT)
 		return ready(t, em);
-	t->cb->credit(t->arg);
+	if (t->state == TALK_OPEN)
+		t->cb->credit(t->arg);
 	return 0;
 }
 

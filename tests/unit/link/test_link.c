@@ -11,6 +11,20 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+static int silent_listener(uint16_t *port)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET };
+	socklen_t n = sizeof(sa);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(fd, 4), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &n), 0);
+	*port = ntohs(sa.sin_port);
+	return fd;
+}
+
 static void a_dial_brings_a_link_up_on_both_sides(void **state)
 {
 	struct town t;
@@ -377,6 +391,242 @@ static void both_dialling_at_once_end_with_one_link(void **state)
 	}
 }
 
+/* host0 has said hello to a host1 that doesn't answer yet, when that one's own dial comes. */
+static void half_dialled(struct town *t, struct node **a, struct node **b,
+	struct raw_listener *rl, struct raw *theirs, struct raw *ours)
+{
+	town_init(t);
+	*a = town_kernel(t, "host0");
+	*b = town_node(t, "host1");
+	raw_listen(t, rl, theirs, (*b)->tls);
+	snprintf((*b)->address, sizeof((*b)->address), "127.0.0.1:%u", rl->port);
+	links_dial((*a)->ls, "host1");
+	town_until(t, theirs->got_hello);
+	raw_dial(t, ours, (*a)->port, (*b)->tls);
+	raw_hello(ours, *b, 1);
+	town_for(t, 100);
+	assert_int_equal((*a)->n_up, 0);
+	assert_false(ours->got_hello || ours->got_bye);
+}
+
+static void a_parked_link_goes_up_when_our_own_dial_fails(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+	struct raw_listener rl;
+	struct raw theirs, ours;
+
+	(void)state;
+	half_dialled(&t, &a, &b, &rl, &theirs, &ours);
+	raw_close(&theirs);
+	town_until(&t, a->n_up == 1 && ours.got_hello);
+	assert_false(link_dialled(a->last));
+	assert_int_equal(a->n_failed, 0); /* there is a link, after all */
+	raw_close(&ours);
+	raw_listener_close(&rl);
+	town_fini(&t);
+}
+
+static void a_parked_link_is_closed_when_our_own_dial_succeeds(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+	struct raw_listener rl;
+	struct raw theirs, ours;
+
+	(void)state;
+	half_dialled(&t, &a, &b, &rl, &theirs, &ours);
+	raw_hello(&theirs, b, 1);
+	town_until(&t, a->n_up == 1 && ours.got_bye);
+	assert_true(link_dialled(a->last));
+	assert_int_equal(ours.bye_rc, ERR_EXISTS);
+	assert_int_equal(a->n_down, 0);
+	raw_close(&ours);
+	raw_close(&theirs);
+	raw_listener_close(&rl);
+	town_fini(&t);
+}
+
+static void a_crossing_dial_is_refused_and_makes_the_old_link_show_life(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+	struct raw_listener rl;
+	struct raw theirs, ours;
+
+	(void)state;
+	town_init(&t);
+	a = town_kernel(&t, "host0");
+	b = town_node(&t, "host1");
+	raw_listen(&t, &rl, &theirs, b->tls);
+	snprintf(b->address, sizeof(b->address), "127.0.0.1:%u", rl.port);
+	links_dial(a->ls, "host1");
+	town_until(&t, theirs.got_hello);
+	raw_hello(&theirs, b, 1);
+	town_until(&t, a->n_up == 1);
+	for (int round = 0; round < 2; round++) {
+		theirs.answer_pings = round == 0;
+		raw_dial(&t, &ours, a->port, b->tls);
+		raw_hello(&ours, b, 1);
+		town_until(&t, ours.got_bye);
+		assert_int_equal(ours.bye_rc, ERR_EXISTS);
+		raw_close(&ours);
+		if (round == 0) {
+			town_for(&t, 2300);
+			assert_int_equal(a->n_down, 0);
+		}
+	}
+	town_until(&t, a->n_down == 1); /* no answer this time */
+	assert_int_equal(a->down_rc, ERR_TIMEOUT);
+	raw_dial(&t, &ours, a->port, b->tls);
+	raw_hello(&ours, b, 1);
+	town_until(&t, a->n_up == 2);
+	raw_close(&ours);
+	raw_close(&theirs);
+	raw_listener_close(&rl);
+	town_fini(&t);
+}
+
+/* ---- addresses */
+
+static void every_address_is_tried_in_turn(void **state)
+{
+	struct town t;
+	struct node *a, *b, *c;
+
+	(void)state;
+	town_init(&t);
+	a = town_kernel(&t, "host0");
+	b = town_kernel(&t, "host1");
+	c = town_kernel(&t, "host2");
+	/* no address, nobody there, somebody else, and at last the right one */
+	snprintf(b->more[0], sizeof(b->more[0]), "nonsense");
+	snprintf(b->more[1], sizeof(b->more[1]), "127.0.0.1:1");
+	snprintf(b->more[2], sizeof(b->more[2]), "[::1]:1");
+	snprintf(b->more[3], sizeof(b->more[3]), "127.0.0.1:%u", c->port);
+	links_dial(a->ls, "host1");
+	town_until(&t, linked(a, b));
+	assert_int_equal(a->n_failed, 0);
+	assert_int_equal(c->n_up, 0);
+	town_fini(&t);
+}
+
+static void a_mute_address_does_not_use_up_the_time_of_the_next(void **state)
+{
+	AUTOCLOSE int fd = -1;
+	struct town t;
+	struct node *a, *b;
+	uint16_t port;
+
+	(void)state;
+	town_init(&t);
+	a = town_node(&t, "host0");
+	a->config.handshake_ms = 3000;
+	node_open(a);
+	b = town_kernel(&t, "host1");
+	fd = silent_listener(&port);
+	snprintf(b->more[0], sizeof(b->more[0]), "127.0.0.1:%u", port);
+	links_dial(a->ls, "host1");
+	town_until(&t, linked(a, b));
+	town_fini(&t);
+}
+
+static void an_unknown_host_name_is_unreachable(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+
+	(void)state;
+	town_init(&t);
+	a = town_kernel(&t, "host0");
+	b = town_node(&t, "host1");
+	snprintf(b->address, sizeof(b->address), "no-such-host.invalid:21212");
+	links_dial(a->ls, "host1");
+	town_until(&t, a->n_failed == 1);
+	assert_int_equal(a->failed_rc, ERR_UNREACHABLE);
+	links_dial(a->ls, "host1");
+	town_turn(&t);
+	town_fini(&t); /* while it is being looked up */
+}
+
+/* ---- bounds */
+
+static void links_are_limited_and_so_are_dials(void **state)
+{
+	AUTOCLOSE int fd = -1;
+	struct town t;
+	struct node *a, *b, *c;
+	uint16_t port;
+
+	(void)state;
+	town_init(&t);
+	a = town_node(&t, "host0");
+	a->config.max_links = 1;
+	a->config.max_handshakes = 1;
+	node_open(a);
+	b = town_kernel(&t, "host1");
+	c = town_kernel(&t, "host2");
+	links_dial(b->ls, "host0");
+	town_until(&t, linked(a, b));
+	town_turn(&t);
+	links_dial(c->ls, "host0");
+	town_until(&t, c->n_failed == 1);
+	assert_int_equal(c->failed_rc, ERR_LIMIT);
+	assert_true(linked(a, b));
+	fd = silent_listener(&port);
+	snprintf(c->address, sizeof(c->address), "127.0.0.1:%u", port);
+	assert_int_equal(links_dial(a->ls, "host2"), 0);
+	assert_int_equal(links_dial(a->ls, "host3"), ERR_LIMIT);
+	town_fini(&t);
+	assert_int_equal(a->n_failed, 1); /* closing answers what was asked */
+}
+
+static void a_flood_of_strangers_is_cut_off(void **state)
+{
+	struct town t;
+	struct node *a;
+	struct raw r[6];
+	unsigned n = 0;
+	struct links_stats stats;
+
+	(void)state;
+	town_init(&t);
+	a = town_node(&t, "host0");
+	a->config.max_handshakes = 4;
+	node_open(a);
+	for (int i = 0; i < 6; i++)
+		raw_dial(&t, &r[i], a->port, NULL);
+	town_for(&t, 50);
+	for (int i = 0; i < 6; i++) {
+		n += r[i].closed;
+		raw_close(&r[i]);
+	}
+	assert_int_equal(n, 2);
+	links_stats(a->ls, &stats);
+	assert_int_equal(stats.refused, 2);
+	town_fini(&t);
+}
+
+static void a_hello_with_another_name_than_the_certificates_is_refused(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+	struct raw r;
+
+	(void)state;
+	town_init(&t);
+	a = town_kernel(&t, "host0");
+	b = town_node(&t, "host1");
+	raw_dial(&t, &r, a->port, b->tls);
+	snprintf(b->name, sizeof(b->name), "host7");
+	raw_hello(&r, b, 1);
+	town_until(&t, r.got_bye);
+	assert_int_equal(r.bye_rc, ERR_UNTRUSTED);
+	assert_int_equal(a->n_up, 0);
+	raw_close(&r);
+	town_fini(&t);
+}
+
 /* ---- restart, reconnection */
 
 static void a_wanted_link_comes_back_after_the_peers_restart(void **state)
@@ -518,20 +768,6 @@ static void a_peer_that_never_finishes_the_handshake_is_dropped(void **state)
 	raw_close(&mute);
 	raw_close(&nameless);
 	town_fini(&t);
-}
-
-static int silent_listener(uint16_t *port)
-{
-	struct sockaddr_in sa = { .sin_family = AF_INET };
-	socklen_t n = sizeof(sa);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	assert_int_equal(listen(fd, 4), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &n), 0);
-	*port = ntohs(sa.sin_port);
-	return fd;
 }
 
 static void a_dial_that_nobody_answers_ends_at_its_deadline(void **state)
@@ -1003,6 +1239,15 @@ int main(void)
 		cmocka_unit_test(nobody_there_fails_once_for_each_dial),
 		cmocka_unit_test(names_are_looked_up),
 		cmocka_unit_test(both_dialling_at_once_end_with_one_link),
+		cmocka_unit_test(a_parked_link_goes_up_when_our_own_dial_fails),
+		cmocka_unit_test(a_parked_link_is_closed_when_our_own_dial_succeeds),
+		cmocka_unit_test(a_crossing_dial_is_refused_and_makes_the_old_link_show_life),
+		cmocka_unit_test(every_address_is_tried_in_turn),
+		cmocka_unit_test(a_mute_address_does_not_use_up_the_time_of_the_next),
+		cmocka_unit_test(an_unknown_host_name_is_unreachable),
+		cmocka_unit_test(links_are_limited_and_so_are_dials),
+		cmocka_unit_test(a_flood_of_strangers_is_cut_off),
+		cmocka_unit_test(a_hello_with_another_name_than_the_certificates_is_refused),
 		cmocka_unit_test(a_wanted_link_comes_back_after_the_peers_restart),
 		cmocka_unit_test(a_higher_boot_count_replaces_the_old_link),
 		cmocka_unit_test(a_second_kernel_of_the_same_name_is_refused),

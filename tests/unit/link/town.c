@@ -165,20 +165,29 @@ static void on_failed(void *arg, const char *name, int rc, const char *why)
 	text_copy(n->failed_why, sizeof(n->failed_why), why, strlen(why));
 }
 
+static size_t addresses_of(const struct node *to, char (*out)[128], size_t most)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(to->more) && n + 1 < most; i++)
+		if (to->more[i][0])
+			snprintf(out[n++], 128, "%s", to->more[i]);
+	if (to->address[0])
+		snprintf(out[n++], 128, "%s", to->address);
+	else
+		snprintf(out[n++], 128, "127.0.0.1:%u", to->port);
+	return n;
+}
+
 static size_t on_resolve(void *arg, const char *name, char (*out)[128], size_t most)
 {
 	struct node *n = arg;
 
-	for (size_t i = 0; i < n->town->n_nodes && most > 0; i++) {
-		struct node *to = &n->town->nodes[i];
+	for (size_t i = 0; i < n->town->n_nodes; i++) {
+		const struct node *to = &n->town->nodes[i];
 
-		if (strcmp(to->name, name) != 0 || to->unresolvable)
-			continue;
-		if (to->address[0])
-			snprintf(out[0], 128, "%s", to->address);
-		else
-			snprintf(out[0], 128, "127.0.0.1:%u", to->port);
-		return 1;
+		if (strcmp(to->name, name) == 0 && !to->unresolvable)
+			return addresses_of(to, out, most);
 	}
 	return 0;
 }
@@ -371,6 +380,44 @@ void raw_dial(struct town *t, struct raw *r, uint16_t port, struct tls_context *
 	assert_int_equal(conn_new(&t->loop, CONN_TCP, &raw_callbacks, r, &r->conn, NULL), 0);
 	assert_int_equal(conn_connect(r->conn, (struct sockaddr *)&sa, NULL), 0);
 	town_until(t, r->connected && (!r->tls || tls_ready(r->tls)));
+}
+
+static void raw_on_connection(uv_stream_t *listener, int status)
+{
+	struct raw_listener *rl = listener->data;
+	struct raw *r = rl->raw;
+
+	assert_int_equal(status, 0);
+	assert_null(r->conn);
+	r->tls = tls_session_new(r->context, true);
+	assert_int_equal(
+		conn_new(&r->town->loop, CONN_TCP, &raw_callbacks, r, &r->conn, NULL), 0);
+	assert_int_equal(conn_accept(r->conn, listener, NULL), 0);
+	r->connected = true;
+}
+
+void raw_listen(struct town *t, struct raw_listener *rl, struct raw *r, struct tls_context *tls)
+{
+	memset(r, 0, sizeof(*r));
+	memset(rl, 0, sizeof(*rl));
+	r->town = t;
+	r->context = tls;
+	rl->raw = r;
+	uv_tcp_init(&t->loop, &rl->tcp);
+	rl->tcp.data = rl;
+	assert_int_equal(uv_tcp_open(&rl->tcp, listen_socket(&rl->port)), 0);
+	assert_int_equal(uv_listen((uv_stream_t *)&rl->tcp, 4, raw_on_connection), 0);
+}
+
+static void raw_on_listener_closed(uv_handle_t *h)
+{
+	((struct raw_listener *)h->data)->closed = true;
+}
+
+void raw_listener_close(struct raw_listener *rl)
+{
+	uv_close((uv_handle_t *)&rl->tcp, raw_on_listener_closed);
+	town_until(rl->raw->town, rl->closed);
 }
 
 void raw_send(struct raw *r, const void *p, size_t n)

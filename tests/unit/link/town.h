@@ -33,6 +33,7 @@ struct node {
 	char domain[65];
 	uint32_t version_min, version_max;
 	bool unresolvable; /* others know no address of it */
+	char more[4][128]; /* tried before */
 	char address[128]; /* instead of its own port, if set */
 	int refuse;        /* what up() answers */
 	bool consume;      /* say link_consumed() for each frame */
@@ -98,6 +99,16 @@ struct raw {
 };
 extern const struct conn_callbacks raw_callbacks;
 void raw_dial(struct town *t, struct raw *r, uint16_t port, struct tls_context *tls);
+/* Wait for one connection on a fresh port and be its TLS server. */
+struct raw_listener {
+	struct raw *raw;
+	uv_tcp_t tcp;
+	uint16_t port;
+	bool closed;
+};
+void raw_listen(
+	struct town *t, struct raw_listener *rl, struct raw *r, struct tls_context *tls);
+void raw_listener_close(struct raw_listener *rl);
 void raw_send(struct raw *r, const void *p, size_t n);
 void raw_hello(struct raw *r, struct node *like,
 	uint64_t boot_count); /* hello and credit as `like` would say them */
