@@ -49,13 +49,29 @@ static void drop_stream(struct ext *e)
 		stream_close(s);
 }
 
+/* What was delivered to it and not answered. A life that was never ready was given nothing:
+ * what is held then waits for the next one. */
+static void lose_what_it_had(struct ext *e, const char *why)
+{
+	char text[320];
+	uint64_t lost = 0;
+
+	for (size_t i = 0; i < e->decl->n_inboxes; i++)
+		lost += e->decl->inbox[i].waiting;
+	if (lost)
+		e->host->cb->count(e->host->arg, e->name, "folders_lost", lost);
+	decl_emptied(e->decl);
+	snprintf(text, sizeof(text), "extension %s restarts: %s", e->name, why);
+	ext_fail_all(e, ERR_UNKNOWN, text);
+}
+
 /* This life is over; tell whoever waited for it, and wait for the next. */
 static void remote_down(struct ext *e, const char *why, bool awaiting_death)
 {
-	char text[320];
+	bool was_ready = e->state == EXT_READY;
 
 	drop_stream(e);
-	if (e->state == EXT_READY && clock_ms() - e->ready_at > STEADY_MS)
+	if (was_ready && clock_ms() - e->ready_at > STEADY_MS)
 		e->back_off_ms = 0;
 	e->back_off_ms = e->back_off_ms ? e->back_off_ms * 2 : BACK_OFF_FIRST_MS;
 	if (e->back_off_ms > BACK_OFF_MOST_MS)
@@ -70,10 +86,8 @@ static void remote_down(struct ext *e, const char *why, bool awaiting_death)
 	log_notice("extension lost", KV_STR("extension", e->name), KV_STR("reason", why),
 		KV_INT("next_ms", e->back_off_ms));
 
-	decl_emptied(e->decl);
-	buf_clear(&e->held);
-	snprintf(text, sizeof(text), "extension %s restarts: %s", e->name, why);
-	ext_fail_all(e, ERR_UNKNOWN, text);
+	if (was_ready)
+		lose_what_it_had(e, why);
 	if (e->host->cb->lost)
 		e->host->cb->lost(e->host->arg, e->name, why);
 }

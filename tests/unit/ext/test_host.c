@@ -236,7 +236,8 @@ static int post_slow(struct world *w)
 
 static void bound_claim(struct world *w)
 {
-	struct tos_value *v;
+	struct tos_value *all;
+	const struct tos_value *v;
 
 	assert_int_equal(post_slow(w), 0);
 	assert_int_equal(post_slow(w), 0);
@@ -246,11 +247,12 @@ static void bound_claim(struct world *w)
 	assert_true(world_until(w, slow_answered));
 	world_run(w, 20);
 	assert_int_equal(post_slow(w), 0);
-	v = ext_describe(w->host);
-	v = (struct tos_value *)(uintptr_t)tos_at(v, 0);
+	all = ext_describe(w->host);
+	v = tos_at(all, 0);
 	assert_string_equal(tos_get_text(v, "state", ""), "ready");
 	assert_int_equal(tos_get_int(tos_at(tos_get(v, "inboxes"), 2), "refused", 0), 1);
 	assert_int_equal(tos_get_int(tos_at(tos_get(v, "inboxes"), 2), "taken", 0), 3);
+	tos_value_free(all);
 }
 
 static void a_full_inbox_refuses_until_something_is_taken(void **state)
@@ -412,6 +414,30 @@ static void calls_of_a_killed_extension_fail_and_it_comes_back(void **state)
 	assert_non_null(world_sent_tag(w, tag));
 	assert_int_equal(world_sent_tag(w, tag)->kind, POST_ANSWER);
 	assert_string_equal(world_call(w, "Probe", "kernel", NULL)->folder, "host0");
+	world_free(w);
+}
+
+static void what_waits_for_the_next_life_survives_a_stillborn_one(void **state)
+{
+	struct world *w = probe_world(true);
+	uint64_t tag;
+
+	(void)state;
+	kill(w->pid, SIGKILL);
+	assert_true(world_until(w, is_lost));
+	assert_int_equal(
+		world_post(w, POST_CALL, "host0#1", "carrier", "Probe", "echo", NULL, 9000), 0);
+	tag = w->next_tag - 1;
+	w->library = NULL; /* nothing is started */
+	while (w->n_spawned < 2)
+		world_run(w, 20);
+	ext_spawn_failed(w->host, "Probe", "no room");
+	assert_int_equal(w->n_lost, 2);
+	assert_null(world_sent_tag(w, tag));
+	w->library = PROBE;
+	assert_true(world_until(w, is_ready_again));
+	world_run(w, 100);
+	assert_int_equal(world_sent_tag(w, tag)->kind, POST_ANSWER);
 	world_free(w);
 }
 
@@ -706,6 +732,7 @@ int main(void)
 		cmocka_unit_test(what_does_not_fit_is_not_loaded_and_leaves_nothing),
 		cmocka_unit_test(a_configured_value_out_of_bounds_stops_the_load),
 		cmocka_unit_test(calls_of_a_killed_extension_fail_and_it_comes_back),
+		cmocka_unit_test(what_waits_for_the_next_life_survives_a_stillborn_one),
 		cmocka_unit_test(one_that_dies_again_and_again_is_started_ever_later),
 		cmocka_unit_test(garbage_from_a_tos_ext_ends_it_only),
 		cmocka_unit_test(hostile_frames_end_their_sender),

@@ -173,8 +173,9 @@ static void child_main(int in, int out)
 			memset(p, 1, n);
 		if (write(out, &c, 1) != 1)
 			_exit(1);
-		for (volatile unsigned i = 0; c == 'b'; i++)
-			;
+		if (c == 'b')
+			for (volatile unsigned i = 0;; i++)
+				;
 	}
 	_exit(0);
 }
