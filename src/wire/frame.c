@@ -16,6 +16,12 @@
 #define FRAME_ITEMS_MAX 16
 #define BYE_TEXT_MAX    512
 
+#ifdef TOS_HOSTILE
+#define HOSTILE 1 /* what is held too long is overwritten at once */
+#else
+#define HOSTILE 0
+#endif
+
 /* ---- splitting */
 
 size_t frame_begin(struct buf *b)
@@ -55,7 +61,7 @@ int frame_next(struct frame_reader *r, struct slice *frame)
 	size_t n;
 
 	/* Moving the rest down for each of many small frames would be quadratic. */
-	if (r->eaten && (r->eaten == r->in.len || r->eaten >= r->in.cap / 2)) {
+	if (r->eaten && (r->eaten == r->in.len || r->eaten >= r->in.cap / 2 || HOSTILE)) {
 		buf_shift(&r->in, r->eaten);
 		r->eaten = 0;
 	}

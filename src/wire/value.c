@@ -40,6 +40,12 @@ struct tos_value {
 #define BLOCK_BYTES 16
 #define NODE_BYTES  (sizeof(struct tos_value) + BLOCK_BYTES)
 
+#ifdef TOS_HOSTILE
+#define ITEMS_FIRST 1
+#else
+#define ITEMS_FIRST 4
+#endif
+
 static bool is_string(const struct tos_value *v)
 {
 	return v->type == TOS_BYTES || v->type == TOS_TEXT;
@@ -220,7 +226,7 @@ struct tos_value *tos_tag(uint64_t number, struct tos_value *v)
 /* Room for `more` pointers. */
 static int items_reserve(struct tos_value *v, size_t more)
 {
-	size_t want = v->cap ? v->cap : 4;
+	size_t want = v->cap ? v->cap : ITEMS_FIRST;
 	struct tos_value **p;
 
 	if (n_items(v) + more <= v->cap)
