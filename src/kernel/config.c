@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -477,8 +478,8 @@ static bool given_again(const struct key *k, cfg_opt_t *opt)
  * mark that only counts at the top tells a file that was cut off. */
 static int on_end(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
 {
-	(void)cfg;
-	(void)opt;
+	if (reading->ended) /* the file has one of its own */
+		cfg_error(cfg, "%s", opt->name);
 	reading->ended = true;
 	*(const char **)result = value;
 	return 0;
@@ -637,6 +638,17 @@ static void lists_fill(cfg_t *cfg, struct config *c)
 			n ? cfg_getnstr(policy, "rules", (unsigned)i) : default_rules[i]);
 }
 
+/* A section's title as it may stand in a message: nobody has checked it yet. */
+static const char *title_shown(const char *title, char out[68])
+{
+	size_t n = 0;
+
+	for (; title[n] && n < 64; n++)
+		out[n] = title[n] < ' ' || title[n] > '~' ? '?' : title[n];
+	snprintf(out + n, 4, "%s", title[n] ? "..." : "");
+	return out;
+}
+
 static int peers_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 {
 	size_t n = cfg_size(cfg, "peer");
@@ -649,11 +661,11 @@ static int peers_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 		cfg_t *sec = cfg_getnsec(cfg, "peer", (unsigned)i);
 		struct config_peer *p = &c->peers[c->n_peers];
 		const char *name = cfg_title(sec);
+		char shown[68];
 
 		if (!name_kernel_ok(name))
-			return err_set(em, ERR_CONFIG,
-				"%s:%d: peer '%.80s' is no kernel's name", cfg->filename,
-				sec->line, name);
+			return err_set(em, ERR_CONFIG, "%s:%d: peer '%s' is no kernel's name",
+				cfg->filename, sec->line, title_shown(name, shown));
 		snprintf(p->name, sizeof(p->name), "%s", name);
 		p->n_address = cfg_size(sec, "address");
 		for (size_t k = 0; k < p->n_address; k++)
@@ -668,8 +680,13 @@ static int peers_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
  * config_to_tosd() says so. */
 static void library_resolve(struct config_extension *x, const char *library)
 {
-	if (library[0] == '/' || where_extension(library, x->library, sizeof(x->library)) < 0)
+	char found[PATH_MAX], *real = NULL;
+
+	if (library[0] != '/' && where_extension(library, found, sizeof(found)) == 0)
+		real = realpath(found, NULL);
+	if (!real || text_copy(x->library, sizeof(x->library), real, strlen(real)) < 0)
 		snprintf(x->library, sizeof(x->library), "%s", library);
+	free(real);
 }
 
 static void extensions_default(struct config *c)
@@ -702,12 +719,13 @@ static int extension_fill(
 {
 	const char *library = cfg_getstr(sec, "library"), *where = cfg_getstr(sec, "where");
 	const char *privileges = cfg_getstr(sec, "privileges"), *name = cfg_title(sec);
+	char shown[68];
 
 	if (!name_inbox_ok(name))
 		return err_set(em, ERR_CONFIG,
-			"%s:%d: extension '%.80s': a name begins with a capital letter, then "
+			"%s:%d: extension '%s': a name begins with a capital letter, then "
 			"letters, digits, - and .",
-			file, sec->line, name);
+			file, sec->line, title_shown(name, shown));
 	if (!library)
 		return err_set(em, ERR_CONFIG, "%s:%d: extension %s has no library", file,
 			sec->line, name);

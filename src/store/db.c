@@ -295,7 +295,7 @@ static int db_open(const char *path, int flags, int (*setup)(sqlite3 *db, struct
 	sqlite3 *db = NULL;
 	int rc;
 
-	flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_NOFOLLOW;
+	flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
 	if (sqlite3_open_v2(path, &db, flags, NULL) != SQLITE_OK)
 		rc = db ? db_fail(db, em) : err_set(em, ERR_STORE, "no memory to open it");
 	else

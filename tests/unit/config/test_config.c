@@ -196,6 +196,9 @@ static void a_mistake_is_named_with_file_and_line(void **state)
 		{ "name = a\npolicy { rules = {\"allow * * *\",\n\"allow * fly *\"} }\n",
 			"tosd.conf:3: rules: 'fly' is no action" },
 		{ "name = a\npeer \"B\" { }\n", "peer 'B' is no kernel's name" },
+		{ "name = a\npeer \"x\ny\" { }\n", "peer 'x?y' is no kernel's name" },
+		{ "name = a\nextension \"\xff\" { }\n", "extension '?'" },
+		{ "name = a\nend-of-configuration = x\n", "tosd.conf:" },
 		{ "name = a\npeer \"b\" { }\npeer \"b\" { }\n", "tosd.conf:3: " },
 		{ "name = a\npeer \"b\" { address = {\"x:1\",\"x:2\",\"x:3\",\"x:4\",\"x:5\"} "
 		  "}\n",

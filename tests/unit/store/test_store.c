@@ -837,6 +837,18 @@ static void only_its_owner_may_read_the_file(void **state)
 	store_close(st, 1000);
 }
 
+static void a_folder_behind_a_symbolic_link_will_do(void **state)
+{
+	struct place *p = *state, other = *p;
+	char name[80];
+
+	snprintf(name, sizeof(name), "%s.link", p->dir);
+	assert_int_equal(symlink(p->dir, name), 0);
+	snprintf(other.path, sizeof(other.path), "%s/store.db", name);
+	store_close(opened(&other), 1000);
+	unlink(name);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, place_make, place_drop)
 int main(void)
 {
@@ -864,6 +876,7 @@ int main(void)
 		T(what_was_reported_durable_survives_kill_9),
 		T(many_waiting_transactions_share_one_fsync),
 		T(only_its_owner_may_read_the_file),
+		T(a_folder_behind_a_symbolic_link_will_do),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
