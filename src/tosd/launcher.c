@@ -36,8 +36,8 @@ static char *const no_env[] = {
 	NULL
 };
 
-/* Fork with namespaces. The old call, since container runtimes answer clone3 with ENOSYS; the child's exit
- * signal is ours to tosd (SIGCHLD). */
+/* Fork with namespaces. The old call, since container runtimes answer clone3 with ENOSYS; the
+ * child's exit signal is ours to tosd (SIGCHLD). */
 static long clone_child(uint64_t flags, int *pidfd)
 {
 	return syscall(SYS_clone, flags | CLONE_PARENT | CLONE_PIDFD, NULL, pidfd, NULL, NULL);

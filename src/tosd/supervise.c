@@ -523,8 +523,9 @@ static int read_peer(struct peer *p, const struct ipc_rule *rules, size_t n_rule
 static uint32_t cause_of(const struct child *c, int status, uint64_t cpu_us)
 {
 	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-	/* The limit counts timer ticks, rusage run time: on a busy virtual machine the latter lags far
-	 * behind. Nobody but us, the limit and the system's memory killer sends SIGKILL. */
+	/* The limit counts timer ticks, rusage run time: on a busy virtual machine the latter
+	 * lags far behind. Nobody but us, the limit and the system's memory killer sends
+	 * SIGKILL. */
 	bool spent = c->cpu_s && cpu_us >= (uint64_t)c->cpu_s * 500000;
 
 	if (!sig)
