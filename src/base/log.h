@@ -22,7 +22,11 @@ struct log_kv {
 	int64_t number;
 };
 
-#define KV_STR(k, v) ((struct log_kv){ (k), (v) ? (v) : "-", 0 })
+static inline const char *log_text(const char *s)
+{
+	return s ? s : "-";
+}
+#define KV_STR(k, v) ((struct log_kv){ (k), log_text(v), 0 })
 #define KV_INT(k, v) ((struct log_kv){ (k), NULL, (int64_t)(v) })
 /* Two fields: error=<word> and reason=<text>. */
 #define KV_ERR(rc, em) KV_STR("error", err_word(rc)), KV_STR("reason", err_show((rc), (em)))

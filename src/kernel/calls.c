@@ -1,0 +1,468 @@
+/*
+ * The kernel's own inboxes and its own calls: requests come in here and find their verb; calls go out
+ * from here and find their answer. Every call ends exactly once: by an answer, a failure, or its deadline.
+ */
+#include "kernel/kernel.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define CALLS_MAX 100000
+#define CALL_GRACE_MS 200 /* an answer may arrive this much after the other side's deadline */
+
+struct call {
+	uint64_t number;
+	char peer[64]; /* "" here */
+	char what[96]; /* "host2/Handoff OFFER", for messages */
+	int64_t deadline_at_ms;
+	bool sent;
+	call_done_fn *done;
+	void *arg;
+};
+
+struct later {
+	struct list node;
+	void (*fn)(struct kernel *k, void *arg);
+	void *arg;
+};
+
+/* ---- later */
+
+static void on_idle(uv_idle_t *idle)
+{
+	struct kernel *k = idle->data;
+	struct list batch;
+
+	/* What is added while this batch runs waits for the next turn. */
+	list_init(&batch);
+	while (!list_empty(&k->later)) {
+		struct list *n = k->later.next;
+
+		list_del(n);
+		list_add(&batch, n);
+	}
+	while (!list_empty(&batch)) {
+		struct later *l = LIST_ITEM(batch.next, struct later, node);
+
+		list_del(&l->node);
+		l->fn(k, l->arg);
+		free(l);
+	}
+	if (list_empty(&k->later))
+		uv_idle_stop(idle);
+}
+
+void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg)
+{
+	struct later *l = mem_new(struct later);
+
+	l->fn = fn;
+	l->arg = arg;
+	list_add(&k->later, &l->node);
+	if (!uv_is_closing((uv_handle_t *)&k->idle))
+		uv_idle_start(&k->idle, on_idle);
+}
+
+int calls_init(struct kernel *k)
+{
+	list_init(&k->later);
+	uv_idle_init(k->loop, &k->idle);
+	k->idle.data = k;
+	k->calls = map_new();
+	return 0;
+}
+
+void calls_close(struct kernel *k)
+{
+	struct call *c;
+	size_t it = 0;
+
+	while ((c = map_next(k->calls, &it, NULL, NULL))) {
+		map_del(k->calls, &c->number, sizeof(c->number));
+		free(c);
+	}
+	while (!list_empty(&k->later)) {
+		struct later *l = LIST_ITEM(k->later.next, struct later, node);
+
+		list_del(&l->node);
+		free(l);
+	}
+	uv_close((uv_handle_t *)&k->idle, NULL);
+}
+
+/* ---- calls */
+
+static struct call *call_get(const struct kernel *k, uint64_t number)
+{
+	return map_find(k->calls, &number, sizeof(number));
+}
+
+/* Take the call out and tell its maker. */
+static void call_end(struct kernel *k, struct call *c, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	map_del(k->calls, &c->number, sizeof(c->number));
+	k->ending_call_sent = c->sent;
+	c->done(k, c->arg, rc, text, elements);
+	free(c);
+}
+
+struct failed_start {
+	uint64_t number;
+	int rc;
+	char text[ERRMSG_BYTES];
+};
+
+static void fail_later(struct kernel *k, void *arg)
+{
+	struct failed_start *f = arg;
+
+	calls_failed(k, f->number, f->rc, f->text);
+	free(f);
+}
+
+static void call_fail_later(struct kernel *k, uint64_t number, int rc, const struct errmsg *em)
+{
+	struct failed_start *f = mem_new(struct failed_start);
+
+	f->number = number;
+	f->rc = rc;
+	snprintf(f->text, sizeof(f->text), "%s", err_show(rc, em));
+	kernel_later(k, fail_later, f);
+}
+
+struct local_call {
+	char inbox[64];
+	struct buf frame;
+};
+
+/* A call to one of our own inboxes runs on a later turn, so that its answer never comes before
+ * kernel_call() has returned. */
+static void run_local(struct kernel *k, void *arg)
+{
+	struct local_call *lc = arg;
+	struct cbor_cursor c;
+	struct post p;
+	struct errmsg em = { "" };
+	struct origin self;
+	int rc;
+
+	cbor_init(&c, lc->frame.data, lc->frame.len);
+	rc = frame_open(&c, (struct slice){ lc->frame.data + 4, lc->frame.len - 4 });
+	if (rc == FRAME_POST)
+		rc = post_decode(&c, &p);
+	must(rc == 0); /* we encoded it */
+	origin_self(k, &self);
+	rc = kernel_route(k, &self, &p, &em);
+	if (rc < 0)
+		calls_failed(k, p.tag, rc, err_show(rc, &em));
+	buf_fini(&lc->frame);
+	free(lc);
+}
+
+static void encode_call(struct kernel *k, const char *dest, uint64_t number, enum post_kind kind,
+	const char *verb, const struct tos_value *elements, uint32_t timeout_ms, struct buf *frame)
+{
+	AUTOBUF folder = BUF_INIT;
+	char sender[NAME_BYTES_MAX + 1];
+	const struct tos_value *parts[16];
+	size_t n = tos_len(elements) < ARRAY_LEN(parts) ? tos_len(elements) : ARRAY_LEN(parts);
+
+	for (size_t i = 0; i < n; i++)
+		parts[i] = tos_at(elements, i);
+	folder_encode(&folder, verb, parts, n);
+	snprintf(sender, sizeof(sender), "%s/Kernel", k->config.name);
+	post_encode(frame, &(struct post){ .kind = kind,
+				   .dest = slice_text(dest),
+				   .sender = slice_text(sender),
+				   .tag = number,
+				   .deadline_ms = timeout_ms,
+				   .folder = slice_buf(&folder) });
+}
+
+uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
+	struct tos_value *elements, uint32_t timeout_ms, const char *vouch_for, call_done_fn *done,
+	void *arg)
+{
+	struct call *c = mem_new(struct call);
+	bool here = !kernel[0] || strcmp(kernel, k->config.name) == 0;
+	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
+	struct errmsg em = { "" };
+	char dest[NAME_BYTES_MAX + 1];
+	int rc;
+
+	c->number = ++k->next_call;
+	c->done = done;
+	c->arg = arg;
+	c->deadline_at_ms = clock_ms() + timeout_ms + CALL_GRACE_MS;
+	snprintf(c->peer, sizeof(c->peer), "%s", here ? "" : kernel);
+	snprintf(dest, sizeof(dest), "%s/%s", here ? k->config.name : kernel, inbox);
+	snprintf(c->what, sizeof(c->what), "%s %s", dest, verb);
+	map_put(k->calls, &c->number, sizeof(c->number), c);
+	if (map_size(k->calls) > CALLS_MAX) {
+		rc = err_set(&em, ERR_FULL, "too many calls are under way");
+	} else {
+		encode_call(k, dest, c->number, POST_CALL, verb, elements, timeout_ms, &frame);
+		rc = buf_check(&frame);
+		if (rc == 0 && frame.len > FRAME_BYTES_MAX)
+			rc = ERR_TOO_LARGE;
+	}
+	if (rc == 0 && here) {
+		struct local_call *lc = mem_new(struct local_call);
+
+		snprintf(lc->inbox, sizeof(lc->inbox), "%s", inbox);
+		lc->frame = frame;
+		frame = (struct buf)BUF_INIT;
+		c->sent = true;
+		kernel_later(k, run_local, lc);
+	} else if (rc == 0) {
+		rc = peer_send(k, kernel, slice_buf(&frame), clock_ms() + timeout_ms, c->number,
+			vouch_for, &em);
+	}
+	tos_value_free(elements);
+	if (rc < 0)
+		call_fail_later(k, c->number, rc, &em);
+	return c->number;
+}
+
+uint64_t kernel_call(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
+	struct tos_value *args, uint32_t timeout_ms, call_done_fn *done, void *arg)
+{
+	struct tos_value *elements = tos_array();
+
+	tos_push(elements, args ? args : tos_map());
+	return call_start(k, kernel, inbox, verb, elements, timeout_ms, NULL, done, arg);
+}
+
+void call_cancel(struct kernel *k, uint64_t number)
+{
+	struct call *c = number ? call_get(k, number) : NULL;
+
+	if (c) {
+		map_del(k->calls, &number, sizeof(number));
+		free(c);
+	}
+}
+
+bool call_sent(const struct kernel *k, uint64_t number)
+{
+	const struct call *c = call_get(k, number);
+
+	return c && c->sent;
+}
+
+void call_mark_sent(struct kernel *k, uint64_t number)
+{
+	struct call *c = number ? call_get(k, number) : NULL;
+
+	if (c)
+		c->sent = true;
+}
+
+void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
+	struct tos_value *args)
+{
+	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
+	struct tos_value *elements = tos_array();
+	char dest[NAME_BYTES_MAX + 1];
+	struct errmsg em;
+	struct origin self;
+
+	snprintf(dest, sizeof(dest), "%s/%s", kernel, inbox);
+	tos_push(elements, args);
+	encode_call(k, dest, 0, POST_ONEWAY, verb, elements, 0, &frame);
+	tos_value_free(elements);
+	if (buf_check(&frame) < 0)
+		return;
+	if (strcmp(kernel, k->config.name) != 0) {
+		peer_send(k, kernel, slice_buf(&frame), clock_ms() + k->config.call_ms, 0, NULL, &em);
+	} else {
+		struct cbor_cursor c;
+		struct post p;
+
+		if (frame_open(&c, (struct slice){ frame.data + 4, frame.len - 4 }) == FRAME_POST &&
+			post_decode(&c, &p) == 0) {
+			origin_self(k, &self);
+			kernel_route(k, &self, &p, &em);
+		}
+	}
+}
+
+void calls_failed(struct kernel *k, uint64_t number, int rc, const char *text)
+{
+	struct call *c = call_get(k, number);
+
+	if (c)
+		call_end(k, c, rc, text, NULL);
+}
+
+/* failure folder: [code word, text] */
+static int failure_read(const struct tos_value *elements, const char **text)
+{
+	const char *word = tos_as_text(tos_at(elements, 0), "unknown");
+
+	*text = tos_as_text(tos_at(elements, 1), "");
+	return err_from_word(word, strlen(word));
+}
+
+void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p)
+{
+	struct call *c = call_get(k, p->tag);
+	struct tos_value *elements = NULL;
+	char folder[NAME_BYTES_MAX + 1];
+	const char *text = "";
+	int rc;
+
+	/* Only the kernel that was asked may answer; our own failure posts come from "". */
+	if (!c || (from_kernel[0] && strcmp(from_kernel, c->peer) != 0)) {
+		metric_add(k->metrics, "answers_unexpected_total", NULL, 1);
+		return;
+	}
+	rc = folder_decode(p->folder, folder, &elements);
+	if (rc == 0 && p->kind == POST_FAILURE)
+		rc = failure_read(elements, &text);
+	call_end(k, c, rc, rc < 0 && !text[0] ? err_text(rc) : text, elements);
+	tos_value_free(elements);
+}
+
+int calls_forwarded(struct kernel *k, const struct post *original, const char *kernel)
+{
+	struct call *c = call_get(k, original->tag);
+	struct tos_value *elements, *map;
+
+	if (!c)
+		return ERR_NOT_FOUND;
+	elements = tos_array();
+	map = tos_map();
+	tos_set(map, "kernel", tos_text(kernel));
+	tos_push(elements, map);
+	call_end(k, c, 0, "", elements);
+	tos_value_free(elements);
+	return 0;
+}
+
+void calls_tick(struct kernel *k, int64_t now_ms)
+{
+	struct call *c;
+	size_t it = 0;
+
+	while ((c = map_next(k->calls, &it, NULL, NULL))) {
+		char text[160];
+
+		if (now_ms < c->deadline_at_ms)
+			continue;
+		snprintf(text, sizeof(text), "no answer from %s in time", c->what);
+		/* Ending it may start another call: the table is not to be walked on after that. */
+		call_end(k, c, ERR_TIMEOUT, text, NULL);
+		it = 0;
+	}
+}
+
+/* ---- requests */
+
+static const struct kernel_inbox kernel_inboxes[] = {
+	{ "Control", "for clients: reading, launching, signed acts",
+		1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION, control_verbs },
+	{ "Handoff", "for kernels: carriers change hands", 1 << ORIGIN_KERNEL, handoff_verbs },
+	{ "Home", "for kernels: news of carriers to their home",
+		1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION, home_verbs },
+	{ "Kernel", "for kernels", 1 << ORIGIN_KERNEL, kernel_verbs },
+	{ "Registrar", "for hosts that join", 1 << ORIGIN_JOINER | 1 << ORIGIN_KERNEL,
+		registrar_verbs },
+	{ "Shells", "for extensions: deal with a completed carrier", 1 << ORIGIN_EXTENSION,
+		shells_verbs },
+};
+
+static const struct kernel_inbox *inbox_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(kernel_inboxes); i++)
+		if (strcmp(kernel_inboxes[i].name, name) == 0)
+			return &kernel_inboxes[i];
+	return NULL;
+}
+
+bool inbox_is_kernels(const char *inbox)
+{
+	return inbox_find(inbox) != NULL;
+}
+
+int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox,
+	const struct post *p, struct errmsg *em)
+{
+	const struct kernel_inbox *in = inbox_find(inbox);
+	const struct verb *v;
+	struct request *rq;
+	int rc;
+
+	if (!in)
+		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
+	if (!(in->classes & 1u << from->cls))
+		return err_set(em, ERR_DENIED, "inbox %s is not for a %s", inbox,
+			origin_class_word(from->cls));
+	rq = mem_new(struct request);
+	rq->k = k;
+	rq->from = *from;
+	rq->tag = p->kind == POST_CALL ? p->tag : 0;
+	rq->deadline_at_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms);
+	if (p->trace.n == TRACE_BYTES)
+		memcpy(rq->trace, p->trace.p, TRACE_BYTES);
+	snprintf(rq->inbox, sizeof(rq->inbox), "%s", inbox);
+	rc = folder_decode(p->folder, rq->verb, &rq->elements);
+	if (rc < 0) {
+		request_free(rq);
+		return err_set(em, rc, "the folder posted to %s does not decode", inbox);
+	}
+	if (tos_type(tos_at(rq->elements, 0)) == TOS_MAP)
+		rq->args = tos_at(rq->elements, 0);
+	for (v = in->verbs; v->name && strcmp(v->name, rq->verb) != 0; v++)
+		;
+	if (!v->name) {
+		rc = err_set(em, ERR_UNSUPPORTED, "inbox %s of %s has no verb %s", inbox,
+			k->config.name, rq->verb);
+		request_free(rq);
+		return rc;
+	}
+	v->fn(k, rq);
+	return 0;
+}
+
+void request_free(struct request *rq)
+{
+	if (rq) {
+		tos_value_free(rq->elements);
+		free(rq);
+	}
+}
+
+void request_ok(struct request *rq, struct tos_value *result)
+{
+	struct tos_value *elements = tos_array();
+
+	tos_push(elements, result ? result : tos_map());
+	if (rq->tag)
+		kernel_answer(rq->k, rq->from.name, rq->tag, POST_ANSWER, "ok", elements);
+	tos_value_free(elements);
+	request_free(rq);
+}
+
+void request_fail(struct request *rq, int rc, const char *fmt, ...)
+{
+	char text[ERRMSG_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (rq->tag) {
+		struct tos_value *elements = tos_array();
+
+		tos_push(elements, tos_text(err_word(rc)));
+		tos_push(elements, tos_text(text));
+		kernel_answer(rq->k, rq->from.name, rq->tag, POST_FAILURE, "failure", elements);
+		tos_value_free(elements);
+	}
+	request_free(rq);
+}

@@ -1,0 +1,812 @@
+/*
+ * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are known by their
+ * uid, acts by the signature of a principal.
+ */
+#include "kernel/kernel.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "core/path.h"
+
+#define NAME_KEEP_MS   600000
+#define NAMES_BLOCK    1000
+#define NAMES_OUT_MAX  100000
+#define CLIENTS_MAX    1000
+#define WATCHES_MAX    10000
+#define ACT_SKEW_MS    300000
+#define WAIT_MOST_MS   86400000
+
+/* ---- clients */
+
+int client_up(struct kernel *k, struct link *l, const struct hello *h, struct errmsg *em)
+{
+	char name[NAME_BYTES_MAX + 1];
+
+	if (map_size(k->clients) >= CLIENTS_MAX)
+		return err_set(em, ERR_FULL, "%s serves %d clients already", k->config.name, CLIENTS_MAX);
+	if (h->want_name[0] && name_private_ok(h->want_name))
+		snprintf(name, sizeof(name), "%s/client/%s", k->config.name, h->want_name);
+	else
+		snprintf(name, sizeof(name), "%s/client/%llu", k->config.name,
+			(unsigned long long)++k->next_client);
+	if (map_find_str(k->clients, name))
+		return err_set(em, ERR_EXISTS, "a client named %s is connected", name);
+	link_set_name(l, name);
+	map_put_str(k->clients, name, l);
+	return 0;
+}
+
+void client_down(struct kernel *k, struct link *l)
+{
+	struct map *watchers;
+	const void *key;
+	size_t it = 0, len;
+
+	if (map_find_str(k->clients, link_name(l)) == l)
+		map_del_str(k->clients, link_name(l));
+	while ((watchers = map_next(k->watchers, &it, &key, &len))) {
+		map_del_str(watchers, link_name(l));
+		if (map_size(watchers) == 0) {
+			map_free(watchers);
+			map_del(k->watchers, key, len);
+		}
+	}
+}
+
+static bool uid_may_read(const struct kernel *k, uid_t uid)
+{
+	if (uid == 0 || uid == k->dir_owner)
+		return true;
+	for (size_t i = 0; i < k->config.n_local_uids; i++)
+		if (k->config.local_uids[i] == uid)
+			return true;
+	return false;
+}
+
+void client_origin(struct kernel *k, struct link *l, struct origin *out)
+{
+	const struct cert_info *cert = link_cert(l);
+
+	*out = (struct origin){ .cls = ORIGIN_CLIENT, .link = l };
+	snprintf(out->name, sizeof(out->name), "%s", link_name(l));
+	if (link_kind(l) == LINK_LOCAL) {
+		out->may_read = uid_may_read(k, link_uid(l));
+	} else if (cert && cert->kind == CERT_JOINER) {
+		out->cls = ORIGIN_JOINER;
+	} else if (cert) {
+		snprintf(out->principal, sizeof(out->principal), "%s", cert->name);
+		out->roles = cert->roles;
+		out->may_read = true;
+	}
+}
+
+/* 0, or the request has been failed. */
+static int may_read(struct kernel *k, struct request *rq)
+{
+	struct errmsg em = { "" };
+	int rc;
+
+	if (!rq->from.may_read) {
+		request_fail(rq, ERR_DENIED,
+			"this user may not read %s: only the owner of its state directory and local.principals",
+			k->config.name);
+		return ERR_DENIED;
+	}
+	rc = kernel_allowed(k, &rq->from, "read", rq->verb, "", &em);
+	if (rc < 0)
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+	return rc;
+}
+
+/* ---- watching */
+
+void watch_event(struct kernel *k, const char *name, struct tos_value *event)
+{
+	struct map *watchers = map_find_str(k->watchers, name);
+	struct tos_value *elements;
+	const void *key;
+	size_t it = 0, len;
+
+	if (!watchers) {
+		tos_value_free(event);
+		return;
+	}
+	elements = tos_array();
+	tos_push(elements, event);
+	while (map_next(watchers, &it, &key, &len)) {
+		AUTOBUF folder = BUF_MAX(FRAME_BYTES_MAX);
+		const struct tos_value *parts[] = { event };
+		char dest[NAME_BYTES_MAX + 1];
+		struct origin self;
+		struct errmsg em;
+
+		slice_copy_text((struct slice){ key, len }, dest, sizeof(dest));
+		origin_self(k, &self);
+		folder_encode(&folder, "event", parts, 1);
+		struct post p = { .kind = POST_ONEWAY, .dest = slice_text(dest),
+			.sender = slice_text(self.name), .folder = slice_buf(&folder) };
+
+		if (kernel_route(k, &self, &p, &em) < 0)
+			metric_add(k->metrics, "watch_events_lost_total", NULL, 1);
+	}
+	tos_value_free(elements);
+}
+
+static void watch_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	struct home_record *h = home_find(k, name);
+	struct map *watchers;
+	struct tos_value *out;
+
+	if (may_read(k, rq) < 0)
+		return;
+	if (!h) {
+		request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name, name);
+		return;
+	}
+	watchers = map_find_str(k->watchers, name);
+	if (!watchers && map_size(k->watchers) < WATCHES_MAX) {
+		watchers = map_new();
+		map_put_str(k->watchers, name, watchers);
+	}
+	if (!watchers) {
+		request_fail(rq, ERR_FULL, "too many carriers are being watched");
+		return;
+	}
+	map_put_str(watchers, rq->from.name, k);
+	out = home_row(h);
+	request_ok(rq, out);
+}
+
+/* ---- reading */
+
+static void status_verb(struct kernel *k, struct request *rq)
+{
+	struct tos_value *m, *linked;
+	struct link *l = NULL;
+	char hex[2 * DIGEST_BYTES + 1];
+
+	if (may_read(k, rq) < 0)
+		return;
+	m = tos_map();
+	linked = tos_array();
+	while ((l = links_next(k->links, l)))
+		if (link_kind(l) == LINK_KERNEL)
+			tos_push(linked, tos_text(link_name(l)));
+	tos_set(m, "name", tos_text(k->config.name));
+	tos_set(m, "version", tos_text(TOS_VERSION));
+	tos_set(m, "boot", tos_int((int64_t)k->boot_count));
+	tos_set(m, "ready", tos_bool(k->ready));
+	tos_set(m, "linked", linked);
+	tos_set(m, "registrar", tos_text(k->config.registrar));
+	tos_set(m, "level", tos_text(k->layers.level));
+	tos_set(m, "carriers", tos_int((int64_t)map_size(k->residents)));
+	tos_set(m, "uptime_ms", tos_int(clock_ms() - k->started_ms));
+	tos_set(m, "domain", tos_text(text_hex(k->domain, DIGEST_BYTES, hex)));
+	tos_set(m, "pid", tos_int(getpid()));
+	request_ok(rq, m);
+}
+
+static void ps_verb(struct kernel *k, struct request *rq)
+{
+	struct tos_value *rows;
+	struct home_record *h;
+	struct resident *r;
+	size_t it = 0;
+
+	if (may_read(k, rq) < 0)
+		return;
+	rows = tos_array();
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		tos_push(rows, resident_row(r));
+	it = 0;
+	while ((h = map_next(k->homes, &it, NULL, NULL)))
+		if (!map_find_str(k->residents, h->name))
+			tos_push(rows, home_row(h));
+	request_ok(rq, rows);
+}
+
+struct show_ask {
+	struct request *rq;
+	char name[NAME_BYTES_MAX + 1];
+};
+
+static struct tos_value *home_show(struct home_record *h)
+{
+	struct tos_value *m = home_row(h), *limits = tos_map();
+	struct ticket t = { .path = NULL };
+	struct cose cose;
+	char hex[2 * DIGEST_BYTES + 1];
+
+	if (cose_decode(blob_slice(&h->ticket_cose), &cose, NULL) == 0 &&
+		ticket_decode(cose.payload, &t, NULL) == 0) {
+		for (int i = 0; i < LIMIT_COUNT; i++)
+			tos_set(limits, limit_names[i], tos_int(t.limits[i]));
+		tos_set(m, "code", tos_text(text_hex(t.code, DIGEST_BYTES, hex)));
+		tos_set(m, "path", tos_value_copy(t.path));
+	}
+	ticket_fini(&t);
+	tos_set(m, "limits", limits);
+	tos_set(m, "usage", tos_map());
+	tos_set(m, "trail", tos_get(h->outcome, "trail") ? tos_value_copy(tos_get(h->outcome, "trail")) :
+							    tos_array());
+	if (h->fault)
+		tos_set(m, "fault", tos_value_copy(h->fault));
+	else
+		tos_set(m, "fault", tos_get(h->outcome, "fault") ? tos_value_copy(tos_get(h->outcome, "fault")) :
+								    tos_nil());
+	tos_set(m, "folders", tos_map());
+	tos_set(m, "id", tos_text(text_hex(h->id, DIGEST_BYTES, hex)));
+	tos_set(m, "incarnation", tos_int((int64_t)h->e.count));
+	tos_set(m, "departures", tos_int((int64_t)h->n));
+	tos_set(m, "wanted", tos_text(h->wanted));
+	return m;
+}
+
+static void on_remote_show(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	AUTOFREE struct show_ask *a = arg;
+	struct home_record *h = home_find(k, a->name);
+	struct tos_value *m;
+
+	if (rc == 0) {
+		request_ok(a->rq, tos_value_copy(tos_at(elements, 0)));
+		return;
+	}
+	if (!h) {
+		request_fail(a->rq, ERR_NOT_FOUND, "%s", text);
+		return;
+	}
+	/* The place is down: what the home knows. */
+	m = home_show(h);
+	tos_set(m, "note", tos_textf("%s does not answer: %s", h->kernel, text));
+	request_ok(a->rq, m);
+}
+
+static void show_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	struct resident *r = resident_find(k, name);
+	struct home_record *h;
+	struct show_ask *a;
+	struct tos_value *args;
+
+	if (may_read(k, rq) < 0)
+		return;
+	if (r) {
+		request_ok(rq, resident_show(r));
+		return;
+	}
+	h = home_find(k, name);
+	if (!h) {
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s (see: tos ps)", name, k->config.name);
+		return;
+	}
+	if (shell_ended(h->state) || !h->kernel[0] || strcmp(h->kernel, k->config.name) == 0) {
+		request_ok(rq, home_show(h));
+		return;
+	}
+	a = mem_new(struct show_ask);
+	a->rq = rq;
+	snprintf(a->name, sizeof(a->name), "%s", name);
+	args = tos_map();
+	tos_set(args, "name", tos_text(name));
+	kernel_call(k, h->kernel, "Control", "SHOW", args, 3000, on_remote_show, a);
+}
+
+static void locate_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	struct resident *r = resident_find(k, name);
+	struct home_record *h = home_find(k, name);
+	struct tos_value *m;
+
+	if (may_read(k, rq) < 0)
+		return;
+	if (!r && !h) {
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s", name, k->config.name);
+		return;
+	}
+	m = tos_map();
+	tos_set(m, "name", tos_text(name));
+	tos_set(m, "kernel", tos_text(r ? k->config.name : h->kernel));
+	tos_set(m, "state", tos_text(shell_state_word(r ? r->state : h->state)));
+	tos_set(m, "home", tos_text(r ? r->ticket.home : k->config.name));
+	request_ok(rq, m);
+}
+
+static void outcome_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	int64_t wait_ms = tos_get_int(rq->args, "wait_ms", 0);
+	struct home_record *h = home_find(k, name);
+
+	if (may_read(k, rq) < 0)
+		return;
+	if (!h) {
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s was launched at %s", name, k->config.name);
+		return;
+	}
+	home_wait(h, rq, (uint32_t)(wait_ms < 0 ? 0 : wait_ms > WAIT_MOST_MS ? WAIT_MOST_MS : wait_ms));
+}
+
+static void log_verb(struct kernel *k, struct request *rq)
+{
+	uint64_t next = 0;
+	struct tos_value *m;
+
+	if (may_read(k, rq) < 0)
+		return;
+	m = tos_map();
+	tos_set(m, "lines",
+		log_lines(k, tos_get_text(rq->args, "name", ""), (uint64_t)tos_get_int(rq->args, "after", 0),
+			(size_t)tos_get_int(rq->args, "most", 1000), &next));
+	tos_set(m, "next", tos_int((int64_t)next));
+	request_ok(rq, m);
+}
+
+struct kernels_ask {
+	struct request *rq;
+};
+
+static struct tos_value *kernel_row(struct kernel *k, const char *name, const char *address)
+{
+	struct link *l = links_find(k->links, name);
+	bool self = strcmp(name, k->config.name) == 0;
+	struct tos_value *m = tos_map();
+	struct link_stats st = { .rtt_us = -1 };
+
+	if (l)
+		link_stats(l, &st);
+	tos_set(m, "name", tos_text(name));
+	tos_set(m, "address", tos_text(self ? k->config.advertise : address));
+	tos_set(m, "linked", tos_bool(l || self));
+	tos_set(m, "state", tos_text(self ? "here" : l ? "linked" : "not linked"));
+	tos_set(m, "since_ms", tos_int(l ? (int64_t)st.since_ms : self ? k->started_ms : 0));
+	tos_set(m, "rtt_us", tos_int(st.rtt_us));
+	return m;
+}
+
+static void on_directory(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	AUTOFREE struct kernels_ask *a = arg;
+	const struct tos_value *list = tos_at(elements, 0);
+	struct tos_value *rows = tos_array();
+	struct map *seen = map_new();
+	struct link *l = NULL;
+
+	(void)text;
+	for (size_t i = 0; rc == 0 && i < tos_len(list); i++) {
+		const char *name = tos_get_text(tos_at(list, i), "name", "");
+
+		map_put_str(seen, name, k);
+		tos_push(rows,
+			kernel_row(k, name, tos_as_text(tos_at(tos_get(tos_at(list, i), "addresses"), 0), "")));
+	}
+	if (!map_find_str(seen, k->config.name))
+		tos_push(rows, kernel_row(k, k->config.name, ""));
+	while ((l = links_next(k->links, l)))
+		if (link_kind(l) == LINK_KERNEL && !map_find_str(seen, link_name(l)))
+			tos_push(rows, kernel_row(k, link_name(l), link_address(l)));
+	map_free(seen);
+	request_ok(a->rq, rows);
+}
+
+static void kernels_verb(struct kernel *k, struct request *rq)
+{
+	struct kernels_ask *a;
+
+	if (may_read(k, rq) < 0)
+		return;
+	a = mem_new(struct kernels_ask);
+	a->rq = rq;
+	kernel_call(k, k->config.registrar, "Directory", "LIST", NULL, 3000, on_directory, a);
+}
+
+static void get_verb(struct kernel *k, struct request *rq)
+{
+	const char *path = tos_get_text(rq->args, "path", "/");
+	struct tos_value *out = NULL;
+	struct errmsg em = { "" };
+	int rc;
+
+	if (may_read(k, rq) < 0)
+		return;
+	rc = property_list(k->properties, path[0] ? path : "/", &out, &em);
+	if (rc < 0)
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+	else
+		request_ok(rq, out);
+}
+
+static void metrics_verb(struct kernel *k, struct request *rq)
+{
+	AUTOBUF text = BUF_MAX(FRAME_BYTES_MAX);
+	struct tos_value *m;
+
+	if (may_read(k, rq) < 0)
+		return;
+	metrics_collect(k);
+	metrics_text(k->metrics, &text);
+	m = tos_map();
+	tos_set(m, "text", tos_text_n((const char *)text.data, text.len));
+	request_ok(rq, m);
+}
+
+static struct tos_value *check_row(const char *name, bool ok, const char *text)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "name", tos_text(name));
+	tos_set(m, "ok", tos_bool(ok));
+	tos_set(m, "text", tos_text(text));
+	return m;
+}
+
+static void doctor_verb(struct kernel *k, struct request *rq)
+{
+	struct tos_value *m, *layers = tos_array(), *checks = tos_array();
+	struct store_stats st;
+	struct errmsg em = { "" };
+	uint64_t bad = 0;
+	int64_t left;
+	char text[200];
+
+	if (may_read(k, rq) < 0) {
+		tos_value_free(layers);
+		tos_value_free(checks);
+		return;
+	}
+	for (uint32_t i = 0; i < k->layers.n; i++) {
+		struct tos_value *row = tos_map();
+
+		tos_set(row, "name", tos_text(k->layers.layer[i].name));
+		tos_set(row, "state", tos_text(k->layers.layer[i].state));
+		tos_set(row, "reason", tos_text(k->layers.layer[i].reason));
+		tos_push(layers, row);
+	}
+	store_stats(k->store, &st);
+	tos_push(checks, check_row("store", !st.failed, st.failed ? st.failure : "writes are durable"));
+	store_audit_check(k->store, &bad, &em);
+	snprintf(text, sizeof(text), bad ? "record %llu does not fit the chain" : "the chain is whole",
+		(unsigned long long)bad);
+	tos_push(checks, check_row("audit", bad == 0, text));
+	left = (k->signer->info.not_after_ms - clock_wall_ms()) / 86400000;
+	snprintf(text, sizeof(text), "expires in %lld days", (long long)left);
+	tos_push(checks, check_row("certificate", left > 7, text));
+	bool registrar = !k->config.registrar[0] || strcmp(k->config.registrar, k->config.name) == 0 ||
+		links_find(k->links, k->config.registrar);
+
+	snprintf(text, sizeof(text), "%s%s", k->config.registrar, registrar ? "" : " is not linked");
+	tos_push(checks, check_row("registrar", registrar, text));
+	m = tos_map();
+	tos_set(m, "level", tos_text(k->layers.level));
+	tos_set(m, "layers", layers);
+	tos_set(m, "checks", checks);
+	request_ok(rq, m);
+}
+
+static int audit_row(void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body)
+{
+	struct tos_value *rows = arg, *m = NULL;
+	char hex[65];
+
+	if (tos_decode(body.p, body.n, 0, &m) < 0)
+		return 0;
+	tos_set(m, "seq", tos_int((int64_t)seq));
+	tos_set(m, "wall", tos_int(time_ms));
+	tos_set(m, "chain", tos_text(text_hex(chain, 32, hex)));
+	tos_push(rows, m);
+	return 0;
+}
+
+static void audit_verb(struct kernel *k, struct request *rq)
+{
+	struct tos_value *rows;
+	struct errmsg em = { "" };
+	int64_t most = tos_get_int(rq->args, "most", 100);
+	int rc;
+
+	if (may_read(k, rq) < 0)
+		return;
+	rows = tos_array();
+	rc = store_audit_each(k->store, (uint64_t)tos_get_int(rq->args, "after", 0),
+		(size_t)(most < 1 || most > 1000 ? 1000 : most), audit_row, rows, &em);
+	if (rc < 0) {
+		tos_value_free(rows);
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+	} else {
+		request_ok(rq, rows);
+	}
+}
+
+/* ---- launching */
+
+struct given {
+	uint8_t nonce[16];
+	int64_t until_ms;
+};
+
+static void names_saved(void *arg, int rc, const struct errmsg *em)
+{
+	(void)arg;
+	if (rc < 0)
+		log_error("the counter of names could not be saved", KV_ERR(rc, em));
+}
+
+static void names_trim(struct kernel *k)
+{
+	struct given *g;
+	const void *key;
+	size_t it = 0, len;
+	int64_t now = clock_ms();
+
+	while ((g = map_next(k->names, &it, &key, &len)))
+		if (now > g->until_ms) {
+			map_del(k->names, key, len);
+			free(g);
+		}
+}
+
+void name_verb(struct kernel *k, struct request *rq)
+{
+	struct given *g;
+	struct tos_value *m;
+	char name[NAME_BYTES_MAX + 1];
+
+	if (may_read(k, rq) < 0)
+		return;
+	if (map_size(k->names) >= NAMES_OUT_MAX)
+		names_trim(k);
+	if (map_size(k->names) >= NAMES_OUT_MAX) {
+		request_fail(rq, ERR_FULL, "too many names are given out and not yet used");
+		return;
+	}
+	if (k->next_name >= k->names_reserved) {
+		/* Numbers are reserved in blocks; a crash skips the rest of one, none is used twice. */
+		struct store_txn *t = store_begin(k->store);
+		uint8_t be[8];
+
+		k->names_reserved = k->next_name + NAMES_BLOCK;
+		for (int i = 0; i < 8; i++)
+			be[i] = (uint8_t)(k->names_reserved >> (56 - 8 * i));
+		store_put(t, T_META, "names", 5, be, sizeof(be), 0);
+		store_commit(t, names_saved, k);
+	}
+	g = mem_new(struct given);
+	random_bytes(g->nonce, sizeof(g->nonce));
+	g->until_ms = clock_ms() + NAME_KEEP_MS;
+	snprintf(name, sizeof(name), "%s#%llu", k->config.name, (unsigned long long)++k->next_name);
+	map_put_str(k->names, name, g);
+	m = tos_map();
+	tos_set(m, "name", tos_text(name));
+	tos_set(m, "nonce", tos_bytes(g->nonce, sizeof(g->nonce)));
+	request_ok(rq, m);
+}
+
+struct launching {
+	struct kernel *k;
+	struct request *rq;
+	char name[NAME_BYTES_MAX + 1];
+};
+
+static void launched(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct launching *lg = arg;
+	struct kernel *k = lg->k;
+	struct resident *r = resident_find(k, lg->name);
+	struct tos_value *m;
+
+	if (rc < 0 || !r) {
+		struct home_record *h = map_del_str(k->homes, lg->name);
+
+		if (r)
+			resident_free(r);
+		home_free(h);
+		request_fail(lg->rq, rc, "%s", err_show(rc, em));
+		return;
+	}
+	free(map_del_str(k->names, lg->name));
+	m = tos_map();
+	tos_set(m, "name", tos_text(r->name));
+	tos_set(m, "state", tos_text(shell_state_word(r->state)));
+	request_ok(lg->rq, m);
+	resident_go_on(r);
+}
+
+static void on_launch_hooks(struct kernel *k, void *arg, int rc, const char *text)
+{
+	struct launching *lg = arg;
+	struct resident *r = resident_find(k, lg->name);
+	struct home_record *h = home_find(k, lg->name);
+	struct store_txn *t;
+	struct tos_value *m;
+
+	if (rc < 0 || !r || !h) {
+		if (r)
+			resident_free(r);
+		home_free(map_del_str(k->homes, lg->name));
+		request_fail(lg->rq, rc < 0 ? rc : ERR_CANCELLED, "%s", text);
+		free(lg);
+		return;
+	}
+	resident_event(r, SHELL_EV_ADMIT, NULL);
+	t = store_begin(k->store);
+	m = tos_map();
+	tos_set(m, "carrier", tos_text(r->name));
+	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "author", tos_text(r->author.name));
+	resident_put(t, r);
+	home_put(t, h);
+	audit_event(k, t, "launched", m);
+	metric_add(k->metrics, "launches_total", NULL, 1);
+	rc = store_commit(t, launched, lg);
+	if (rc < 0) {
+		struct errmsg em = { "" };
+
+		launched(lg, rc, &em);
+	}
+}
+
+/* Take the bytes from the request, or from what was uploaded before. */
+static struct slice launch_bytes(struct kernel *k, struct request *rq, const char *key,
+	const uint8_t digest[DIGEST_BYTES])
+{
+	struct slice s;
+
+	s.p = tos_get_bytes(rq->args, key, &s.n);
+	return s.n ? s : upload_find(k, digest);
+}
+
+static int launch_parts(struct kernel *k, struct request *rq, struct resident *r, struct errmsg *em)
+{
+	struct slice code = launch_bytes(k, rq, "code", r->ticket.code);
+	struct slice briefcase = launch_bytes(k, rq, "briefcase", r->ticket.briefcase);
+	uint8_t digest[DIGEST_BYTES];
+	struct code *c = NULL;
+	int rc;
+
+	if (code.n)
+		rc = code_verify(k, code, &c, em);
+	else
+		rc = (c = code_find(k, r->ticket.code, em)) ? 0 :
+							       err_set(em, ERR_NOT_FOUND, "the code did not come along");
+	if (rc < 0)
+		return rc;
+	if (memcmp(c->digest, r->ticket.code, DIGEST_BYTES) != 0)
+		return err_set(em, ERR_SIGNATURE, "the code is not what the ticket names");
+	memcpy(r->code_digest, c->digest, DIGEST_BYTES);
+	blob_set(&r->code, blob_slice(&c->bundle));
+	r->author = c->author;
+	memcpy(r->minimum, c->manifest.limits, sizeof(r->minimum));
+	if (!briefcase.n)
+		briefcase = (struct slice){ (const uint8_t *)"\xa0", 1 };
+	digest_bytes(briefcase.p, briefcase.n, digest);
+	if (memcmp(digest, r->ticket.briefcase, DIGEST_BYTES) != 0)
+		return err_set(em, ERR_SIGNATURE, "the briefcase is not what the ticket names");
+	rc = briefcase_check(briefcase, em);
+	if (rc == 0)
+		blob_set(&r->briefcase, briefcase);
+	return rc;
+}
+
+/* The name was given out with this nonce, and the ticket has not been used. */
+static int launch_name(struct kernel *k, const struct resident *r, bool *repeat, struct errmsg *em)
+{
+	struct home_record *h = home_find(k, r->ticket.name);
+	struct given *g = map_find_str(k->names, r->ticket.name);
+
+	*repeat = h && memcmp(h->id, r->id, DIGEST_BYTES) == 0;
+	if (*repeat)
+		return 0;
+	if (h)
+		return err_set(em, ERR_REPLAY, "%s was launched with another ticket", r->ticket.name);
+	if (strcmp(r->ticket.home, k->config.name) != 0)
+		return err_set(em, ERR_DENIED, "the ticket names %s as home, this is %s", r->ticket.home,
+			k->config.name);
+	if (!g || memcmp(g->nonce, r->ticket.nonce, sizeof(g->nonce)) != 0)
+		return err_set(em, ERR_REPLAY, "the name %s was not given out with this nonce; ask again",
+			r->ticket.name);
+	return 0;
+}
+
+static void launch_admit(struct kernel *k, struct request *rq, struct resident *r)
+{
+	struct home_record *h = home_new(k, r->ticket.name);
+	struct launching *lg = mem_new(struct launching);
+
+	snprintf(r->name, sizeof(r->name), "%s", r->ticket.name);
+	r->path = tos_value_copy(r->ticket.path);
+	r->launched_ms = clock_wall_ms();
+	/* begin runs only at entries of the path; without a path, here. */
+	r->completed = tos_len(r->path) > 0;
+	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
+	rate_init(&r->log_rate, 200, clock_ms());
+	resident_trail(r, "launched", "", "");
+	map_put_str(k->residents, r->name, r);
+	memcpy(h->id, r->id, DIGEST_BYTES);
+	snprintf(h->owner, sizeof(h->owner), "%s", r->owner.name);
+	snprintf(h->kernel, sizeof(h->kernel), "%s", k->config.name);
+	h->state = SHELL_READY;
+	h->expires_ms = r->ticket.expires_ms;
+	blob_set(&h->ticket_cose, blob_slice(&r->ticket_cose));
+	map_put_str(k->homes, h->name, h);
+	lg->k = k;
+	lg->rq = rq;
+	snprintf(lg->name, sizeof(lg->name), "%s", r->name);
+	hooks_run(k, r, 2u /* TOS_INBOX_ON_ARRIVAL */, k->config.name, "", on_launch_hooks, lg);
+}
+
+void launch_verb(struct kernel *k, struct request *rq)
+{
+	struct resident *r;
+	struct errmsg em = { "" };
+	struct slice cose;
+	bool repeat = false;
+	int rc;
+
+	if (may_read(k, rq) < 0)
+		return;
+	cose.p = tos_get_bytes(rq->args, "ticket", &cose.n);
+	r = resident_new(k);
+	rc = cose.p ? ticket_verify(k, cose, &r->ticket, r->id, &r->owner, &em) :
+		      err_set(&em, ERR_MALFORMED, "LAUNCH lacks its ticket");
+	if (rc == 0)
+		rc = launch_name(k, r, &repeat, &em);
+	if (rc == 0 && repeat) {
+		struct home_record *h = home_find(k, r->ticket.name);
+		struct tos_value *m = home_row(h);
+
+		resident_free(r);
+		request_ok(rq, m);
+		return;
+	}
+	if (rc == 0)
+		rc = admit_check(k, &r->owner, "launch", true, &em);
+	if (rc == 0)
+		rc = launch_parts(k, rq, r, &em);
+	if (rc == 0)
+		rc = admit_limits(k, &r->ticket, r->minimum, r->usage.limit, &em);
+	if (rc < 0) {
+		struct tos_value *m = tos_map();
+
+		tos_set(m, "carrier", tos_text(r->ticket.name));
+		tos_set(m, "owner", tos_text(r->owner.name));
+		tos_set(m, "code", tos_text(err_word(rc)));
+		tos_set(m, "text", tos_text(err_show(rc, &em)));
+		audit_event(k, NULL, "launch-refused", m);
+		metric_add(k->metrics, "launches_refused_total", NULL, 1);
+		resident_free(r);
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+		return;
+	}
+	blob_set(&r->ticket_cose, cose);
+	tos_value_free(r->path);
+	r->path = NULL;
+	launch_admit(k, rq, r);
+}
+
+const struct verb control_verbs[] = {
+	{ "STATUS", status_verb },
+	{ "NAME", name_verb },
+	{ "LAUNCH", launch_verb },
+	{ "PS", ps_verb },
+	{ "SHOW", show_verb },
+	{ "LOCATE", locate_verb },
+	{ "OUTCOME", outcome_verb },
+	{ "WATCH", watch_verb },
+	{ "LOG", log_verb },
+	{ "KERNELS", kernels_verb },
+	{ "GET", get_verb },
+	{ "METRICS", metrics_verb },
+	{ "DOCTOR", doctor_verb },
+	{ "AUDIT", audit_verb },
+	{ "ACT", act_verb },
+	{ NULL, NULL },
+};

@@ -1,0 +1,987 @@
+/*
+ * The home: what this kernel answers for of the carriers launched here: where they are, what is wanted of
+ * them, how they ended. And the other side of it: what residents report to their homes.
+ */
+#include "kernel/kernel.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define KEEP_AFTER_MS   ((int64_t)7 * 86400000)
+#define IN_MEMORY_MS    3600000 /* ended carriers are listed for an hour */
+#define COMMAND_AGAIN_MS 1000
+#define EVENT_TEXT_MAX  8192
+
+struct outcome_waiter {
+	struct list node;
+	struct request *rq;
+	int64_t until_ms;
+};
+
+/* ---- records */
+
+struct home_record *home_new(struct kernel *k, const char *name)
+{
+	struct home_record *h = mem_new(struct home_record);
+
+	snprintf(h->name, sizeof(h->name), "%s", name);
+	list_init(&h->waiters);
+	h->launched_ms = h->since_ms = clock_wall_ms();
+	(void)k;
+	return h;
+}
+
+static void waiters_fail(struct home_record *h, int rc, const char *text)
+{
+	while (!list_empty(&h->waiters)) {
+		struct outcome_waiter *w = LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
+
+		list_del(&w->node);
+		request_fail(w->rq, rc, "%s", text);
+		free(w);
+	}
+}
+
+void home_free(struct home_record *h)
+{
+	if (!h)
+		return;
+	waiters_fail(h, ERR_CLOSED, "the kernel stops");
+	blob_free(&h->ticket_cose);
+	tos_value_free(h->outcome);
+	tos_value_free(h->fault);
+	free(h);
+}
+
+void home_put(struct store_txn *t, const struct home_record *h)
+{
+	struct tos_value *m = tos_map();
+	uint8_t *bytes = NULL;
+	size_t n;
+
+	tos_set(m, "name", tos_text(h->name));
+	tos_set(m, "id", tos_bytes(h->id, DIGEST_BYTES));
+	tos_set(m, "owner", tos_text(h->owner));
+	tos_set(m, "state", tos_text(shell_state_word(h->state)));
+	tos_set(m, "kernel", tos_text(h->kernel));
+	tos_set(m, "e", incarnation_value(&h->e));
+	tos_set(m, "n", tos_int((int64_t)h->n));
+	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
+	tos_set(m, "wanted", tos_text(h->wanted));
+	tos_set(m, "command_due", tos_bool(h->command_due));
+	tos_set(m, "launched", tos_int(h->launched_ms));
+	tos_set(m, "since", tos_int(h->since_ms));
+	tos_set(m, "ended", tos_int(h->ended_ms));
+	tos_set(m, "expires", tos_int(h->expires_ms));
+	tos_set(m, "ticket", tos_bytes(h->ticket_cose.p, h->ticket_cose.n));
+	if (h->outcome)
+		tos_set(m, "result", tos_value_copy(h->outcome));
+	if (h->fault)
+		tos_set(m, "fault", tos_value_copy(h->fault));
+	if (tos_encode(m, &bytes, &n) == 0)
+		store_put(t, T_HOME, h->name, strlen(h->name), bytes, n, h->expires_ms + KEEP_AFTER_MS);
+	free(bytes);
+	tos_value_free(m);
+}
+
+static int home_read(struct slice body, struct home_record **out)
+{
+	struct home_record *h;
+	struct tos_value *m = NULL;
+	size_t n;
+	const uint8_t *p;
+	int state, rc = tos_decode(body.p, body.n, (size_t)512 << 20, &m);
+
+	if (rc < 0)
+		return rc;
+	h = home_new(NULL, tos_get_text(m, "name", ""));
+	p = tos_get_bytes(m, "id", &n);
+	if (p && n == DIGEST_BYTES)
+		memcpy(h->id, p, n);
+	snprintf(h->owner, sizeof(h->owner), "%s", tos_get_text(m, "owner", ""));
+	snprintf(h->kernel, sizeof(h->kernel), "%s", tos_get_text(m, "kernel", ""));
+	snprintf(h->wanted, sizeof(h->wanted), "%s", tos_get_text(m, "wanted", ""));
+	state = shell_state_parse(tos_get_text(m, "state", ""));
+	h->state = state < 0 ? SHELL_LOST : (enum shell_state)state;
+	incarnation_read(tos_get(m, "e"), &h->e);
+	h->n = (uint64_t)tos_get_int(m, "n", 0);
+	h->in_doubt = tos_get_bool(m, "in_doubt", false);
+	h->command_due = tos_get_bool(m, "command_due", false);
+	h->launched_ms = tos_get_int(m, "launched", 0);
+	h->since_ms = tos_get_int(m, "since", 0);
+	h->ended_ms = tos_get_int(m, "ended", 0);
+	h->expires_ms = tos_get_int(m, "expires", 0);
+	p = tos_get_bytes(m, "ticket", &n);
+	if (p)
+		blob_set(&h->ticket_cose, (struct slice){ p, n });
+	if (tos_get(m, "result"))
+		h->outcome = tos_value_copy(tos_get(m, "result"));
+	if (tos_get(m, "fault"))
+		h->fault = tos_value_copy(tos_get(m, "fault"));
+	tos_value_free(m);
+	*out = h;
+	return 0;
+}
+
+static int home_row_load(void *arg, struct slice key, struct slice body, int64_t expires_ms)
+{
+	struct kernel *k = arg;
+	struct home_record *h = NULL;
+
+	(void)expires_ms;
+	if (home_read(body, &h) < 0) {
+		log_error("a home record could not be read; it is kept in the store",
+			KV_INT("bytes", key.n));
+		return 0;
+	}
+	if (shell_ended(h->state) && clock_wall_ms() - h->ended_ms > IN_MEMORY_MS)
+		home_free(h);
+	else
+		map_put_str(k->homes, h->name, h);
+	return 0;
+}
+
+int homes_load(struct kernel *k, struct errmsg *em)
+{
+	k->homes = map_new();
+	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
+}
+
+/* The record, from memory or, when it ended long ago, from the store (then it stays in memory a while). */
+struct home_record *home_find(struct kernel *k, const char *name)
+{
+	struct home_record *h = map_find_str(k->homes, name);
+	AUTOBUF body = BUF_MAX((size_t)512 << 20);
+
+	if (h || !name[0])
+		return h;
+	if (store_get(k->store, T_HOME, name, strlen(name), &body, NULL) < 0 ||
+		home_read(slice_buf(&body), &h) < 0)
+		return NULL;
+	map_put_str(k->homes, h->name, h);
+	return h;
+}
+
+static void home_save(struct kernel *k, struct home_record *h)
+{
+	struct store_txn *t = store_begin(k->store);
+
+	home_put(t, h);
+	store_commit(t, NULL, NULL);
+}
+
+struct tos_value *home_row(const struct home_record *h)
+{
+	struct tos_value *m = tos_map();
+	const char *at = strchr(h->name, '#');
+
+	tos_set(m, "name", tos_text(h->name));
+	tos_set(m, "state", tos_text(shell_state_word(h->state)));
+	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
+	tos_set(m, "kernel", tos_text(h->kernel));
+	tos_set(m, "home", at ? tos_text_n(h->name, (size_t)(at - h->name)) : tos_text(""));
+	tos_set(m, "owner", tos_text(h->owner));
+	tos_set(m, "hop", tos_int((int64_t)h->n));
+	tos_set(m, "since_ms", tos_int(h->since_ms));
+	return m;
+}
+
+struct tos_value *outcome_of(const struct resident *r)
+{
+	struct tos_value *m = tos_map(), *b = NULL;
+
+	tos_decode(r->briefcase.p, r->briefcase.n, (size_t)512 << 20, &b);
+	tos_set(m, "briefcase", b ? b : tos_map());
+	tos_set(m, "trail", tos_value_copy(r->trail));
+	tos_set(m, "log", tos_value_copy(r->log));
+	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
+	return m;
+}
+
+/* ---- ends */
+
+static struct tos_value *outcome_answer(const struct home_record *h)
+{
+	struct tos_value *m = h->outcome ? tos_value_copy(h->outcome) : tos_map();
+
+	tos_set(m, "name", tos_text(h->name));
+	tos_set(m, "state", tos_text(shell_state_word(h->state)));
+	if (!tos_get(m, "briefcase"))
+		tos_set(m, "briefcase", tos_map());
+	if (!tos_get(m, "trail"))
+		tos_set(m, "trail", tos_array());
+	if (h->fault)
+		tos_set(m, "fault", tos_value_copy(h->fault));
+	else if (!tos_get(m, "fault"))
+		tos_set(m, "fault", tos_nil());
+	return m;
+}
+
+static bool outcome_known(const struct home_record *h)
+{
+	return shell_ended(h->state) || h->state == SHELL_FAULTED;
+}
+
+static void waiters_tell(struct home_record *h)
+{
+	while (outcome_known(h) && !list_empty(&h->waiters)) {
+		struct outcome_waiter *w = LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
+
+		list_del(&w->node);
+		request_ok(w->rq, outcome_answer(h));
+		free(w);
+	}
+}
+
+void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms)
+{
+	struct outcome_waiter *w;
+
+	if (outcome_known(h)) {
+		request_ok(rq, outcome_answer(h));
+		return;
+	}
+	if (wait_ms == 0) {
+		request_fail(rq, ERR_TIMEOUT, "%s is %s at %s", h->name, shell_state_word(h->state), h->kernel);
+		return;
+	}
+	w = mem_new(struct outcome_waiter);
+	w->rq = rq;
+	w->until_ms = clock_ms() + wait_ms;
+	list_add(&h->waiters, &w->node);
+}
+
+static void state_set(struct kernel *k, struct home_record *h, enum shell_state state)
+{
+	struct tos_value *ev;
+
+	if (h->state == state)
+		return;
+	h->state = state;
+	h->since_ms = clock_wall_ms();
+	ev = tos_map();
+	tos_set(ev, "name", tos_text(h->name));
+	tos_set(ev, "kind", tos_text("state"));
+	tos_set(ev, "state", tos_text(shell_state_word(state)));
+	tos_set(ev, "kernel", tos_text(h->kernel));
+	tos_set(ev, "wall", tos_int(h->since_ms));
+	watch_event(k, h->name, ev);
+}
+
+void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state,
+	struct tos_value *outcome)
+{
+	if (outcome) {
+		tos_value_free(h->outcome);
+		h->outcome = outcome;
+	}
+	tos_value_free(h->fault);
+	h->fault = NULL;
+	h->in_doubt = h->command_due = false;
+	h->ended_ms = clock_wall_ms();
+	snprintf(h->kernel, sizeof(h->kernel), "%s", k->config.name);
+	state_set(k, h, state);
+	metric_add(k->metrics, "outcomes_total", NULL, 1);
+	log_info("carrier ended", KV_STR("carrier", h->name), KV_STR("state", shell_state_word(state)));
+	waiters_tell(h);
+}
+
+/* ---- what residents report */
+
+static void on_reported(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = resident_find(k, name);
+	const struct tos_value *m = tos_at(elements, 0);
+	const char *wanted = tos_get_text(m, "wanted", "");
+	struct incarnation e;
+
+	(void)text;
+	if (!r)
+		return;
+	r->reporting = false;
+	if (rc == ERR_NOT_FOUND || rc == ERR_UNKNOWN) {
+		/* The home forgot it, or never knew it. It is not ours to decide: it goes on and is
+		 * kept; its end is reported all the same. */
+		r->report_due = false;
+		return;
+	}
+	if (rc < 0) {
+		r->report_due = true;
+		r->report_at_ms = clock_ms() + k->config.retry_ms;
+		return;
+	}
+	r->report_due = false;
+	if (strcmp(wanted, "retry") == 0 && incarnation_read(tos_get(m, "e"), &e) == 0) {
+		resident_wanted(r, wanted, &e);
+		return;
+	}
+	if (incarnation_read(tos_get(m, "e"), &e) == 0 && incarnation_compare(&r->e, &e) < 0) {
+		incarnation_learn(k, r->id, &e);
+		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
+		return;
+	}
+	if (wanted[0] && r->state != SHELL_DEPARTING)
+		resident_wanted(r, wanted, NULL);
+}
+
+/* ARRIVED: where it is, in what state, in which incarnation. Repeated until the home has answered. */
+void home_report(struct resident *r)
+{
+	struct tos_value *args;
+
+	if (r->reporting) {
+		r->report_due = true;
+		r->report_at_ms = clock_ms() + 100;
+		return;
+	}
+	args = tos_map();
+	tos_set(args, "name", tos_text(r->name));
+	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
+	tos_set(args, "e", incarnation_value(&r->e));
+	tos_set(args, "n", tos_int((int64_t)r->n));
+	tos_set(args, "state", tos_text(shell_state_word(r->state)));
+	tos_set(args, "in_doubt", tos_bool(r->in_doubt));
+	if (r->fault)
+		tos_set(args, "fault", tos_value_copy(r->fault));
+	if (r->state == SHELL_FAULTED) {
+		tos_set(args, "trail", tos_value_copy(r->trail));
+		tos_set(args, "log", tos_value_copy(r->log));
+		if (r->briefcase.n < (256 << 10)) {
+			struct tos_value *b = NULL;
+
+			if (tos_decode(r->briefcase.p, r->briefcase.n, 0, &b) == 0)
+				tos_set(args, "briefcase", b);
+		}
+	}
+	r->reporting = true;
+	kernel_call(r->k, r->ticket.home, "Home", "ARRIVED", args, r->k->config.report_ms, on_reported,
+		mem_strdup(r->name));
+}
+
+struct outbox_note {
+	char key[NAME_BYTES_MAX + 24];
+	char home[64], verb[16];
+	struct tos_value *args;
+};
+
+static void outbox_free(struct outbox_note *o)
+{
+	tos_value_free(o->args);
+	free(o);
+}
+
+static void on_note(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	struct outbox_note *o = arg;
+	struct store_txn *t;
+
+	(void)text;
+	(void)elements;
+	/* Any answer of the home's own settles it; only silence and a missing link do not. */
+	if (rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_SUPERSEDED) {
+		t = store_begin(k->store);
+		store_del(t, T_OUTBOX, o->key, strlen(o->key));
+		store_commit(t, NULL, NULL);
+	}
+	outbox_free(o);
+}
+
+static void note_send(struct kernel *k, struct outbox_note *o)
+{
+	kernel_call(k, o->home, "Home", o->verb, tos_value_copy(o->args), k->config.report_ms, on_note, o);
+}
+
+/* A report that must reach the home in the end: kept in the store until it is answered. Takes args. */
+static void outbox_add(struct kernel *k, const char *home, const char *verb, const char *name,
+	struct tos_value *args)
+{
+	struct outbox_note *o = mem_new(struct outbox_note);
+	struct store_txn *t = store_begin(k->store);
+	struct tos_value *m = tos_map();
+	uint8_t *bytes = NULL;
+	size_t n;
+
+	snprintf(o->key, sizeof(o->key), "%s|%s", verb, name);
+	snprintf(o->home, sizeof(o->home), "%s", home);
+	snprintf(o->verb, sizeof(o->verb), "%s", verb);
+	o->args = args;
+	tos_set(m, "home", tos_text(home));
+	tos_set(m, "verb", tos_text(verb));
+	tos_set(m, "args", tos_value_copy(args));
+	if (tos_encode(m, &bytes, &n) == 0)
+		store_put(t, T_OUTBOX, o->key, strlen(o->key), bytes, n, clock_wall_ms() + 30 * KEEP_AFTER_MS);
+	store_commit(t, NULL, NULL);
+	free(bytes);
+	tos_value_free(m);
+	note_send(k, o);
+}
+
+static int outbox_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)
+{
+	struct {
+		struct kernel *k;
+		const char *peer;
+	} *ctx = arg;
+	struct tos_value *m = NULL;
+	struct outbox_note *o;
+
+	(void)expires_ms;
+	if (tos_decode(body.p, body.n, 0, &m) < 0)
+		return 0;
+	if (strcmp(tos_get_text(m, "home", ""), ctx->peer) == 0 && key.n < sizeof(o->key)) {
+		o = mem_new(struct outbox_note);
+		slice_copy_text(key, o->key, sizeof(o->key));
+		snprintf(o->home, sizeof(o->home), "%s", ctx->peer);
+		snprintf(o->verb, sizeof(o->verb), "%s", tos_get_text(m, "verb", ""));
+		o->args = tos_value_copy(tos_get(m, "args"));
+		note_send(ctx->k, o);
+	}
+	tos_value_free(m);
+	return 0;
+}
+
+void home_report_gone(struct kernel *k, const char *home, const char *name,
+	const uint8_t id[DIGEST_BYTES], const struct incarnation *e, uint64_t n, const char *dest)
+{
+	struct tos_value *args = tos_map();
+
+	tos_set(args, "name", tos_text(name));
+	tos_set(args, "id", tos_bytes(id, DIGEST_BYTES));
+	tos_set(args, "e", incarnation_value(e));
+	tos_set(args, "n", tos_int((int64_t)n));
+	tos_set(args, "dest", tos_text(dest));
+	outbox_add(k, home, "GONE", name, args);
+}
+
+void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state,
+	const char *why)
+{
+	struct tos_value *args;
+
+	if (state == SHELL_SUPERSEDED)
+		return; /* the other incarnation speaks for it */
+	args = tos_map();
+	tos_set(args, "name", tos_text(r->name));
+	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
+	tos_set(args, "e", incarnation_value(&r->e));
+	tos_set(args, "state", tos_text(shell_state_word(state)));
+	tos_set(args, "why", tos_text(why));
+	tos_set(args, "trail", tos_value_copy(r->trail));
+	tos_set(args, "log", tos_value_copy(r->log));
+	outbox_add(k, home, "ENDED", r->name, args);
+}
+
+/* For watchers: log lines, states, waits. Not journaled; lost when the home can't be reached. */
+void home_event(struct kernel *k, const char *home, const char *name, const char *kind, const char *state,
+	const char *text)
+{
+	struct tos_value *ev;
+	char cut[EVENT_TEXT_MAX];
+
+	if (!home[0] || k->stopping)
+		return;
+	snprintf(cut, sizeof(cut), "%s", text ? text : "");
+	ev = tos_map();
+	tos_set(ev, "name", tos_text(name));
+	tos_set(ev, "kind", tos_text(kind));
+	if (state)
+		tos_set(ev, "state", tos_text(state));
+	if (tos_set(ev, "text", tos_text(cut)) < 0)
+		tos_set(ev, "text", tos_text("(not UTF-8)"));
+	tos_set(ev, "kernel", tos_text(k->config.name));
+	tos_set(ev, "wall", tos_int(clock_wall_ms()));
+	if (strcmp(home, k->config.name) == 0)
+		watch_event(k, name, ev);
+	else if (links_find(k->links, home))
+		kernel_notify(k, home, "Home", "EVENT", ev);
+	else
+		tos_value_free(ev);
+}
+
+/* ---- inbox Home */
+
+static struct home_record *home_args(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_find(k, tos_get_text(rq->args, "name", ""));
+	size_t n;
+	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
+
+	if (!h || !id || n != DIGEST_BYTES || memcmp(h->id, id, n) != 0) {
+		request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name,
+			tos_get_text(rq->args, "name", "?"));
+		return NULL;
+	}
+	return h;
+}
+
+static const char *who_asks(const struct kernel *k, const struct request *rq)
+{
+	return rq->from.kernel[0] ? rq->from.kernel : k->config.name;
+}
+
+static void take_fault(struct home_record *h, const struct tos_value *args)
+{
+	struct tos_value *o = tos_map();
+	static const char *const parts[] = { "briefcase", "trail", "log", "fault" };
+
+	tos_value_free(h->fault);
+	h->fault = tos_value_copy(tos_get(args, "fault"));
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+		if (tos_get(args, parts[i]))
+			tos_set(o, parts[i], tos_value_copy(tos_get(args, parts[i])));
+	tos_value_free(h->outcome);
+	h->outcome = o;
+}
+
+static void arrived_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_args(k, rq);
+	struct tos_value *out;
+	struct incarnation e;
+	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
+	int state = shell_state_parse(tos_get_text(rq->args, "state", ""));
+
+	if (!h)
+		return;
+	out = tos_map();
+	tos_set(out, "e", incarnation_value(&h->e));
+	if (shell_ended(h->state)) {
+		/* After a final outcome every copy reported is to be killed. */
+		tos_set(out, "wanted", tos_text("killed"));
+		request_ok(rq, out);
+		return;
+	}
+	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 &&
+		incarnation_compare(&e, &h->e) >= 0 && (incarnation_compare(&e, &h->e) > 0 || n >= h->n)) {
+		h->e = e;
+		h->n = n;
+		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
+		place_note(k, h->name, h->kernel);
+		h->in_doubt = tos_get_bool(rq->args, "in_doubt", false);
+		if (state == SHELL_FAULTED && tos_get(rq->args, "fault"))
+			take_fault(h, rq->args);
+		else if (state != SHELL_FAULTED) {
+			tos_value_free(h->fault);
+			h->fault = NULL;
+		}
+		state_set(k, h, (enum shell_state)state);
+		home_save(k, h);
+		waiters_tell(h);
+	}
+	if (strcmp(h->wanted, "killed") == 0 || strcmp(h->wanted, "suspended") == 0 ||
+		(strcmp(h->wanted, "retry") == 0 && h->command_due))
+		tos_set(out, "wanted", tos_text(h->wanted));
+	request_ok(rq, out);
+}
+
+static void gone_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_args(k, rq);
+	struct incarnation e;
+	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
+
+	if (!h)
+		return;
+	/* Departure n was accepted there: the copy there carries n + 1. */
+	if (!shell_ended(h->state) && incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
+		incarnation_compare(&e, &h->e) == 0 && n + 1 > h->n) {
+		h->n = n + 1;
+		snprintf(h->kernel, sizeof(h->kernel), "%s", tos_get_text(rq->args, "dest", ""));
+		place_note(k, h->name, h->kernel);
+		h->in_doubt = false;
+		home_save(k, h);
+	}
+	request_ok(rq, NULL);
+}
+
+static void ended_saved(void *arg, int rc, const struct errmsg *em)
+{
+	struct request *rq = arg;
+
+	if (rc < 0)
+		request_fail(rq, rc, "%s", err_show(rc, em));
+	else
+		request_ok(rq, NULL);
+}
+
+static void ended_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_args(k, rq);
+	int state = shell_state_parse(tos_get_text(rq->args, "state", ""));
+	struct incarnation e;
+	struct store_txn *t;
+	struct tos_value *o, *fault;
+	int rc;
+
+	if (!h)
+		return;
+	if (shell_ended(h->state) || state < 0 || !shell_ended((enum shell_state)state) ||
+		incarnation_read(tos_get(rq->args, "e"), &e) < 0 || incarnation_compare(&e, &h->e) < 0) {
+		request_ok(rq, NULL);
+		return;
+	}
+	o = tos_map();
+	if (tos_get(rq->args, "trail"))
+		tos_set(o, "trail", tos_value_copy(tos_get(rq->args, "trail")));
+	if (tos_get(rq->args, "log"))
+		tos_set(o, "log", tos_value_copy(tos_get(rq->args, "log")));
+	fault = tos_map();
+	tos_set(fault, "code", tos_text(shell_state_word((enum shell_state)state)));
+	tos_set(fault, "text", tos_text(tos_get_text(rq->args, "why", "")));
+	tos_set(fault, "kernel", tos_text(who_asks(k, rq)));
+	tos_set(o, "fault", fault);
+	home_outcome(k, h, (enum shell_state)state, o);
+	t = store_begin(k->store);
+	home_put(t, h);
+	rc = store_commit(t, ended_saved, rq);
+	if (rc < 0)
+		request_fail(rq, rc, "%s", err_text(rc));
+}
+
+static void where_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_find(k, tos_get_text(rq->args, "name", ""));
+	struct tos_value *out;
+
+	if (!h) {
+		request_fail(rq, ERR_NOT_FOUND, "%s never launched %s", k->config.name,
+			tos_get_text(rq->args, "name", "?"));
+		return;
+	}
+	if (shell_ended(h->state)) {
+		request_fail(rq, ERR_NOT_FOUND, "%s has ended (%s)", h->name, shell_state_word(h->state));
+		return;
+	}
+	out = tos_map();
+	tos_set(out, "kernel", tos_text(h->kernel));
+	tos_set(out, "state", tos_text(shell_state_word(h->state)));
+	request_ok(rq, out);
+}
+
+static void event_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = map_find_str(k->homes, tos_get_text(rq->args, "name", ""));
+	const char *kind = tos_get_text(rq->args, "kind", "");
+
+	/* A state event of the place itself; the record follows the reports, not these. */
+	if (h && strcmp(kind, "state") != 0)
+		watch_event(k, h->name, tos_value_copy(rq->args));
+	request_ok(rq, NULL);
+}
+
+/* ---- the grant: who goes on when a destination is dead (doc/protocol.md, "In doubt") */
+
+bool home_is_declared(struct kernel *k, const char *kernel)
+{
+	AUTOBUF body = BUF_MAX(65536);
+
+	return store_get(k->store, T_DECLARED, kernel, strlen(kernel), &body, NULL) == 0;
+}
+
+struct grant {
+	struct request *rq;
+	struct incarnation e;
+};
+
+static void granted(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct grant *g = arg;
+	struct tos_value *out;
+
+	if (rc < 0) {
+		request_fail(g->rq, rc, "%s", err_show(rc, em));
+		return;
+	}
+	out = tos_map();
+	tos_set(out, "answer", tos_text("granted"));
+	tos_set(out, "e", incarnation_value(&g->e));
+	request_ok(g->rq, out);
+}
+
+static void ask_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_args(k, rq);
+	const char *dest = tos_get_text(rq->args, "dest", "");
+	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
+	struct incarnation e;
+	struct store_txn *t;
+	struct grant *g;
+	struct tos_value *m, *out;
+	int rc;
+
+	if (!h)
+		return;
+	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
+		request_fail(rq, ERR_MALFORMED, "ASK lacks e");
+		return;
+	}
+	/* Somebody has it in a later departure or a higher incarnation, or it is over. */
+	if (shell_ended(h->state) || incarnation_compare(&e, &h->e) < 0 || h->n > n + 1) {
+		out = tos_map();
+		tos_set(out, "answer", tos_text("elsewhere"));
+		request_ok(rq, out);
+		return;
+	}
+	if (!home_is_declared(k, dest)) {
+		request_fail(rq, ERR_IN_DOUBT,
+			"%s may be at %s, which nobody declared dead: if it is, say tos resolve --dead %s", h->name,
+			dest, dest);
+		return;
+	}
+	h->e.count++;
+	random_bytes(h->e.nonce, sizeof(h->e.nonce));
+	snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
+	h->in_doubt = false;
+	g = mem_new(struct grant);
+	g->rq = rq;
+	g->e = h->e;
+	incarnation_learn(k, h->id, &h->e);
+	m = tos_map();
+	tos_set(m, "carrier", tos_text(h->name));
+	tos_set(m, "holder", tos_text(h->kernel));
+	tos_set(m, "dead", tos_text(dest));
+	t = store_begin(k->store);
+	home_put(t, h);
+	audit_event(k, t, "incarnation-raised", m);
+	rc = store_commit(t, granted, g);
+	if (rc < 0) {
+		request_fail(rq, rc, "%s", err_text(rc));
+		free(g);
+	}
+}
+
+/* A kernel was declared dead: carriers known to be there, with no copy in doubt elsewhere, are lost. */
+void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
+{
+	struct home_record *h;
+	size_t it = 0;
+
+	while ((h = map_next(k->homes, &it, NULL, NULL))) {
+		struct tos_value *o, *fault;
+		char text[128];
+
+		if (shell_ended(h->state) || strcmp(h->kernel, dead) != 0)
+			continue;
+		tos_push(names, tos_text(h->name));
+		snprintf(text, sizeof(text), "its kernel %s was declared dead", dead);
+		o = tos_map();
+		fault = tos_map();
+		tos_set(fault, "code", tos_text("lost"));
+		tos_set(fault, "text", tos_text(text));
+		tos_set(fault, "kernel", tos_text(dead));
+		tos_set(o, "fault", fault);
+		home_outcome(k, h, SHELL_LOST, o);
+		home_save(k, h);
+	}
+}
+
+/* ---- commands */
+
+static void on_command(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	AUTOFREE char *name = arg;
+	struct home_record *h = home_find(k, name);
+	const char *state = tos_get_text(tos_at(elements, 0), "state", "");
+	const char *departing = tos_get_text(tos_at(elements, 0), "departing", "");
+
+	(void)text;
+	if (!h)
+		return;
+	h->commanding = false;
+	h->command_at_ms = clock_ms() + COMMAND_AGAIN_MS;
+	if (rc < 0 || departing[0] || strcmp(state, "gone") == 0)
+		return; /* it is on its way: repeated until its place has said so */
+	h->command_due = false;
+	home_save(k, h);
+}
+
+static void command_send(struct kernel *k, struct home_record *h)
+{
+	struct resident *r = resident_find(k, h->name);
+	struct tos_value *args;
+
+	h->command_at_ms = clock_ms() + COMMAND_AGAIN_MS;
+	if (r && r->state != SHELL_DEPARTING) {
+		h->command_due = false;
+		resident_wanted(r, h->wanted, &h->e);
+		return;
+	}
+	if (!h->kernel[0] || strcmp(h->kernel, k->config.name) == 0 || h->commanding)
+		return;
+	h->commanding = true;
+	args = tos_map();
+	tos_set(args, "name", tos_text(h->name));
+	tos_set(args, "wanted", tos_text(h->wanted));
+	tos_set(args, "e", incarnation_value(&h->e));
+	kernel_call(k, h->kernel, "Handoff", "COMMAND", args, k->config.call_ms, on_command,
+		mem_strdup(h->name));
+}
+
+struct wanted_saved {
+	struct kernel *k;
+	char name[NAME_BYTES_MAX + 1];
+	struct request *rq;
+};
+
+static void on_wanted_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct wanted_saved *w = arg;
+	struct home_record *h = home_find(w->k, w->name);
+	struct tos_value *out;
+
+	/* A kill is done even if it could not be journaled. */
+	if (h && (rc == 0 || strcmp(h->wanted, "killed") == 0))
+		command_send(w->k, h);
+	h = home_find(w->k, w->name);
+	if (rc < 0) {
+		request_fail(w->rq, rc, "%s", err_show(rc, em));
+		return;
+	}
+	out = tos_map();
+	tos_set(out, "name", tos_text(w->name));
+	tos_set(out, "state", tos_text(h ? shell_state_word(h->state) : "gone"));
+	tos_set(out, "wanted", tos_text(h ? h->wanted : ""));
+	request_ok(w->rq, out);
+}
+
+int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq)
+{
+	struct wanted_saved *w;
+	struct store_txn *t;
+	int rc;
+
+	if (shell_ended(h->state)) {
+		request_fail(rq, ERR_STATE, "%s has ended (%s)", h->name, shell_state_word(h->state));
+		return ERR_STATE;
+	}
+	if (strcmp(wanted, "retry") == 0) {
+		if (h->state != SHELL_FAULTED) {
+			request_fail(rq, ERR_STATE, "%s is %s; only a faulted carrier is retried", h->name,
+				shell_state_word(h->state));
+			return ERR_STATE;
+		}
+		/* A higher incarnation: its requests to extensions are new ones. */
+		h->e.count++;
+		random_bytes(h->e.nonce, sizeof(h->e.nonce));
+	}
+	snprintf(h->wanted, sizeof(h->wanted), "%s", wanted);
+	h->command_due = true;
+	w = mem_new(struct wanted_saved);
+	w->k = k;
+	w->rq = rq;
+	snprintf(w->name, sizeof(w->name), "%s", h->name);
+	t = store_begin(k->store);
+	home_put(t, h);
+	rc = store_commit(t, on_wanted_saved, w);
+	if (rc < 0) {
+		struct errmsg em = { "" };
+
+		on_wanted_saved(w, rc, &em);
+	}
+	return 0;
+}
+
+/* ---- links and time */
+
+struct holds_asked {
+	char name[NAME_BYTES_MAX + 1], kernel[64];
+};
+
+static void on_holds(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	AUTOFREE struct holds_asked *a = arg;
+	struct home_record *h = home_find(k, a->name);
+	const char *state = tos_get_text(tos_at(elements, 0), "state", "");
+	const char *dest = tos_get_text(tos_at(elements, 0), "dest", "");
+
+	(void)text;
+	if (rc < 0 || !h || shell_ended(h->state) || strcmp(h->kernel, a->kernel) != 0)
+		return;
+	if (strcmp(state, "gone") == 0 && dest[0] && strcmp(dest, k->config.name) != 0) {
+		snprintf(h->kernel, sizeof(h->kernel), "%s", dest);
+		home_save(k, h);
+	}
+}
+
+void home_link_up(struct kernel *k, const char *peer)
+{
+	struct {
+		struct kernel *k;
+		const char *peer;
+	} ctx = { k, peer };
+	struct home_record *h;
+	struct resident *r;
+	struct errmsg em;
+	size_t it = 0;
+
+	store_each(k->store, T_OUTBOX, (struct slice){ NULL, 0 }, outbox_row, &ctx, &em);
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		if (strcmp(r->ticket.home, peer) == 0 && !r->reporting) {
+			r->report_due = true;
+			r->report_at_ms = 0;
+		}
+	it = 0;
+	while ((h = map_next(k->homes, &it, NULL, NULL))) {
+		struct holds_asked *a;
+		struct tos_value *args;
+
+		if (strcmp(h->kernel, peer) != 0 || shell_ended(h->state))
+			continue;
+		h->command_at_ms = 0;
+		a = mem_new(struct holds_asked);
+		snprintf(a->name, sizeof(a->name), "%s", h->name);
+		snprintf(a->kernel, sizeof(a->kernel), "%s", peer);
+		args = tos_map();
+		tos_set(args, "name", tos_text(h->name));
+		tos_set(args, "id", tos_bytes(h->id, DIGEST_BYTES));
+		kernel_call(k, peer, "Handoff", "HOLDS", args, k->config.call_ms, on_holds, a);
+	}
+}
+
+void homes_tick(struct kernel *k, int64_t now_ms)
+{
+	struct home_record *h;
+	size_t it = 0;
+	int64_t wall = clock_wall_ms();
+
+	while ((h = map_next(k->homes, &it, NULL, NULL))) {
+		struct list *pos, *tmp;
+
+		if (h->command_due && !shell_ended(h->state) && now_ms >= h->command_at_ms) {
+			command_send(k, h);
+			return; /* it may have ended a carrier and changed the table */
+		}
+		LIST_EACH_SAFE(pos, tmp, &h->waiters)
+		{
+			struct outcome_waiter *w = LIST_ITEM(pos, struct outcome_waiter, node);
+
+			if (now_ms < w->until_ms)
+				continue;
+			list_del(&w->node);
+			request_fail(w->rq, ERR_TIMEOUT, "%s is still %s at %s", h->name,
+				shell_state_word(h->state), h->kernel);
+			free(w);
+		}
+		if (shell_ended(h->state) && wall - h->ended_ms > IN_MEMORY_MS && list_empty(&h->waiters)) {
+			map_del_str(k->homes, h->name);
+			home_free(h);
+		}
+	}
+}
+
+const struct verb home_verbs[] = {
+	{ "ARRIVED", arrived_verb },
+	{ "GONE", gone_verb },
+	{ "ENDED", ended_verb },
+	{ "WHERE", where_verb },
+	{ "ASK", ask_verb },
+	{ "EVENT", event_verb },
+	{ NULL, NULL },
+};

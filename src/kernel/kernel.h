@@ -1,0 +1,481 @@
+/*
+ * The kernel: one struct that joins the parts, shared by the files of this room and by nobody else.
+ * Runs in tos-kernel, on its one loop thread.
+ */
+#pragma once
+
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "core/firewall.h"
+#include "core/inbox.h"
+#include "core/name.h"
+#include "core/property.h"
+#include "core/quota.h"
+#include "core/shell.h"
+#include "ext/ext.h"
+#include "ipc/tosd_msg.h"
+#include "kernel/config.h"
+#include "link/link.h"
+#include "seal/seal.h"
+#include "store/store.h"
+#include "tos/value.h"
+#include "wire/carrier.h"
+#include "wire/frame.h"
+
+struct kernel;
+struct resident;
+struct request;
+struct peer;
+struct home_record;
+
+/* ---- who sends a post: filled in by whoever took it from its connection, never from its bytes */
+enum origin_class { ORIGIN_KERNEL, ORIGIN_EXTENSION, ORIGIN_CARRIER, ORIGIN_CLIENT, ORIGIN_JOINER };
+struct origin {
+	enum origin_class cls;
+	char name[NAME_BYTES_MAX + 1]; /* full address of the sender: host0#42, host0/Echo, host0/client/7 */
+	char kernel[64];               /* kernel it came from; "" for here */
+	char principal[CERT_NAME_MAX + 1];
+	unsigned roles;
+	bool may_read;                 /* local clients: uid allowed to read */
+	struct link *link;             /* clients and joiners: the connection; else NULL */
+};
+const char *origin_class_word(enum origin_class c);
+void origin_self(const struct kernel *k, struct origin *o); /* this kernel's own inbox "Kernel" */
+
+/* ---- bytes that we own */
+struct blob {
+	uint8_t *p;
+	size_t n;
+};
+void blob_set(struct blob *b, struct slice s); /* copies; aborts without memory: bounded by limits before */
+void blob_free(struct blob *b);
+static inline struct slice blob_slice(const struct blob *b)
+{
+	return (struct slice){ b->p, b->n };
+}
+static inline struct slice slice_text(const char *s)
+{
+	size_t n = 0;
+
+	while (s[n])
+		n++;
+	return (struct slice){ (const uint8_t *)s, n };
+}
+static inline struct slice slice_buf(const struct buf *b)
+{
+	return (struct slice){ b->data, b->len };
+}
+bool slice_equal(struct slice a, struct slice b);
+void slice_copy_text(struct slice s, char *out, size_t cap);
+
+/* ---- a request to one of the kernel's own inboxes; ends by exactly one request_ok or request_fail */
+struct request {
+	struct kernel *k;
+	struct origin from;
+	char inbox[64], verb[NAME_BYTES_MAX + 1];
+	uint64_t tag; /* 0: nobody waits for the answer */
+	uint8_t trace[TRACE_BYTES];
+	int64_t deadline_at_ms; /* monotonic; 0 none */
+	struct tos_value *elements; /* array */
+	const struct tos_value *args; /* its first element if that is a map, else NULL */
+};
+void request_ok(struct request *rq, struct tos_value *result); /* takes both; NULL result: empty map */
+void request_fail(struct request *rq, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void request_free(struct request *rq);
+
+typedef void verb_fn(struct kernel *k, struct request *rq); /* takes rq */
+struct verb {
+	const char *name;
+	verb_fn *fn;
+};
+struct kernel_inbox {
+	const char *name, *doc;
+	unsigned classes; /* bits 1 << enum origin_class that may post here at all */
+	const struct verb *verbs; /* ends with a zero row */
+};
+
+/* ---- calls that the kernel itself makes */
+typedef void call_done_fn(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements);
+/* Call KERNEL/INBOX (kernel "" or our own name: here). Takes args (a map). done comes exactly once, always later.
+ * timeout_ms counts connecting too. Returns the call's number, for call_cancel. */
+uint64_t kernel_call(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *args,
+	uint32_t timeout_ms, call_done_fn *done, void *arg);
+/* Forget it: done will not be called. */
+void call_cancel(struct kernel *k, uint64_t number);
+/* A one-way post of the kernel's own. Takes args. */
+void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *args);
+/* The call's frame has been given to a link (so the other side may act on it). */
+bool call_sent(const struct kernel *k, uint64_t number);
+
+/* ---- peers: kernels that we talk to or want to */
+struct peer {
+	char name[64];
+	struct link *link; /* open, or NULL */
+	struct list queue; /* struct waiting_post: for when it opens */
+	size_t queued_bytes;
+	char address[4][128];
+	size_t n_address;
+	bool looking_up, dialling;
+	struct map *vouched;     /* carriers for which we vouched on this link */
+	struct map *vouched_for; /* carriers for which it vouched: struct vouch */
+	uint64_t boot_count, seen_seq;
+	uint8_t boot_nonce[16];
+	bool boot_known;
+	unsigned wants; /* reasons to keep the link up */
+};
+
+/* ---- a carrier that is here */
+struct vm;
+struct resident {
+	struct kernel *k;
+	uint8_t id[DIGEST_BYTES];
+	char name[NAME_BYTES_MAX + 1], suffix[64];
+	enum shell_state state;
+	struct incarnation e;
+	uint64_t n;        /* number of the next departure */
+	struct ticket ticket;
+	struct cert_info owner, author;
+	struct blob ticket_cose;
+	struct blob code;  /* the bundle as run here: the author's, unless a hook replaced files for this stay */
+	bool code_changed;
+	uint8_t code_digest[DIGEST_BYTES];
+	/* the envelope's parts */
+	struct blob briefcase, state_bytes;
+	struct tos_value *path, *trail, *log, *hops, *undelivered;
+	struct usage usage;     /* used here and before; limits granted for this stay */
+	int64_t minimum[LIMIT_COUNT]; /* what the manifest says it cannot do without */
+	uint64_t hop_count;
+	int64_t launched_ms, since_ms; /* wall */
+	bool completed;    /* begin returned (or must not run here): Mobility is to move it on */
+	bool via_go;       /* the present move was asked for by tos.go */
+	bool saved;        /* a row in the store exists */
+	bool report_due, reporting; /* the home must hear of it */
+	int64_t report_at_ms;
+	/* a move under way */
+	struct move *move;
+	bool in_doubt, sent, outcome_move, asking;
+	int64_t resend_at_ms;
+	bool resending;
+	char dest[64];
+	struct blob hop_cose, envelope; /* what was sent, for repeating */
+	/* a fault */
+	struct tos_value *fault;
+	char waiting[256];  /* what it waits for, for people */
+	/* its VM */
+	struct vm *vm;
+	int64_t started_ms; /* monotonic; 0: not started in this stay */
+	uint64_t cpu_before_us; /* CPU used before this VM */
+	struct rate post_rate, log_rate;
+	struct map *inboxes;      /* name -> struct carrier_inbox */
+	struct list held;         /* posts kept until it can take them */
+	size_t n_held, n_waiting; /* folders held here; folders in its VM that it has not taken */
+	uint64_t n_delivered;
+	uint32_t calls_open;
+	uint64_t go_seq;       /* of the GO that waits for its answer; 0 none */
+	uint64_t completed_call; /* Mobility is dealing with it */
+	bool scheduled;        /* resident_go_on is due on a later turn */
+	bool frozen_taken;     /* briefcase, path and state come from the VM's last freeze */
+};
+
+/* ---- the kernel */
+struct kernel {
+	uv_loop_t *loop;
+	struct config config;
+	char conf_path[TOSD_PATH_BYTES], dir[TOSD_PATH_BYTES], dir_outside[TOSD_PATH_BYTES];
+	char socket_path[TOSD_PATH_BYTES];
+	bool as_root, ready, stopping;
+	int exit_code;
+	uint8_t boot_nonce[16];
+	uint64_t boot_count;
+	int64_t started_ms;
+	uid_t dir_owner;
+	/* tosd */
+	int tosd_fd;
+	uv_poll_t tosd_poll;
+	struct list tosd_queue;
+	size_t tosd_queued;
+	struct tosd_layers layers;
+	uint64_t next_slot;
+	struct map *children; /* slot -> struct vm or extension slot */
+	/* parts */
+	struct store *store;
+	uv_async_t store_wake;
+	struct signer *signer;
+	struct buf root_der;
+	struct revocation *revocation;
+	struct blob revocation_cose;
+	uint8_t domain[DIGEST_BYTES];
+	struct tls_context *tls;
+	struct links *links;
+	struct ext_host *exts;
+	struct firewall *firewall;
+	struct properties *properties;
+	struct metrics *metrics;
+	struct signer *registrar; /* NULL: not the registrar */
+	/* tables */
+	struct map *peers;      /* name -> struct peer */
+	struct map *residents;  /* name -> struct resident */
+	struct map *homes;      /* name -> struct home_record: live, and ended of late */
+	struct map *calls;      /* number -> struct call */
+	struct map *arrivals;   /* id, e, n -> struct arrival in progress */
+	struct map *clients;    /* name -> struct client */
+	struct map *uploads;    /* digest -> struct upload */
+	struct map *codes;      /* digest -> struct code: verified bundles in memory */
+	struct map *places;     /* carrier -> struct place: where it was seen last */
+	struct map *streams;    /* sender|dest -> struct stream_queue */
+	struct map *names;      /* names given out: name -> struct given */
+	struct map *watchers;   /* carrier -> struct watch list */
+	struct map *incarnations;/* id -> struct incarnation, highest known */
+	struct map *directory;  /* kernel name -> cached addresses */
+	struct list later; /* struct later */
+	uv_idle_t idle;
+	uv_async_t later_wake;
+	bool ending_call_sent; /* of the call whose done is running: its frame had been given to a link */
+	uint64_t next_call, next_name, names_reserved, next_client;
+	uv_timer_t tick;
+	struct tos_value *log_ring; /* array of maps, bounded */
+	uint64_t log_seq;
+	unsigned n_closing;
+	struct log_rate rate_denied;
+};
+
+/* ---- router.c */
+/* Route one post. 0: taken over (whatever fails later is answered by a failure post); else the failure known at once, for
+ * which the caller answers. */
+int kernel_route(struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em);
+/* Tell the sender of p that it failed: a failure post with its tag. Never fails itself. */
+void kernel_fail_back(struct kernel *k, const struct post *p, int rc, const char *text);
+/* Hand an answer or failure to whoever called: dest, tag. */
+void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_kind kind, const char *folder,
+	const struct tos_value *elements);
+int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *em);
+int router_init(struct kernel *k);
+void router_tick(struct kernel *k, int64_t now_ms);
+/* Where a carrier was seen last. */
+void place_note(struct kernel *k, const char *carrier, const char *kernel);
+void place_forget(struct kernel *k, const char *carrier);
+/* Posts held for a carrier that left: send them after it. */
+int router_hold(struct resident *r, const struct origin *from, const struct post *p);
+void router_held_each(struct resident *r, bool (*fn)(struct resident *r, const struct origin *from, const struct post *p));
+void router_forward_held(struct kernel *k, struct resident *r, const char *kernel);
+void subject_of(const struct origin *from, struct subject *out);
+/* The firewall; a denial is audited (rate-limited) and counted. */
+int kernel_allowed(struct kernel *k, const struct origin *from, const char *action, const char *object, const char *owner,
+	struct errmsg *em);
+
+/* ---- peer.c */
+struct peer *peer_get(struct kernel *k, const char *name); /* made when new; bounded, then NULL */
+/* Send a frame (borrowed) to that kernel, now or once there is a link, until the deadline. `call`: number of the kernel's own call
+ * that it carries, else 0. vouch_for: the carrier that must be vouched for first, or NULL. A post that can't be sent in the end is
+ * answered by a failure post to its sender. 0, ERR_FULL, ERR_NAME, ERR_CLOSED. */
+int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms, uint64_t call, const char *vouch_for,
+	struct errmsg *em);
+void peer_link_up(struct kernel *k, struct link *l, const struct hello *h);
+void peer_link_down(struct kernel *k, struct link *l);
+void peer_dial_failed(struct kernel *k, const char *name, int rc, const char *why);
+size_t peer_resolve(struct kernel *k, const char *name, char (*out)[128], size_t most);
+int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket, struct slice hops, struct errmsg *em);
+void peer_want(struct kernel *k, const char *name, bool want);
+void peers_tick(struct kernel *k, int64_t now_ms);
+int peers_init(struct kernel *k, struct errmsg *em);
+const struct origin *peer_vouched_for(struct peer *p, const char *carrier); /* NULL: nobody does */
+
+/* ---- calls.c */
+int calls_init(struct kernel *k);
+void calls_close(struct kernel *k);
+/* Run fn on a later turn of the loop. */
+void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg);
+/* kernel_call with the address of a carrier that must be vouched for, and a prepared array of elements (taken). */
+uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *elements,
+	uint32_t timeout_ms, const char *vouch_for, call_done_fn *done, void *arg);
+void call_mark_sent(struct kernel *k, uint64_t number);
+/* The Messenger said where: ends its LOCATE call. */
+int calls_forwarded(struct kernel *k, const struct post *original, const char *kernel);
+void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p);
+void calls_tick(struct kernel *k, int64_t now_ms);
+void calls_failed(struct kernel *k, uint64_t number, int rc, const char *text);
+/* Dispatch a post to one of the kernel's own inboxes. ERR_NO_INBOX if there is none of that name. */
+int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox, const struct post *p, struct errmsg *em);
+bool inbox_is_kernels(const char *inbox);
+
+/* ---- child.c: tosd and the VMs */
+int tosd_begin(struct kernel *k, struct errmsg *em);
+int tosd_send(struct kernel *k, const void *msg, size_t n);
+void tosd_ready(struct kernel *k);
+int child_spawn_ext(struct kernel *k, const char *name);
+void child_kill_ext(struct kernel *k, const char *name);
+enum vm_phase { VM_PHASE_SPAWNING, VM_PHASE_BOOTING, VM_PHASE_RUNNING, VM_PHASE_DYING };
+struct vm {
+	uint32_t magic;
+	struct kernel *k;
+	uint64_t slot;
+	enum vm_phase phase;
+	struct resident *r; /* NULL once abandoned */
+	struct stream *stream;
+	int pid, pidfd;
+	bool frozen, stream_closed, died;
+	int64_t since_ms;
+};
+#define VM_MAGIC 0x766d3031u
+int vm_start(struct resident *r, struct errmsg *em);   /* asks tosd for a tos-vm and hands the carrier over */
+void vm_abandon(struct resident *r);                   /* end it; r->vm becomes NULL at once */
+void vm_freeze(struct resident *r, bool freeze);
+int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender, uint64_t tag, struct slice folder);
+int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
+uint64_t vm_cpu_us(const struct resident *r);
+uint64_t vm_memory_bytes(const struct resident *r);
+
+/* ---- resident.c: carriers that are here */
+struct resident *resident_new(struct kernel *k);
+void resident_free(struct resident *r);
+struct resident *resident_find(struct kernel *k, const char *name);
+struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix);
+int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em);
+void resident_put(struct store_txn *t, struct resident *r); /* its row */
+void resident_del(struct store_txn *t, struct resident *r);
+/* Ready and nothing in its way: start it, or have it moved on. */
+void resident_go_on(struct resident *r);
+/* begin returned or tos.go was called: Mobility is to deal with it. */
+void resident_completed(struct resident *r, const char *dest);
+void resident_fault(struct resident *r, int rc, const char *text, const char *traceback);
+/* End the stay for good (killed, superseded, lost): VM ended, row deleted, home told; `ev` one of KILL, SUPERSEDE, LOSE. */
+void resident_end(struct resident *r, enum shell_event ev, const char *why);
+void resident_trail(struct resident *r, const char *event, const char *peer, const char *error);
+void resident_log(struct resident *r, const char *level, const char *text);
+struct tos_value *resident_row(struct resident *r);  /* as PS */
+struct tos_value *resident_show(struct resident *r); /* as SHOW */
+int resident_post(struct resident *r, const struct origin *from, const struct post *p, const char *inbox, struct errmsg *em);
+void resident_deliver_held(struct resident *r);
+void residents_tick(struct kernel *k, int64_t now_ms);
+int residents_load(struct kernel *k, struct errmsg *em); /* from the store, at start */
+int vm_frame(struct resident *r, struct slice frame, struct errmsg *em); /* from its VM */
+void resident_vm_died(struct resident *r, const struct tosd_died *d);
+void resident_vm_failed(struct resident *r, int rc, const char *text);
+void resident_key(const struct resident *r, struct buf *out);
+size_t residents_of(struct kernel *k, const char *principal);
+/* The digests of an envelope's parts, as a hop record signs them. */
+int envelope_digests(const struct envelope *env, struct tos_value **out, struct errmsg *em);
+int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out); /* encoded */
+int resident_load_envelope(struct resident *r, struct slice envelope, struct errmsg *em);
+void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e);
+extern const struct verb shells_verbs[];
+
+/* ---- admit.c: what may be launched or arrive */
+struct code {
+	uint8_t digest[DIGEST_BYTES];
+	struct blob bundle;
+	struct cert_info author;
+	struct manifest manifest;
+	int64_t used_ms;
+};
+/* The verified code, from memory or the store; NULL and em if it is not here. */
+struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], struct errmsg *em);
+int code_verify(struct kernel *k, struct slice bundle, struct code **out, struct errmsg *em); /* cached in k->codes */
+int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
+void kernel_trust(const struct kernel *k, struct trust *out);
+/* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
+int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em);
+int admit_check(struct kernel *k, const struct cert_info *owner, const char *action, bool counts, struct errmsg *em);
+/* Hooks: call each ON_ARRIVAL or ON_DEPARTURE inbox in turn; done(rc, text) later. Modifies r. */
+typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text);
+void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest, const char *from, hooks_done_fn *done, void *arg);
+
+/* ---- handoff.c */
+extern const struct verb handoff_verbs[];
+void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry, uint32_t timeout_ms);
+void move_cancel(struct resident *r);
+void outcome_begin(struct resident *r);
+void handoff_link_up(struct kernel *k, const char *peer);
+void handoff_tick(struct kernel *k, int64_t now_ms);
+int handoff_load(struct kernel *k, struct errmsg *em);
+void handoff_voids(struct kernel *k, const char *peer);
+struct tos_value *incarnation_value(const struct incarnation *e);
+int incarnation_read(const struct tos_value *v, struct incarnation *out);
+void incarnation_learn(struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e);
+void resolve_begin(struct resident *r, struct request *rq);
+
+/* ---- home.c */
+struct home_record {
+	char name[NAME_BYTES_MAX + 1];
+	uint8_t id[DIGEST_BYTES];
+	char owner[CERT_NAME_MAX + 1];
+	enum shell_state state;
+	char kernel[64]; /* where it is, as far as known */
+	struct incarnation e;
+	uint64_t n;
+	bool in_doubt;
+	char wanted[16]; /* "", "killed", "suspended", "running" */
+	bool command_due, commanding;
+	int64_t command_at_ms;
+	int64_t launched_ms, since_ms, ended_ms, expires_ms;
+	struct blob ticket_cose;
+	struct tos_value *outcome; /* {briefcase, trail, fault, log}; NULL until ended */
+	struct tos_value *fault;
+	struct list waiters; /* struct outcome_waiter */
+};
+extern const struct verb home_verbs[];
+struct home_record *home_find(struct kernel *k, const char *name);
+int homes_load(struct kernel *k, struct errmsg *em);
+void homes_tick(struct kernel *k, int64_t now_ms);
+struct home_record *home_new(struct kernel *k, const char *name);
+void home_put(struct store_txn *t, const struct home_record *h);
+void home_free(struct home_record *h);
+/* A resident whose home is this kernel or another has news. */
+void home_report(struct resident *r);
+void home_report_gone(struct kernel *k, const char *home, const char *name, const uint8_t id[DIGEST_BYTES], const struct incarnation *e, uint64_t n,
+	const char *dest);
+void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state, const char *why);
+void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state, struct tos_value *outcome); /* takes outcome; in memory */
+void home_event(struct kernel *k, const char *home, const char *name, const char *kind, const char *state, const char *text);
+void home_link_up(struct kernel *k, const char *peer);
+struct tos_value *home_row(const struct home_record *h);
+struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
+void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
+int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
+void home_declared(struct kernel *k, const char *dead, struct tos_value *names);
+bool home_is_declared(struct kernel *k, const char *kernel);
+
+/* ---- control.c, act.c, registrar.c, directory */
+void kernel_stop(struct kernel *k);
+void registrar_enroll_act(struct kernel *k, struct request *rq, const char *name, const struct tos_value *args);
+void registrar_remove_act(struct kernel *k, struct request *rq, const char *name);
+extern const struct verb control_verbs[], kernel_verbs[], registrar_verbs[];
+void act_verb(struct kernel *k, struct request *rq);
+void launch_verb(struct kernel *k, struct request *rq);
+void name_verb(struct kernel *k, struct request *rq);
+int client_up(struct kernel *k, struct link *l, const struct hello *h, struct errmsg *em);
+void client_down(struct kernel *k, struct link *l);
+void client_origin(struct kernel *k, struct link *l, struct origin *out);
+void watch_event(struct kernel *k, const char *name, struct tos_value *event); /* takes event */
+int registrar_init(struct kernel *k, struct errmsg *em);
+int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em); /* a higher number is kept, journaled, acted on */
+void directory_register(struct kernel *k);
+void directory_learn(struct kernel *k, const char *name, const struct tos_value *addresses);
+
+/* ---- upload.c: content by digest */
+int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct errmsg *em);
+/* The whole content, verified, or an empty slice. Borrowed until upload_drop or the tick. */
+struct slice upload_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES]);
+void upload_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES]);
+void uploads_tick(struct kernel *k, int64_t now_ms);
+/* Send content as chunks over the peer's link as credit allows; done(rc) later. */
+typedef void content_sent_fn(struct kernel *k, void *arg, int rc);
+int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST_BYTES], struct slice content, content_sent_fn *done, void *arg);
+void content_writable(struct kernel *k, struct link *l);
+void content_link_down(struct kernel *k, const char *peer);
+
+/* ---- telemetry.c */
+void audit_event(struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map); /* takes map; t NULL: its own transaction */
+int telemetry_init(struct kernel *k, struct errmsg *em);
+void metrics_collect(struct kernel *k);
+struct tos_value *log_lines(struct kernel *k, const char *name, uint64_t after, size_t most, uint64_t *next);
+int properties_init(struct kernel *k, struct errmsg *em);
+/* True when nothing new may be admitted because the store or the audit cannot be written. */
+bool admission_closed(const struct kernel *k, struct errmsg *em);

@@ -1,0 +1,434 @@
+/*
+ * Peers: which kernels we talk to, how they are found, what waits for a link to them, and for which
+ * carriers they vouch.
+ */
+#include "kernel/kernel.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define PEERS_MAX 20000
+#define PEER_QUEUE_BYTES ((size_t)16 << 20)
+#define PEER_VOUCHES_MAX 100000
+#define LOOKUP_MS 5000
+#define DIRECTORY_FRESH_MS 60000
+
+struct waiting_post {
+	struct list node;
+	int64_t deadline_at_ms;
+	uint64_t call;
+	char vouch_for[NAME_BYTES_MAX + 1];
+	size_t n;
+	uint8_t frame[];
+};
+
+struct peer *peer_get(struct kernel *k, const char *name)
+{
+	struct peer *p = map_find_str(k->peers, name);
+
+	if (p || !name_kernel_ok(name) || map_size(k->peers) >= PEERS_MAX)
+		return p;
+	p = mem_new(struct peer);
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	list_init(&p->queue);
+	p->vouched = map_new();
+	p->vouched_for = map_new();
+	map_put_str(k->peers, name, p);
+	return p;
+}
+
+/* Vouch for the carrier on this link unless that was done. A carrier that is not here, or whose home
+ * this is not, gets no vouching and is refused at the other end. */
+static void vouch(struct kernel *k, struct peer *p, const char *carrier)
+{
+	struct resident *r = resident_find(k, carrier);
+	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX);
+	struct slice hop = { NULL, 0 };
+	size_t n = 0;
+
+	if (map_find_str(p->vouched, carrier) || !r)
+		return;
+	if (tos_len(r->hops) > 0) {
+		hop.p = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &hop.n);
+		n = 1;
+	}
+	vouch_encode(&frame, blob_slice(&r->ticket_cose), &hop, n);
+	if (buf_check(&frame) == 0 && link_send(p->link, LINK_CONTROL, frame.data, frame.len) == 0)
+		map_put_str(p->vouched, carrier, p);
+}
+
+static int send_now(struct kernel *k, struct peer *p, struct slice frame, uint64_t call,
+	const char *vouch_for)
+{
+	int rc;
+
+	if (vouch_for && vouch_for[0])
+		vouch(k, p, vouch_for);
+	rc = link_send(p->link, LINK_POSTS, frame.p, frame.n);
+	if (rc == 0)
+		call_mark_sent(k, call);
+	return rc;
+}
+
+/* The post in this frame could not be sent: its sender hears of it. */
+static void frame_failed(struct kernel *k, struct slice frame, int rc, const char *text)
+{
+	struct cbor_cursor c;
+	struct post p;
+
+	if (frame.n > 4 && frame_open(&c, (struct slice){ frame.p + 4, frame.n - 4 }) == FRAME_POST &&
+		post_decode(&c, &p) == 0)
+		kernel_fail_back(k, &p, rc, text);
+}
+
+static void queue_fail(struct kernel *k, struct peer *p, int rc, const char *text)
+{
+	struct list failed;
+
+	list_init(&failed);
+	while (!list_empty(&p->queue)) {
+		struct list *n = p->queue.next;
+
+		list_del(n);
+		list_add(&failed, n);
+	}
+	p->queued_bytes = 0;
+	while (!list_empty(&failed)) {
+		struct waiting_post *w = LIST_ITEM(failed.next, struct waiting_post, node);
+
+		list_del(&w->node);
+		frame_failed(k, (struct slice){ w->frame, w->n }, rc, text);
+		free(w);
+	}
+}
+
+static void queue_flush(struct kernel *k, struct peer *p)
+{
+	while (p->link && !list_empty(&p->queue)) {
+		struct waiting_post *w = LIST_ITEM(p->queue.next, struct waiting_post, node);
+		int rc = send_now(k, p, (struct slice){ w->frame, w->n }, w->call, w->vouch_for);
+
+		if (rc == ERR_FULL)
+			return; /* the tick tries again until the post's deadline */
+		list_del(&w->node);
+		p->queued_bytes -= w->n;
+		if (rc < 0)
+			frame_failed(k, (struct slice){ w->frame, w->n }, ERR_UNREACHABLE,
+				"the link closed");
+		free(w);
+	}
+}
+
+/* ---- finding a kernel */
+
+static void dial(struct kernel *k, struct peer *p)
+{
+	p->dialling = true;
+	if (links_dial(k->links, p->name) < 0)
+		p->dialling = false;
+}
+
+static bool address_from_config(struct kernel *k, struct peer *p)
+{
+	for (size_t i = 0; i < k->config.n_peers; i++) {
+		const struct config_peer *cp = &k->config.peers[i];
+
+		if (strcmp(cp->name, p->name) != 0)
+			continue;
+		p->n_address = cp->n_address;
+		memcpy(p->address, cp->address, sizeof(p->address));
+		return p->n_address > 0;
+	}
+	return false;
+}
+
+struct lookup {
+	char name[64];
+};
+
+static void address_none(struct kernel *k, struct peer *p, int rc, const char *text)
+{
+	char why[256];
+
+	if (rc == ERR_NOT_FOUND && strchr(p->name, '.')) {
+		/* A name with a dot may be a host's name: DNS decides. */
+		snprintf(p->address[0], sizeof(p->address[0]), "%s:21212", p->name);
+		p->n_address = 1;
+		dial(k, p);
+		return;
+	}
+	snprintf(why, sizeof(why), "%s: %s", p->name,
+		rc == ERR_NOT_FOUND ? "no kernel of that name is in the Directory (see: tos kernels)" :
+				      text);
+	queue_fail(k, p, ERR_UNREACHABLE, why);
+}
+
+static void on_lookup(struct kernel *k, void *arg, int rc, const char *text,
+	const struct tos_value *elements)
+{
+	struct lookup *lu = arg;
+	struct peer *p = map_find_str(k->peers, lu->name);
+
+	free(lu);
+	if (!p)
+		return;
+	p->looking_up = false;
+	if (p->link)
+		return;
+	if (rc < 0) {
+		address_none(k, p, rc, text);
+		return;
+	}
+	const struct tos_value *list = tos_get(tos_at(elements, 0), "addresses");
+
+	p->n_address = 0;
+	for (size_t i = 0; i < tos_len(list) && p->n_address < ARRAY_LEN(p->address); i++) {
+		const char *a = tos_as_text(tos_at(list, i), "");
+
+		if (a[0] && strlen(a) < sizeof(p->address[0]))
+			snprintf(p->address[p->n_address++], sizeof(p->address[0]), "%s", a);
+	}
+	if (p->n_address) {
+		dial(k, p);
+		return;
+	}
+	/* It only dials out: have it dial us. The link then comes in, or the posts' deadlines pass. */
+	struct tos_value *args = tos_map();
+
+	tos_set(args, "to", tos_text(p->name));
+	tos_set(args, "dial", tos_text(k->config.name));
+	kernel_notify(k, k->config.registrar, "Kernel", "RELAY_DIAL", args);
+}
+
+static void peer_connect(struct kernel *k, struct peer *p)
+{
+	struct lookup *lu;
+	struct tos_value *args;
+
+	if (p->link || p->dialling || p->looking_up || k->stopping)
+		return;
+	if (address_from_config(k, p) || p->n_address) {
+		dial(k, p);
+		return;
+	}
+	if (!k->config.registrar[0] || strcmp(k->config.registrar, p->name) == 0) {
+		address_none(k, p, ERR_NOT_FOUND, "");
+		return;
+	}
+	lu = mem_new(struct lookup);
+	snprintf(lu->name, sizeof(lu->name), "%s", p->name);
+	p->looking_up = true;
+	args = tos_map();
+	tos_set(args, "name", tos_text(p->name));
+	kernel_call(k, k->config.registrar, "Directory", "LOOKUP", args, LOOKUP_MS, on_lookup, lu);
+}
+
+int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms,
+	uint64_t call, const char *vouch_for, struct errmsg *em)
+{
+	struct peer *p = peer_get(k, name);
+	struct waiting_post *w;
+	int rc;
+
+	if (!p)
+		return err_set(em, ERR_NAME, "%s is not a kernel's name", name);
+	if (p->link && list_empty(&p->queue)) {
+		rc = send_now(k, p, frame, call, vouch_for);
+		if (rc != ERR_FULL)
+			return rc;
+	}
+	if (p->queued_bytes + frame.n > PEER_QUEUE_BYTES)
+		return err_set(em, ERR_FULL, "too much waits for %s", name);
+	w = mem_try(sizeof(*w) + frame.n);
+	if (!w)
+		return ERR_NOMEM;
+	w->deadline_at_ms = deadline_at_ms;
+	w->call = call;
+	snprintf(w->vouch_for, sizeof(w->vouch_for), "%s", vouch_for ? vouch_for : "");
+	w->n = frame.n;
+	memcpy(w->frame, frame.p, frame.n);
+	list_add(&p->queue, &w->node);
+	p->queued_bytes += frame.n;
+	peer_connect(k, p);
+	return 0;
+}
+
+size_t peer_resolve(struct kernel *k, const char *name, char (*out)[128], size_t most)
+{
+	struct peer *p = peer_get(k, name);
+	size_t n;
+
+	if (!p)
+		return 0;
+	if (!p->n_address)
+		address_from_config(k, p);
+	n = p->n_address < most ? p->n_address : most;
+	memcpy(out, p->address, n * sizeof(*out));
+	return n;
+}
+
+void peer_dial_failed(struct kernel *k, const char *name, int rc, const char *why)
+{
+	struct peer *p = map_find_str(k->peers, name);
+	char text[ERRMSG_BYTES];
+
+	(void)rc;
+	if (!p)
+		return;
+	p->dialling = false;
+	if (p->link)
+		return;
+	p->n_address = 0; /* it may have moved: look it up again */
+	snprintf(text, sizeof(text), "%s: %s", name, why);
+	queue_fail(k, p, ERR_UNREACHABLE, text);
+}
+
+void peer_want(struct kernel *k, const char *name, bool want)
+{
+	struct peer *p = peer_get(k, name);
+
+	if (!p || strcmp(name, k->config.name) == 0)
+		return;
+	if (want && p->wants++ == 0) {
+		if (!p->n_address)
+			address_from_config(k, p);
+		links_want(k->links, name, p->n_address > 0);
+		peer_connect(k, p);
+	} else if (!want && p->wants > 0 && --p->wants == 0) {
+		links_want(k->links, name, false);
+	}
+}
+
+void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
+{
+	struct peer *p = peer_get(k, link_name(l));
+
+	if (!p)
+		return;
+	map_free(p->vouched);
+	p->vouched = map_new();
+	p->link = l;
+	p->dialling = false;
+	p->boot_count = h->boot_count;
+	memcpy(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce));
+	p->boot_known = true;
+	p->seen_seq = h->store_seq;
+	if (h->address[0] && !p->n_address) {
+		snprintf(p->address[0], sizeof(p->address[0]), "%s", h->address);
+		p->n_address = 1;
+	}
+	queue_flush(k, p);
+}
+
+void peer_link_down(struct kernel *k, struct link *l)
+{
+	struct peer *p = map_find_str(k->peers, link_name(l));
+
+	if (p && p->link == l) {
+		p->link = NULL;
+		p->dialling = false;
+		if (!list_empty(&p->queue))
+			peer_connect(k, p);
+	}
+}
+
+void peers_tick(struct kernel *k, int64_t now_ms)
+{
+	struct peer *p;
+	size_t it = 0;
+
+	while ((p = map_next(k->peers, &it, NULL, NULL))) {
+		struct list *pos, *tmp;
+
+		if (p->link)
+			queue_flush(k, p);
+		LIST_EACH_SAFE(pos, tmp, &p->queue)
+		{
+			struct waiting_post *w = LIST_ITEM(pos, struct waiting_post, node);
+			char text[160];
+
+			if (now_ms < w->deadline_at_ms)
+				continue;
+			list_del(&w->node);
+			p->queued_bytes -= w->n;
+			snprintf(text, sizeof(text), "no link to %s in time", p->name);
+			frame_failed(k, (struct slice){ w->frame, w->n }, ERR_UNREACHABLE, text);
+			free(w);
+			break; /* the failure may have changed the queue */
+		}
+		/* Something waits, or the link is wanted, and nobody is trying. */
+		if (!p->link && (!list_empty(&p->queue) || p->wants))
+			peer_connect(k, p);
+	}
+}
+
+/* ---- vouching */
+
+int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose, struct slice hops,
+	struct errmsg *em)
+{
+	struct peer *p = map_find_str(k->peers, link_name(l));
+	struct ticket t = { .path = NULL };
+	struct cert_info owner, kernel;
+	struct cbor_cursor c;
+	struct trust trust;
+	struct cose cose;
+	struct hop hop = { .parts = NULL };
+	struct origin *o;
+	uint8_t id[DIGEST_BYTES];
+	uint64_t n;
+	bool ok;
+	int rc;
+
+	if (!p)
+		return ERR_STATE;
+	rc = ticket_verify(k, ticket_cose, &t, id, &owner, em);
+	if (rc < 0) {
+		/* Not the link's fault as such: the carrier stays without a voucher. */
+		metric_add(k->metrics, "vouches_refused_total", NULL, 1);
+		return 0;
+	}
+	ok = strcmp(t.home, p->name) == 0;
+	cbor_init(&c, hops.p, hops.n);
+	n = cbor_open_array_max(&c, 64);
+	if (!ok && n > 0) {
+		struct slice last = { NULL, 0 };
+
+		for (uint64_t i = 0; i < n; i++)
+			last = cbor_bytes(&c, 1, FRAME_BYTES_MAX);
+		kernel_trust(k, &trust);
+		rc = cose_verify(&trust, "hop", last, &cose, &kernel, em);
+		if (rc == 0)
+			rc = hop_decode(cose.payload, &hop, em);
+		ok = rc == 0 && kernel.kind == CERT_KERNEL && strcmp(kernel.name, hop.from) == 0 &&
+			strcmp(hop.dest, p->name) == 0 && memcmp(hop.id, id, sizeof(id)) == 0;
+		hop_fini(&hop);
+	}
+	if (!ok) {
+		metric_add(k->metrics, "vouches_refused_total", NULL, 1);
+	} else if (map_size(p->vouched_for) < PEER_VOUCHES_MAX) {
+		o = mem_new(struct origin);
+		o->cls = ORIGIN_CARRIER;
+		snprintf(o->name, sizeof(o->name), "%s", t.name);
+		snprintf(o->kernel, sizeof(o->kernel), "%s", p->name);
+		snprintf(o->principal, sizeof(o->principal), "%s", owner.name);
+		o->roles = owner.roles;
+		free(map_put_str(p->vouched_for, t.name, o));
+	}
+	ticket_fini(&t);
+	return 0;
+}
+
+const struct origin *peer_vouched_for(struct peer *p, const char *carrier)
+{
+	return map_find_str(p->vouched_for, carrier);
+}
+
+int peers_init(struct kernel *k, struct errmsg *em)
+{
+	(void)em;
+	k->peers = map_new();
+	return 0;
+}

@@ -1,0 +1,290 @@
+/*
+ * What the kernel tells of itself: audit records, metrics, properties, and the recent log.
+ */
+#include "kernel/kernel.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define LOG_RING_LINES 2000
+
+/* ---- audit */
+
+void audit_event(struct kernel *k, struct store_txn *t, const char *event, struct tos_value *m)
+{
+	struct store_txn *own = t ? NULL : store_begin(k->store);
+	uint8_t *bytes = NULL;
+	size_t n;
+
+	tos_set(m, "event", tos_text(event));
+	if (tos_encode(m, &bytes, &n) == 0)
+		store_audit(t ? t : own, bytes, n);
+	free(bytes);
+	tos_value_free(m);
+	if (own)
+		store_commit(own, NULL, NULL);
+	metric_add(k->metrics, "audit_records_total", NULL, 1);
+}
+
+bool admission_closed(const struct kernel *k, struct errmsg *em)
+{
+	struct store_stats st;
+
+	store_stats(k->store, &st);
+	if (st.failed)
+		err_set(em, ERR_STORE, "%s admits nothing while its store cannot be written: %s",
+			k->config.name, st.failure);
+	return st.failed;
+}
+
+/* ---- metrics */
+
+static const struct {
+	const char *name, *type, *help;
+} metric_list[] = {
+	{ "posts_total", "counter", "Posts that passed the router." },
+	{ "posts_failed_total", "counter", "Posts that failed, by code." },
+	{ "posts_forwarded_total", "counter", "Posts delivered to carriers at other kernels." },
+	{ "denied_total", "counter", "Requests that the firewall denied." },
+	{ "answers_unexpected_total", "counter", "Answers that nobody waited for." },
+	{ "answers_lost_total", "counter", "Answers whose receiver was gone." },
+	{ "answers_repeated_total", "counter", "Hand-off answers repeated from the journal." },
+	{ "vouches_refused_total", "counter", "Vouchings for carriers that did not hold." },
+	{ "vms_started_total", "counter", "Processes started for carriers." },
+	{ "vm_frames_refused_total", "counter", "Frames of tos-vm processes that broke the protocol." },
+	{ "seccomp_kills_total", "counter", "Processes ended for a forbidden system call." },
+	{ "carrier_states_total", "counter", "Changes of carriers into each state." },
+	{ "carriers", "gauge", "Carriers here, by state." },
+	{ "carriers_in_doubt", "gauge", "Departures whose destination has not answered." },
+	{ "carriers_ended_total", "counter", "Carriers killed, superseded or lost here." },
+	{ "carrier_log_lines_dropped_total", "counter", "Log lines of carriers over the rate." },
+	{ "residents_unloadable_total", "counter", "Rows of the store that could not be loaded." },
+	{ "faults_total", "counter", "Carriers that faulted here." },
+	{ "limits_exceeded_total", "counter", "Limits reached, by limit." },
+	{ "moves_total", "counter", "Carriers that moved on from here." },
+	{ "moves_failed_total", "counter", "Moves that did not come about, by code." },
+	{ "moves_in_doubt_total", "counter", "Moves that became in doubt." },
+	{ "offers_refused_total", "counter", "Offers of carriers refused." },
+	{ "arrivals_total", "counter", "Carriers accepted." },
+	{ "arrivals_refused_total", "counter", "Carriers refused after they were sent." },
+	{ "launches_total", "counter", "Carriers launched here." },
+	{ "launches_refused_total", "counter", "Launches refused." },
+	{ "outcomes_total", "counter", "Carriers launched here that have ended." },
+	{ "acts_total", "counter", "Signed acts carried out." },
+	{ "acts_refused_total", "counter", "Signed acts refused." },
+	{ "audit_records_total", "counter", "Audit records written." },
+	{ "watch_events_lost_total", "counter", "Events that a watching client did not get." },
+	{ "chunks_refused_total", "counter", "Contents that were not staged for want of room." },
+	{ "extension_counter_total", "counter", "Counters of extensions, by extension and name." },
+	{ "extension_restarts_total", "counter", "Isolated extensions that died, by extension." },
+	{ "links", "gauge", "Open connections, by kind." },
+	{ "link_accepted_total", "counter", "Connections accepted." },
+	{ "link_dialled_total", "counter", "Connections dialled." },
+	{ "link_failed_total", "counter", "Dials that failed." },
+	{ "link_malformed_total", "counter", "Connections closed for breaking the format." },
+	{ "link_refused_total", "counter", "Connections refused." },
+	{ "link_silent_total", "counter", "Links closed because the peer fell silent." },
+	{ "store_commits_total", "counter", "Transactions made durable." },
+	{ "store_failures_total", "counter", "Transactions that failed." },
+	{ "store_queued", "gauge", "Transactions that wait for the disk." },
+	{ "store_bytes", "gauge", "Size of the store." },
+	{ "sandbox_layer", "gauge", "1 where a layer of the sandbox is on." },
+	{ "uptime_seconds", "gauge", "Since this kernel started." },
+	{ "boot_count", "gauge", "How often this kernel has started." },
+};
+
+static void collect_links(struct kernel *k)
+{
+	static const char *const kinds[] = { "kernel", "client", "local", "joiner" };
+	size_t n[4] = { 0 };
+	struct links_stats st;
+	struct link *l = NULL;
+
+	while ((l = links_next(k->links, l)))
+		n[link_kind(l)]++;
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		char label[32];
+
+		snprintf(label, sizeof(label), "kind=\"%s\"", kinds[i]);
+		metric_set(k->metrics, "links", label, (double)n[i]);
+	}
+	links_stats(k->links, &st);
+	metric_set(k->metrics, "link_accepted_total", NULL, (double)st.accepted);
+	metric_set(k->metrics, "link_dialled_total", NULL, (double)st.dialled);
+	metric_set(k->metrics, "link_failed_total", NULL, (double)st.failed);
+	metric_set(k->metrics, "link_malformed_total", NULL, (double)st.malformed);
+	metric_set(k->metrics, "link_refused_total", NULL, (double)st.refused);
+	metric_set(k->metrics, "link_silent_total", NULL, (double)st.silent);
+}
+
+void metrics_collect(struct kernel *k)
+{
+	size_t n[SHELL_STATE_COUNT] = { 0 };
+	struct store_stats st;
+	struct resident *r;
+	size_t it = 0;
+	char label[64];
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		n[r->state]++;
+	for (int s = 0; s < SHELL_STATE_COUNT; s++) {
+		snprintf(label, sizeof(label), "state=\"%s\"", shell_state_word((enum shell_state)s));
+		if (!shell_ended((enum shell_state)s))
+			metric_set(k->metrics, "carriers", label, (double)n[s]);
+	}
+	store_stats(k->store, &st);
+	metric_set(k->metrics, "store_commits_total", NULL, (double)st.commits);
+	metric_set(k->metrics, "store_failures_total", NULL, (double)st.failures);
+	metric_set(k->metrics, "store_queued", NULL, (double)st.queued);
+	metric_set(k->metrics, "store_bytes", NULL, (double)st.bytes);
+	for (uint32_t i = 0; i < k->layers.n; i++) {
+		snprintf(label, sizeof(label), "layer=\"%.24s\"", k->layers.layer[i].name);
+		metric_set(k->metrics, "sandbox_layer", label, strcmp(k->layers.layer[i].state, "on") == 0);
+	}
+	metric_set(k->metrics, "uptime_seconds", NULL, (double)(clock_ms() - k->started_ms) / 1000);
+	metric_set(k->metrics, "boot_count", NULL, (double)k->boot_count);
+	collect_links(k);
+}
+
+/* ---- the recent log */
+
+static void on_log(void *arg, enum log_level level, const char *line)
+{
+	static const char *const words[] = { "debug", "info", "notice", "warning", "error" };
+	struct kernel *k = arg;
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "seq", tos_int((int64_t)++k->log_seq));
+	tos_set(m, "wall", tos_int(clock_wall_ms()));
+	tos_set(m, "level", tos_text(words[level]));
+	tos_set(m, "kernel", tos_text(k->config.name));
+	if (tos_set(m, "text", tos_text(line)) < 0)
+		tos_set(m, "text", tos_text("(not UTF-8)"));
+	if (tos_len(k->log_ring) >= LOG_RING_LINES)
+		tos_value_free(tos_take_at(k->log_ring, 0));
+	tos_push(k->log_ring, m);
+}
+
+/* Whether the line is about this carrier: its name as a whole word. */
+static bool about(const char *line, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *p = line; (p = strstr(p, name)); p += n)
+		if ((p[n] == ' ' || p[n] == 0 || p[n] == '"') && p > line && (p[-1] == '=' || p[-1] == '"'))
+			return true;
+	return false;
+}
+
+struct tos_value *log_lines(struct kernel *k, const char *name, uint64_t after, size_t most, uint64_t *next)
+{
+	struct tos_value *out = tos_array();
+	size_t n = tos_len(k->log_ring), bytes = 0;
+
+	*next = k->log_seq;
+	for (size_t i = 0; i < n && tos_len(out) < most && bytes < (512 << 10); i++) {
+		const struct tos_value *line = tos_at(k->log_ring, i);
+		const char *text = tos_get_text(line, "text", "");
+
+		if ((uint64_t)tos_get_int(line, "seq", 0) <= after || (name[0] && !about(text, name)))
+			continue;
+		bytes += strlen(text) + 64;
+		tos_push(out, tos_value_copy(line));
+		*next = (uint64_t)tos_get_int(line, "seq", 0);
+	}
+	return out;
+}
+
+/* ---- properties */
+
+struct property_of {
+	struct kernel *k;
+	int64_t value;
+	char text[TOSD_PATH_BYTES];
+};
+
+static struct tos_value *read_int(void *arg)
+{
+	return tos_int(((struct property_of *)arg)->value);
+}
+
+static struct tos_value *read_text(void *arg)
+{
+	return tos_text(((struct property_of *)arg)->text);
+}
+
+static struct tos_value *read_carriers(void *arg)
+{
+	return tos_int((int64_t)map_size(((struct property_of *)arg)->k->residents));
+}
+
+/* Properties live as long as the kernel: their arguments are kept until the process ends. */
+static int add_int(struct kernel *k, const char *path, const char *unit, const char *doc, int64_t value,
+	struct errmsg *em)
+{
+	struct property_of *p = mem_new(struct property_of);
+
+	p->k = k;
+	p->value = value;
+	return property_add(k->properties, path, PROPERTY_INT, unit, doc, 0, 0, true, read_int, p, em);
+}
+
+static int add_text(struct kernel *k, const char *path, const char *doc, const char *value, struct errmsg *em)
+{
+	struct property_of *p = mem_new(struct property_of);
+
+	p->k = k;
+	snprintf(p->text, sizeof(p->text), "%s", value);
+	return property_add(k->properties, path, PROPERTY_TEXT, "", doc, 0, 0, true, read_text, p, em);
+}
+
+int properties_init(struct kernel *k, struct errmsg *em)
+{
+	struct property_of *carriers = mem_new(struct property_of);
+	char path[128];
+	int rc = add_text(k, "/name", "Name of this kernel.", k->config.name, em);
+
+	carriers->k = k;
+	if (rc == 0)
+		rc = add_text(k, "/version", "Version of the program.", TOS_VERSION, em);
+	if (rc == 0)
+		rc = add_text(k, "/address", "Where other kernels dial this one.", k->config.advertise, em);
+	if (rc == 0)
+		rc = add_text(k, "/registrar", "The kernel whose Directory is asked for names.",
+			k->config.registrar, em);
+	if (rc == 0)
+		rc = property_add(k->properties, "/carriers/here", PROPERTY_INT, "", "Carriers here.", 0, 0, true,
+			read_carriers, carriers, em);
+	if (rc == 0)
+		rc = add_int(k, "/carriers/most", "", "Carriers that this kernel admits.", k->config.carriers, em);
+	if (rc == 0)
+		rc = add_int(k, "/carriers/most_per_principal", "", "Carriers of one owner that this kernel admits.",
+			k->config.carriers_per_principal, em);
+	for (int i = 0; i < LIMIT_COUNT && rc == 0; i++) {
+		snprintf(path, sizeof(path), "/limits/%s", limit_names[i]);
+		rc = add_int(k, path, limit_units[i], limit_texts[i], k->config.limits[i], em);
+	}
+	static const char *const timing_docs[] = { "handshake", "ping", "silent", "offer", "hook", "call", "report",
+		"retry" };
+	const uint32_t timing[] = { k->config.handshake_ms, k->config.ping_ms, k->config.silent_ms,
+		k->config.offer_ms, k->config.hook_ms, k->config.call_ms, k->config.report_ms, k->config.retry_ms };
+
+	for (size_t i = 0; i < ARRAY_LEN(timing) && rc == 0; i++) {
+		snprintf(path, sizeof(path), "/timing/%s", timing_docs[i]);
+		rc = add_int(k, path, "ms", "How long that may take, see tosd.conf.", timing[i], em);
+	}
+	return rc;
+}
+
+int telemetry_init(struct kernel *k, struct errmsg *em)
+{
+	k->metrics = metrics_new();
+	k->properties = properties_new();
+	k->log_ring = tos_array();
+	for (size_t i = 0; i < ARRAY_LEN(metric_list); i++)
+		metric_describe(k->metrics, metric_list[i].name, metric_list[i].type, metric_list[i].help);
+	log_tap(on_log, k);
+	return properties_init(k, em);
+}
