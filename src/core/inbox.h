@@ -22,7 +22,7 @@ struct inbox_item {
 struct inbox {
 	char name[64];
 	uint32_t flags, bound;
-	size_t n, bytes, bytes_max;
+	size_t n, bytes, bytes_max; /* bytes_max 0: only the count is bounded */
 	uint64_t posted, taken, refused;
 	struct inbox_item *first, *last;
 };
@@ -31,4 +31,4 @@ void inbox_fini(struct inbox *in);
 int inbox_push(struct inbox *in, const struct post *p, struct slice info, int64_t deadline_at_ms); /* copies; ERR_FULL, ERR_NOMEM */
 struct inbox_item *inbox_take(struct inbox *in); /* the caller frees with inbox_item_free; NULL when empty */
 void inbox_item_free(struct inbox_item *it);
-void inbox_item_post(const struct inbox_item *it, const char *dest, struct post *out); /* borrows */
+void inbox_item_post(const struct inbox_item *it, const char *dest, struct post *out); /* borrows; deadline_ms is left 0: the caller has the clock */
