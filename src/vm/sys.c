@@ -105,15 +105,23 @@ static int sys_unbox(lua_State *L)
 
 /* ---- posts */
 
-static void new_second(struct vm_carrier *c)
+/* As the kernel counts, a bucket of one second, but filled a little slower: a post that the
+ * kernel refuses later is worse for the carrier than one that is refused here. */
+static bool bucket_take(struct vm_bucket *k, int64_t per_s)
 {
-	int64_t second = clock_ms() / 1000;
+	int64_t now = clock_ms(), most = per_s * 1000;
 
-	if (second != c->rate_second) {
-		c->rate_second = second;
-		c->rate_n = 0;
-		c->rate_logs = 0;
-	}
+	if (!k->at_ms || now - k->at_ms > 2000)
+		k->level_milli = most;
+	else
+		k->level_milli += (now - k->at_ms) * per_s * 31 / 32;
+	k->at_ms = now;
+	if (k->level_milli > most)
+		k->level_milli = most;
+	if (k->level_milli < 1000)
+		return false;
+	k->level_milli -= 1000;
+	return true;
 }
 
 /* One more post with a folder of so many bytes: within the rate and the total? The kernel
@@ -122,15 +130,14 @@ static int charge(struct vm_carrier *c, size_t bytes)
 {
 	int64_t sent = c->usage[LIMIT_sent] + c->sent;
 
-	new_second(c);
-	if (c->limit[LIMIT_posts] > 0 && c->rate_n >= c->limit[LIMIT_posts])
-		return err_set(&c->em, ERR_LIMIT, "limit posts: %lld in this second",
-			(long long)c->rate_n);
 	if (c->limit[LIMIT_sent] > 0 && (int64_t)bytes > c->limit[LIMIT_sent] - sent)
 		return err_set(&c->em, ERR_LIMIT, "limit sent: %lld of %lld bytes are used",
 			(long long)sent, (long long)c->limit[LIMIT_sent]);
-	c->rate_n++;
+	if (c->limit[LIMIT_posts] > 0 && !bucket_take(&c->posts, c->limit[LIMIT_posts]))
+		return err_set(&c->em, ERR_LIMIT, "limit posts: %lld in a second",
+			(long long)c->limit[LIMIT_posts]);
 	c->sent += (int64_t)bytes;
+	c->n_posts++;
 	return 0;
 }
 
@@ -522,12 +529,10 @@ static int sys_log(lua_State *L)
 	size_t n, at;
 	const char *text = luaL_checklstring(L, 1, &n);
 
-	new_second(c);
-	if (c->rate_logs >= VM_LOGS_PER_S) {
+	if (!bucket_take(&c->logs, VM_LOGS_PER_S)) {
 		c->dropped_logs++;
 		return push_failure(L, ERR_LIMIT, "too many lines in this second");
 	}
-	c->rate_logs++;
 	at = port_begin(c->port, 2, VM_LOG, c->number);
 	cbor_put_uint(&c->port->out, LOG_INFO);
 	text_put(&c->port->out, text, n, VM_LOG_BYTES_MAX);
@@ -590,7 +595,7 @@ static int sys_usage(lua_State *L)
 		waiting += (lua_Integer)c->inbox[i]->n;
 	set_amount(L, LIMIT_cpu, c->usage[LIMIT_cpu] + carrier_cpu_us(c) / 1000);
 	set_amount(L, LIMIT_memory, (int64_t)(c->used + c->held));
-	set_amount(L, LIMIT_posts, c->rate_second == clock_ms() / 1000 ? c->rate_n : 0);
+	set_amount(L, LIMIT_posts, c->n_posts);
 	set_amount(L, LIMIT_sent, c->usage[LIMIT_sent] + c->sent);
 	set_amount(L, LIMIT_inbox, waiting);
 	lua_pushinteger(L, c->dropped_logs);

@@ -107,6 +107,10 @@ struct vm_call {
 	struct vm_msg *answer;
 };
 
+struct vm_bucket {
+	int64_t level_milli, at_ms;
+};
+
 struct vm_carrier {
 	uint64_t number; /* the kernel's */
 	struct vm_port *port;
@@ -137,10 +141,10 @@ struct vm_carrier {
 	char failure_code[65], failure_text[ERRMSG_BYTES];
 	bool has_failure;
 	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
-	int64_t rate_second, rate_n, rate_logs;         /* posts and lines in this second */
+	struct vm_bucket posts, logs;                   /* rates */
 	bool going; /* between GO and its answer the kernel hears nothing but USAGE and LOG */
-	uint64_t n_owed;                             /* TAKEN that waits for that answer */
-	int64_t sent, dropped_logs, dropped_folders; /* here */
+	uint64_t n_owed; /* TAKEN that waits for that answer */
+	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
 	int64_t cpu_start_us, usage_sent_ms;
 
 	struct codec codec;

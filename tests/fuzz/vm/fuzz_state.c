@@ -1,6 +1,6 @@
 /*
- * The decoder of `self`: any bytes are refused or become a table; what was read is written, read
- * and written again to the same bytes, sharing and cycles included.
+ * The decoder of `self`: any bytes are refused or become a table; what was read is written,
+ * read and written again to the same bytes, sharing and cycles included.
  */
 #include <lauxlib.h>
 #include <stdlib.h>

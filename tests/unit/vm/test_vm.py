@@ -349,6 +349,21 @@ def test_archive_and_unarchive():
     assert logs[3] == "2"
 
 
+def test_an_archive_is_the_same_bytes_everywhere():
+    given = {"b": [1, 2.5, "x"], "a": [{"k": [True, None]}], "longer": [b"\xff\x00"]}
+    with Vm() as vm:
+        _, last = vm.outcome("function begin(self) self.it = tos.briefcase:archive() end", briefcase=given)
+        it = cbor2.loads(last[2]["state"])["it"]
+        it = it.encode() if isinstance(it, str) else it
+        assert it == shortest(given)
+        _, last = vm.outcome(
+            "function begin(self) assert(tos.briefcase:unarchive(self.it)) end",
+            carrier=2,
+            state=last[2]["state"],
+        )
+        assert last[2]["briefcase"] == given
+
+
 def test_cost_is_visible():
     logs = logs_of(
         """function begin()
@@ -531,12 +546,12 @@ def test_post_limits_are_known_at_once():
                     local ok, c, t = tos.post("Echo", i)
                     if ok then n = n + 1 else code, text = c, t end
                 end
-                print(n <= 20, code, text)
+                print(n <= 20, n >= 10, code, text)
             end""",
             limits={"posts": 10},
         )
         logs, last = vm.to_end()
-        assert logs[0].startswith("true\tlimit\tlimit posts")
+        assert logs[0].startswith("true\ttrue\tlimit\tlimit posts")
     with Vm() as vm:
         vm.run(
             "function begin() print(tos.post('E', ('x'):rep(600))) print(tos.post('E', ('x'):rep(600))) end",
