@@ -179,7 +179,8 @@ struct resident {
 	uint64_t n_delivered;
 	uint32_t calls_open;
 	uint64_t go_seq;       /* of the GO that waits for its answer; 0 none */
-	uint64_t completed_call; /* Mobility is dealing with it */
+	uint64_t completed_call; /* Mobility is being told */
+	int64_t ask_again_ms;    /* when Mobility is told again, should it have forgotten */
 	bool scheduled;        /* resident_go_on is due on a later turn */
 	bool frozen_taken;     /* briefcase, path and state come from the VM's last freeze */
 };

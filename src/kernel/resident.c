@@ -15,7 +15,8 @@
 #define KEEP_AFTER_MS ((int64_t)7 * 86400000)
 #define LOG_LINES_MAX 1000
 #define TRAIL_MAX 10000
-#define COMPLETED_CALL_MS 86400000u
+#define COMPLETED_CALL_MS 30000u
+#define ASK_AGAIN_MS      5000
 #define INBOX_GRACE_MS 2000
 
 struct resident *resident_new(struct kernel *k)
@@ -434,8 +435,10 @@ static void completed_done(struct kernel *k, void *arg, int rc, const char *text
 	if (!r)
 		return;
 	r->completed_call = 0;
-	if (rc < 0 && (r->state == SHELL_RUNNING || r->state == SHELL_READY))
-		resident_fault(r, rc == ERR_UNKNOWN ? ERR_FAULT : rc, text, "");
+	/* No answer, or Mobility died over it: it is asked again. */
+	if (rc < 0 && rc != ERR_TIMEOUT && rc != ERR_UNKNOWN && rc != ERR_FULL &&
+		r->state == SHELL_RUNNING && !r->move)
+		resident_fault(r, rc, text, "");
 }
 
 /* Mobility decides what becomes of a carrier whose begin returned, or that called tos.go. */
@@ -465,6 +468,7 @@ static void ask_mobility(struct resident *r, const char *dest)
 	tos_set(args, "itinerant", tos_bool(r->ticket.itinerant));
 	tos_set(args, "why", tos_text(r->via_go ? "go" : "returned"));
 	tos_set(args, "dest", tos_text(dest));
+	r->ask_again_ms = clock_ms() + ASK_AGAIN_MS;
 	r->completed_call = kernel_call(k, "", inbox, "COMPLETED", args, COMPLETED_CALL_MS,
 		completed_done, mem_strdup(r->name));
 }
@@ -832,7 +836,7 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 			home_report(r);
 		/* Mobility lost it (its process or the call died): ask again. */
 		if (r->state == SHELL_RUNNING && r->completed && !r->move && !r->completed_call &&
-			!r->scheduled)
+			!r->scheduled && now_ms >= r->ask_again_ms)
 			resident_completed(r, "");
 	}
 }

@@ -248,7 +248,12 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 	if (!ext_has_inbox(k->exts, inbox, &flags))
 		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
 	info = origin_info(from);
-	rc = ext_deliver(k->exts, inbox, p, info, em);
+	/* Extensions know the kernel that they live in by the empty name: nobody else can have it. */
+	struct post to = *p;
+
+	if (from->cls == ORIGIN_KERNEL && !from->kernel[0])
+		to.sender = (struct slice){ (const uint8_t *)"", 0 };
+	rc = ext_deliver(k->exts, inbox, &to, info, em);
 	tos_value_free(info);
 	if (rc == ERR_DENIED)
 		audit_denial(k, from, "post", inbox, "extensions only");
