@@ -199,6 +199,7 @@ static void print_hex(const char *title, const struct tos_value *v)
 	size_t n;
 	const uint8_t *p = tos_as_bytes(v, &n);
 
+	print_field(title, v); /* a text is hexadecimal already */
 	if (tos_type(v) != TOS_BYTES)
 		return;
 	printf("%-12s", title);
@@ -210,7 +211,7 @@ static void print_hex(const char *title, const struct tos_value *v)
 static void print_show(const struct tos_value *v)
 {
 	static const char *const plain[] = { "name", "state", "kernel", "home", "owner", "author", "hop",
-		"incarnation", "departures" };
+		"incarnation", "departures", "wanted", "note" };
 	const struct tos_value *fault = tos_get(v, "fault"), *path = tos_get(v, "path");
 	struct tos_value *trail = tos_array();
 	char age[16];

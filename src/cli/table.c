@@ -41,13 +41,18 @@ void put_text(struct buf *b, const struct tos_value *v)
 	free(json);
 }
 
+/* A row that is no map is one value. */
+static const struct tos_value *cell_value(const struct tos_value *row, const char *key)
+{
+	if (tos_type(row) == TOS_MAP)
+		return tos_get(row, key);
+	return strcmp(key, "value") == 0 ? row : NULL;
+}
+
 static void cell(const struct tos_value *row, const char *key, struct buf *out)
 {
 	buf_clear(out);
-	if (tos_type(row) == TOS_MAP)
-		put_text(out, tos_get(row, key));
-	else if (strcmp(key, "value") == 0)
-		put_text(out, row);
+	put_text(out, cell_value(row, key));
 }
 
 static void add_column(struct column *c, size_t *n, const char *key, const char *title)
@@ -120,7 +125,7 @@ static void measure(const struct tos_value *rows, struct column *c, size_t n)
 		c[k].width = shown_width(c[k].title);
 	for (size_t i = 0; i < tos_len(rows); i++)
 		for (size_t k = 0; k < n; k++) {
-			const struct tos_value *v = tos_get(tos_at(rows, i), c[k].key);
+			const struct tos_value *v = cell_value(tos_at(rows, i), c[k].key);
 			size_t w;
 
 			cell(tos_at(rows, i), c[k].key, &text);
@@ -135,7 +140,7 @@ static void put_cell(struct buf *out, const char *text, const struct column *c, 
 {
 	size_t w = shown_width(text), pad = c->width > w ? c->width - w : 0;
 
-	if (c->numbers)
+	if (c->numbers && !(last && !w))
 		buf_printf(out, "%*s%s", (int)pad, "", text);
 	else
 		buf_printf(out, "%s%*s", text, last ? 0 : (int)pad, "");
