@@ -28,8 +28,10 @@ static int on_send(void *arg, const char *sender, const struct post *p, struct e
 	snprintf(s->dest, sizeof(s->dest), "%.*s", (int)p->dest.n, (const char *)p->dest.p);
 	assert_int_equal(p->sender.n, 0);
 	assert_int_equal(folder_decode(p->folder, s->folder, &s->elements), 0);
-	if (strcmp(s->dest, "Nowhere") == 0)
+	if (strcmp(s->dest, "Nowhere") == 0) {
+		tos_value_free(s->elements);
 		return ERR_NO_INBOX;
+	}
 	w->n_sent++;
 	if (w->on_send)
 		w->on_send(w, s);
