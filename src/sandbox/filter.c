@@ -175,7 +175,7 @@ char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call)
 }
 
 #define MASKED(arg, mask, value) SCMP_CMP64((arg), SCMP_CMP_MASKED_EQ, (mask), (value))
-#define EQUALS(arg, value)       SCMP_CMP64((arg), SCMP_CMP_EQ, (value))
+#define EQUALS(arg, value)       ((struct scmp_arg_cmp){ (arg), SCMP_CMP_EQ, (value), 0 })
 #define NS_FLAGS                                                                               \
 	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |            \
 		CLONE_NEWNET | CLONE_NEWCGROUP)

@@ -159,8 +159,9 @@ static void log_layers(const struct tosd *t)
 			KV_STR("reason", l->reason));
 	}
 	if (strcmp(t->host.level, "full") != 0)
-		log_warning("sandbox is not complete on this host; tos doctor names what is "
-			    "missing",
+		/* The warning is tos-kernel's, whose log others can read. */
+		log_info("sandbox is not complete on this host; tos doctor names what is "
+			 "missing",
 			KV_STR("level", t->host.level));
 }
 
