@@ -12,12 +12,18 @@
 #define LINK_TAG  0x6c696e6bu
 #define PEER_TAG  0x70656572u
 
-#define LINK_TARGETS   8            /* addresses tried for one dial */
-#define LINK_ADDRESSES 4            /* of one host name */
-#define LINK_LINGER_MS 1000         /* last words */
-#define LINK_RECORD    (256u << 10) /* encrypted and written at a time */
+#define LINK_TARGETS   8    /* addresses tried for one dial */
+#define LINK_ADDRESSES 4    /* of one host name */
+#define LINK_LINGER_MS 1000 /* last words */
 #define LINK_CHUNK_ROOM                                                                        \
 	(1u << 20) /* chunks do not queue beyond this, so that posts are not far behind */
+
+/* Encrypted and written at a time. */
+#ifdef TOS_HOSTILE
+#define LINK_RECORD 1000u
+#else
+#define LINK_RECORD (256u << 10)
+#endif
 
 enum link_state {
 	LINK_DIALLING, /* looking for an address, connecting */

@@ -165,11 +165,14 @@ static void try_next(struct link *l, int rc, const char *why)
 	dial_next(l, rc, text);
 }
 
-/* Before hello a dialled link may have another address to try. */
+/* TLS failed. Before hello a dialled link may have another address to try. */
 static void link_fail(struct link *l, int rc, const char *why)
 {
 	if (l->dialled && l->state < LINK_GREETING)
 		try_next(l, rc, why);
+	else if (rc == ERR_CLOSED || (l->dialled && l->state == LINK_GREETING))
+		link_end(l, rc,
+			why); /* they closed or refused us, which is no fault of theirs */
 	else
 		link_refuse(l, rc, why);
 }
@@ -638,7 +641,12 @@ static void tick_handshake(struct link *l, int64_t now)
 {
 	if (now >= l->deadline_ms) {
 		l->ls->stats.handshake_timeouts++;
-		link_refuse(l, ERR_TIMEOUT, "no link within the time for it");
+		if (l->dialled)
+			link_end(l, ERR_TIMEOUT,
+				l->rc < 0 ? l->why : "no answer within the time for it");
+		else
+			link_refuse(
+				l, ERR_TIMEOUT, "it did not say hello within the time for it");
 		return;
 	}
 	links_due(l->ls, l->deadline_ms - now);

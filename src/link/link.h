@@ -108,7 +108,8 @@ const char *link_address(const struct link *l); /* "192.0.2.1:21212", "unix" */
 void *link_data(const struct link *l);
 void link_set_data(struct link *l, void *data);
 struct link_stats {
-	uint64_t frames_in, frames_out, bytes_in, bytes_out, since_ms;
+	uint64_t frames_in, frames_out, bytes_in, bytes_out;
+	uint64_t since_ms; /* its age: ms since it went up */
 	int64_t rtt_us; /* of the last ping; -1 unknown */
 	size_t queued;
 };

@@ -15,8 +15,12 @@
 
 #include "base/mem.h"
 
-#define CONN_TAG         0x636f6e6eu
-#define READ_BYTES       (64u << 10)
+#define CONN_TAG 0x636f6e6eu
+#ifdef TOS_HOSTILE
+#define READ_BYTES 61u /* every frame comes in pieces */
+#else
+#define READ_BYTES (64u << 10)
+#endif
 #define QUEUE_DEFAULT    (8u << 20)
 #define KEEP_BYTES       (256u << 10) /* a larger buffer is given back after use */
 #define LINGER_MAX_BYTES (16u << 20)  /* a peer that sends for ever while we say goodbye */
