@@ -551,6 +551,8 @@ static void start_field(
 		numbers_read(c, v->limit);
 	else if (is_key(key, "usage"))
 		numbers_read(c, v->usage);
+	else if (is_key(key, "answers"))
+		v->answers = cbor_bool(c);
 	else if (is_key(key, "failure"))
 		failure_read(v, c);
 	else
@@ -756,7 +758,7 @@ static void refuse_folder(
 	size_t at;
 
 	c->dropped_folders++;
-	if (kind != POST_CALL || !sender.n || c->going)
+	if (kind != POST_CALL || !sender.n || c->going || !c->answers)
 		return;
 	at = port_begin(c->port, 5, VM_SEND, c->number);
 	cbor_put_uint(b, POST_FAILURE);

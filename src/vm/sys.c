@@ -187,7 +187,12 @@ static int send_post(lua_State *L, unsigned kind, uint64_t tag, lua_Integer dead
 static int sys_send(lua_State *L)
 {
 	lua_Integer kind = luaL_checkinteger(L, 1), tag = luaL_checkinteger(L, 3);
-	int rc = send_post(L, (unsigned)kind, (uint64_t)tag, 0);
+	int rc;
+
+	if (kind != POST_ONEWAY && !carrier_of(L)->answers)
+		return push_failure(
+			L, ERR_UNSUPPORTED, "this kernel passes no answers of carriers on");
+	rc = send_post(L, (unsigned)kind, (uint64_t)tag, 0);
 
 	if (rc)
 		return push_failure(L, rc, carrier_of(L)->em.text);
@@ -522,6 +527,18 @@ static int sys_clock(lua_State *L)
 	return 1;
 }
 
+/* One event, one line: control characters become spaces. */
+static void line_put(struct buf *b, const char *text, size_t n)
+{
+	char line[VM_LOG_BYTES_MAX];
+
+	if (n > sizeof line)
+		n = sizeof line;
+	for (size_t i = 0; i < n; i++)
+		line[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i];
+	text_put(b, line, n, sizeof line);
+}
+
 /* log(text) -> true | nil, code, text */
 static int sys_log(lua_State *L)
 {
@@ -535,7 +552,7 @@ static int sys_log(lua_State *L)
 	}
 	at = port_begin(c->port, 2, VM_LOG, c->number);
 	cbor_put_uint(&c->port->out, LOG_INFO);
-	text_put(&c->port->out, text, n, VM_LOG_BYTES_MAX);
+	line_put(&c->port->out, text, n);
 	port_send(c->port, at);
 	carrier_note_activity(c);
 	lua_pushboolean(L, 1);
