@@ -142,7 +142,8 @@ struct vm_carrier {
 	bool has_failure;
 	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
 	struct vm_bucket posts, logs;                   /* rates */
-	bool going; /* between GO and its answer the kernel hears nothing but USAGE and LOG */
+	bool answers; /* the kernel passes answers of carriers on (START's field `answers`) */
+	bool going;   /* between GO and its answer the kernel hears nothing but USAGE and LOG */
 	uint64_t n_owed; /* TAKEN that waits for that answer */
 	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
 	int64_t cpu_start_us, usage_sent_ms;
