@@ -127,7 +127,7 @@ struct tosd_config_msg {
 	uint32_t n_listen, as_root;
 	char socket_path[TOSD_PATH_BYTES]; /* where local clients connect, as seen from outside */
 	char state_path[TOSD_PATH_BYTES];  /* the state directory as the kernel sees it; its files are its own */
-	uint32_t owner_uid;                /* who started tosd: the owner of the state directory before that */
+	uint32_t owner_uid;                /* of the state directory */
 	uint32_t restarts;                 /* how often tosd has started this kernel again */
 	char libexec[TOSD_PATH_BYTES], extensions[TOSD_PATH_BYTES];
 };

@@ -106,7 +106,7 @@ static int greet(struct tosd *t, int fd, uint32_t restarts, struct errmsg *em)
 	struct tosd_config_msg c = { .head = { TOSD_MSG_VERSION, TOSD_CONFIG, sizeof(c) },
 		.n_listen = t->config.n_listen,
 		.as_root = t->host.own_uid,
-		.owner_uid = getuid(),
+		.owner_uid = t->owner,
 		.restarts = restarts };
 	static struct tosd_layers l;
 	int fds[TOSD_LISTEN_MAX + 1], rc;

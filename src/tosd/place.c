@@ -22,6 +22,8 @@
 #include "tosd/tosd.h"
 
 #define PROGRAM_BYTES_MAX ((off_t)256 << 20)
+#define UID_FIRST         200000u
+#define UID_BLOCKS        60000u
 #define BOUND_STATE       "/run/tos-state"
 #define BOUND_PREFIX      "/run/tos-prefix"
 
@@ -117,6 +119,7 @@ int library_open(const char *path, struct errmsg *em)
 int place_lock(struct tosd *t, struct errmsg *em)
 {
 	const char *dir = t->config.state_dir;
+	struct stat st;
 	char pid[32];
 	int n;
 
@@ -127,6 +130,9 @@ int place_lock(struct tosd *t, struct errmsg *em)
 		openat(t->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (t->lock_fd < 0)
 		return err_errno(em, "cannot write in the state directory %s", dir);
+	if (fstat(t->state_fd, &st) < 0)
+		return err_errno(em, "cannot look at %s", dir);
+	t->owner = st.st_uid;
 	if (flock(t->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		ssize_t got = pread(t->lock_fd, pid, sizeof(pid) - 1, 0);
 
@@ -210,17 +216,37 @@ int place_listen(struct tosd *t, struct errmsg *em)
 	return 0;
 }
 
+/* How many uids, counted from 0, there are in our user namespace. */
+static uint64_t uids_mapped(void)
+{
+	FILE *f = fopen("/proc/self/uid_map", "re");
+	unsigned long inside, outside, n;
+	uint64_t end = 0;
+
+	if (!f)
+		return UINT32_MAX;
+	while (fscanf(f, "%lu %lu %lu", &inside, &outside, &n) == 3)
+		if (inside <= end && inside + n > end)
+			end = inside + n;
+	fclose(f);
+	return end;
+}
+
 /* The inode stays the same for the life of the directory, and two directories of one file
  * system differ in it, so a kernel keeps its uids and shares them with no other. */
 uid_t place_uid_base(const struct tosd *t)
 {
+	uint64_t n = 0;
 	struct stat st;
 
 	if (t->config.uid_base)
 		return t->config.uid_base;
-	if (fstat(t->state_fd, &st) < 0)
-		return 200000;
-	return (uid_t)(200000 + TOSD_UIDS * ((st.st_ino ^ (uint64_t)st.st_dev * 7919) % 60000));
+	if (fstat(t->state_fd, &st) == 0)
+		n = st.st_ino ^ (uint64_t)st.st_dev * 7919;
+	if (uids_mapped() > UID_FIRST + UID_BLOCKS * TOSD_UIDS)
+		return (uid_t)(UID_FIRST + TOSD_UIDS * (n % UID_BLOCKS));
+	/* A container with a map of 65536: fewer blocks, so a configured base is wise there. */
+	return (uid_t)(10240 + TOSD_UIDS * (n % 50));
 }
 
 /* Give the tree to one uid. Only below the directory, only what is not a link, bounded in
@@ -260,21 +286,43 @@ static int give(int dir, uid_t uid, int depth)
 	return rc;
 }
 
+/* A file of the directory that stays its owner's, readable by the group of tos-kernel. */
+static void keep_file(int dir, const char *name, uid_t owner, gid_t gid, mode_t mode)
+{
+	int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 &&
+		fchown(fd, owner, gid) == 0)
+		fchmod(fd, mode);
+	mem_close(fd);
+}
+
+/*
+ * What is in the state directory becomes tos-kernel's, but the directory keeps its owner and
+ * gets the sticky bit, and so does the configuration: tosd obeys that file with privilege, so
+ * whoever took over tos-kernel must not be able to replace it.
+ */
 static int give_state(const struct tosd *t, uid_t uid, struct errmsg *em)
 {
-	int fd = openat(t->state_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(t->state_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), walk;
+	struct stat st;
 
-	if (fd < 0 || fchown(fd, uid, uid) < 0) {
-		if (fd >= 0)
-			mem_close(fd);
-		return err_errno(em, "cannot give %s to uid %u", t->config.state_dir, uid);
+	if (fd < 0)
+		return err_errno(em, "cannot read %s", t->config.state_dir);
+	walk = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fstat(fd, &st) < 0 || fchown(fd, t->owner, uid) < 0 ||
+		fchmod(fd, 01770 | (st.st_mode & 0005)) < 0 || walk < 0 ||
+		give(walk, uid, 16) < 0) {
+		err_errno(em, "cannot give what is in %s to uid %u", t->config.state_dir, uid);
+		mem_close(fd);
+		return ERR_IO;
 	}
-	if (give(fd, uid, 16) < 0)
-		return err_errno(
-			em, "cannot give what is in %s to uid %u", t->config.state_dir, uid);
-	/* Ours again: as whom else would we hold it? */
-	if (fchown(t->lock_fd, geteuid(), getegid()) < 0)
-		return err_errno(em, "cannot keep the lock");
+	keep_file(fd, "tosd.conf", t->owner, uid, 0640);
+	keep_file(fd, "lock", geteuid(), getegid(), 0644);
+	mem_close(fd);
 	return 0;
 }
 

@@ -626,6 +626,8 @@ static void on_kernel_death(void)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == TOSD_EXIT_BROKEN)
 		super.config_broken = true;
 	peer_reaped(&super.kernel);
+	if (!super.stopping)
+		super.stop_ms = 0; /* it was meant for this one */
 	if (super.stopping && WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		log_notice("tos-kernel has stopped");
 	else if (WIFEXITED(status))

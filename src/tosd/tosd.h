@@ -41,6 +41,7 @@ struct tosd {
 	uint32_t privileges[TOSD_EXT_MAX];
 	int listen_fd[TOSD_LISTEN_MAX];
 	int state_fd, lock_fd, null_fd;
+	uid_t owner;    /* of the state directory */
 	uid_t uid_base; /* with host.own_uid */
 	bool kernel_keeps_uid;
 	const char *hide[6];

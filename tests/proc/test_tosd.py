@@ -302,7 +302,10 @@ def test_kernel_gets_listeners_state_and_layers(tosd):
         assert g["layers"]["user-namespace"] == "off"
     if ROOT and not tosd.user:
         assert int(g["uid"]) >= 200000
-        assert os.stat(tosd.state).st_uid == int(g["uid"])
+        # Its files are the kernel's, but not what tosd obeys.
+        for name, uid in (("", 0), ("tosd.conf", 0), ("lock", 0), ("ctl", int(g["uid"]))):
+            assert os.stat(os.path.join(tosd.state, name)).st_uid == uid, name
+        assert os.stat(tosd.state).st_mode & 0o7772 == 0o1770
     with socket.create_connection(("127.0.0.1", tosd.port), 5):
         pass
 
@@ -511,6 +514,16 @@ def test_children_die_before_a_new_kernel_starts(tosd):
     assert g["restarts"] == "1"
     assert all(is_dead(p) for p in pids)
     tosd.spawn(1)
+
+
+def test_kernel_that_came_back_is_left_alone(make):
+    t = make()
+    t.start()
+    os.kill(t.kernel_pid(), signal.SIGKILL)
+    t.connect()
+    pid = t.kernel_pid()
+    time.sleep(1.5)  # a deadline of its predecessor's would have passed
+    assert t.kernel_pid() == pid
 
 
 def test_back_off_grows(make):
