@@ -225,9 +225,10 @@ static int on_post(struct tos_connection *c, struct cbor_cursor *cur)
 		return rc;
 	if (p.dest.n <= NAME_BYTES_MAX)
 		text_copy(c->name, sizeof(c->name), (const char *)p.dest.p, p.dest.n);
-	if (p.kind == POST_ONEWAY || p.kind == POST_CALL)
+	/* A failure without a tag is about a one-way post. */
+	if (p.kind == POST_ONEWAY || p.kind == POST_CALL || (p.kind == POST_FAILURE && !p.tag))
 		rc = queue_post(c, &p);
-	else if (p.tag == c->want && !c->answered) {
+	else if (c->want && p.tag == c->want && !c->answered) {
 		c->answer_kind = p.kind;
 		rc = folder_decode(p.folder, c->answer_folder, &c->answer);
 		c->answered = rc == 0;

@@ -11,7 +11,7 @@ static void print_rows(const struct cli *cli, const struct tos_value *rows)
 	if (cli->json)
 		print_json(rows);
 	else
-		table_print(rows, "name:NAME state:STATE", stdout);
+		table_print(rows, "name:NAME asked:ASKED state:STATE", stdout);
 }
 
 static int act_on(struct cli *cli, const char *act, const char *word, struct tos_value *rows)
@@ -26,6 +26,7 @@ static int act_on(struct cli *cli, const char *act, const char *word, struct tos
 	rc = cli_act(cli, kernel, act, name, NULL, &answer);
 	if (rc < 0)
 		return err_wrap(&cli->em, rc, "%s", name);
+	tos_set(answer, "asked", tos_text(act)); /* its state is that of the moment of asking */
 	return tos_push(rows, answer);
 }
 
@@ -119,7 +120,10 @@ static int resolve_one(struct cli *cli, const char *word, struct tos_value *rows
 	tos_value_free(row);
 	rc = rc ? rc : cli_connect_to(cli, kernel);
 	rc = rc ? rc : cli_act(cli, kernel, "resolve", name, NULL, &answer);
-	return rc < 0 ? err_wrap(&cli->em, rc, "%s", name) : tos_push(rows, answer);
+	if (rc < 0)
+		return err_wrap(&cli->em, rc, "%s", name);
+	tos_set(answer, "asked", tos_text("resolve"));
+	return tos_push(rows, answer);
 }
 
 /* Every kernel may hold moves towards the dead one; each is told, and those that can't be reached are named. */
@@ -134,6 +138,7 @@ static int declare_at(struct cli *cli, const char *kernel, const char *dead, str
 		return cli_fail(cli, rc);
 	}
 	row = map_of("name", tos_text(kernel));
+	tos_set(row, "asked", tos_text("declare-dead"));
 	tos_set(row, "state", tos_textf("told, %zu carriers", tos_len(tos_get(answer, "carriers"))));
 	tos_push(rows, row);
 	tos_value_free(answer);

@@ -80,7 +80,8 @@ static void print_event(const struct cli *cli, const struct tos_value *e)
 	for (size_t i = 0; i < tos_len(e); i++) {
 		const char *key = tos_as_text(tos_key_at(e, i), "");
 
-		if (strcmp(key, "seq") == 0 || strcmp(key, "wall") == 0 || strcmp(key, "event") == 0)
+		if (strcmp(key, "seq") == 0 || strcmp(key, "wall") == 0 || strcmp(key, "event") == 0 ||
+			strcmp(key, "chain") == 0)
 			continue;
 		printf(" %s=", key);
 		print_element(tos_value_at(e, i), stdout);
@@ -111,7 +112,8 @@ const struct command command_audit = {
 	.args = "",
 	.summary = "Print a kernel's audit trail",
 	.about = "Prints the entries of the asked kernel's audit trail: denials, launches, arrivals, departures, acts, "
-		 "privileged calls. With --json one object to a line.",
+		 "privileged calls. With --json one object to a line, with the hash that chains it to the one "
+		 "before.",
 	.examples = "tos audit --after 1200\tWhat came since\n",
 	.run = run_audit,
 	.options = {

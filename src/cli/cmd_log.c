@@ -95,8 +95,10 @@ static void print_line(const struct cli *cli, const struct tos_value *line)
 		free(json);
 		return;
 	}
-	printf("%s %-8s %-7s ", clock_text(tos_get_int(line, "wall", 0), when), tos_get_text(line, "kernel", "?"),
-		tos_get_text(line, "level", ""));
+	clock_text(tos_get_int(line, "wall", 0), when);
+	/* The kernel's own lines begin with time, level, program and name already. */
+	if (strncmp(tos_get_text(line, "text", ""), when, 20) != 0)
+		printf("%s %s %s: ", when, tos_get_text(line, "level", ""), tos_get_text(line, "kernel", "?"));
 	print_element(tos_get(line, "text"), stdout);
 	putchar('\n');
 }

@@ -243,9 +243,9 @@ static void print_show(const struct tos_value *v)
 		table_print(trail, "at:AT kernel:KERNEL event:EVENT error:ERROR", stdout);
 	}
 	if (tos_type(fault) == TOS_MAP)
-		printf("\nfault       %s at %s: %s\n%s%s", tos_get_text(fault, "code", "?"),
+		printf("\nfault       %s at %s: %s\n%s", tos_get_text(fault, "code", "?"),
 			tos_get_text(fault, "kernel", "?"), tos_get_text(fault, "text", ""),
-			tos_get_text(fault, "traceback", ""), *tos_get_text(fault, "traceback", "") ? "\n" : "");
+			tos_get_text(fault, "traceback", ""));
 	tos_value_free(trail);
 }
 

@@ -49,7 +49,7 @@ static void print_fault(const char *name, const char *state, const struct tos_va
 	fprintf(stderr, "tos: %s is %s at %s: %s: %s\n", name, state, tos_get_text(fault, "kernel", "?"),
 		tos_get_text(fault, "code", "fault"), tos_get_text(fault, "text", ""));
 	if (*traceback)
-		fprintf(stderr, "%s\n", traceback);
+		fprintf(stderr, "%s%s", traceback, traceback[strlen(traceback) - 1] == '\n' ? "" : "\n");
 }
 
 /* Other folders than RESULTS are only named: they may hold anything. */
@@ -99,6 +99,17 @@ struct wait {
 	int64_t asked, lost;
 };
 
+/* States of every move: the log lines and the trail tell more. */
+static bool is_passing(const char *state)
+{
+	static const char *const passing[] = { "arriving", "ready", "running", "departing", "gone" };
+
+	for (size_t i = 0; i < ARRAY_LEN(passing); i++)
+		if (strcmp(state, passing[i]) == 0)
+			return true;
+	return false;
+}
+
 static void show_event(const struct wait *w, const struct tos_value *e)
 {
 	const char *kind = tos_get_text(e, "kind", ""), *kernel = tos_get_text(e, "kernel", "?");
@@ -109,7 +120,7 @@ static void show_event(const struct wait *w, const struct tos_value *e)
 		fprintf(stderr, "%s  %s\n", kernel, buf_cstr(&text));
 	else if (strcmp(kind, "wait") == 0)
 		fprintf(stderr, "waiting for %s: %s\n", kernel, buf_cstr(&text));
-	else if (strcmp(kind, "state") == 0)
+	else if (strcmp(kind, "state") == 0 && !is_passing(tos_get_text(e, "state", "?")))
 		fprintf(stderr, "%s  %s %s\n", kernel, w->name, tos_get_text(e, "state", "?"));
 }
 
