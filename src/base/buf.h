@@ -36,7 +36,7 @@ int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf
 /* Drop the first n bytes. */
 void buf_shift(struct buf *b, size_t n);
 
-/* 0, or the first failure since buf_clear. */
+/* 0, or ERR_TOO_LARGE when an append since buf_clear() failed, for whatever reason. */
 int buf_check(const struct buf *b);
 
 /* The text with a NUL behind it, owned by b, or "" if that failed. */

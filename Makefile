@@ -1,0 +1,60 @@
+# The front door. Everything is built by Meson; each target first installs what it needs (Debian, as root or with
+# sudo) or names what is missing.
+
+BUILD   ?= build
+ASAN    ?= build-asan
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SETUP    = tools/setup
+
+.PHONY: all demo test check bench fuzz soak coverage install clean help
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) product
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make            build
+## make demo       build, start three kernels, launch a carrier through all of them
+## make test       the whole suite, plain and with the address and undefined-behaviour sanitizers
+## make check      format, both compilers, static analysis, sanitizers
+## make bench      the figures of doc/performance.md, each beside its yardstick
+## make fuzz       libFuzzer on every decoder, FUZZ_SECONDS each (default 60)
+## make soak       the long tests
+## make install    into PREFIX (default /usr/local), below DESTDIR
+## make clean      remove what was built
+
+$(BUILD)/build.ninja: meson.build meson_options.txt
+	@$(SETUP) build
+	@[ -f $@ ] || meson setup $(BUILD) --prefix=$(PREFIX) >$(BUILD)-setup.log 2>&1 || { cat $(BUILD)-setup.log; exit 1; }
+	@rm -f $(BUILD)-setup.log; touch $@
+
+demo: all
+	@tools/demo $(BUILD)
+
+test:
+	@$(SETUP) build test
+	@tools/test $(BUILD) $(ASAN)
+
+check:
+	@$(SETUP) build test check
+	@tools/check
+
+bench: all
+	@$(SETUP) build test bench
+	@tools/bench $(BUILD)
+
+fuzz:
+	@$(SETUP) build test check
+	@tools/fuzz $${FUZZ_SECONDS:-60}
+
+soak:
+	@$(SETUP) build test
+	@TOS_SOAK=1 tools/test $(BUILD) $(ASAN)
+
+install: all
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --tags runtime,man,devel
+
+clean:
+	rm -rf $(BUILD) $(ASAN) build-clang build-fuzz build-hostile build-coverage demo
