@@ -11,13 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_BYTES   129
-#define KERNEL_BYTES 64
-#define PLACES_MAX   4096 /* remembered */
-#define SEARCHES_MAX 1024
-#define WAITING_MAX  256 /* posts that one search holds */
-#define BUCKETS      1024
-#define ASK_MS       10000
+#define NAME_BYTES     129
+#define KERNEL_BYTES   64
+#define PLACES_MAX     4096 /* remembered */
+#define SEARCHES_MAX   1024
+#define WAITING_MAX    256 /* posts that one search holds */
+#define BUCKETS        1024
+#define ASK_MS         10000
+#define PAUSE_FIRST_MS 20
+#define PAUSE_MOST_MS  60
 
 /* Numbers of enum err, doc/errors.md. */
 enum { FULL = -3, MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11, NOT_FOUND = -14 };
@@ -131,19 +133,12 @@ static void ask_again(struct tos_ext *x, void *arg)
 	ask_home(x, arg);
 }
 
-/* Home says that it is here, which it isn't: it has just left, or is just coming. */
-static void later(struct tos_ext *x, struct carrier *c)
+/* Home says that it is here. It has just left, and home will soon know more; or it has just
+ * come, and then the kernel has it by now and takes the post itself. */
+static bool later(struct tos_ext *x, struct carrier *c)
 {
-	char text[256];
-
-	c->pause_ms = c->pause_ms ? c->pause_ms * 2 : 50;
-	if (c->pause_ms > 1000)
-		c->pause_ms = 1000;
-	if (tos_now_ms(x) + c->pause_ms < c->give_up_at &&
-		tos_timer(x, c->pause_ms, ask_again, c))
-		return;
-	snprintf(text, sizeof(text), "%s is between two kernels", c->name);
-	fail_waiting(x, c, NOT_FOUND, text);
+	c->pause_ms = c->pause_ms ? c->pause_ms * 3 : PAUSE_FIRST_MS;
+	return c->pause_ms <= PAUSE_MOST_MS && tos_timer(x, c->pause_ms, ask_again, c);
 }
 
 static bool ended(const char *state)
@@ -160,7 +155,9 @@ static bool ended(const char *state)
 static void found(struct tos_ext *x, struct carrier *c, const char *kernel)
 {
 	snprintf(c->kernel, sizeof(c->kernel), "%s", kernel);
-	c->good_until = tos_now_ms(x) + strtol(tos_property(x, "cache/ms"), NULL, 10);
+	c->good_until = strcmp(kernel, tos_kernel_name(x)) == 0
+				? 0
+				: tos_now_ms(x) + strtol(tos_property(x, "cache/ms"), NULL, 10);
 	/* In the order in which they came. */
 	for (size_t i = 0; i < c->n_waiting; i++)
 		forward(x, c->waiting[i], kernel);
@@ -183,9 +180,7 @@ static void home_answered(struct tos_ext *x, void *arg, int rc, const char *text
 	} else if (ended(state) || !*kernel || strlen(kernel) >= KERNEL_BYTES) {
 		snprintf(why, sizeof(why), "%s is %.32s", c->name, *state ? state : "nowhere");
 		fail_waiting(x, c, NOT_FOUND, why);
-	} else if (strcmp(kernel, tos_kernel_name(x)) == 0) {
-		later(x, c);
-	} else {
+	} else if (strcmp(kernel, tos_kernel_name(x)) != 0 || !later(x, c)) {
 		found(x, c, kernel);
 	}
 }
@@ -275,7 +270,7 @@ static void on_locate(struct tos_ext *x, const struct tos_message *m)
 		c->good_until = now + strtol(tos_property(x, "cache/ms"), NULL, 10);
 	}
 	/* While its home is being asked, later posts wait behind the earlier ones. */
-	if (!c->asking && c->good_until > now)
+	if (!c->asking && (*hint || c->good_until > now))
 		forward(x, m->token, c->kernel);
 	else
 		search(x, c, m);
@@ -325,8 +320,10 @@ static const struct tos_inbox_spec inboxes[] = {
 };
 
 static const struct tos_property_spec properties[] = {
-	{ "cache/ms", "int", "ms", "how long the place of a carrier is remembered", 0, 3600000,
-		"5000", false },
+	{ "cache/ms", "int", "ms",
+		"how long the place of a carrier is remembered besides what the kernel "
+		"remembers; 0: not",
+		0, 3600000, "0", false },
 	{ 0 },
 };
 

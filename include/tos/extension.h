@@ -70,9 +70,9 @@ struct tos_message {
  *       Answered at once by "ok" [] when the extension has taken it over; what comes of it is told by the
  *       verbs below. The kernel repeats COMPLETED (by name) for carriers that wait after a restart, of its own
  *       or of the extension; while the name is in hand, a repeat changes nothing.
- *   LOCATE {dest, folder: name, hint, home, kind: "post" | "call"}
- *       a post for carrier dest (NAME or NAME/inbox), which is not here; home is its home kernel; hint a kernel
- *       that is said to have it, or "". Answered by tos_forward(x, token, KERNEL) or tos_fail().
+ *   LOCATE {dest, [hint], home}
+ *       where is carrier dest (NAME or NAME/inbox)? home is its home kernel; hint a kernel that is said to have
+ *       it, or "". Answered by tos_forward(x, token, KERNEL), which may be this kernel, or tos_fail().
  *
  * Extension to the kernel's inbox "Shells", for extensions only; each is answered by "ok" [{}] or a failure:
  *   MOVE {dest: KERNEL, entry: bool, name, timeout_ms}
