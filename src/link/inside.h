@@ -12,8 +12,9 @@
 #define LINK_TAG  0x6c696e6bu
 #define PEER_TAG  0x70656572u
 
-#define LINK_TARGETS   8    /* addresses tried for one dial */
-#define LINK_ADDRESSES 4    /* of one host name */
+#define LINK_TARGETS   8 /* addresses tried for one dial */
+#define LINK_ADDRESSES 4 /* of one host name */
+#define LINK_LISTENERS 16
 #define LINK_LINGER_MS 1000 /* last words */
 #define LINK_CHUNK_ROOM                                                                        \
 	(1u << 20) /* chunks do not queue beyond this, so that posts are not far behind */
@@ -71,10 +72,11 @@ struct links {
 	uint64_t tick_in_ms; /* shortest wait that this tick found so far */
 	struct list all, peers;
 	struct map *by_name; /* peers */
-	uv_tcp_t tcp;
+	uv_tcp_t tcp[LINK_LISTENERS];
+	size_t n_tcp;
 	uv_pipe_t local;
 	unsigned handles; /* listeners not closed yet */
-	bool tcp_open, local_open;
+	bool local_open;
 	char local_path[256];
 	bool closing;
 	void (*closed)(void *arg);

@@ -380,7 +380,7 @@ static int link_raise(struct link *l, struct errmsg *em)
 		hello_say(l);
 	if (l->kind == LINK_KERNEL)
 		settle_peer(l);
-	log_info("link up", KV_STR("peer", l->name), KV_STR("address", l->address),
+	log_debug("link begun", KV_STR("peer", l->name), KV_STR("address", l->address),
 		KV_STR("dialled", l->dialled ? "yes" : "no"));
 	return 0;
 }

@@ -68,7 +68,7 @@ void links_config_defaults(struct links_config *c);
 
 int links_new(uv_loop_t *loop, const struct links_config *c, struct tls_context *tls, const struct link_callbacks *cb, void *arg,
 	struct links **out, struct errmsg *em);
-/* Takes the listening TCP socket. */
+/* Takes a bound TCP socket and listens; up to 16 of them. */
 int links_listen_tcp(struct links *ls, int fd, struct errmsg *em);
 /* Binds and listens on a Unix socket, replacing a stale one; mode 0666, the peer's credentials decide. */
 int links_listen_local(struct links *ls, const char *path, struct errmsg *em);

@@ -70,7 +70,7 @@ void links_tell_downs(struct links *ls)
 		if (l->state < LINK_CLOSING || !l->told_up || l->told_down)
 			continue;
 		l->told_down = true;
-		log_info("link down", KV_STR("peer", l->name), KV_STR("address", l->address),
+		log_debug("link ended", KV_STR("peer", l->name), KV_STR("address", l->address),
 			KV_STR("error", err_word(l->rc)), KV_STR("reason", l->why));
 		ls->cb->down(ls->arg, l, l->rc, l->why);
 	}
@@ -506,29 +506,25 @@ static void on_listener_closed(uv_handle_t *handle)
 	links_wake(ls);
 }
 
-static int listen_failed(uv_handle_t *handle, int uv, struct errmsg *em)
-{
-	uv_close(handle, on_listener_closed);
-	return err_set(em, err_from_uv(uv), "cannot listen: %s", uv_strerror(uv));
-}
-
 int links_listen_tcp(struct links *ls, int fd, struct errmsg *em)
 {
+	uv_tcp_t *tcp = &ls->tcp[ls->n_tcp];
 	int rc;
 
-	must(!ls->tcp_open && !ls->closing);
-	rc = uv_tcp_init(ls->loop, &ls->tcp);
+	if (ls->n_tcp == LINK_LISTENERS || ls->closing)
+		return err_set(em, ERR_LIMIT, "too many listening sockets");
+	rc = uv_tcp_init(ls->loop, tcp);
 	if (rc < 0)
 		return err_set(em, err_from_uv(rc), "cannot listen: %s", uv_strerror(rc));
-	ls->tcp.data = ls;
+	tcp->data = ls;
 	ls->handles++;
-	rc = uv_tcp_open(&ls->tcp, fd);
+	ls->n_tcp++;
+	rc = uv_tcp_open(tcp, fd);
 	if (rc == 0)
-		rc = uv_listen((uv_stream_t *)&ls->tcp, BACKLOG, on_tcp);
-	if (rc < 0)
-		return listen_failed((uv_handle_t *)&ls->tcp, rc, em);
-	ls->tcp_open = true;
-	return 0;
+		rc = uv_listen((uv_stream_t *)tcp, BACKLOG, on_tcp);
+	/* on failure the handle stays until links_close(): it can't be used again before it is
+	 * closed */
+	return rc < 0 ? err_set(em, err_from_uv(rc), "cannot listen: %s", uv_strerror(rc)) : 0;
 }
 
 /* A path too long for sun_path goes through its folder's descriptor; *dir stays open meanwhile.
@@ -621,8 +617,10 @@ int links_listen_local(struct links *ls, const char *path, struct errmsg *em)
 		mem_close(fd);
 		return err_set(em, err_from_uv(rc), "cannot listen: %s", uv_strerror(rc));
 	}
-	if (rc < 0)
-		return listen_failed((uv_handle_t *)&ls->local, rc, em);
+	if (rc < 0) {
+		uv_close((uv_handle_t *)&ls->local, on_listener_closed);
+		return err_set(em, err_from_uv(rc), "cannot listen: %s", uv_strerror(rc));
+	}
 	snprintf(ls->local_path, sizeof(ls->local_path), "%s", path);
 	ls->local_open = true;
 	return 0;
@@ -663,8 +661,8 @@ void links_close(struct links *ls, void (*closed)(void *arg), void *arg)
 	ls->closing = true;
 	ls->closed = closed;
 	ls->closed_arg = arg;
-	if (ls->tcp_open)
-		uv_close((uv_handle_t *)&ls->tcp, on_listener_closed);
+	for (size_t i = 0; i < ls->n_tcp; i++)
+		uv_close((uv_handle_t *)&ls->tcp[i], on_listener_closed);
 	if (ls->local_open) {
 		unlink(ls->local_path);
 		uv_close((uv_handle_t *)&ls->local, on_listener_closed);

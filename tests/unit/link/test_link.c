@@ -531,6 +531,21 @@ static void a_mute_address_does_not_use_up_the_time_of_the_next(void **state)
 	town_fini(&t);
 }
 
+static void every_listener_takes_links(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+
+	(void)state;
+	town_init(&t);
+	a = town_kernel(&t, "host0");
+	b = town_kernel(&t, "host1");
+	snprintf(b->address, sizeof(b->address), "127.0.0.1:%u", b->second_port);
+	links_dial(a->ls, "host1");
+	town_until(&t, linked(a, b));
+	town_fini(&t);
+}
+
 static void an_unknown_host_name_is_unreachable(void **state)
 {
 	struct town t;
@@ -1244,6 +1259,7 @@ int main(void)
 		cmocka_unit_test(a_crossing_dial_is_refused_and_makes_the_old_link_show_life),
 		cmocka_unit_test(every_address_is_tried_in_turn),
 		cmocka_unit_test(a_mute_address_does_not_use_up_the_time_of_the_next),
+		cmocka_unit_test(every_listener_takes_links),
 		cmocka_unit_test(an_unknown_host_name_is_unreachable),
 		cmocka_unit_test(links_are_limited_and_so_are_dials),
 		cmocka_unit_test(a_flood_of_strangers_is_cut_off),

@@ -241,11 +241,14 @@ static int listen_socket(uint16_t *port)
 void node_open(struct node *n)
 {
 	struct errmsg em = { "" };
-	int fd = listen_socket(&n->port);
+	int fd = listen_socket(&n->port), second;
 
 	n->closed = false;
+	n->second_port = 0;
+	second = listen_socket(&n->second_port);
 	if (links_new(&n->town->loop, &n->config, n->tls, &callbacks, n, &n->ls, &em) < 0 ||
-		links_listen_tcp(n->ls, fd, &em) < 0)
+		links_listen_tcp(n->ls, fd, &em) < 0 ||
+		links_listen_tcp(n->ls, second, &em) < 0)
 		fail_msg("%s", em.text);
 }
 

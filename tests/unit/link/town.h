@@ -27,7 +27,7 @@ struct node {
 	struct tls_context *tls;
 	struct links *ls;
 	struct links_config config;
-	uint16_t port;
+	uint16_t port, second_port;
 	uint64_t boot_count;
 	uint8_t boot_nonce[16];
 	char domain[65];
