@@ -612,6 +612,9 @@ int carrier_start(
 		return 0;
 	}
 	*(struct vm_carrier **)lua_getextraspace(c->L) = c;
+#ifdef TOS_HOSTILE
+	lua_gc(c->L, LUA_GCINC, 1, 1000, 1); /* a collector that hardly rests */
+#endif
 	lua_pushcfunction(c->L, load_body);
 	lua_pushlightuserdata(c->L, &s);
 	status = lua_pcall(c->L, 1, 0, 0);

@@ -17,7 +17,11 @@
 #include "base/mem.h"
 #include "wire/vmproto.h"
 
+#ifdef TOS_HOSTILE
+#define READ_BYTES ((size_t)7) /* every frame comes in pieces */
+#else
 #define READ_BYTES ((size_t)64 << 10)
+#endif
 
 /* Nobody is left to tell. */
 _Noreturn static void port_gone(void)
