@@ -83,12 +83,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 	return -1;
 }
 
+/* Where the host has no seccomp there is nothing to compile for: level none says so. */
 static int make_filters(struct tosd *t, struct errmsg *em)
 {
-	for (enum sandbox_kind k = 0; k < SANDBOX_KINDS; k++) {
+	for (enum sandbox_kind k = 0; t->host.seccomp && k < SANDBOX_KINDS; k++) {
 		bool dynamic = k == SANDBOX_VM ? t->vm.dynamic : true;
-		int rc = sandbox_filter_make(k, dynamic, &t->filter[k], em);
+		int rc;
 
+		sandbox_filter_fini(&t->filter[k]);
+		rc = sandbox_filter_make(k, dynamic, &t->filter[k], em);
 		if (rc < 0)
 			return rc;
 	}
@@ -119,12 +122,11 @@ static int configure(struct tosd *t, struct errmsg *em)
 
 	if (rc == 0)
 		rc = program_open(t, "tos-kernel", &t->kernel, em);
-	if (rc == 0)
-		rc = make_filters(t, em);
 	if (rc < 0)
 		return rc;
 	sandbox_probe(&t->host, false, 200000);
-	return check_config(t, em);
+	rc = make_filters(t, em);
+	return rc < 0 ? rc : check_config(t, em);
 }
 
 static int check_require(const struct tosd *t, struct errmsg *em)
@@ -207,9 +209,7 @@ static int prepare(struct tosd *t, struct errmsg *em)
 	t->ext.fd = -1;
 	if (t->config.n_ext > 0 && (rc = program_open(t, "tos-ext", &t->ext, em)) < 0)
 		return rc;
-	sandbox_filter_fini(&t->filter[SANDBOX_VM]);
-	if ((rc = sandbox_filter_make(SANDBOX_VM, t->vm.dynamic, &t->filter[SANDBOX_VM], em)) <
-		0)
+	if ((rc = make_filters(t, em)) < 0) /* again, now that we know tos-vm */
 		return rc;
 	find_hidden(t);
 	return place_state(t, em);

@@ -642,6 +642,21 @@ def test_no_descriptor_leaks(make):
 
 
 @plain
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace takes seccomp away")
+def test_without_seccomp_no_sandbox_starts(make):
+    wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=seccomp", "-e", "inject=seccomp:error=ENOSYS"]
+    t = make(wrap=wrap)
+    g = t.start()
+    assert g["level"] == "none" and g["layers"]["seccomp"] == "off"
+    t.say("spawn 1 vm 0 0 0")
+    assert "no seccomp" in t.expect("FAILED 1 ")
+    t.say("exit 78")  # a signal would only reach strace
+    t.proc.wait(WAIT)
+    r = make(config="require seccomp\n", wrap=wrap).run()
+    assert r.returncode == 1 and "sandbox.require wants seccomp" in r.stderr
+
+
+@plain
 def test_a_sandbox_starts_quickly(make):
     t = make()
     t.start()
