@@ -437,11 +437,16 @@ static void move_done(struct tos_ext *x, void *arg, int rc, const char *text,
 	(void)elements;
 	if (rc == 0)
 		tos_count(x, "moves_total", 1);
-	/* Without an answer the hand-off may have begun: the kernel keeps what is in doubt. */
-	if (rc == 0 || out_of_hand(rc) || rc == UNKNOWN || rc == TIMED_OUT || rc == CANCELLED) {
+	/* Should the hand-off have begun after all, the kernel says wrong-state to whatever we
+	 * do next. */
+	if (rc == UNKNOWN || rc == TIMED_OUT || rc == CLOSED)
+		rc = UNREACHABLE;
+	if (rc == 0 || rc == WRONG_STATE || rc == IN_DOUBT || rc == CANCELLED) {
 		journey_end(j);
 		return;
 	}
+	/* not-found may be the destination's word: that the carrier is gone shows in the next
+	 * verb. */
 	j->rc = rc;
 	snprintf(j->host, sizeof(j->host), "%s", j->alt[j->now].kernel);
 	snprintf(j->text, sizeof(j->text), "%s: %s (%s)", j->host, code_word(rc), text);

@@ -79,7 +79,7 @@ struct tos_message {
  *       the offer and, if accepted, the hand-off. With entry the first entry of the path does not travel: it is
  *       taken off with the move, and stays if the move fails. Failures: unreachable (no link, or no answer to
  *       the offer: nothing was committed); in-doubt (the hand-off began; the kernel keeps the carrier and
- *       settles it); wrong-state, not-found (no such carrier here that waits: it was killed, say); all others
+ *       settles it); wrong-state (it does not wait to be moved any more); not-found (no such carrier here); all others
  *       (refused, denied, limit, ...) are the destination's refusal, with its text.
  *   DROP_ENTRY {name}              takes the first entry off the path
  *   FINISH {name}                  it goes home with its outcome

@@ -240,10 +240,28 @@ static void what_is_in_doubt_is_left_to_the_kernel(void **state)
 
 	(void)state;
 	RETURNED("skip", texts("a|b", "c", NULL), "MOVE a");
-	sc.move[0].rc = ERR_UNKNOWN;
-	RETURNED("skip", texts("a|b", "c", NULL), "MOVE a");
 	sc.move[0].rc = ERR_STATE;
 	RETURNED("wait=5s", texts("a|b", "c", NULL), "MOVE a");
+}
+
+static void an_offer_without_an_answer_is_as_good_as_not_there(void **state)
+{
+	struct script sc = { .move = { { "a", ERR_UNKNOWN, 0 } } };
+
+	(void)state;
+	RETURNED("fail", texts("a|b", NULL), "MOVE a, MOVE b");
+	RETURNED("fail", texts("a", NULL), "MOVE a, FAULT unreachable");
+}
+
+static void a_carrier_that_is_gone_is_forgotten(void **state)
+{
+	struct script sc = { .move = { { "a", ERR_NOT_FOUND, 0 } },
+		.final_rc = ERR_NOT_FOUND,
+		.final_times = 9 };
+
+	(void)state;
+	RETURNED("fail", texts("a", NULL), "MOVE a, FAULT not-found");
+	RETURNED("skip", texts("a", "b", NULL), "MOVE a, TRAIL, DROP_ENTRY");
 }
 
 static void go_moves_once_and_failures_resume_it(void **state)
@@ -373,6 +391,8 @@ int main(void)
 		cmocka_unit_test(wait_gives_up_after_its_time_and_names_the_host),
 		cmocka_unit_test(a_refusal_is_not_waited_for),
 		cmocka_unit_test(what_is_in_doubt_is_left_to_the_kernel),
+		cmocka_unit_test(an_offer_without_an_answer_is_as_good_as_not_there),
+		cmocka_unit_test(a_carrier_that_is_gone_is_forgotten),
 		cmocka_unit_test(go_moves_once_and_failures_resume_it),
 		cmocka_unit_test(go_outside_the_path_needs_an_itinerant_ticket),
 		cmocka_unit_test(go_to_the_first_entry_takes_it_off_the_path),
