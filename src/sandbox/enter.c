@@ -93,6 +93,11 @@ uint64_t sandbox_clone_flags(const struct sandbox_plan *p)
 		flags |= CLONE_NEWPID;
 	if (h->mountns)
 		flags |= CLONE_NEWNS;
+	/* A root without CAP_SYS_ADMIN: the launcher could not leave these itself and keep the
+	 * right to map each child to a uid of its own. */
+	if (h->root && !h->root_mounts && h->userns)
+		flags |= (h->netns ? CLONE_NEWNET : 0) | (h->ipcns ? CLONE_NEWIPC : 0) |
+			 (h->utsns ? CLONE_NEWUTS : 0);
 	return flags;
 }
 

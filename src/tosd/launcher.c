@@ -178,19 +178,12 @@ static int unshare_once(const struct sandbox_host *h)
 	int flags = (h->netns ? CLONE_NEWNET : 0) | (h->ipcns ? CLONE_NEWIPC : 0) |
 		    (h->utsns ? CLONE_NEWUTS : 0);
 	char text[64];
-	bool user = h->userns && !h->root;
 
-	if (!flags)
-		return 0;
-	if (h->root && unshare(flags) < 0)
-		flags |= CLONE_NEWUSER, user = true;
-	else if (h->root)
-		return 0;
-	if (user)
-		flags |= CLONE_NEWUSER;
-	if (unshare(flags) < 0)
+	if (!flags || (h->root && !h->root_mounts))
+		return 0; /* each child gets its own, if any: sandbox_clone_flags() */
+	if (unshare(flags | (h->root ? 0 : CLONE_NEWUSER)) < 0)
 		return -errno;
-	if (!user)
+	if (h->root)
 		return 0;
 	snprintf(text, sizeof(text), "%u %u 1", uid, uid);
 	if (sandbox_map_self("setgroups", "deny") < 0 || sandbox_map_self("uid_map", text) < 0)

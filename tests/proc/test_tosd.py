@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(not os.path.exists(TOSD), reason="TOS_BUILD name
 plain = pytest.mark.skipif(SANITIZED, reason="the sandbox is tested in plain builds")
 
 ROOT = os.geteuid() == 0
-# "root-container": root with the capabilities of a default container, and no namespaces.
-WHO = ["root", "user", "root-reduced", "user-reduced", "root-container"] if ROOT else ["user", "user-reduced"]
+# "root-nocap": the same where user namespaces are allowed.  "root-container": root with the capabilities of a default container, and no namespaces.
+WHO = ["root", "user", "root-reduced", "user-reduced", "root-container", "root-nocap"] if ROOT else ["user", "user-reduced"]
 
 
 def free_port():
@@ -83,7 +83,7 @@ class Tosd:
         self.conf = os.path.join(self.state, "tosd.conf")
         lines = f"name probe0\nlisten 127.0.0.1:{self.port}\n"
         self.reduced = who.endswith(("reduced", "container"))
-        if who.endswith("container"):
+        if who.endswith(("container", "nocap")):
             kept = "chown dac_override fsetid fowner setgid setuid setpcap kill sys_chroot".split()
             self.wrap = ["setpriv", "--bounding-set", "-all" + "".join(",+" + c for c in kept)] + self.wrap
         if self.reduced:
