@@ -243,7 +243,12 @@ static void hooks_step(struct kernel *k, struct hooks *h);
 static struct tos_value *hook_args(struct resident *r, const struct hooks *h)
 {
 	struct tos_value *m = tos_map(), *limits = tos_map(), *show = resident_show(r);
+	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+	struct tos_value *files = tos_array();
 
+	for (uint64_t i = 0; code && i < code->manifest.n_files; i++)
+		tos_push(files, tos_text(code->manifest.files[i].name));
+	tos_set(m, "files", files);
 	tos_set(m, "name", tos_text(r->name));
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "author", tos_text(r->author.name));

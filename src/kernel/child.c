@@ -213,7 +213,7 @@ static void start_map(struct resident *r, struct buf *b)
 {
 	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
 
-	cbor_put_map(b, 14);
+	cbor_put_map(b, 15);
 	cbor_put_text(b, "home");
 	cbor_put_text(b, r->ticket.home);
 	cbor_put_text(b, "name");
@@ -238,6 +238,8 @@ static void start_map(struct resident *r, struct buf *b)
 	cbor_put_text(b, r->k->config.name);
 	cbor_put_text(b, "limits");
 	put_limits(b, r->usage.limit);
+	cbor_put_text(b, "answers");
+	cbor_put_bool(b, true);
 	cbor_put_text(b, "function");
 	cbor_put_text(b, "begin");
 	cbor_put_text(b, "briefcase");

@@ -173,7 +173,8 @@ struct resident {
 	int64_t started_ms; /* monotonic; 0: not started in this stay */
 	uint64_t cpu_before_us; /* CPU used before this VM */
 	struct rate post_rate, log_rate;
-	struct map *inboxes;      /* name -> struct carrier_inbox */
+	struct map *inboxes;      /* name -> struct inbox: only its name and that it is open */
+	struct map *asked;        /* tag, sender -> struct asked: calls that it may answer */
 	struct list held;         /* posts kept until it can take them */
 	size_t n_held, n_waiting; /* folders held here; folders in its VM that it has not taken */
 	uint64_t n_delivered;
@@ -353,6 +354,7 @@ void resident_log(struct resident *r, const char *level, const char *text);
 struct tos_value *resident_row(struct resident *r);  /* as PS */
 struct tos_value *resident_show(struct resident *r); /* as SHOW */
 int resident_post(struct resident *r, const struct origin *from, const struct post *p, const char *inbox, struct errmsg *em);
+bool resident_answers(struct resident *r, uint64_t tag, struct slice sender);
 void resident_deliver_held(struct resident *r);
 void residents_tick(struct kernel *k, int64_t now_ms);
 int residents_load(struct kernel *k, struct errmsg *em); /* from the store, at start */

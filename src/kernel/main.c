@@ -203,10 +203,14 @@ static void on_ext_ready(void *arg, const char *ext, int rc, const char *why)
 {
 	struct kernel *k = arg;
 
-	if (rc < 0)
+	if (rc < 0) {
+		char path[80];
+
+		snprintf(path, sizeof(path), "/%.64s", ext);
+		property_remove(k->properties, path);
 		log_error("an extension did not start", KV_STR("extension", ext), KV_STR("error", err_word(rc)),
 			KV_STR("reason", why));
-	else
+	} else
 		log_info("extension ready", KV_STR("extension", ext));
 	if (rc == 0 && strcmp(ext, "Directory") == 0 && strcmp(k->config.registrar, k->config.name) == 0)
 		directory_register(k);
@@ -559,16 +563,20 @@ static int config_receive(struct kernel *k, int listeners[TOSD_LISTEN_MAX], size
 
 static int check_config(const char *path)
 {
-	struct config *c = mem_new(struct config);
-	struct tosd_config *t = mem_new(struct tosd_config);
+	AUTOFREE struct config *c = mem_new(struct config);
+	AUTOFREE struct tosd_config *t = mem_new(struct tosd_config);
 	AUTOBUF text = BUF_INIT;
 	struct errmsg em = { "" };
 	int rc = config_load(path, c, &em);
 
-	if (rc == 0)
-		rc = config_to_tosd(c, t, &em);
+	if (rc < 0) {
+		fprintf(stderr, "%s\n", err_show(rc, &em));
+		return 1;
+	}
+	rc = config_to_tosd(c, t, &em);
 	if (rc == 0)
 		rc = config_print(c, &text);
+	config_fini(c);
 	if (rc < 0) {
 		fprintf(stderr, "%s\n", err_show(rc, &em));
 		return 1;
@@ -578,9 +586,6 @@ static int check_config(const char *path)
 	/* Without tosd at the other end there is no descriptor 3, and only the text is wanted. */
 	if (write(TOSD_FD, t, sizeof(*t)) != (ssize_t)sizeof(*t) && errno != EBADF)
 		return 1;
-	config_fini(c);
-	free(c);
-	free(t);
 	return 0;
 }
 

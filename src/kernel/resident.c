@@ -19,6 +19,8 @@
 #define ASK_AGAIN_MS      5000
 #define INBOX_GRACE_MS 2000
 
+static void asked_drop(struct resident *r, bool all);
+
 struct resident *resident_new(struct kernel *k)
 {
 	struct resident *r = mem_new(struct resident);
@@ -31,6 +33,7 @@ struct resident *resident_new(struct kernel *k)
 	r->hops = tos_array();
 	r->undelivered = tos_array();
 	r->inboxes = map_new();
+	r->asked = map_new();
 	list_init(&r->held);
 	r->since_ms = clock_wall_ms();
 	for (int i = 0; i < LIMIT_COUNT; i++)
@@ -70,6 +73,8 @@ void resident_free(struct resident *r)
 	router_held_each(r, drop_held);
 	inboxes_drop(r);
 	map_free(r->inboxes);
+	asked_drop(r, true);
+	map_free(r->asked);
 	ticket_fini(&r->ticket);
 	blob_free(&r->ticket_cose);
 	blob_free(&r->code);
@@ -130,7 +135,6 @@ int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em)
 		metric_add(r->k->metrics, "carrier_states_total", label, 1);
 		r->state = to;
 		r->since_ms = clock_wall_ms();
-		home_event(r->k, r->ticket.home, r->name, "state", shell_state_word(to), "");
 	}
 	return 0;
 }
@@ -651,6 +655,75 @@ void resident_vm_died(struct resident *r, const struct tosd_died *d)
 
 /* ---- posts to it */
 
+#define ASKED_MAX 4096
+
+/* A call that was delivered to it: only what was asked may be answered. */
+struct asked {
+	int64_t until_ms;
+};
+
+static size_t asked_key(uint64_t tag, struct slice sender, uint8_t key[NAME_BYTES_MAX + 8])
+{
+	size_t n = sender.n < NAME_BYTES_MAX ? sender.n : NAME_BYTES_MAX;
+
+	memcpy(key, &tag, sizeof(tag));
+	memcpy(key + sizeof(tag), sender.p, n);
+	return sizeof(tag) + n;
+}
+
+static void asked_drop(struct resident *r, bool all)
+{
+	struct asked *a;
+	const void *key;
+	size_t it = 0, n;
+
+	while ((a = map_next(r->asked, &it, &key, &n)))
+		if (all || clock_ms() > a->until_ms) {
+			map_del(r->asked, key, n);
+			free(a);
+		}
+}
+
+static int asked_note(struct resident *r, const struct post *p)
+{
+	uint8_t key[NAME_BYTES_MAX + 8];
+	size_t n = asked_key(p->tag, p->sender, key);
+	struct asked *a;
+
+	if (map_size(r->asked) >= ASKED_MAX)
+		asked_drop(r, false);
+	if (map_size(r->asked) >= ASKED_MAX)
+		return ERR_FULL;
+	a = mem_new(struct asked);
+	a->until_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
+	free(map_put(r->asked, key, n, a));
+	return 0;
+}
+
+/* Whether it was asked that and has not answered yet. */
+bool resident_answers(struct resident *r, uint64_t tag, struct slice sender)
+{
+	uint8_t key[NAME_BYTES_MAX + 8];
+	struct asked *a = map_del(r->asked, key, asked_key(tag, sender, key));
+
+	free(a);
+	return a != NULL;
+}
+
+/* Put a folder into one of its inboxes. */
+static int inbox_deliver(struct resident *r, const struct post *p, const char *inbox)
+{
+	char sender[NAME_BYTES_MAX + 1];
+	int rc = p->kind == POST_CALL ? asked_note(r, p) : 0;
+
+	slice_copy_text(p->sender, sender, sizeof(sender));
+	if (rc == 0)
+		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder);
+	if (rc == 0)
+		r->n_waiting++;
+	return rc;
+}
+
 static bool inbox_grace(const struct resident *r)
 {
 	return r->state == SHELL_ARRIVING || r->state == SHELL_READY || r->started_ms == 0 ||
@@ -663,9 +736,16 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 	bool answer = p->kind == POST_ANSWER || p->kind == POST_FAILURE;
 	struct inbox *in = map_find_str(r->inboxes, inbox);
 	char sender[NAME_BYTES_MAX + 1];
-	int rc;
 
 	slice_copy_text(p->sender, sender, sizeof(sender));
+	if (p->kind == POST_FAILURE && p->tag == 0) {
+		/* A one-way post of its own failed later, at another kernel. */
+		struct post f = *p;
+
+		f.kind = POST_ONEWAY;
+		return map_find_str(r->inboxes, "failures") && r->state == SHELL_RUNNING ?
+			inbox_deliver(r, &f, "failures") : 0;
+	}
 	if (answer) {
 		/* Calls end with the stay: an answer that comes while it departs has no caller. */
 		if (r->state == SHELL_DEPARTING || !r->vm)
@@ -680,12 +760,8 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 	}
 	if (r->state == SHELL_FAULTED)
 		return err_set(em, ERR_STATE, "%s is faulted", r->name);
-	if (r->state != SHELL_DEPARTING && in) {
-		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder);
-		if (rc == 0)
-			r->n_waiting++;
-		return rc;
-	}
+	if (r->state != SHELL_DEPARTING && in)
+		return inbox_deliver(r, p, inbox);
 	/* While it departs posts wait here and follow it; just after the start its inbox may be
 	 * about to open. */
 	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
@@ -696,20 +772,15 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 static bool held_try(struct resident *r, const struct origin *from, const struct post *p)
 {
 	const char *slash = memchr(p->dest.p, '/', p->dest.n);
-	char inbox[64] = "", sender[NAME_BYTES_MAX + 1];
+	char inbox[64] = "";
 
 	(void)from;
 	if (slash)
 		slice_copy_text((struct slice){ (const uint8_t *)slash + 1,
 					p->dest.n - (size_t)(slash + 1 - (const char *)p->dest.p) },
 			inbox, sizeof(inbox));
-	if (map_find_str(r->inboxes, inbox)) {
-		slice_copy_text(p->sender, sender, sizeof(sender));
-		if (vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder) < 0)
-			return false;
-		r->n_waiting++;
-		return true;
-	}
+	if (map_find_str(r->inboxes, inbox))
+		return inbox_deliver(r, p, inbox) == 0;
 	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
 		return false;
 	kernel_fail_back(r->k, p, ERR_NO_INBOX, "the carrier has no such inbox");
@@ -999,6 +1070,10 @@ static void shells_fault(struct kernel *k, struct request *rq)
 
 	if (!r)
 		return;
+	if (r->state != SHELL_RUNNING || r->move) {
+		request_fail(rq, ERR_STATE, "%s is %s", r->name, shell_state_word(r->state));
+		return;
+	}
 	text = mem_strdup(tos_get_text(rq->args, "text", ""));
 	resident_fault(r, err_from_word(code, strlen(code)), text, "");
 	request_ok(rq, NULL);

@@ -644,11 +644,14 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 		metric_add(k->metrics, "posts_failed_total", label, 1);
 		if (rc == ERR_DENIED)
 			audit_denial(k, &from, "post", "", err_show(rc, em));
-		if (p.kind == POST_CALL) {
+		if (p.kind == POST_CALL || p.kind == POST_ONEWAY) {
+			struct tos_value *dest = tos_text_n((const char *)p.dest.p, p.dest.n);
 			struct origin self;
 
 			origin_self(k, &self);
-			folder_encode(&folder, "failure", (const struct tos_value *const[]){ word, text }, 2);
+			folder_encode(&folder, "failure",
+				(const struct tos_value *const[]){ word, text, dest }, 3);
+			tos_value_free(dest);
 			post_encode(&frame, &(struct post){ .kind = POST_FAILURE, .dest = p.sender,
 						    .sender = slice_text(self.name), .tag = p.tag,
 						    .folder = slice_buf(&folder) });

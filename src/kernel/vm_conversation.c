@@ -91,7 +91,9 @@ static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, i
 	struct tos_value *parts[3] = { tos_text(err_word(rc)), tos_text(text), tos_text(dest) };
 
 	folder_encode(&folder, "failure", (const struct tos_value *const *)parts, 3);
-	if (kind == POST_CALL)
+	if (kind == POST_ANSWER || kind == POST_FAILURE)
+		metric_add(r->k->metrics, "answers_lost_total", NULL, 1);
+	else if (kind == POST_CALL)
 		vm_deliver(r, POST_FAILURE, "", "", tag, slice_buf(&folder));
 	else if (map_find_str(r->inboxes, "failures") && vm_deliver(r, POST_ONEWAY, "failures", "", 0,
 			slice_buf(&folder)) == 0)
@@ -108,7 +110,7 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	char dest[NAME_BYTES_MAX + 1];
 	int rc;
 
-	p.kind = (enum post_kind)cbor_uint(c, POST_CALL);
+	p.kind = (enum post_kind)cbor_uint(c, POST_FAILURE);
 	p.dest = cbor_text(c, 1, NAME_BYTES_MAX);
 	p.tag = cbor_uint(c, INT64_MAX);
 	p.deadline_ms = (uint32_t)cbor_uint(c, UINT32_MAX);
@@ -124,6 +126,8 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	snprintf(from.principal, sizeof(from.principal), "%s", r->owner.name);
 	from.roles = r->owner.roles;
 	p.sender = slice_text(from.name);
+	if ((p.kind == POST_ANSWER || p.kind == POST_FAILURE) && !resident_answers(r, p.tag, p.dest))
+		return 0; /* answered before, or too late: nobody waits for it */
 	if (!rate_take(&r->post_rate, 1, clock_ms())) {
 		r->usage.exceeded[LIMIT_posts]++;
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"posts\"", 1);
