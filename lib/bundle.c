@@ -36,27 +36,33 @@ static int check_files(const struct manifest *m, const struct bundle *b, struct 
 	bool entry = false;
 
 	if (m->n_files != b->n_files)
-		return err_set(em, ERR_SIGNATURE, "the manifest names %llu files, the bundle holds %llu",
+		return err_set(em, ERR_SIGNATURE,
+			"the manifest names %llu files, the bundle holds %llu",
 			(unsigned long long)m->n_files, (unsigned long long)b->n_files);
 	for (size_t i = 0; i < m->n_files; i++) {
 		uint8_t digest[DIGEST_BYTES];
 		size_t k = 0, n = strlen(m->files[i].name);
 
-		while (k < b->n_files && (b->files[k].name.n != n ||
-			       memcmp(b->files[k].name.p, m->files[i].name, n) != 0))
+		while (k < b->n_files &&
+			(b->files[k].name.n != n ||
+				memcmp(b->files[k].name.p, m->files[i].name, n) != 0))
 			k++;
 		if (k == b->n_files)
-			return err_set(em, ERR_SIGNATURE, "the file %s is missing", m->files[i].name);
+			return err_set(
+				em, ERR_SIGNATURE, "the file %s is missing", m->files[i].name);
 		digest_bytes(b->files[k].content.p, b->files[k].content.n, digest);
 		if (memcmp(digest, m->files[i].digest, sizeof(digest)) != 0)
-			return err_set(em, ERR_SIGNATURE, "the file %s is not the one that was signed",
-				m->files[i].name);
+			return err_set(em, ERR_SIGNATURE,
+				"the file %s is not the one that was signed", m->files[i].name);
 		entry = entry || strcmp(m->files[i].name, m->entry) == 0;
 	}
-	return entry ? 0 : err_set(em, ERR_MALFORMED, "its entry %s is not among its files", m->entry);
+	return entry ? 0
+		     : err_set(em, ERR_MALFORMED, "its entry %s is not among its files",
+			       m->entry);
 }
 
-static int check_signature(const char *home, const struct bundle *b, struct tos_value *v, struct errmsg *em)
+static int check_signature(
+	const char *home, const struct bundle *b, struct tos_value *v, struct errmsg *em)
 {
 	struct cert_info who;
 	struct trusted *t;
@@ -67,15 +73,16 @@ static int check_signature(const char *home, const struct bundle *b, struct tos_
 		return rc;
 	rc = cose_verify(trusted_trust(t), "manifest", b->manifest_cose, &cose, &who, em);
 	if (rc == 0 && !(who.kind == CERT_PRINCIPAL && (who.roles & ROLE_AUTHOR)))
-		rc = err_set(em, ERR_DENIED, "%s signed it, whose certificate lacks the role author", who.name);
+		rc = err_set(em, ERR_DENIED,
+			"%s signed it, whose certificate lacks the role author", who.name);
 	if (rc == 0)
 		rc = tos_set(v, "author", tos_text(who.name));
 	trusted_free(t);
 	return rc;
 }
 
-static int verify_into(struct slice bytes, const char *home, struct bundle *b, struct tos_value *v,
-	struct errmsg *em)
+static int verify_into(struct slice bytes, const char *home, struct bundle *b,
+	struct tos_value *v, struct errmsg *em)
 {
 	char hex[2 * DIGEST_BYTES + 1] = "";
 	int64_t now = clock_wall_ms();
@@ -107,7 +114,8 @@ static int verify_into(struct slice bytes, const char *home, struct bundle *b, s
 	return rc;
 }
 
-int bundle_verify(struct slice bundle, const char *home, struct tos_value **out, struct errmsg *em)
+int bundle_verify(
+	struct slice bundle, const char *home, struct tos_value **out, struct errmsg *em)
 {
 	struct tos_value *v = tos_map();
 	struct bundle *b = mem_new(struct bundle);

@@ -1,8 +1,8 @@
 /*
  * A conversation with a kernel: frames over its Unix socket, or over TLS for a host that joins.
  *
- * Everything blocks with a deadline. Folders that arrive while an answer is awaited are queued for
- * tos_receive(); the queue is bounded by the credit that we grant.
+ * Everything blocks with a deadline. Folders that arrive while an answer is awaited are queued
+ * for tos_receive(); the queue is bounded by the credit that we grant.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,11 +39,11 @@ struct tos_connection {
 	struct tls_session *tls;
 	struct frame_reader reader;
 	char kernel[NAME_BYTES_MAX + 1], name[NAME_BYTES_MAX + 1];
-	uint64_t tag;                        /* last one used */
+	uint64_t tag; /* last one used */
 	struct queued *first, **last;
-	uint32_t consumed;                   /* posts taken since we granted credit */
+	uint32_t consumed;                    /* posts taken since we granted credit */
 	uint64_t credit_posts, credit_chunks; /* what the kernel still takes */
-	int dead;                            /* the conversation is over, and why */
+	int dead;                             /* the conversation is over, and why */
 	char why[256];
 	/* the answer that is awaited */
 	uint64_t want;
@@ -124,8 +124,8 @@ static int wait_fd(int fd, short events, int64_t deadline)
 	}
 }
 
-static int write_raw(
-	struct tos_connection *c, const uint8_t *p, size_t n, int64_t deadline, struct errmsg *em)
+static int write_raw(struct tos_connection *c, const uint8_t *p, size_t n, int64_t deadline,
+	struct errmsg *em)
 {
 	while (n) {
 		ssize_t did = send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -138,12 +138,14 @@ static int write_raw(
 		if (did < 0 && errno != EAGAIN && errno != EINTR)
 			return die(c, ERR_CLOSED, em, "the kernel closed the connection");
 		if (wait_fd(c->fd, POLLOUT, deadline) == 0)
-			return die(c, ERR_TIMEOUT, em, "the kernel does not read what is sent to it");
+			return die(c, ERR_TIMEOUT, em,
+				"the kernel does not read what is sent to it");
 	}
 	return 0;
 }
 
-static int send_frame(struct tos_connection *c, struct buf *b, int64_t deadline, struct errmsg *em)
+static int send_frame(
+	struct tos_connection *c, struct buf *b, int64_t deadline, struct errmsg *em)
 {
 	AUTOBUF wire = BUF_INIT;
 	int rc = buf_check(b);
@@ -151,7 +153,8 @@ static int send_frame(struct tos_connection *c, struct buf *b, int64_t deadline,
 	if (rc < 0)
 		return err_set(em, rc, "the frame is too large");
 	if (b->len > FRAME_BYTES_MAX)
-		return err_set(em, ERR_TOO_LARGE, "the folder is larger than one frame may be (%u KiB)",
+		return err_set(em, ERR_TOO_LARGE,
+			"the folder is larger than one frame may be (%u KiB)",
 			FRAME_BYTES_MAX >> 10);
 	rc = still_alive(c, em);
 	if (rc < 0)
@@ -204,7 +207,8 @@ static int queue_post(struct tos_connection *c, const struct post *p)
 	struct queued *q = mem_new(struct queued);
 	uint64_t one = 1;
 
-	if (text_copy(q->sender, sizeof(q->sender), (const char *)p->sender.p, p->sender.n) < 0 ||
+	if (text_copy(q->sender, sizeof(q->sender), (const char *)p->sender.p, p->sender.n) <
+			0 ||
 		folder_decode(p->folder, q->folder, &q->elements) < 0) {
 		free(q);
 		return ERR_MALFORMED;
@@ -238,7 +242,8 @@ static int on_post(struct tos_connection *c, struct cbor_cursor *cur)
 
 		credit_encode(&b, c->consumed, 0);
 		c->consumed = 0;
-		send_frame(c, &b, clock_ms() + 5000, NULL); /* its failure shows at the next read */
+		send_frame(c, &b, clock_ms() + 5000,
+			NULL); /* its failure shows at the next read */
 	}
 	return rc;
 }
@@ -313,7 +318,8 @@ static int pump(struct tos_connection *c, int64_t deadline, struct errmsg *em)
 			continue;
 		}
 		if (rc != ERR_AGAIN)
-			return die(c, rc, em, "the kernel sent what is no frame of this protocol");
+			return die(
+				c, rc, em, "the kernel sent what is no frame of this protocol");
 		if (any)
 			return 0;
 		rc = fill(c, deadline, em);
@@ -343,8 +349,10 @@ static int read_hello(struct tos_connection *c, int64_t deadline, struct errmsg 
 	if (rc != FRAME_HELLO || hello_decode(&cur, &h) < 0)
 		return die(c, ERR_MALFORMED, em, "what answers there is not a kernel");
 	if (h.version_min > PROTOCOL_VERSION || h.version_max < PROTOCOL_VERSION) {
-		err_set(em, ERR_VERSION, "kernel %s speaks protocol %u to %u, this program %d; install the "
-			"same release on both", h.name, h.version_min, h.version_max, PROTOCOL_VERSION);
+		err_set(em, ERR_VERSION,
+			"kernel %s speaks protocol %u to %u, this program %d; install the "
+			"same release on both",
+			h.name, h.version_min, h.version_max, PROTOCOL_VERSION);
 		return ERR_VERSION;
 	}
 	snprintf(c->kernel, sizeof(c->kernel), "%s", h.name);
@@ -385,8 +393,8 @@ static int watch_fds(struct tos_connection *c)
 	return 0;
 }
 
-int connection_open(int fd, struct tls_session *tls, uint32_t timeout_ms, struct tos_connection **out,
-	struct errmsg *em)
+int connection_open(int fd, struct tls_session *tls, uint32_t timeout_ms,
+	struct tos_connection **out, struct errmsg *em)
 {
 	int64_t deadline = clock_ms() + (timeout_ms ? timeout_ms : 10000);
 	struct tos_connection *c = mem_new(struct tos_connection);
@@ -426,7 +434,8 @@ static int dial_unix(const char *dir)
 
 	if (fd < 0)
 		return -1;
-	if (snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/sock", dir) >= (int)sizeof(sa.sun_path)) {
+	if (snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/sock", dir) >=
+		(int)sizeof(sa.sun_path)) {
 		at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (at >= 0)
 			snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/sock", at);
@@ -446,23 +455,25 @@ static int connect_one(const struct home *h, const char *kernel, uint32_t timeou
 	if (rc < 0)
 		return rc;
 	if (access(dir, F_OK) < 0 && errno == ENOENT)
-		return err_set(em, ERR_NOT_FOUND, "there is no kernel %s in %s; 'tos kernels' lists them",
-			kernel, h->path);
+		return err_set(em, ERR_NOT_FOUND,
+			"there is no kernel %s in %s; 'tos kernels' lists them", kernel,
+			h->path);
 	fd = dial_unix(dir);
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
-		return err_set(em, ERR_DENIED, "kernel %s does not let this user in; ask as the owner of %s",
-			kernel, h->path);
+		return err_set(em, ERR_DENIED,
+			"kernel %s does not let this user in; ask as the owner of %s", kernel,
+			h->path);
 	if (fd < 0)
-		return err_set(em, ERR_UNREACHABLE, "kernel %s is not running; start it with 'tos up'",
-			kernel);
+		return err_set(em, ERR_UNREACHABLE,
+			"kernel %s is not running; start it with 'tos up'", kernel);
 	rc = connection_open(fd, NULL, timeout_ms, out, em);
 	if (rc == ERR_CLOSED)
 		rc = ERR_UNREACHABLE; /* it is going down, or coming up */
 	return rc < 0 ? err_wrap(em, rc, "kernel %s", kernel) : 0;
 }
 
-int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms, struct tos_connection **out,
-	struct tos_error *err)
+int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms,
+	struct tos_connection **out, struct tos_error *err)
 {
 	struct errmsg *em = em_of(err);
 	struct names all;
@@ -476,7 +487,8 @@ int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms, struc
 	rc = home_kernels(&h, &all);
 	if (rc < 0)
 		return err_set(em, rc, "cannot list the kernels in %s", h.path);
-	rc = err_set(em, ERR_UNREACHABLE, "no kernel in %s is running; start them with 'tos up'", h.path);
+	rc = err_set(em, ERR_UNREACHABLE,
+		"no kernel in %s is running; start them with 'tos up'", h.path);
 	for (size_t i = 0; i < all.n && rc < 0; i++) {
 		struct errmsg one = { "" };
 		int r = connect_one(&h, all.v[i], timeout_ms, out, &one);
@@ -492,8 +504,9 @@ int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms, struc
 
 /* ---- posts */
 
-static int post_folder(struct tos_connection *c, enum post_kind kind, const char *dest, const char *folder,
-	const struct tos_value *elements, uint64_t tag, uint32_t deadline_ms, struct errmsg *em)
+static int post_folder(struct tos_connection *c, enum post_kind kind, const char *dest,
+	const char *folder, const struct tos_value *elements, uint64_t tag,
+	uint32_t deadline_ms, struct errmsg *em)
 {
 	AUTOBUF f = BUF_INIT;
 	AUTOBUF b = BUF_INIT;
@@ -517,7 +530,8 @@ static int post_folder(struct tos_connection *c, enum post_kind kind, const char
 	p.trace = (struct slice){ trace, sizeof(trace) };
 	p.folder = (struct slice){ f.data, f.len };
 	post_encode(&b, &p);
-	while (c->credit_posts == 0) { /* more than it gave credit for would end the conversation */
+	while (c->credit_posts ==
+		0) { /* more than it gave credit for would end the conversation */
 		int rc = pump(c, until, em);
 
 		if (rc < 0)
@@ -544,12 +558,13 @@ static int failure_of(const struct tos_value *elements, struct errmsg *em)
 }
 
 int tos_ask(struct tos_connection *c, const char *dest, const char *folder,
-	const struct tos_value *elements, uint32_t timeout_ms, char answer[129], struct tos_value **out,
-	struct tos_error *err)
+	const struct tos_value *elements, uint32_t timeout_ms, char answer[129],
+	struct tos_value **out, struct tos_error *err)
 {
 	struct errmsg *em = em_of(err);
 	uint32_t limit = timeout_ms ? timeout_ms : 10000;
-	/* The kernel is given the time that was asked for, so its own words about it come first. */
+	/* The kernel is given the time that was asked for, so its own words about it come
+	 * first. */
 	int64_t deadline = clock_ms() + limit + 500;
 	int rc;
 
@@ -577,8 +592,8 @@ int tos_ask(struct tos_connection *c, const char *dest, const char *folder,
 	return 0;
 }
 
-int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129], char folder[129],
-	struct tos_value **elements, struct tos_error *err)
+int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129],
+	char folder[129], struct tos_value **elements, struct tos_error *err)
 {
 	int64_t deadline = clock_ms() + timeout_ms;
 	struct queued *q;
@@ -610,8 +625,8 @@ int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129],
 
 /* ---- chunks */
 
-int connection_upload(struct tos_connection *c, const uint8_t digest[32], const uint8_t *p, size_t n,
-	struct errmsg *em)
+int connection_upload(struct tos_connection *c, const uint8_t digest[32], const uint8_t *p,
+	size_t n, struct errmsg *em)
 {
 	int64_t deadline = clock_ms() + 60000;
 

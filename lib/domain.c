@@ -60,8 +60,9 @@ static int certs_read(const char *path, struct certs *c, struct errmsg *em)
 {
 	memset(c, 0, sizeof(*c));
 	if (access(path, R_OK) < 0)
-		return errno == ENOENT ? err_set(em, ERR_NOT_FOUND, "there is no certificate %s", path)
-				       : err_errno(em, "cannot read %s", path);
+		return errno == ENOENT
+			       ? err_set(em, ERR_NOT_FOUND, "there is no certificate %s", path)
+			       : err_errno(em, "cannot read %s", path);
 	return certs_load(path, c->der, &c->n, em);
 }
 
@@ -75,8 +76,8 @@ static void issuer_done(struct issuer *i)
 	key_free(i->key);
 	certs_done(&i->certs);
 }
-static int issuer_read(const struct home *h, const char *who, const char *passphrase, struct issuer *out,
-	struct errmsg *em)
+static int issuer_read(const struct home *h, const char *who, const char *passphrase,
+	struct issuer *out, struct errmsg *em)
 {
 	char key[HOME_PATH_MAX], crt[HOME_PATH_MAX], name[32];
 	int rc;
@@ -89,8 +90,10 @@ static int issuer_read(const struct home *h, const char *who, const char *passph
 	if (rc < 0)
 		return rc;
 	if (access(key, F_OK) < 0)
-		return err_set(em, ERR_DENIED, "the domain's %s key is not in %s/ca; do this where the "
-			"domain was made", who, h->path);
+		return err_set(em, ERR_DENIED,
+			"the domain's %s key is not in %s/ca; do this where the "
+			"domain was made",
+			who, h->path);
 	rc = key_load(key, passphrase, &out->key, em);
 	if (rc < 0 && !passphrase)
 		return err_wrap(em, rc, "%s (TOS_PASSPHRASE gives the passphrase)", key);
@@ -106,7 +109,8 @@ bool domain_has_root(const struct home *h)
 	return at(h, key, NULL, "ca", NULL, "root.key") == 0 && access(key, F_OK) == 0;
 }
 
-static int save_certs(const char *path, const struct buf *leaf, struct slice above, struct errmsg *em)
+static int save_certs(
+	const char *path, const struct buf *leaf, struct slice above, struct errmsg *em)
 {
 	struct slice ders[2] = { { leaf->data, leaf->len }, above };
 
@@ -114,8 +118,9 @@ static int save_certs(const char *path, const struct buf *leaf, struct slice abo
 }
 
 /* A new key with its certificate, DIR/KEY and DIR/CERT. */
-static int make_pair(const struct issuer *by, enum cert_kind kind, const char *name, unsigned roles,
-	int64_t life_ms, const char *key_path, const char *cert_path, struct errmsg *em)
+static int make_pair(const struct issuer *by, enum cert_kind kind, const char *name,
+	unsigned roles, int64_t life_ms, const char *key_path, const char *cert_path,
+	struct errmsg *em)
 {
 	AUTO(key) k = key_new();
 	int64_t now = clock_wall_ms();
@@ -125,8 +130,8 @@ static int make_pair(const struct issuer *by, enum cert_kind kind, const char *n
 	int rc;
 
 	key_public(k, public);
-	rc = cert_issue(by->key, certs_leaf(&by->certs), kind, name, roles, public, now - BACKDATED,
-		now + life_ms, &der, em);
+	rc = cert_issue(by->key, certs_leaf(&by->certs), kind, name, roles, public,
+		now - BACKDATED, now + life_ms, &der, em);
 	if (rc == 0)
 		rc = key_save(k, key_path, NULL, false, em);
 	if (kind == CERT_KERNEL)
@@ -245,12 +250,14 @@ static int choose_port(const struct home *h, unsigned nth, unsigned *out, struct
 			break;
 	names_fini(&all);
 	if (port >= 65536)
-		return err_set(em, ERR_FULL, "no port from %u on is free on 127.0.0.1", PORT_FIRST + nth);
+		return err_set(em, ERR_FULL, "no port from %u on is free on 127.0.0.1",
+			PORT_FIRST + nth);
 	*out = port;
 	return 0;
 }
 
-/* A failure midway must not leave what looks like a kernel: the configuration is written last. */
+/* A failure midway must not leave what looks like a kernel: the configuration is written last.
+ */
 int domain_kernel_add(const struct home *h, const char *name, unsigned nth, struct errmsg *em)
 {
 	char dir[HOME_PATH_MAX], key[HOME_PATH_MAX], cert[HOME_PATH_MAX], listen[64];
@@ -287,7 +294,8 @@ int domain_kernel_add(const struct home *h, const char *name, unsigned nth, stru
 
 /* ---- the domain itself */
 
-static int make_root(const struct home *h, const char *passphrase, struct issuer *out, struct errmsg *em)
+static int make_root(
+	const struct home *h, const char *passphrase, struct issuer *out, struct errmsg *em)
 {
 	char key[HOME_PATH_MAX], crt[HOME_PATH_MAX];
 	int64_t now = clock_wall_ms();
@@ -313,8 +321,9 @@ static int write_list(const struct home *h, const struct issuer *root, uint64_t 
 	char path[HOME_PATH_MAX];
 	int rc = at(h, path, em, "ca", NULL, "revoked");
 
-	rc = rc ? rc : revocation_make(root->key, certs_leaf(&root->certs), number, clock_wall_ms(),
-			       serials, n, list, em);
+	rc = rc ? rc
+		: revocation_make(root->key, certs_leaf(&root->certs), number, clock_wall_ms(),
+			  serials, n, list, em);
 	return rc ? rc : bytes_write(path, list->data, list->len, 0644, em);
 }
 
@@ -329,7 +338,8 @@ static int principal_add_by(const struct home *h, const struct issuer *root, con
 	if (rc < 0)
 		return rc;
 	if (access(key, F_OK) == 0 || access(cert, F_OK) == 0)
-		return err_set(em, ERR_EXISTS, "there is a principal %s in %s/keys already", name, h->path);
+		return err_set(em, ERR_EXISTS, "there is a principal %s in %s/keys already",
+			name, h->path);
 	rc = dir_make(dir, 0700, em);
 	return rc ? rc : make_pair(root, CERT_PRINCIPAL, name, roles, valid_ms, key, cert, em);
 }
@@ -343,10 +353,13 @@ static int make_authority(const struct home *h, const char *passphrase, struct e
 
 	rc = rc ? rc : at(h, key, em, "ca", NULL, "registrar.key");
 	rc = rc ? rc : at(h, crt, em, "ca", NULL, "registrar.crt");
-	rc = rc ? rc : make_pair(&root, CERT_REGISTRAR, "registrar", 0, REGISTRAR_LIFE, key, crt, em);
+	rc = rc ? rc
+		: make_pair(
+			  &root, CERT_REGISTRAR, "registrar", 0, REGISTRAR_LIFE, key, crt, em);
 	rc = rc ? rc : write_list(h, &root, 1, NULL, 0, &list, em);
-	rc = rc ? rc : principal_add_by(h, &root, "admin", ROLE_ADMIN | ROLE_OWNER | ROLE_AUTHOR,
-			       ADMIN_LIFE, em);
+	rc = rc ? rc
+		: principal_add_by(h, &root, "admin", ROLE_ADMIN | ROLE_OWNER | ROLE_AUTHOR,
+			  ADMIN_LIFE, em);
 	issuer_done(&root);
 	return rc;
 }
@@ -359,8 +372,10 @@ static int refuse_if_there(const struct home *h, struct errmsg *em)
 	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
 		if (path_join(path, sizeof(path), NULL, h->path, parts[i], NULL) == 0 &&
 			access(path, F_OK) == 0)
-			return err_set(em, ERR_EXISTS, "%s is there already; nothing was changed. Use "
-				"another --home, or remove it", path);
+			return err_set(em, ERR_EXISTS,
+				"%s is there already; nothing was changed. Use "
+				"another --home, or remove it",
+				path);
 	return 0;
 }
 
@@ -381,11 +396,14 @@ int domain_init(const char *home, const char *passphrase, struct buf *said, stru
 		return rc;
 	kernel_conf_listen(&h, "host0", listen);
 	buf_printf(said, "domain      %s\n", h.path);
-	buf_printf(said, "root key    %s/root.key%s; keep a copy elsewhere, kernels don't need it\n", ca,
+	buf_printf(said,
+		"root key    %s/root.key%s; keep a copy elsewhere, kernels don't need it\n", ca,
 		passphrase ? " (under the passphrase)" : "");
-	buf_printf(said, "principal   admin (roles admin, owner, author), %s/keys/admin\n", h.path);
-	buf_printf(said, "kernel      host0, registrar, listens on %s, %s/kernels/host0/tosd.conf\n", listen,
+	buf_printf(said, "principal   admin (roles admin, owner, author), %s/keys/admin\n",
 		h.path);
+	buf_printf(said,
+		"kernel      host0, registrar, listens on %s, %s/kernels/host0/tosd.conf\n",
+		listen, h.path);
 	return buf_check(said);
 }
 
@@ -397,36 +415,42 @@ static bool principal_name_ok(const char *s)
 
 	if (!n || n > 63 || *s == '.' || *s == '-')
 		return false;
-	return strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@") == n;
+	return strspn(s,
+		       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@") ==
+	       n;
 }
 
-int domain_principal_add(
-	const struct home *h, const char *name, unsigned roles, int64_t valid_ms, struct errmsg *em)
+int domain_principal_add(const struct home *h, const char *name, unsigned roles,
+	int64_t valid_ms, struct errmsg *em)
 {
 	struct issuer root;
 	int rc;
 
 	if (!principal_name_ok(name))
-		return err_set(em, ERR_NAME, "'%.64s' is no name for a principal: letters, digits, . - _ @, "
-			"63 at most", name);
+		return err_set(em, ERR_NAME,
+			"'%.64s' is no name for a principal: letters, digits, . - _ @, "
+			"63 at most",
+			name);
 	rc = issuer_read(h, "root", passphrase_env(), &root, em);
 	rc = rc ? rc : principal_add_by(h, &root, name, roles, valid_ms, em);
 	issuer_done(&root);
 	return rc;
 }
 
-static int read_list(const char *path, struct slice root_der, struct revocation **out, struct errmsg *em)
+static int read_list(
+	const char *path, struct slice root_der, struct revocation **out, struct errmsg *em)
 {
 	struct buf bytes = BUF_MAX(REVOKED_MAX);
 	int rc = bytes_read(path, REVOKED_MAX, &bytes, em);
 
-	rc = rc ? rc : revocation_decode((struct slice){ bytes.data, bytes.len }, root_der, out, em);
+	rc = rc ? rc
+		: revocation_decode((struct slice){ bytes.data, bytes.len }, root_der, out, em);
 	buf_fini(&bytes);
 	return rc;
 }
 
-static int describe_principal(const struct home *h, const struct revocation *r, const char *name,
-	struct tos_value *list)
+static int describe_principal(const struct home *h, const struct revocation *r,
+	const char *name, struct tos_value *list)
 {
 	struct tos_value *v = tos_map(), *roles = tos_array();
 	char path[HOME_PATH_MAX], when[CLOCK_TEXT_BYTES];
@@ -442,9 +466,13 @@ static int describe_principal(const struct home *h, const struct revocation *r, 
 				tos_push(roles, tos_text(role_word((enum role)bit)));
 		rc = tos_set(v, "name", tos_text(name));
 		rc = rc ? rc : tos_set(v, "roles", STEAL(roles));
-		rc = rc ? rc : tos_set(v, "expires", tos_text(clock_text(info.not_after_ms, when)));
+		rc = rc ? rc
+			: tos_set(v, "expires", tos_text(clock_text(info.not_after_ms, when)));
 		rc = rc ? rc : tos_set(v, "serial", tos_bytes(info.serial, info.serial_len));
-		rc = rc ? rc : tos_set(v, "revoked", tos_bool(r && revocation_has(r, info.serial, info.serial_len)));
+		rc = rc ? rc
+			: tos_set(v, "revoked",
+				  tos_bool(r &&
+					   revocation_has(r, info.serial, info.serial_len)));
 		at(h, path, NULL, "keys", name, "key");
 		rc = rc ? rc : tos_set(v, "key", tos_bool(access(path, F_OK) == 0));
 		rc = rc ? rc : tos_push(list, STEAL(v));
@@ -471,7 +499,8 @@ int domain_principals(const struct home *h, struct tos_value **out, struct errms
 	*out = tos_array();
 	for (int i = 0; i < n; i++) {
 		if (e[i]->d_name[0] != '.')
-			describe_principal(h, t ? trusted_trust(t)->revocation : NULL, e[i]->d_name, *out);
+			describe_principal(
+				h, t ? trusted_trust(t)->revocation : NULL, e[i]->d_name, *out);
 		free(e[i]);
 	}
 	free(e);
@@ -481,8 +510,8 @@ int domain_principals(const struct home *h, struct tos_value **out, struct errms
 
 /* ---- revocation */
 
-int domain_serials(
-	const struct home *h, bool kernel, const char *name, struct tos_value *serials, struct errmsg *em)
+int domain_serials(const struct home *h, bool kernel, const char *name,
+	struct tos_value *serials, struct errmsg *em)
 {
 	char path[HOME_PATH_MAX];
 	struct cert_info info;
@@ -499,8 +528,9 @@ int domain_serials(
 	return rc ? rc : tos_push(serials, tos_bytes(info.serial, info.serial_len));
 }
 
-static int list_with(const struct home *h, const struct issuer *root, const struct revocation *old,
-	const struct tos_value *more, uint64_t *number, struct buf *list, struct errmsg *em)
+static int list_with(const struct home *h, const struct issuer *root,
+	const struct revocation *old, const struct tos_value *more, uint64_t *number,
+	struct buf *list, struct errmsg *em)
 {
 	size_t n = 0, most = revocation_count(old) + tos_len(more);
 	AUTOFREE struct slice *all = mem_try((most + 1) * sizeof(*all));
@@ -558,8 +588,8 @@ const struct trust *trusted_trust(const struct trusted *t)
 	return &t->trust;
 }
 
-static int trusted_read(const struct home *h, const char *dir, const char *name, struct trusted *t,
-	struct errmsg *em)
+static int trusted_read(const struct home *h, const char *dir, const char *name,
+	struct trusted *t, struct errmsg *em)
 {
 	char path[HOME_PATH_MAX];
 	int rc = at(h, path, em, dir, name, "root.crt");

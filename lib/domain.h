@@ -1,6 +1,7 @@
 /*
- * A domain's authority, where its root key is: making the domain, certificates for kernels of this machine and for
- * principals, the revocation list. No kernel is asked here; what kernels must know is posted to them by the commands.
+ * A domain's authority, where its root key is: making the domain, certificates for kernels of
+ * this machine and for principals, the revocation list. No kernel is asked here; what kernels
+ * must know is posted to them by the commands.
  */
 #pragma once
 
@@ -17,32 +18,41 @@
 
 struct trust;
 
-/* Root, registrar, principal admin, kernel host0. Refuses (ERR_EXISTS) where there is a domain or a part of one; `said`
- * gets a line for each thing made. passphrase NULL: the root key is kept in the clear. */
+/* Root, registrar, principal admin, kernel host0. Refuses (ERR_EXISTS) where there is a domain
+ * or a part of one; `said` gets a line for each thing made. passphrase NULL: the root key is
+ * kept in the clear. */
 int domain_init(const char *home, const char *passphrase, struct buf *said, struct errmsg *em);
-/* The passphrase of the root key for the calls below comes from the environment, TOS_PASSPHRASE. */
+/* The passphrase of the root key for the calls below comes from the environment,
+ * TOS_PASSPHRASE. */
 
-/* Directory, key, certificate, configuration of one more kernel on this machine, listening on 127.0.0.1 and the first
- * port from 21212 + nth on that is free and in no other configuration here. */
+/* Directory, key, certificate, configuration of one more kernel on this machine, listening on
+ * 127.0.0.1 and the first port from 21212 + nth on that is free and in no other configuration
+ * here. */
 int domain_kernel_add(const struct home *h, const char *name, unsigned nth, struct errmsg *em);
-int domain_principal_add(const struct home *h, const char *name, unsigned roles, int64_t valid_ms, struct errmsg *em);
+int domain_principal_add(const struct home *h, const char *name, unsigned roles,
+	int64_t valid_ms, struct errmsg *em);
 /* [{name, roles: [text], expires, serial: bytes, revoked: bool, key: bool}] */
 int domain_principals(const struct home *h, struct tos_value **out, struct errmsg *em);
-/* Serial numbers of the certificates of a principal or of a kernel made here; appended to the array. ERR_NOT_FOUND. */
-int domain_serials(const struct home *h, bool kernel, const char *name, struct tos_value *serials, struct errmsg *em);
-/* The next list, with these (array of bytes) added: saved as ca/revoked and appended to *list. */
-int domain_revoke(const struct home *h, const struct tos_value *serials, uint64_t *number, struct buf *list,
-	struct errmsg *em);
+/* Serial numbers of the certificates of a principal or of a kernel made here; appended to the
+ * array. ERR_NOT_FOUND. */
+int domain_serials(const struct home *h, bool kernel, const char *name,
+	struct tos_value *serials, struct errmsg *em);
+/* The next list, with these (array of bytes) added: saved as ca/revoked and appended to *list.
+ */
+int domain_revoke(const struct home *h, const struct tos_value *serials, uint64_t *number,
+	struct buf *list, struct errmsg *em);
 bool domain_has_root(const struct home *h);
 
-/* What `name = "..."` and so on are for one kernel. addresses of the registrar: at most 4; may be NULL for itself. */
+/* What `name = "..."` and so on are for one kernel. addresses of the registrar: at most 4; may
+ * be NULL for itself. */
 struct kernel_conf {
 	const char *name, *listen, *advertise, *registrar; /* advertise NULL: the default */
 	const char (*registrar_at)[128];
 	size_t n_registrar_at;
 };
 int kernel_conf_write(const struct home *h, const struct kernel_conf *k, struct errmsg *em);
-/* The value of listen = {"..."} in its first address, "127.0.0.1:21212"; for people and for choosing ports. */
+/* The value of listen = {"..."} in its first address, "127.0.0.1:21212"; for people and for
+ * choosing ports. */
 int kernel_conf_listen(const struct home *h, const char *kernel, char out[128]);
 
 /* The root certificate and the revocation list that are known in this TOS_HOME. */
@@ -55,8 +65,11 @@ const struct trust *trusted_trust(const struct trusted *t);
 struct join {
 	const char *token;     /* tos1.... */
 	const char *listen;    /* NULL: 0.0.0.0:21212 */
-	const char *advertise; /* NULL: the address that the registrar sees us at; "": it only dials out */
+	const char *advertise; /* NULL: the address that the registrar sees us at; "": it only
+				  dials out */
 	uint32_t timeout_ms;
 };
-/* Key, ENROLL at the registrar, certificate, configuration, domain.conf if there is none. name: 64 bytes. */
-int domain_join(const char *home, const struct join *j, char name[64], struct buf *said, struct errmsg *em);
+/* Key, ENROLL at the registrar, certificate, configuration, domain.conf if there is none. name:
+ * 64 bytes. */
+int domain_join(const char *home, const struct join *j, char name[64], struct buf *said,
+	struct errmsg *em);

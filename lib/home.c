@@ -30,7 +30,8 @@ int path_join(char *out, size_t cap, struct errmsg *em, const char *first, ...)
 
 		if (n < 0 || (size_t)n >= cap - len) {
 			va_end(ap);
-			return err_set(em, ERR_TOO_LARGE, "the path %.64s... is too long", first);
+			return err_set(
+				em, ERR_TOO_LARGE, "the path %.64s... is too long", first);
 		}
 		len += (size_t)n;
 	}
@@ -49,7 +50,8 @@ int home_path(const char *asked, char out[HOME_PATH_MAX], struct errmsg *em)
 		asked = "/var/lib/tos";
 	if (!asked) {
 		if (!user || !*user)
-			return err_set(em, ERR_USAGE, "neither TOS_HOME nor HOME is set; use --home DIR");
+			return err_set(em, ERR_USAGE,
+				"neither TOS_HOME nor HOME is set; use --home DIR");
 		if (path_join(own, sizeof(own), em, user, ".tos", NULL) < 0)
 			return ERR_TOO_LARGE;
 		asked = own;
@@ -70,8 +72,8 @@ static void ignore_confuse(cfg_t *cfg, const char *fmt, va_list ap)
 
 int home_open(const char *asked, struct home *out, struct errmsg *em)
 {
-	cfg_opt_t opts[] = { CFG_STR("principal", "", CFGF_NONE), CFG_STR("kernel", "", CFGF_NONE),
-		CFG_END() };
+	cfg_opt_t opts[] = { CFG_STR("principal", "", CFGF_NONE),
+		CFG_STR("kernel", "", CFGF_NONE), CFG_END() };
 	char file[HOME_PATH_MAX];
 	cfg_t *cfg;
 	int rc;
@@ -84,8 +86,8 @@ int home_open(const char *asked, struct home *out, struct errmsg *em)
 		return rc;
 	if (access(file, R_OK) < 0) {
 		if (errno == ENOENT || errno == ENOTDIR)
-			return err_set(em, ERR_NOT_FOUND, "there is no domain in %s; make one with 'tos up'",
-				out->path);
+			return err_set(em, ERR_NOT_FOUND,
+				"there is no domain in %s; make one with 'tos up'", out->path);
 		return err_errno(em, "cannot read %s", file);
 	}
 	cfg = cfg_init(opts, CFGF_NONE);
@@ -94,12 +96,14 @@ int home_open(const char *asked, struct home *out, struct errmsg *em)
 	cfg_set_error_function(cfg, ignore_confuse);
 	rc = cfg_parse(cfg, file);
 	if (rc != CFG_SUCCESS)
-		rc = err_set(em, ERR_CONFIG, "%s:%d: not understood; it holds principal = \"NAME\" and "
-			"kernel = \"NAME\"", file, cfg->line);
+		rc = err_set(em, ERR_CONFIG,
+			"%s:%d: not understood; it holds principal = \"NAME\" and "
+			"kernel = \"NAME\"",
+			file, cfg->line);
 	else if (text_copy(out->principal, sizeof(out->principal), cfg_getstr(cfg, "principal"),
 			 strlen(cfg_getstr(cfg, "principal"))) < 0 ||
-		text_copy(out->kernel, sizeof(out->kernel), cfg_getstr(cfg, "kernel"),
-			strlen(cfg_getstr(cfg, "kernel"))) < 0)
+		 text_copy(out->kernel, sizeof(out->kernel), cfg_getstr(cfg, "kernel"),
+			 strlen(cfg_getstr(cfg, "kernel"))) < 0)
 		rc = err_set(em, ERR_CONFIG, "%s: a name is longer than 63 bytes", file);
 	cfg_free(cfg);
 	return rc;
@@ -161,7 +165,8 @@ int home_kernels(const struct home *h, struct names *out)
 		return errno == ENOENT ? 0 : ERR_IO;
 	while ((e = readdir(d))) {
 		if (e->d_name[0] == '.' ||
-			path_join(conf, sizeof(conf), NULL, dir, e->d_name, "tosd.conf", NULL) < 0 ||
+			path_join(conf, sizeof(conf), NULL, dir, e->d_name, "tosd.conf", NULL) <
+				0 ||
 			access(conf, F_OK) < 0)
 			continue;
 		names_add(out, e->d_name); /* a name that is too long is none of ours */
@@ -214,7 +219,8 @@ int bytes_read(const char *path, size_t most, struct buf *out, struct errmsg *em
 		if (n == 0)
 			return buf_check(out);
 		if (out->len + (size_t)n > most)
-			return err_set(em, ERR_TOO_LARGE, "%s is larger than %zu bytes", path, most);
+			return err_set(
+				em, ERR_TOO_LARGE, "%s is larger than %zu bytes", path, most);
 		if (buf_add(out, block, (size_t)n) < 0)
 			return ERR_NOMEM;
 	}

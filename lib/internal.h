@@ -20,10 +20,10 @@ struct signer;
 const struct signer *principal_signer(const struct tos_principal *p);
 
 struct tls_session;
-/* Speak hello over a connected socket (taken, also on failure) and, if it is given, a TLS session
- * (taken as well) whose handshake is made first. */
-int connection_open(int fd, struct tls_session *tls, uint32_t timeout_ms, struct tos_connection **out,
-	struct errmsg *em);
+/* Speak hello over a connected socket (taken, also on failure) and, if it is given, a TLS
+ * session (taken as well) whose handshake is made first. */
+int connection_open(int fd, struct tls_session *tls, uint32_t timeout_ms,
+	struct tos_connection **out, struct errmsg *em);
 /* Send these bytes ahead as chunks under their digest, so that a launch may leave them out. */
-int connection_upload(struct tos_connection *c, const uint8_t digest[32], const uint8_t *p, size_t n,
-	struct errmsg *em);
+int connection_upload(struct tos_connection *c, const uint8_t digest[32], const uint8_t *p,
+	size_t n, struct errmsg *em);

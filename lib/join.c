@@ -1,6 +1,7 @@
 /*
- * Joining a domain: one call ENROLL to the registrar's inbox, over TLS with a key that has no certificate yet.
- * The token's fingerprint is what makes the registrar believable; its secret is what makes us so.
+ * Joining a domain: one call ENROLL to the registrar's inbox, over TLS with a key that has no
+ * certificate yet. The token's fingerprint is what makes the registrar believable; its secret
+ * is what makes us so.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -38,7 +39,8 @@ static int split_address(const char *address, char host[128], char port[16])
 
 static int connect_within(const struct addrinfo *a, int64_t deadline)
 {
-	int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+	int fd = socket(
+		a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
 	socklen_t len = sizeof(int);
 	int64_t left = deadline - clock_ms();
@@ -87,8 +89,10 @@ static void own_address(int fd, const char *listen, char out[128])
 
 	out[0] = 0;
 	if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
-		getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), NULL, 0, NI_NUMERICHOST) == 0)
-		snprintf(out, 128, strchr(host, ':') ? "[%s]%s" : "%s%s", host, port ? port : ":21212");
+		getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), NULL, 0,
+			NI_NUMERICHOST) == 0)
+		snprintf(out, 128, strchr(host, ':') ? "[%s]%s" : "%s%s", host,
+			port ? port : ":21212");
 }
 
 static bool is_wildcard(const char *listen)
@@ -104,7 +108,8 @@ struct joining {
 	struct tos_value *answer;
 };
 
-static int enroll(struct joining *j, struct tos_connection *c, uint32_t timeout_ms, struct errmsg *em)
+static int enroll(
+	struct joining *j, struct tos_connection *c, uint32_t timeout_ms, struct errmsg *em)
 {
 	struct tos_value *args = tos_map(), *elements = tos_array(), *answer = NULL;
 	uint8_t public[32];
@@ -112,11 +117,14 @@ static int enroll(struct joining *j, struct tos_connection *c, uint32_t timeout_
 
 	key_public(j->key, public);
 	rc = tos_set(args, "name", tos_text(j->token.name));
-	rc = rc ? rc : tos_set(args, "secret", tos_bytes(j->token.secret, sizeof(j->token.secret)));
+	rc = rc ? rc
+		: tos_set(args, "secret", tos_bytes(j->token.secret, sizeof(j->token.secret)));
 	rc = rc ? rc : tos_set(args, "public_key", tos_bytes(public, sizeof(public)));
 	rc = rc ? rc : tos_set(args, "address", tos_text(j->advertise));
 	rc = rc ? rc : tos_push(elements, STEAL(args));
-	rc = rc ? rc : tos_ask(c, "Registrar", "ENROLL", elements, timeout_ms, NULL, &answer, public_of(em));
+	rc = rc ? rc
+		: tos_ask(c, "Registrar", "ENROLL", elements, timeout_ms, NULL, &answer,
+			  public_of(em));
 	if (rc == 0)
 		j->answer = tos_take_at(answer, 0);
 	tos_value_free(args);
@@ -125,8 +133,8 @@ static int enroll(struct joining *j, struct tos_connection *c, uint32_t timeout_
 	return rc;
 }
 
-static int ask_at(struct joining *j, const struct join *how, const char *address, int64_t deadline,
-	struct errmsg *em)
+static int ask_at(struct joining *j, const struct join *how, const char *address,
+	int64_t deadline, struct errmsg *em)
 {
 	AUTO(tls_context) tls = NULL;
 	struct tos_connection *c;
@@ -154,8 +162,8 @@ static int ask_at(struct joining *j, const struct join *how, const char *address
 }
 
 /* The root's fingerprint stands in the token: a registrar that lies is found out here too. */
-static int check_answer(struct joining *j, struct slice ders[COSE_CHAIN_MAX], size_t *n, struct slice *root,
-	struct errmsg *em)
+static int check_answer(struct joining *j, struct slice ders[COSE_CHAIN_MAX], size_t *n,
+	struct slice *root, struct errmsg *em)
 {
 	const struct tos_value *chain = tos_get(j->answer, "chain");
 	struct trust trust = { .now_ms = clock_wall_ms(), .skew_ms = 300000 };
@@ -166,10 +174,12 @@ static int check_answer(struct joining *j, struct slice ders[COSE_CHAIN_MAX], si
 	root->p = tos_get_bytes(j->answer, "root", &root->n);
 	*n = tos_len(chain);
 	if (!root->p || *n < 1 || *n > COSE_CHAIN_MAX)
-		return err_set(em, ERR_MALFORMED, "the registrar's answer holds no certificate");
+		return err_set(
+			em, ERR_MALFORMED, "the registrar's answer holds no certificate");
 	digest_bytes(root->p, root->n, digest);
 	if (memcmp(digest, j->token.fingerprint, sizeof(digest)) != 0)
-		return err_set(em, ERR_UNTRUSTED, "the registrar is of another domain than the token");
+		return err_set(
+			em, ERR_UNTRUSTED, "the registrar is of another domain than the token");
 	for (size_t i = 0; i < *n; i++)
 		ders[i].p = tos_as_bytes(tos_at(chain, i), &ders[i].n);
 	trust.root_der = *root;
@@ -179,7 +189,8 @@ static int check_answer(struct joining *j, struct slice ders[COSE_CHAIN_MAX], si
 	key_public(j->key, public);
 	if (leaf.kind != CERT_KERNEL || strcmp(leaf.name, j->token.name) != 0 ||
 		memcmp(leaf.public_key, public, sizeof(public)) != 0)
-		return err_set(em, ERR_UNTRUSTED, "the registrar's certificate is not for this kernel");
+		return err_set(em, ERR_UNTRUSTED,
+			"the registrar's certificate is not for this kernel");
 	return 0;
 }
 
@@ -188,19 +199,26 @@ static int write_kernel(struct joining *j, struct errmsg *em)
 	char path[HOME_PATH_MAX];
 	struct slice ders[COSE_CHAIN_MAX], root;
 	const char *registrar = tos_get_text(j->answer, "registrar", "host0");
-	struct kernel_conf k = { .name = j->token.name, .listen = j->listen, .advertise = j->advertise,
-		.registrar = registrar, .registrar_at = (const char(*)[128])j->token.addresses,
+	struct kernel_conf k = { .name = j->token.name,
+		.listen = j->listen,
+		.advertise = j->advertise,
+		.registrar = registrar,
+		.registrar_at = (const char(*)[128])j->token.addresses,
 		.n_registrar_at = j->token.n_addresses };
 	size_t n, len;
 	const uint8_t *list = tos_get_bytes(j->answer, "revocation", &len);
 	int rc = check_answer(j, ders, &n, &root, em);
 
-	rc = rc ? rc : path_join(path, sizeof(path), em, j->h.path, "kernels", k.name, "cert", NULL);
+	rc = rc ? rc
+		: path_join(path, sizeof(path), em, j->h.path, "kernels", k.name, "cert", NULL);
 	rc = rc ? rc : certs_save(path, ders, n, em);
-	rc = rc ? rc : path_join(path, sizeof(path), em, j->h.path, "kernels", k.name, "root.crt", NULL);
+	rc = rc ? rc
+		: path_join(path, sizeof(path), em, j->h.path, "kernels", k.name, "root.crt",
+			  NULL);
 	rc = rc ? rc : certs_save(path, &root, 1, em);
 	if (list && rc == 0) {
-		rc = path_join(path, sizeof(path), em, j->h.path, "kernels", k.name, "revoked", NULL);
+		rc = path_join(
+			path, sizeof(path), em, j->h.path, "kernels", k.name, "revoked", NULL);
 		rc = rc ? rc : bytes_write(path, list, len, 0644, em);
 	}
 	return rc ? rc : kernel_conf_write(&j->h, &k, em);
@@ -213,7 +231,9 @@ static int own_key(struct joining *j, struct errmsg *em)
 	int rc = path_join(path, sizeof(path), em, j->h.path, "kernels", j->token.name, NULL);
 
 	rc = rc ? rc : dir_make(path, 0700, em);
-	rc = rc ? rc : path_join(path, sizeof(path), em, j->h.path, "kernels", j->token.name, "key", NULL);
+	rc = rc ? rc
+		: path_join(path, sizeof(path), em, j->h.path, "kernels", j->token.name, "key",
+			  NULL);
 	if (rc < 0)
 		return rc;
 	if (access(path, F_OK) == 0)
@@ -222,7 +242,8 @@ static int own_key(struct joining *j, struct errmsg *em)
 	return key_save(j->key, path, NULL, false, em);
 }
 
-static int check_before(struct joining *j, const char *home, const struct join *how, struct errmsg *em)
+static int check_before(
+	struct joining *j, const char *home, const struct join *how, struct errmsg *em)
 {
 	char path[HOME_PATH_MAX];
 	struct errmsg none;
@@ -231,7 +252,8 @@ static int check_before(struct joining *j, const char *home, const struct join *
 	if (rc < 0)
 		return err_wrap(em, rc, "the token");
 	if (j->token.expires_ms <= clock_wall_ms())
-		return err_set(em, ERR_EXPIRED, "the token has expired; ask for a new one with 'tos enroll %s'",
+		return err_set(em, ERR_EXPIRED,
+			"the token has expired; ask for a new one with 'tos enroll %s'",
 			j->token.name);
 	if (strchr(j->token.name, '/') || j->token.name[0] == '.' || j->token.n_addresses == 0)
 		return err_set(em, ERR_MALFORMED, "the token is not whole");
@@ -240,18 +262,23 @@ static int check_before(struct joining *j, const char *home, const struct join *
 		rc = home_path(home, j->h.path, em);
 	else if (rc < 0)
 		return err_set(em, rc, "%s", none.text);
-	rc = rc ? rc : path_join(path, sizeof(path), em, j->h.path, "kernels", j->token.name, "tosd.conf", NULL);
+	rc = rc ? rc
+		: path_join(path, sizeof(path), em, j->h.path, "kernels", j->token.name,
+			  "tosd.conf", NULL);
 	if (rc == 0 && access(path, F_OK) == 0)
-		return err_set(em, ERR_EXISTS, "kernel %s is configured already in %s", j->token.name, j->h.path);
+		return err_set(em, ERR_EXISTS, "kernel %s is configured already in %s",
+			j->token.name, j->h.path);
 	return rc;
 }
 
-static int join_domain(struct joining *j, const char *home, const struct join *how, struct errmsg *em)
+static int join_domain(
+	struct joining *j, const char *home, const struct join *how, struct errmsg *em)
 {
 	int64_t deadline = clock_ms() + (how->timeout_ms ? how->timeout_ms : 30000);
 	int rc = check_before(j, home, how, em);
 
-	snprintf(j->listen, sizeof(j->listen), "%s", how->listen ? how->listen : "0.0.0.0:21212");
+	snprintf(j->listen, sizeof(j->listen), "%s",
+		how->listen ? how->listen : "0.0.0.0:21212");
 	rc = rc ? rc : own_key(j, em);
 	if (rc < 0)
 		return rc;
@@ -266,15 +293,16 @@ static int join_domain(struct joining *j, const char *home, const struct join *h
 	return rc;
 }
 
-int domain_join(const char *home, const struct join *how, char name[64], struct buf *said, struct errmsg *em)
+int domain_join(const char *home, const struct join *how, char name[64], struct buf *said,
+	struct errmsg *em)
 {
 	struct joining *j = mem_new(struct joining);
 	int rc = join_domain(j, home, how, em);
 
 	if (rc == 0) {
 		snprintf(name, 64, "%.63s", j->token.name);
-		buf_printf(said, "kernel      %s, registrar %s, listens on %s, %s\n", j->token.name,
-			tos_get_text(j->answer, "registrar", "host0"), j->listen,
+		buf_printf(said, "kernel      %s, registrar %s, listens on %s, %s\n",
+			j->token.name, tos_get_text(j->answer, "registrar", "host0"), j->listen,
 			*j->advertise ? j->advertise : "only dials out");
 		buf_printf(said, "files       %s/kernels/%s\n", j->h.path, j->token.name);
 	}

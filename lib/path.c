@@ -12,8 +12,8 @@ static bool kernel_name_ok(const char *s, size_t n)
 	if (n == 0 || n > 63 || !(islower((unsigned char)*s) || isdigit((unsigned char)*s)))
 		return false;
 	for (size_t i = 0; i < n; i++)
-		if (!(islower((unsigned char)s[i]) || isdigit((unsigned char)s[i]) || s[i] == '.' ||
-			    s[i] == '-'))
+		if (!(islower((unsigned char)s[i]) || isdigit((unsigned char)s[i]) ||
+			    s[i] == '.' || s[i] == '-'))
 			return false;
 	return true;
 }
@@ -25,8 +25,10 @@ static int check_entry(const char *s, size_t n, struct errmsg *em)
 		size_t part = bar ? (size_t)(bar - s) : n;
 
 		if (!kernel_name_ok(s, part))
-			return err_set(em, ERR_NAME, "'%.*s' in the path is no kernel's name; a path is "
-				"written host0,host1|host2,@all", (int)(part > 64 ? 64 : part), s);
+			return err_set(em, ERR_NAME,
+				"'%.*s' in the path is no kernel's name; a path is "
+				"written host0,host1|host2,@all",
+				(int)(part > 64 ? 64 : part), s);
 		if (!bar)
 			return 0;
 		n -= part + 1;
@@ -34,12 +36,14 @@ static int check_entry(const char *s, size_t n, struct errmsg *em)
 	}
 }
 
-static int add_group(struct tos_value *out, const char *s, size_t n, const struct names *all, struct errmsg *em)
+static int add_group(struct tos_value *out, const char *s, size_t n, const struct names *all,
+	struct errmsg *em)
 {
 	int rc = 0;
 
 	if (n != 4 || memcmp(s, "@all", 4) != 0)
-		return err_set(em, ERR_NOT_FOUND, "there is no group %.*s; @all is every kernel", (int)n, s);
+		return err_set(em, ERR_NOT_FOUND,
+			"there is no group %.*s; @all is every kernel", (int)n, s);
 	if (!all)
 		return tos_push(out, tos_text("@all"));
 	for (size_t i = 0; i < all->n && rc == 0; i++)
@@ -47,7 +51,8 @@ static int add_group(struct tos_value *out, const char *s, size_t n, const struc
 	return rc;
 }
 
-int path_entries(const char *text, const struct names *all, struct tos_value **out, struct errmsg *em)
+int path_entries(
+	const char *text, const struct names *all, struct tos_value **out, struct errmsg *em)
 {
 	struct tos_value *v = tos_array();
 	int rc = 0;
@@ -59,14 +64,16 @@ int path_entries(const char *text, const struct names *all, struct tos_value **o
 		while (end > skip && isspace((unsigned char)text[end - 1]))
 			end--;
 		if (skip >= end)
-			rc = err_set(em, ERR_NAME, "the path has an empty entry; it is written "
+			rc = err_set(em, ERR_NAME,
+				"the path has an empty entry; it is written "
 				"host0,host1|host2,@all");
 		else if (text[skip] == '@')
 			rc = add_group(v, text + skip, end - skip, all, em);
 		else if ((rc = check_entry(text + skip, end - skip, em)) == 0)
 			rc = tos_push(v, tos_text_n(text + skip, end - skip));
 		if (rc == 0 && tos_len(v) > PATH_ENTRIES_MAX)
-			rc = err_set(em, ERR_TOO_LARGE, "the path has more than %d entries", PATH_ENTRIES_MAX);
+			rc = err_set(em, ERR_TOO_LARGE, "the path has more than %d entries",
+				PATH_ENTRIES_MAX);
 		if (text[n] == ',' && !text[n + 1] && rc == 0)
 			rc = err_set(em, ERR_NAME, "the path ends with a comma");
 		text += n + (text[n] == ',');
@@ -86,6 +93,7 @@ bool path_alternative(const char *entry, unsigned nth, char name[64])
 			return false;
 		entry++;
 	}
-	snprintf(name, 64, "%.*s", (int)(strcspn(entry, "|") > 63 ? 63 : strcspn(entry, "|")), entry);
+	snprintf(name, 64, "%.*s", (int)(strcspn(entry, "|") > 63 ? 63 : strcspn(entry, "|")),
+		entry);
 	return *name != 0;
 }

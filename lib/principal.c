@@ -30,11 +30,14 @@ void tos_principal_free(struct tos_principal *p)
 static int not_ours(const struct home *h, const char *name, struct errmsg *em)
 {
 	return err_set(em, ERR_NOT_FOUND,
-		"there is no key of %s in %s/keys; 'tos principal list' shows whose there are, --as NAME "
-		"takes another", name, h->path);
+		"there is no key of %s in %s/keys; 'tos principal list' shows whose there are, "
+		"--as NAME "
+		"takes another",
+		name, h->path);
 }
 
-int tos_principal_load(const char *home, const char *name, struct tos_principal **out, struct tos_error *err)
+int tos_principal_load(
+	const char *home, const char *name, struct tos_principal **out, struct tos_error *err)
 {
 	char key[HOME_PATH_MAX], cert[HOME_PATH_MAX];
 	struct errmsg *em = em_of(err);
@@ -48,7 +51,8 @@ int tos_principal_load(const char *home, const char *name, struct tos_principal 
 		name = h.principal;
 	if (!*name || strchr(name, '/') || *name == '.')
 		return *name ? not_ours(&h, name, em)
-			     : err_set(em, ERR_NOT_FOUND, "%s/domain.conf names no principal; use --as NAME",
+			     : err_set(em, ERR_NOT_FOUND,
+				       "%s/domain.conf names no principal; use --as NAME",
 				       h.path);
 	rc = path_join(key, sizeof(key), em, h.path, "keys", name, "key", NULL);
 	if (rc == 0)
@@ -65,8 +69,9 @@ int tos_principal_load(const char *home, const char *name, struct tos_principal 
 	return 0;
 }
 
-static int act_sign(const struct tos_principal *p, const char *kernel, const char *act, const char *target,
-	const struct tos_value *args, uint32_t timeout_ms, struct buf *cose, struct errmsg *em)
+static int act_sign(const struct tos_principal *p, const char *kernel, const char *act,
+	const char *target, const struct tos_value *args, uint32_t timeout_ms, struct buf *cose,
+	struct errmsg *em)
 {
 	struct tos_value *v = tos_map();
 	uint8_t nonce[16], *payload = NULL;
@@ -81,7 +86,8 @@ static int act_sign(const struct tos_principal *p, const char *kernel, const cha
 	rc |= tos_set(v, "kernel", tos_text(kernel));
 	rc |= tos_set(v, "nonce", tos_bytes(nonce, sizeof(nonce)));
 	rc |= tos_set(v, "target", tos_text(target ? target : ""));
-	rc = rc ? err_set(em, ERR_MALFORMED, "the act cannot be written: is '%s' UTF-8?", target)
+	rc = rc ? err_set(em, ERR_MALFORMED, "the act cannot be written: is '%s' UTF-8?",
+			  target)
 		: tos_encode(v, &payload, &n);
 	if (rc == 0)
 		rc = cose_sign(p->signer, "act", (struct slice){ payload, n }, cose, em);
@@ -90,9 +96,9 @@ static int act_sign(const struct tos_principal *p, const char *kernel, const cha
 	return rc;
 }
 
-int tos_act(struct tos_connection *c, const struct tos_principal *p, const char *kernel, const char *act,
-	const char *target, const struct tos_value *args, uint32_t timeout_ms, struct tos_value **out,
-	struct tos_error *err)
+int tos_act(struct tos_connection *c, const struct tos_principal *p, const char *kernel,
+	const char *act, const char *target, const struct tos_value *args, uint32_t timeout_ms,
+	struct tos_value **out, struct tos_error *err)
 {
 	struct tos_value *map, *elements;
 	char dest[129] = "Control";
@@ -108,7 +114,8 @@ int tos_act(struct tos_connection *c, const struct tos_principal *p, const char 
 		return rc;
 	map = tos_map();
 	elements = tos_array();
-	if (tos_set(map, "cose", tos_bytes(cose.data, cose.len)) < 0 || tos_push(elements, map) < 0)
+	if (tos_set(map, "cose", tos_bytes(cose.data, cose.len)) < 0 ||
+		tos_push(elements, map) < 0)
 		rc = ERR_NOMEM;
 	else
 		rc = tos_ask(c, dest, "ACT", elements, timeout_ms, NULL, out, err);
@@ -116,8 +123,8 @@ int tos_act(struct tos_connection *c, const struct tos_principal *p, const char 
 	return rc;
 }
 
-int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms, struct tos_value **out,
-	struct tos_error *err)
+int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms,
+	struct tos_value **out, struct tos_error *err)
 {
 	struct tos_value *map = tos_map(), *elements = tos_array(), *answer = NULL;
 	int rc = tos_set(map, "name", tos_text(name));
@@ -127,7 +134,8 @@ int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms,
 	if (rc == 0)
 		rc = tos_push(elements, STEAL(map));
 	if (rc == 0) /* the kernel waits that long; the call a little longer */
-		rc = tos_ask(c, "Control", "OUTCOME", elements, timeout_ms + 2000, NULL, &answer, err);
+		rc = tos_ask(c, "Control", "OUTCOME", elements, timeout_ms + 2000, NULL,
+			&answer, err);
 	tos_value_free(map);
 	tos_value_free(elements);
 	if (rc == 0)

@@ -1,6 +1,6 @@
 /*
- * Shells before their launch (TOS figure 3): code, briefcase, path, limits and options of a carrier
- * that has not started, and the signatures under them.
+ * Shells before their launch (TOS figure 3): code, briefcase, path, limits and options of a
+ * carrier that has not started, and the signatures under them.
  */
 #include "lib/bundle.h"
 
@@ -29,8 +29,8 @@
 #define YEAR_MS     (365 * DAY_MS)
 
 struct tos_shell {
-	char name[65];    /* of the code: "hello" */
-	char entry[129];  /* its file: "hello.lua" */
+	char name[65];   /* of the code: "hello" */
+	char entry[129]; /* its file: "hello.lua" */
 	struct buf source;
 	struct buf bundle; /* signed; empty as long as nobody has signed */
 	char *path;
@@ -117,8 +117,10 @@ static int syntax_check(const struct buf *source, const char *shown, struct errm
 	pid_t pid;
 
 	if (where_program("tos-vm", vm, sizeof(vm)) < 0)
-		return err_set(em, ERR_NOT_FOUND, "tos-vm is not installed beside this program, so the "
-			"syntax of %s cannot be checked", shown);
+		return err_set(em, ERR_NOT_FOUND,
+			"tos-vm is not installed beside this program, so the "
+			"syntax of %s cannot be checked",
+			shown);
 	in = source_as_file(source, em);
 	if (in < 0)
 		return ERR_IO;
@@ -135,7 +137,8 @@ static int syntax_check(const struct buf *source, const char *shown, struct errm
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	if (!*text)
-		return err_set(em, ERR_SANDBOX, "tos-vm --check of %s ended with status %d", shown, status);
+		return err_set(em, ERR_SANDBOX, "tos-vm --check of %s ended with status %d",
+			shown, status);
 	return err_set(em, ERR_SYNTAX, "%s", text);
 }
 
@@ -152,10 +155,12 @@ static void name_from_path(const char *path, char out[65])
 		snprintf(out, 65, "carrier");
 }
 
-static int source_take(struct tos_shell *s, const char *name, const void *p, size_t n, struct errmsg *em)
+static int source_take(
+	struct tos_shell *s, const char *name, const void *p, size_t n, struct errmsg *em)
 {
 	if (!text_utf8(p, n))
-		return err_set(em, ERR_SYNTAX, "%s is not a text in UTF-8; carriers are Lua sources", name);
+		return err_set(em, ERR_SYNTAX,
+			"%s is not a text in UTF-8; carriers are Lua sources", name);
 	name_from_path(name, s->name);
 	snprintf(s->entry, sizeof(s->entry), "%s.lua", s->name);
 	return buf_add(&s->source, p, n);
@@ -211,7 +216,8 @@ int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err)
 	return 0;
 }
 
-int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_value *element, struct tos_error *err)
+int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_value *element,
+	struct tos_error *err)
 {
 	struct tos_value *f;
 	int rc;
@@ -231,7 +237,9 @@ int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_value *el
 	}
 	f = tos_get_mut(s->briefcase, folder);
 	rc = tos_push(f, element);
-	return rc < 0 ? err_set(em_of(err), rc, "the element does not fit into folder %s", folder) : 0;
+	return rc < 0 ? err_set(em_of(err), rc, "the element does not fit into folder %s",
+				folder)
+		      : 0;
 }
 
 int tos_shell_limit(struct tos_shell *s, const char *name_value, struct tos_error *err)
@@ -250,13 +258,15 @@ static int set_on_unreachable(struct tos_shell *s, const char *value, struct err
 {
 	int64_t ms = 30000;
 
-	if (strcmp(value, "skip") == 0 || strcmp(value, "alternate") == 0 || strcmp(value, "fail") == 0) {
+	if (strcmp(value, "skip") == 0 || strcmp(value, "alternate") == 0 ||
+		strcmp(value, "fail") == 0) {
 		snprintf(s->on_unreachable, sizeof(s->on_unreachable), "%s", value);
 		return 0;
 	}
 	if (strncmp(value, "wait", 4) != 0 || (value[4] && value[4] != '=') ||
 		(value[4] && text_duration(value + 5, &ms) < 0) || ms < 0)
-		return err_set(em, ERR_USAGE, "'%s' is none of wait, wait=TIME, skip, alternate, fail", value);
+		return err_set(em, ERR_USAGE,
+			"'%s' is none of wait, wait=TIME, skip, alternate, fail", value);
 	snprintf(s->on_unreachable, sizeof(s->on_unreachable), "wait=%lld", (long long)ms);
 	return 0;
 }
@@ -266,7 +276,8 @@ static bool truth(const char *value)
 	return !value || (strcmp(value, "false") != 0 && strcmp(value, "0") != 0);
 }
 
-int tos_shell_option(struct tos_shell *s, const char *name, const char *value, struct tos_error *err)
+int tos_shell_option(
+	struct tos_shell *s, const char *name, const char *value, struct tos_error *err)
 {
 	struct errmsg *em = em_of(err);
 
@@ -306,7 +317,8 @@ static int manifest_make(struct tos_shell *s, const struct signer *author, struc
 	snprintf(m.files[0].name, sizeof(m.files[0].name), "%s", s->entry);
 	digest_bytes(s->source.data, s->source.len, m.files[0].digest);
 	for (size_t i = 0; i < LIMIT_COUNT; i++)
-		m.limits[i] = -1; /* the author asks for nothing special; the ticket states them all */
+		m.limits[i] = -1; /* the author asks for nothing special; the ticket states them
+				     all */
 	m.issued_ms = clock_wall_ms();
 	m.expires_ms = m.issued_ms + YEAR_MS;
 	if (m.expires_ms > author->info.not_after_ms)
@@ -316,7 +328,8 @@ static int manifest_make(struct tos_shell *s, const struct signer *author, struc
 	return buf_check(out);
 }
 
-int tos_shell_sign(struct tos_shell *s, const struct tos_principal *author, struct tos_error *err)
+int tos_shell_sign(
+	struct tos_shell *s, const struct tos_principal *author, struct tos_error *err)
 {
 	const struct signer *a = principal_signer(author);
 	struct errmsg *em = em_of(err);
@@ -327,13 +340,16 @@ int tos_shell_sign(struct tos_shell *s, const struct tos_principal *author, stru
 	int rc;
 
 	if (!s->source.len)
-		return err_set(em, ERR_STATE, s->bundle.len ? "it is signed already" : "it has no code");
+		return err_set(em, ERR_STATE,
+			s->bundle.len ? "it is signed already" : "it has no code");
 	if (!(a->info.roles & ROLE_AUTHOR))
-		return err_set(em, ERR_DENIED, "%s may not sign code: its certificate lacks the role author",
+		return err_set(em, ERR_DENIED,
+			"%s may not sign code: its certificate lacks the role author",
 			a->info.name);
 	rc = manifest_make(s, a, &manifest);
 	if (rc == 0)
-		rc = cose_sign(a, "manifest", (struct slice){ manifest.data, manifest.len }, &cose, em);
+		rc = cose_sign(a, "manifest", (struct slice){ manifest.data, manifest.len },
+			&cose, em);
 	if (rc < 0)
 		return err_wrap(em, rc, "signing the code");
 	buf_clear(&s->bundle);
@@ -370,8 +386,8 @@ static struct tos_value *shell_value(const struct tos_shell *s)
 static bool is_plain(const struct tos_shell *s)
 {
 	return s->bundle.len && !*s->path && tos_len(s->briefcase) == 0 &&
-		memcmp(s->limits, limit_defaults, sizeof(s->limits)) == 0 && !s->itinerant && !s->fast &&
-		!s->expires_ms && strcmp(s->on_unreachable, "wait=30000") == 0;
+	       memcmp(s->limits, limit_defaults, sizeof(s->limits)) == 0 && !s->itinerant &&
+	       !s->fast && !s->expires_ms && strcmp(s->on_unreachable, "wait=30000") == 0;
 }
 
 int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error *err)
@@ -420,7 +436,8 @@ static int shell_from_value(struct tos_shell *s, const struct tos_value *v)
 	if (rc < 0 || tos_type(b) != TOS_MAP || tos_type(limits) != TOS_MAP)
 		return ERR_MALFORMED;
 	for (size_t i = 0; i < tos_len(b); i++)
-		if (tos_type(tos_key_at(b, i)) != TOS_TEXT || tos_type(tos_value_at(b, i)) != TOS_ARRAY)
+		if (tos_type(tos_key_at(b, i)) != TOS_TEXT ||
+			tos_type(tos_value_at(b, i)) != TOS_ARRAY)
 			return ERR_MALFORMED;
 	tos_value_free(s->briefcase);
 	s->briefcase = tos_value_copy(b);
@@ -447,14 +464,16 @@ static int shell_decode(struct tos_shell *s, const struct buf *bytes, struct err
 	if (rc == 0) {
 		rc = buf_add(&s->bundle, bytes->data, bytes->len);
 	} else if (tos_decode(bytes->data, bytes->len, CARRIER_MAX, &all) == 0 &&
-		strcmp(tos_as_text(tos_at(all, 0), ""), "tos-carrier") == 0) {
+		   strcmp(tos_as_text(tos_at(all, 0), ""), "tos-carrier") == 0) {
 		rc = tos_as_int(tos_at(all, 1), 0) == 1 ? shell_from_value(s, tos_at(all, 2))
 							: ERR_VERSION;
 	} else
 		rc = ERR_MALFORMED;
 	tos_value_free(all);
 	free(b);
-	return rc < 0 ? err_set(em, rc, "neither a bundle nor a saved carrier; 'tos build' makes one") : 0;
+	return rc < 0 ? err_set(em, rc,
+				"neither a bundle nor a saved carrier; 'tos build' makes one")
+		      : 0;
 }
 
 int tos_shell_load(const char *path, struct tos_shell **out, struct tos_error *err)
@@ -523,8 +542,8 @@ static int all_kernels(struct tos_connection *c, struct names *out, struct errms
 	return rc;
 }
 
-int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c, struct buf *unknown,
-	struct buf *known, struct errmsg *em)
+int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c,
+	struct buf *unknown, struct buf *known, struct errmsg *em)
 {
 	struct names all = { NULL, 0 };
 	struct tos_value *entries = NULL;
@@ -535,7 +554,8 @@ int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c, str
 	for (size_t i = 0; rc == 0 && i < tos_len(entries); i++) {
 		char name[64];
 
-		for (unsigned k = 0; path_alternative(tos_as_text(tos_at(entries, i), ""), k, name); k++) {
+		for (unsigned k = 0;
+			path_alternative(tos_as_text(tos_at(entries, i), ""), k, name); k++) {
 			bool found = false;
 
 			for (size_t j = 0; j < all.n; j++)
@@ -551,8 +571,8 @@ int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c, str
 	return rc;
 }
 
-static int ticket_path(const struct tos_shell *s, struct tos_connection *c, struct tos_value **out,
-	struct errmsg *em)
+static int ticket_path(const struct tos_shell *s, struct tos_connection *c,
+	struct tos_value **out, struct errmsg *em)
 {
 	struct names all = { NULL, 0 };
 	int rc = strchr(s->path, '@') ? all_kernels(c, &all, em) : 0;
@@ -571,8 +591,9 @@ static int64_t ticket_expiry(const struct tos_shell *s, const struct signer *own
 }
 
 /* What NAME answered goes in: the home chose the name and the nonce. */
-static int ticket_make(const struct tos_shell *s, struct tos_connection *c, const struct signer *owner,
-	const struct tos_value *named, struct slice briefcase, struct buf *out, struct errmsg *em)
+static int ticket_make(const struct tos_shell *s, struct tos_connection *c,
+	const struct signer *owner, const struct tos_value *named, struct slice briefcase,
+	struct buf *out, struct errmsg *em)
 {
 	struct ticket t;
 	size_t n = 0;
@@ -600,14 +621,16 @@ static int ticket_make(const struct tos_shell *s, struct tos_connection *c, cons
 		ticket_encode(&payload, &t);
 		rc = buf_check(&payload);
 		if (rc == 0)
-			rc = cose_sign(owner, "ticket", (struct slice){ payload.data, payload.len }, out, em);
+			rc = cose_sign(owner, "ticket",
+				(struct slice){ payload.data, payload.len }, out, em);
 	}
 	ticket_fini(&t);
 	return rc;
 }
 
-static int launch_args(const struct tos_shell *s, struct tos_connection *c, const struct buf *ticket,
-	struct slice briefcase, struct tos_value **out, struct errmsg *em)
+static int launch_args(const struct tos_shell *s, struct tos_connection *c,
+	const struct buf *ticket, struct slice briefcase, struct tos_value **out,
+	struct errmsg *em)
 {
 	uint8_t digest[DIGEST_BYTES];
 	struct tos_value *args = tos_map();
@@ -631,8 +654,8 @@ static int launch_args(const struct tos_shell *s, struct tos_connection *c, cons
 	return rc;
 }
 
-static int launch_with(struct tos_shell *s, struct tos_connection *c, const struct signer *owner,
-	struct slice briefcase, char name[129], struct errmsg *em)
+static int launch_with(struct tos_shell *s, struct tos_connection *c,
+	const struct signer *owner, struct slice briefcase, char name[129], struct errmsg *em)
 {
 	struct tos_value *named = NULL, *args = NULL, *launched = NULL;
 	AUTOBUF ticket = BUF_INIT;
@@ -652,8 +675,8 @@ static int launch_with(struct tos_shell *s, struct tos_connection *c, const stru
 	return rc;
 }
 
-int tos_shell_launch(struct tos_shell *s, struct tos_connection *c, const struct tos_principal *owner,
-	char name[129], struct tos_error *err)
+int tos_shell_launch(struct tos_shell *s, struct tos_connection *c,
+	const struct tos_principal *owner, char name[129], struct tos_error *err)
 {
 	const struct signer *o = principal_signer(owner);
 	struct errmsg *em = em_of(err);
@@ -662,7 +685,8 @@ int tos_shell_launch(struct tos_shell *s, struct tos_connection *c, const struct
 	int rc = 0;
 
 	if (!(o->info.roles & ROLE_OWNER))
-		return err_set(em, ERR_DENIED, "%s may not launch: its certificate lacks the role owner",
+		return err_set(em, ERR_DENIED,
+			"%s may not launch: its certificate lacks the role owner",
 			o->info.name);
 	if (!s->bundle.len)
 		rc = tos_shell_sign(s, owner, err);

@@ -5,7 +5,8 @@
 #include "cli/cli.h"
 
 const struct option_spec global_options[] = {
-	{ "home", 0, "DIR", "where the domain is; default $TOS_HOME, else ~/.tos, for root /var/lib/tos" },
+	{ "home", 0, "DIR",
+		"where the domain is; default $TOS_HOME, else ~/.tos, for root /var/lib/tos" },
 	{ "kernel", 'k', "NAME", "ask this kernel instead of the first one that answers" },
 	{ "timeout", 't', "TIME", "give up after that long, such as 500ms, 10s, 5m" },
 	{ "json", 'j', NULL, "print JSON" },
@@ -14,7 +15,8 @@ const struct option_spec global_options[] = {
 	{ NULL, 0, NULL, NULL },
 };
 
-static const struct option_spec *find_long(const struct option_spec *o, const char *name, size_t n)
+static const struct option_spec *find_long(
+	const struct option_spec *o, const char *name, size_t n)
 {
 	for (; o && o->name; o++)
 		if (strlen(o->name) == n && memcmp(o->name, name, n) == 0)
@@ -36,7 +38,8 @@ static const char *program(const struct args *a, char out[64])
 	return out;
 }
 
-static int keep(struct args *a, const struct option_spec *spec, const char *value, struct errmsg *em)
+static int keep(
+	struct args *a, const struct option_spec *spec, const char *value, struct errmsg *em)
 {
 	if (a->n_option == ARGS_MAX)
 		return err_set(em, ERR_USAGE, "more than %d options", ARGS_MAX);
@@ -49,11 +52,13 @@ static int unknown(const struct args *a, const char *word, struct errmsg *em)
 {
 	char p[64];
 
-	return err_set(em, ERR_USAGE, "there is no option %s; '%s --help' lists them", word, program(a, p));
+	return err_set(em, ERR_USAGE, "there is no option %s; '%s --help' lists them", word,
+		program(a, p));
 }
 
 /* arg: behind the dashes. *used: the next argument was taken as its value. */
-static int long_option(struct args *a, const char *arg, const char *next, bool *used, struct errmsg *em)
+static int long_option(
+	struct args *a, const char *arg, const char *next, bool *used, struct errmsg *em)
 {
 	size_t n = strcspn(arg + 2, "=");
 	const struct option_spec *o = find_long(global_options, arg + 2, n);
@@ -64,20 +69,24 @@ static int long_option(struct args *a, const char *arg, const char *next, bool *
 	if (!o)
 		return unknown(a, arg, em);
 	if (!o->value)
-		return value ? err_set(em, ERR_USAGE, "--%s takes no value", o->name) : keep(a, o, "", em);
+		return value ? err_set(em, ERR_USAGE, "--%s takes no value", o->name)
+			     : keep(a, o, "", em);
 	if (!value) {
 		if (!next)
-			return err_set(em, ERR_USAGE, "--%s needs a value: --%s %s", o->name, o->name, o->value);
+			return err_set(em, ERR_USAGE, "--%s needs a value: --%s %s", o->name,
+				o->name, o->value);
 		value = next;
 		*used = true;
 	}
 	return keep(a, o, value, em);
 }
 
-static int short_options(struct args *a, const char *arg, const char *next, bool *used, struct errmsg *em)
+static int short_options(
+	struct args *a, const char *arg, const char *next, bool *used, struct errmsg *em)
 {
 	for (const char *p = arg + 1; *p; p++) {
-		const struct option_spec *o = a->command ? find_short(a->command->options, *p) : NULL;
+		const struct option_spec *o =
+			a->command ? find_short(a->command->options, *p) : NULL;
 		int rc;
 
 		if (!o)
@@ -93,14 +102,16 @@ static int short_options(struct args *a, const char *arg, const char *next, bool
 		if (p[1])
 			return keep(a, o, p + 1, em);
 		if (!next)
-			return err_set(em, ERR_USAGE, "-%c needs a value: -%c %s", *p, *p, o->value);
+			return err_set(
+				em, ERR_USAGE, "-%c needs a value: -%c %s", *p, *p, o->value);
 		*used = true;
 		return keep(a, o, next, em);
 	}
 	return 0;
 }
 
-static int name_command(struct args *a, const char *word, const struct command *const *table, struct errmsg *em)
+static int name_command(
+	struct args *a, const char *word, const struct command *const *table, struct errmsg *em)
 {
 	for (; *table; table++)
 		if (strcmp((*table)->name, word) == 0) {
@@ -119,12 +130,12 @@ static int check_count(const struct args *a, struct errmsg *em)
 	if (a->n_word >= c->min_args && a->n_word <= c->max_args)
 		return 0;
 	return err_set(em, ERR_USAGE, "%s arguments: tos %s%s%s; 'tos %s --help' explains",
-		a->n_word < c->min_args ? "too few" : "too many", c->name, *c->args ? " " : "", c->args,
-		c->name);
+		a->n_word < c->min_args ? "too few" : "too many", c->name, *c->args ? " " : "",
+		c->args, c->name);
 }
 
-int args_parse(int argc, char *const *argv, const struct command *const *table, struct args *out,
-	struct errmsg *em)
+int args_parse(int argc, char *const *argv, const struct command *const *table,
+	struct args *out, struct errmsg *em)
 {
 	bool options = true;
 	int rc = 0;

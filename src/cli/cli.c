@@ -50,7 +50,8 @@ int cli_fail(const struct cli *cli, int rc)
 	const struct command *c = cli->args.command;
 
 	fflush(stdout);
-	fprintf(stderr, "tos%s%s: %s\n", c ? " " : "", c ? c->name : "", err_show(rc, &cli->em));
+	fprintf(stderr, "tos%s%s: %s\n", c ? " " : "", c ? c->name : "",
+		err_show(rc, &cli->em));
 	return cli_exit(rc);
 }
 
@@ -68,7 +69,8 @@ int cli_connect(struct cli *cli)
 {
 	if (cli->connection)
 		return 0;
-	return tos_connect(cli->home, cli->kernel, cli_timeout(cli, 10000), &cli->connection, cli_err(cli));
+	return tos_connect(cli->home, cli->kernel, cli_timeout(cli, 10000), &cli->connection,
+		cli_err(cli));
 }
 
 void cli_disconnect(struct cli *cli)
@@ -96,7 +98,8 @@ int cli_principal(struct cli *cli)
 {
 	if (cli->principal)
 		return 0;
-	return tos_principal_load(cli->home, cli_option(cli, "as"), &cli->principal, cli_err(cli));
+	return tos_principal_load(
+		cli->home, cli_option(cli, "as"), &cli->principal, cli_err(cli));
 }
 
 struct tos_value *map_of(const char *key, struct tos_value *v)
@@ -123,8 +126,8 @@ int cli_ask(struct cli *cli, const char *kernel, const char *verb, struct tos_va
 	else
 		rc = tos_push(elements, args ? args : tos_map());
 	if (rc == 0)
-		rc = tos_ask(cli->connection, dest, verb, elements, cli_timeout(cli, 10000), NULL, &answer,
-			cli_err(cli));
+		rc = tos_ask(cli->connection, dest, verb, elements, cli_timeout(cli, 10000),
+			NULL, &answer, cli_err(cli));
 	if (rc == 0 && out)
 		*out = tos_take_at(answer, 0);
 	if (rc == 0 && out && !*out)
@@ -141,8 +144,9 @@ int cli_act(struct cli *cli, const char *kernel, const char *act, const char *ta
 	int rc = cli_principal(cli);
 
 	rc = rc ? rc : cli_connect(cli);
-	rc = rc ? rc : tos_act(cli->connection, cli->principal, kernel, act, target, args,
-			       cli_timeout(cli, 10000), &answer, cli_err(cli));
+	rc = rc ? rc
+		: tos_act(cli->connection, cli->principal, kernel, act, target, args,
+			  cli_timeout(cli, 10000), &answer, cli_err(cli));
 	tos_value_free(args);
 	if (rc == 0 && out)
 		*out = tos_take_at(answer, 0);
@@ -176,18 +180,23 @@ static int find_short(struct cli *cli, const char *word, char name[129])
 		if (cli_connect_to(cli, all.v[i]) < 0 ||
 			strcmp(tos_connection_kernel(cli->connection), all.v[i]) != 0)
 			continue;
-		if (cli_ask(cli, NULL, "LOCATE", map_of("name", tos_text(full)), &where) == 0 && ++found)
+		if (cli_ask(cli, NULL, "LOCATE", map_of("name", tos_text(full)), &where) == 0 &&
+			++found)
 			memcpy(name, full, sizeof(full));
 		tos_value_free(where);
 	}
 	names_fini(&all);
 	if (rc == 0 && found != 1) {
 		rc = cli_connect(cli);
-		rc = rc ? rc : err_set(&cli->em, found ? ERR_NAME : ERR_NOT_FOUND,
-				       found ? "%s is the number of carriers of more than one kernel; name it "
-					       "whole, like host0#%s"
-					     : "no carrier has the number %s here; 'tos ps' lists them, one of "
-					       "another home is named whole, like host0#%s", word, word);
+		rc = rc ? rc
+			: err_set(&cli->em, found ? ERR_NAME : ERR_NOT_FOUND,
+				  found ? "%s is the number of carriers of more than one "
+					  "kernel; name it "
+					  "whole, like host0#%s"
+					: "no carrier has the number %s here; 'tos ps' lists "
+					  "them, one of "
+					  "another home is named whole, like host0#%s",
+				  word, word);
 	}
 	return rc;
 }

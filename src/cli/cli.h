@@ -1,6 +1,6 @@
 /*
- * The tos command: a table of commands, from which parsing, help, manual pages and completion come.
- * One file a command; what they share is in cli.c, args.c and table.c.
+ * The tos command: a table of commands, from which parsing, help, manual pages and completion
+ * come. One file a command; what they share is in cli.c, args.c and table.c.
  */
 #pragma once
 
@@ -44,7 +44,8 @@ struct command {
 	int (*run)(struct cli *cli);
 	size_t min_args, max_args; /* max 0 with min 0: none; ARGS_ANY */
 	bool hidden;               /* part of the machinery */
-	const char *words;         /* for completion of arguments: "carriers", "kernels", "files", ... or "on off" */
+	const char *words; /* for completion of arguments: "carriers", "kernels", "files", ...
+			      or "on off" */
 	struct option_spec options[OPTIONS_MAX]; /* ends with a zero entry */
 };
 #define ARGS_ANY ((size_t)-1)
@@ -63,7 +64,8 @@ struct args {
 };
 extern const struct option_spec global_options[];
 /* ERR_USAGE with a sentence. argv[0] is the program. */
-int args_parse(int argc, char *const *argv, const struct command *const *table, struct args *out, struct errmsg *em);
+int args_parse(int argc, char *const *argv, const struct command *const *table,
+	struct args *out, struct errmsg *em);
 /* The last value given, or NULL. Flags give "". */
 const char *args_value(const struct args *a, const char *name);
 /* Each value in turn: `size_t it = 0; while ((v = args_next(a, "data", &it)))`. */
@@ -101,25 +103,29 @@ struct tos_error *cli_err(struct cli *cli);
 
 /* Connect to --kernel or the default one, once. 0 or a negative code with cli->em set. */
 int cli_connect(struct cli *cli);
-/* Connect to this kernel of this TOS_HOME if it runs here; otherwise stay with the default connection. */
+/* Connect to this kernel of this TOS_HOME if it runs here; otherwise stay with the default
+ * connection. */
 int cli_connect_to(struct cli *cli, const char *kernel);
 void cli_disconnect(struct cli *cli);
 /* Load --as or domain.conf's principal, once. */
 int cli_principal(struct cli *cli);
-/* VERB with a map (taken; NULL for none) to Control of `kernel` (NULL: the connected one); *out: the one element. */
-int cli_ask(struct cli *cli, const char *kernel, const char *verb, struct tos_value *args, struct tos_value **out);
-/* A signed act at `kernel` (NULL: the connected one); args taken; *out may be NULL. */
-int cli_act(struct cli *cli, const char *kernel, const char *act, const char *target, struct tos_value *args,
+/* VERB with a map (taken; NULL for none) to Control of `kernel` (NULL: the connected one);
+ * *out: the one element. */
+int cli_ask(struct cli *cli, const char *kernel, const char *verb, struct tos_value *args,
 	struct tos_value **out);
-/* "42" or "host0#42" -> "host0#42", asking the kernels of this TOS_HOME where it is short; leaves us connected to the home
- * if it runs here. */
+/* A signed act at `kernel` (NULL: the connected one); args taken; *out may be NULL. */
+int cli_act(struct cli *cli, const char *kernel, const char *act, const char *target,
+	struct tos_value *args, struct tos_value **out);
+/* "42" or "host0#42" -> "host0#42", asking the kernels of this TOS_HOME where it is short;
+ * leaves us connected to the home if it runs here. */
 int cli_carrier(struct cli *cli, const char *word, char name[129]);
 void cli_home_of(const char *carrier, char kernel[64]); /* "host0#42.1" -> "host0" */
 
 struct tos_value *map_of(const char *key, struct tos_value *v); /* {key: v}; takes v */
 
 void print_json(const struct tos_value *v);
-/* An element for people: text bare, everything else as JSON. Control characters are shown as ?. */
+/* An element for people: text bare, everything else as JSON. Control characters are shown as ?.
+ */
 void print_element(const struct tos_value *v, FILE *out);
 void put_text(struct buf *b, const struct tos_value *v);
 
@@ -128,7 +134,8 @@ void put_text(struct buf *b, const struct tos_value *v);
 struct tos_value *word_value(const char *word, bool as_text);
 
 /* ---- table.c */
-/* Rows are maps; columns: "key:TITLE" separated by spaces, or NULL: the union of keys with `kernel` first, as titles. */
+/* Rows are maps; columns: "key:TITLE" separated by spaces, or NULL: the union of keys with
+ * `kernel` first, as titles. */
 void table_print(const struct tos_value *rows, const char *columns, FILE *out);
 void table_text(const struct tos_value *rows, const char *columns, struct buf *out);
 /* "3m" "2d" ago for a wall time. */

@@ -35,7 +35,8 @@ static int run_act(struct cli *cli)
 	struct tos_value *rows = tos_array();
 	int code = EXIT_DONE;
 
-	for (size_t i = 0; i < cli->args.n_word; i++) { /* one that fails keeps none of the others */
+	for (size_t i = 0; i < cli->args.n_word;
+		i++) { /* one that fails keeps none of the others */
 		int rc = act_on(cli, cli->args.command->name, cli->args.word[i], rows);
 
 		if (rc < 0)
@@ -46,13 +47,17 @@ static int run_act(struct cli *cli)
 	return code;
 }
 
-#define AS { "as", 0, "PRINCIPAL", "who signs the act; default from domain.conf" }
+#define AS                                                                                     \
+	{                                                                                      \
+		"as", 0, "PRINCIPAL", "who signs the act; default from domain.conf"            \
+	}
 
 const struct command command_suspend = {
 	.name = "suspend",
 	.args = "CARRIER...",
 	.summary = "Have carriers stop where they are until they are resumed",
-	.about = "Records the wish at the carrier's home, which passes it on to where the carrier is; a carrier on its way "
+	.about = "Records the wish at the carrier's home, which passes it on to where the "
+		 "carrier is; a carrier on its way "
 		 "stops at its next kernel.",
 	.examples = "tos suspend host0#42\tUntil tos resume\n",
 	.run = run_act,
@@ -77,7 +82,8 @@ const struct command command_kill = {
 	.name = "kill",
 	.args = "CARRIER...",
 	.summary = "End carriers, wherever they are",
-	.about = "Records at the carrier's home that it is to be killed. It is ended where it runs, at once if that can be "
+	.about = "Records at the carrier's home that it is to be killed. It is ended where it "
+		 "runs, at once if that can be "
 		 "reached, otherwise when it next reports or moves. Its outcome is killed.",
 	.examples = "tos kill 42\tBy number\n",
 	.run = run_act,
@@ -90,7 +96,8 @@ const struct command command_retry = {
 	.name = "retry",
 	.args = "CARRIER...",
 	.summary = "Have faulted carriers run again where they failed",
-	.about = "Starts begin again at the kernel where the carrier faulted, with the state that it arrived with. Its "
+	.about = "Starts begin again at the kernel where the carrier faulted, with the state "
+		 "that it arrived with. Its "
 		 "incarnation is raised, so requests to extensions count as new.",
 	.examples = "tos retry host0#42\tWhen the cause is mended\n",
 	.run = run_act,
@@ -113,8 +120,10 @@ static int resolve_one(struct cli *cli, const char *word, struct tos_value *rows
 	cli_home_of(name, kernel);
 	rc = cli_ask(cli, kernel, "SHOW", map_of("name", tos_text(name)), &row);
 	if (rc == 0 && !tos_get_bool(row, "in_doubt", false))
-		fprintf(stderr, "tos resolve: %s is %s and not known to be in doubt; asking all the same\n", name,
-			tos_get_text(row, "state", "?"));
+		fprintf(stderr,
+			"tos resolve: %s is %s and not known to be in doubt; asking all the "
+			"same\n",
+			name, tos_get_text(row, "state", "?"));
 	if (rc == 0)
 		snprintf(kernel, sizeof(kernel), "%s", tos_get_text(row, "kernel", kernel));
 	tos_value_free(row);
@@ -126,8 +135,10 @@ static int resolve_one(struct cli *cli, const char *word, struct tos_value *rows
 	return tos_push(rows, answer);
 }
 
-/* Every kernel may hold moves towards the dead one; each is told, and those that can't be reached are named. */
-static int declare_at(struct cli *cli, const char *kernel, const char *dead, struct tos_value *rows)
+/* Every kernel may hold moves towards the dead one; each is told, and those that can't be
+ * reached are named. */
+static int declare_at(
+	struct cli *cli, const char *kernel, const char *dead, struct tos_value *rows)
 {
 	struct tos_value *answer = NULL, *row;
 	int rc = cli_connect_to(cli, kernel);
@@ -139,7 +150,8 @@ static int declare_at(struct cli *cli, const char *kernel, const char *dead, str
 	}
 	row = map_of("name", tos_text(kernel));
 	tos_set(row, "asked", tos_text("declare-dead"));
-	tos_set(row, "state", tos_textf("told, %zu carriers", tos_len(tos_get(answer, "carriers"))));
+	tos_set(row, "state",
+		tos_textf("told, %zu carriers", tos_len(tos_get(answer, "carriers"))));
 	tos_push(rows, row);
 	tos_value_free(answer);
 	return EXIT_DONE;
@@ -190,11 +202,15 @@ const struct command command_resolve = {
 	.name = "resolve",
 	.args = "[CARRIER]...",
 	.summary = "Settle moves whose end is not known",
-	.about = "When a link or a kernel fails at the moment of a hand-over, the source keeps its copy in doubt until the "
-		 "destination answers. tos resolve has the source ask the carrier's home, which grants the copy to it "
+	.about = "When a link or a kernel fails at the moment of a hand-over, the source keeps "
+		 "its copy in doubt until the "
+		 "destination answers. tos resolve has the source ask the carrier's home, "
+		 "which grants the copy to it "
 		 "if that cannot make two of it.\n\n"
-		 "With --dead an operator declares that a kernel is gone for good, so that copies which may have been "
-		 "there count as lost and the next older ones may run. Should that kernel come back, its copies give "
+		 "With --dead an operator declares that a kernel is gone for good, so that "
+		 "copies which may have been "
+		 "there count as lost and the next older ones may run. Should that kernel come "
+		 "back, its copies give "
 		 "way; what they did meanwhile stays done.",
 	.examples = "tos resolve host0#42\tAsk the home of one carrier\n"
 		    "tos resolve --dead host2\tThat host burnt down\n",

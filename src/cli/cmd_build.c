@@ -18,7 +18,8 @@ static void default_output(const char *file, char out[HOME_PATH_MAX])
 
 static int run_build(struct cli *cli)
 {
-	const char *file = cli->args.word[0], *output = cli_option(cli, "output"), *name = cli_option(cli, "name");
+	const char *file = cli->args.word[0], *output = cli_option(cli, "output"),
+		   *name = cli_option(cli, "name");
 	char path[HOME_PATH_MAX];
 	int rc = tos_shell_file(file, &cli->shell, cli_err(cli));
 
@@ -73,8 +74,8 @@ static void print_field(const struct tos_value *v, const char *key)
 
 static void print_bundle(const struct tos_value *v)
 {
-	static const char *const keys[] = { "name", "version", "runtime", "entry", "author", "issued", "expires",
-		"code" };
+	static const char *const keys[] = { "name", "version", "runtime", "entry", "author",
+		"issued", "expires", "code" };
 	const struct tos_value *files = tos_get(v, "files");
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
@@ -91,7 +92,8 @@ static int run_verify(struct cli *cli)
 	struct slice bundle = rc ? (struct slice){ NULL, 0 } : shell_bundle(cli->shell);
 
 	if (rc == 0 && !bundle.n)
-		rc = err_set(&cli->em, ERR_SIGNATURE, "%s is not signed; 'tos build' signs", cli->args.word[0]);
+		rc = err_set(&cli->em, ERR_SIGNATURE, "%s is not signed; 'tos build' signs",
+			cli->args.word[0]);
 	if (rc == 0) {
 		rc = bundle_verify(bundle, cli->home, &v, &cli->em);
 		if (rc < 0)
@@ -110,9 +112,12 @@ const struct command command_verify = {
 	.name = "verify",
 	.args = "FILE",
 	.summary = "Check the signatures of a bundle",
-	.about = "Checks a bundle as a kernel would when it is offered one: that its files are those which the manifest names, "
-		 "who signed it, that the certificate leads to this domain's root, has the role author, and is neither "
-		 "expired nor on the revocation list known here. Prints what it says of itself.",
+	.about =
+		"Checks a bundle as a kernel would when it is offered one: that its files are "
+		"those which the manifest names, "
+		"who signed it, that the certificate leads to this domain's root, has the role "
+		"author, and is neither "
+		"expired nor on the revocation list known here. Prints what it says of itself.",
 	.examples = "tos verify upgrade.bundle\tWho wrote it, and is it whole\n",
 	.run = run_verify,
 	.min_args = 1,

@@ -29,9 +29,10 @@
 
 enum grade { GOOD, LESS, BAD };
 
-static void finding(struct tos_value *list, const char *where, const char *check, enum grade g, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6)));
-static void finding(struct tos_value *list, const char *where, const char *check, enum grade g, const char *fmt, ...)
+static void finding(struct tos_value *list, const char *where, const char *check, enum grade g,
+	const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+static void finding(struct tos_value *list, const char *where, const char *check, enum grade g,
+	const char *fmt, ...)
 {
 	static const char *const words[] = { "ok", "degraded", "failed" };
 	struct tos_value *v = map_of("where", tos_text(where));
@@ -52,17 +53,21 @@ static void finding(struct tos_value *list, const char *where, const char *check
 static void check_programs(struct tos_value *list)
 {
 	static const char *const programs[] = { "tosd", "tos-kernel", "tos-vm", "tos-ext" };
-	static const char *const extensions[] = { "echo", "mobility", "messenger", "directory", "monitor" };
+	static const char *const extensions[] = { "echo", "mobility", "messenger", "directory",
+		"monitor" };
 	char path[4096];
 
 	for (size_t i = 0; i < ARRAY_LEN(programs); i++)
 		if (where_program(programs[i], path, sizeof(path)) < 0)
-			finding(list, "host", programs[i], BAD, "not found beside this program; install TOS again");
+			finding(list, "host", programs[i], BAD,
+				"not found beside this program; install TOS again");
 		else
-			finding(list, "host", programs[i], access(path, X_OK) == 0 ? GOOD : BAD, "%s", path);
+			finding(list, "host", programs[i], access(path, X_OK) == 0 ? GOOD : BAD,
+				"%s", path);
 	for (size_t i = 0; i < ARRAY_LEN(extensions); i++)
 		if (where_extension(extensions[i], path, sizeof(path)) < 0)
-			finding(list, "host", extensions[i], BAD, "extension not found; install TOS again");
+			finding(list, "host", extensions[i], BAD,
+				"extension not found; install TOS again");
 }
 
 /* Whether it works is only known by doing it, in a child of ours. */
@@ -78,8 +83,10 @@ static void check_userns(struct tos_value *list)
 	else if (WEXITSTATUS(status) == 0)
 		finding(list, "host", "user-namespaces", GOOD, "allowed");
 	else
-		finding(list, "host", "user-namespaces", LESS, "%s; carriers run at level reduced. Allow them with "
-			"sysctl kernel.unprivileged_userns_clone=1 or user.max_user_namespaces, or the container's profile",
+		finding(list, "host", "user-namespaces", LESS,
+			"%s; carriers run at level reduced. Allow them with "
+			"sysctl kernel.unprivileged_userns_clone=1 or "
+			"user.max_user_namespaces, or the container's profile",
 			strerror(WEXITSTATUS(status)));
 }
 
@@ -90,12 +97,14 @@ static void check_seccomp(struct tos_value *list)
 	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0)
 		finding(list, "host", "seccomp", GOOD, "available");
 	else
-		finding(list, "host", "seccomp", BAD, "%s; carriers don't run without it", strerror(errno));
+		finding(list, "host", "seccomp", BAD, "%s; carriers don't run without it",
+			strerror(errno));
 }
 
 static void check_landlock(struct tos_value *list)
 {
-	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	long abi =
+		syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 
 	if (abi > 0)
 		finding(list, "host", "landlock", GOOD, "version %ld", abi);
@@ -110,7 +119,9 @@ static void check_clock(struct tos_value *list)
 
 	clock_text(now, when);
 	if (now / 1000 < RELEASED)
-		finding(list, "host", "clock", BAD, "%s is in the past; certificates are not valid yet. Set the clock", when);
+		finding(list, "host", "clock", BAD,
+			"%s is in the past; certificates are not valid yet. Set the clock",
+			when);
 	else
 		finding(list, "host", "clock", GOOD, "%s", when);
 }
@@ -126,7 +137,8 @@ static void check_disk(struct tos_value *list, const struct home *h)
 		return;
 	free_bytes = (uint64_t)s.f_bavail * s.f_frsize;
 	finding(list, "home", "disk", free_bytes < DISK_LOW ? BAD : GOOD, "%.1f GiB free%s",
-		(double)free_bytes / (1 << 30), free_bytes < DISK_LOW ? "; kernels admit nothing new when it is full" : "");
+		(double)free_bytes / (1 << 30),
+		free_bytes < DISK_LOW ? "; kernels admit nothing new when it is full" : "");
 	if (access(h->path, W_OK) < 0)
 		finding(list, "home", "writable", BAD, "%s: %s", h->path, strerror(errno));
 }
@@ -140,10 +152,12 @@ static void check_root_key(struct tos_value *list, const struct home *h)
 		finding(list, "home", "root-key", GOOD, "not here");
 		return;
 	}
-	if (path_join(path, sizeof(path), NULL, h->path, "ca", "root.key", NULL) < 0 || stat(path, &st) < 0)
+	if (path_join(path, sizeof(path), NULL, h->path, "ca", "root.key", NULL) < 0 ||
+		stat(path, &st) < 0)
 		return;
 	if (st.st_mode & 077)
-		finding(list, "home", "root-key", BAD, "%s can be read by others; chmod 600 it", path);
+		finding(list, "home", "root-key", BAD, "%s can be read by others; chmod 600 it",
+			path);
 	else
 		finding(list, "home", "root-key", GOOD, "%s", path);
 }
@@ -159,14 +173,18 @@ static void check_principals(struct tos_value *list, const struct home *h)
 		return;
 	for (size_t i = 0; i < tos_len(all); i++) {
 		const struct tos_value *p = tos_at(all, i);
-		const char *name = tos_get_text(p, "name", "?"), *expires = tos_get_text(p, "expires", "");
+		const char *name = tos_get_text(p, "name", "?"),
+			   *expires = tos_get_text(p, "expires", "");
 		bool gone = strcmp(expires, now) < 0, near = strcmp(expires, soon) < 0;
 
 		if (tos_get_bool(p, "revoked", false))
 			finding(list, "home", name, LESS, "principal, revoked");
 		else
-			finding(list, "home", name, gone ? BAD : near ? LESS : GOOD, "principal, expire%s %.10s",
-				gone ? "d" : "s", expires);
+			finding(list, "home", name,
+				gone   ? BAD
+				: near ? LESS
+				       : GOOD,
+				"principal, expire%s %.10s", gone ? "d" : "s", expires);
 	}
 	tos_value_free(all);
 }
@@ -178,7 +196,9 @@ static bool can_bind(const char *listen, char why[64])
 	char host[64];
 	int fd, one = 1, rc;
 
-	if (!colon || snprintf(host, sizeof(host), "%.*s", (int)(colon - listen), listen) >= (int)sizeof(host) ||
+	if (!colon ||
+		snprintf(host, sizeof(host), "%.*s", (int)(colon - listen), listen) >=
+			(int)sizeof(host) ||
 		inet_pton(AF_INET, host, &sa.sin_addr) != 1)
 		return true;
 	sa.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
@@ -198,10 +218,13 @@ static void check_stopped(struct tos_value *list, const struct home *h, const ch
 	char listen[128] = "", why[64] = "";
 
 	if (kernel_conf_listen(h, kernel, listen) < 0)
-		finding(list, kernel, "configuration", BAD, "%s/kernels/%s/tosd.conf: no listen = {...}; tosd -t -c "
-			"checks it", h->path, kernel);
+		finding(list, kernel, "configuration", BAD,
+			"%s/kernels/%s/tosd.conf: no listen = {...}; tosd -t -c "
+			"checks it",
+			h->path, kernel);
 	else if (!can_bind(listen, why))
-		finding(list, kernel, "port", BAD, "%s: %s; end what uses it, or change tosd.conf", listen, why);
+		finding(list, kernel, "port", BAD,
+			"%s: %s; end what uses it, or change tosd.conf", listen, why);
 	else
 		finding(list, kernel, "port", GOOD, "%s is free", listen);
 }
@@ -211,18 +234,22 @@ static void check_running(struct tos_value *list, const char *kernel, const stru
 	const struct tos_value *layers = tos_get(v, "layers"), *checks = tos_get(v, "checks");
 	const char *level = tos_get_text(v, "level", "?");
 
-	finding(list, kernel, "sandbox", strcmp(level, "full") == 0 ? GOOD : LESS, "level %s", level);
+	finding(list, kernel, "sandbox", strcmp(level, "full") == 0 ? GOOD : LESS, "level %s",
+		level);
 	for (size_t i = 0; i < tos_len(layers); i++) {
 		const struct tos_value *l = tos_at(layers, i);
-		const char *state = tos_get_text(l, "state", "?"), *reason = tos_get_text(l, "reason", "");
+		const char *state = tos_get_text(l, "state", "?"),
+			   *reason = tos_get_text(l, "reason", "");
 
-		finding(list, kernel, tos_get_text(l, "name", "?"), strcmp(state, "on") == 0 ? GOOD : LESS, "%s%s%s",
-			state, *reason ? ": " : "", reason);
+		finding(list, kernel, tos_get_text(l, "name", "?"),
+			strcmp(state, "on") == 0 ? GOOD : LESS, "%s%s%s", state,
+			*reason ? ": " : "", reason);
 	}
 	for (size_t i = 0; i < tos_len(checks); i++) {
 		const struct tos_value *c = tos_at(checks, i);
 
-		finding(list, kernel, tos_get_text(c, "name", "?"), tos_get_bool(c, "ok", false) ? GOOD : BAD, "%s",
+		finding(list, kernel, tos_get_text(c, "name", "?"),
+			tos_get_bool(c, "ok", false) ? GOOD : BAD, "%s",
 			tos_get_text(c, "text", ""));
 	}
 }
@@ -240,15 +267,18 @@ static void check_kernels(struct cli *cli, struct tos_value *list, const struct 
 		if (cli->kernel && strcmp(cli->kernel, all.v[i]) != 0)
 			continue;
 		cli_disconnect(cli);
-		rc = tos_connect(cli->home, all.v[i], cli_timeout(cli, 5000), &cli->connection, cli_err(cli));
+		rc = tos_connect(cli->home, all.v[i], cli_timeout(cli, 5000), &cli->connection,
+			cli_err(cli));
 		if (rc == 0) {
 			rc = cli_ask(cli, NULL, "DOCTOR", NULL, &v);
 			if (rc == 0)
 				check_running(list, all.v[i], v);
 			else
-				finding(list, all.v[i], "kernel", BAD, "%s", err_show(rc, &cli->em));
+				finding(list, all.v[i], "kernel", BAD, "%s",
+					err_show(rc, &cli->em));
 		} else if (rc == ERR_UNREACHABLE && keeper_pid(h, all.v[i]))
-			finding(list, all.v[i], "kernel", BAD, "its keeper runs but it does not answer; see kernels/%s/log",
+			finding(list, all.v[i], "kernel", BAD,
+				"its keeper runs but it does not answer; see kernels/%s/log",
 				all.v[i]);
 		else if (rc == ERR_UNREACHABLE)
 			check_stopped(list, h, all.v[i]);
@@ -277,7 +307,8 @@ static int run_doctor(struct cli *cli)
 		check_principals(list, &h);
 		check_kernels(cli, list, &h);
 	} else
-		finding(list, "home", "domain", rc == ERR_NOT_FOUND ? LESS : BAD, "%s", err_show(rc, &cli->em));
+		finding(list, "home", "domain", rc == ERR_NOT_FOUND ? LESS : BAD, "%s",
+			err_show(rc, &cli->em));
 	for (size_t i = 0; i < tos_len(list); i++)
 		bad += strcmp(tos_get_text(tos_at(list, i), "state", ""), "failed") == 0;
 	if (cli->json)
@@ -287,7 +318,8 @@ static int run_doctor(struct cli *cli)
 	tos_value_free(list);
 	if (!bad)
 		return EXIT_DONE;
-	err_set(&cli->em, ERR_STATE, "%d check%s failed; what to do stands beside", bad, bad == 1 ? "" : "s");
+	err_set(&cli->em, ERR_STATE, "%d check%s failed; what to do stands beside", bad,
+		bad == 1 ? "" : "s");
 	return cli_fail(cli, ERR_STATE);
 }
 
@@ -295,9 +327,12 @@ const struct command command_doctor = {
 	.name = "doctor",
 	.args = "",
 	.summary = "Check this host, this TOS_HOME and its kernels",
-	.about = "Checks what a kernel needs of this host: programs, user namespaces, seccomp, Landlock, the clock; then disk, keys "
-		 "and certificates of this TOS_HOME; then each kernel: the layers of its sandbox if it runs, its port if "
-		 "it does not. Works without a domain too. The exit code is 1 if a check failed; degraded means that "
+	.about = "Checks what a kernel needs of this host: programs, user namespaces, seccomp, "
+		 "Landlock, the clock; then disk, keys "
+		 "and certificates of this TOS_HOME; then each kernel: the layers of its "
+		 "sandbox if it runs, its port if "
+		 "it does not. Works without a domain too. The exit code is 1 if a check "
+		 "failed; degraded means that "
 		 "things work with less protection.",
 	.examples = "tos doctor\tEverything\n",
 	.run = run_doctor,

@@ -20,7 +20,8 @@ static int run_get(struct cli *cli)
 		print_element(tos_get(tos_at(list, 0), "value"), stdout);
 		putchar('\n');
 	} else if (rc == 0 && tos_len(list) == 0)
-		rc = err_set(&cli->em, ERR_NOT_FOUND, "there is no property %s; 'tos get' lists all", path);
+		rc = err_set(&cli->em, ERR_NOT_FOUND,
+			"there is no property %s; 'tos get' lists all", path);
 	else if (rc == 0)
 		table_print(list, "path:PROPERTY value:VALUE unit:UNIT doc:MEANING", stdout);
 	tos_value_free(list);
@@ -31,12 +32,14 @@ const struct command command_get = {
 	.name = "get",
 	.args = "[PATH]",
 	.summary = "List properties of a kernel and its extensions",
-	.about = "Lists the typed properties at or below a path, with value, unit and meaning; with --json also type and "
+	.about = "Lists the typed properties at or below a path, with value, unit and meaning; "
+		 "with --json also type and "
 		 "range.",
 	.examples = "tos get /Mobility\tOf one extension\n",
 	.run = run_get,
 	.max_args = 1,
-	.options = { { "value", 0, NULL, "print nothing but the value, where the path names one property" } },
+	.options = { { "value", 0, NULL,
+		"print nothing but the value, where the path names one property" } },
 };
 
 static int run_metrics(struct cli *cli)
@@ -56,7 +59,8 @@ const struct command command_metrics = {
 	.name = "metrics",
 	.args = "",
 	.summary = "Print a kernel's counters in Prometheus text format",
-	.about = "Prints every counter and gauge of the asked kernel, with help text, in the Prometheus exposition format, for "
+	.about = "Prints every counter and gauge of the asked kernel, with help text, in the "
+		 "Prometheus exposition format, for "
 		 "a textfile collector for instance.",
 	.examples = "tos metrics --kernel host1\tOf one kernel\n",
 	.run = run_metrics,
@@ -75,13 +79,13 @@ static void print_event(const struct cli *cli, const struct tos_value *e)
 		free(json);
 		return;
 	}
-	printf("%6lld %s %s", (long long)tos_get_int(e, "seq", 0), clock_text(tos_get_int(e, "wall", 0), when),
-		tos_get_text(e, "event", "?"));
+	printf("%6lld %s %s", (long long)tos_get_int(e, "seq", 0),
+		clock_text(tos_get_int(e, "wall", 0), when), tos_get_text(e, "event", "?"));
 	for (size_t i = 0; i < tos_len(e); i++) {
 		const char *key = tos_as_text(tos_key_at(e, i), "");
 
-		if (strcmp(key, "seq") == 0 || strcmp(key, "wall") == 0 || strcmp(key, "event") == 0 ||
-			strcmp(key, "chain") == 0)
+		if (strcmp(key, "seq") == 0 || strcmp(key, "wall") == 0 ||
+			strcmp(key, "event") == 0 || strcmp(key, "chain") == 0)
 			continue;
 		printf(" %s=", key);
 		print_element(tos_value_at(e, i), stdout);
@@ -96,7 +100,8 @@ static int run_audit(struct cli *cli)
 	struct tos_value *args, *list = NULL;
 	int rc;
 
-	if ((after && text_int(after, 0, INT64_MAX, &from) < 0) || (most && text_int(most, 1, 100000, &n) < 0))
+	if ((after && text_int(after, 0, INT64_MAX, &from) < 0) ||
+		(most && text_int(most, 1, 100000, &n) < 0))
 		return cli_usage(cli, "--after and --most take whole numbers");
 	args = map_of("after", tos_int(from));
 	tos_set(args, "most", tos_int(n));

@@ -11,7 +11,8 @@ static int read_passphrase(struct cli *cli, struct buf *out)
 	int rc = file ? bytes_read(file, 1024, out, &cli->em) : 0;
 
 	if (rc == 0 && file) {
-		while (out->len && (out->data[out->len - 1] == '\n' || out->data[out->len - 1] == '\r'))
+		while (out->len &&
+			(out->data[out->len - 1] == '\n' || out->data[out->len - 1] == '\r'))
 			out->len--;
 		if (!out->len)
 			return err_set(&cli->em, ERR_USAGE, "%s is empty", file);
@@ -25,7 +26,9 @@ static int run_init(struct cli *cli)
 	AUTOBUF said = BUF_INIT;
 	int rc = read_passphrase(cli, &phrase);
 
-	rc = rc ? rc : domain_init(cli->home, phrase.len ? buf_cstr(&phrase) : NULL, &said, &cli->em);
+	rc = rc ? rc
+		: domain_init(
+			  cli->home, phrase.len ? buf_cstr(&phrase) : NULL, &said, &cli->em);
 	if (rc < 0)
 		return cli_fail(cli, rc);
 	if (cli->json) {
@@ -49,14 +52,19 @@ const struct command command_init = {
 	.name = "init",
 	.args = "",
 	.summary = "Make a domain: root key, registrar, principal admin, first kernel",
-	.about = "Makes $TOS_HOME with a root certificate authority, an intermediate for the registrar, a "
-		 "principal named admin, and the configuration of kernel host0. Nothing is asked and nothing "
-		 "is overwritten. The root key signs principals and revocation lists only; kernels don't "
-		 "need it, so it can be moved to another place and brought back when it is wanted.",
+	.about = "Makes $TOS_HOME with a root certificate authority, an intermediate for the "
+		 "registrar, a "
+		 "principal named admin, and the configuration of kernel host0. Nothing is "
+		 "asked and nothing "
+		 "is overwritten. The root key signs principals and revocation lists only; "
+		 "kernels don't "
+		 "need it, so it can be moved to another place and brought back when it is "
+		 "wanted.",
 	.examples = "tos init\tA domain in the default place\n"
 		    "TOS_HOME=$PWD/t tos init\tOne for an experiment\n",
 	.run = run_init,
 	.options = { { "passphrase-file", 0, "FILE",
-		"encrypt the root key under the first line of FILE; later commands take it from "
+		"encrypt the root key under the first line of FILE; later commands take it "
+		"from "
 		"TOS_PASSPHRASE" } },
 };

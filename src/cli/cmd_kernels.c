@@ -9,7 +9,10 @@
 #include "cli/commands.h"
 #include "lib/domain.h"
 
-#define AS { "as", 0, "PRINCIPAL", "who signs the act; default from domain.conf" }
+#define AS                                                                                     \
+	{                                                                                      \
+		"as", 0, "PRINCIPAL", "who signs the act; default from domain.conf"            \
+	}
 
 /* ---- who is registrar */
 
@@ -44,23 +47,31 @@ static int list_kernels(struct cli *cli)
 		age_text(tos_get_int(k, "since_ms", 0), clock_wall_ms(), age);
 		tos_set(row, "address", tos_text(tos_get_text(k, "address", "")));
 		tos_set(row, "state", tos_text(tos_get_text(k, "state", "")));
-		tos_set(row, "linked", tos_text(tos_get_bool(k, "linked", false) ? "yes" : "no"));
+		tos_set(row, "linked",
+			tos_text(tos_get_bool(k, "linked", false) ? "yes" : "no"));
 		tos_set(row, "since", tos_text(age));
-		tos_set(row, "rtt", rtt < 0 ? tos_text("") : tos_textf("%.1f ms", (double)rtt / 1000));
+		tos_set(row, "rtt",
+			rtt < 0 ? tos_text("") : tos_textf("%.1f ms", (double)rtt / 1000));
 		tos_push(rows, row);
 	}
 	if (rc == 0 && cli->json)
 		print_json(list);
 	else if (rc == 0)
-		table_print(rows, "name:KERNEL address:ADDRESS state:STATE linked:LINKED since:SINCE rtt:RTT", stdout);
+		table_print(rows,
+			"name:KERNEL address:ADDRESS state:STATE linked:LINKED since:SINCE "
+			"rtt:RTT",
+			stdout);
 	tos_value_free(list);
 	tos_value_free(rows);
 	return rc;
 }
 
-/* The new list goes to the registrar, or whichever kernel we talk to; kernels pass the higher number on. */
-int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials, uint64_t *number);
-int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials, uint64_t *number)
+/* The new list goes to the registrar, or whichever kernel we talk to; kernels pass the higher
+ * number on. */
+int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials,
+	uint64_t *number);
+int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials,
+	uint64_t *number)
 {
 	AUTOBUF list = BUF_INIT;
 	struct names all = { NULL, 0 };
@@ -71,23 +82,32 @@ int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value
 	for (size_t i = 0; rc == 0 && i < all.n; i++) {
 		char path[HOME_PATH_MAX];
 
-		if (path_join(path, sizeof(path), NULL, h->path, "kernels", all.v[i], "revoked", NULL) == 0)
+		if (path_join(path, sizeof(path), NULL, h->path, "kernels", all.v[i], "revoked",
+			    NULL) == 0)
 			bytes_write(path, list.data, list.len, 0644, NULL);
 		if (cli_connect_to(cli, all.v[i]) < 0 ||
 			strcmp(tos_connection_kernel(cli->connection), all.v[i]) != 0)
-			continue; /* it reads its file when it starts, or hears of it from the others */
-		if (cli_act(cli, NULL, "revoke", "", map_of("list", tos_bytes(list.data, list.len)), NULL) == 0)
+			continue; /* it reads its file when it starts, or hears of it from the
+				     others */
+		if (cli_act(cli, NULL, "revoke", "",
+			    map_of("list", tos_bytes(list.data, list.len)), NULL) == 0)
 			told++;
 		else {
 			failed++;
-			fprintf(stderr, "tos: %s did not take the revocation list: %s\n", all.v[i], cli->em.text);
+			fprintf(stderr, "tos: %s did not take the revocation list: %s\n",
+				all.v[i], cli->em.text);
 		}
 	}
 	if (rc == 0 && !told)
-		fprintf(stderr, "tos: no kernel has the new revocation list yet; start them, or give them "
-				"%s/ca/revoked\n", h->path);
+		fprintf(stderr,
+			"tos: no kernel has the new revocation list yet; start them, or give "
+			"them "
+			"%s/ca/revoked\n",
+			h->path);
 	names_fini(&all);
-	return rc == 0 && failed && !told ? err_set(&cli->em, ERR_REFUSED, "no kernel took the list") : rc;
+	return rc == 0 && failed && !told
+		       ? err_set(&cli->em, ERR_REFUSED, "no kernel took the list")
+		       : rc;
 }
 
 static int remove_kernel(struct cli *cli, const char *name)
@@ -101,14 +121,19 @@ static int remove_kernel(struct cli *cli, const char *name)
 
 	rc = rc ? rc : registrar_name(cli, registrar);
 	if (rc == 0 && strcmp(registrar, name) == 0)
-		rc = err_set(&cli->em, ERR_STATE, "%s is the registrar; the domain needs it", name);
+		rc = err_set(
+			&cli->em, ERR_STATE, "%s is the registrar; the domain needs it", name);
 	rc = rc ? rc : cli_act(cli, registrar, "remove", name, NULL, &answer);
 	/* The registrar knows the certificates that it issued; those made here lie here. */
 	theirs = tos_get(answer, "serials");
 	for (size_t i = 0; rc == 0 && i < tos_len(theirs); i++)
 		rc = tos_push(serials, tos_value_copy(tos_at(theirs, i)));
-	if (rc == 0 && domain_serials(&h, true, name, serials, NULL) < 0 && tos_len(serials) == 0)
-		fprintf(stderr, "tos kernels: the certificate of %s is not known here and stays valid\n", name);
+	if (rc == 0 && domain_serials(&h, true, name, serials, NULL) < 0 &&
+		tos_len(serials) == 0)
+		fprintf(stderr,
+			"tos kernels: the certificate of %s is not known here and stays "
+			"valid\n",
+			name);
 	if (rc == 0 && tos_len(serials))
 		rc = revoke_serials(cli, &h, serials, &number);
 	if (rc == 0 && cli->json)
@@ -138,8 +163,10 @@ const struct command command_kernels = {
 	.name = "kernels",
 	.args = "[remove KERNEL]",
 	.summary = "List the kernels of the domain, or remove one",
-	.about = "Lists the kernels that the Directory and the links of the asked kernel know, with address, state and round "
-		 "trip. Removing one takes it out of the Directory and revokes its certificate, for which the domain's "
+	.about = "Lists the kernels that the Directory and the links of the asked kernel know, "
+		 "with address, state and round "
+		 "trip. Removing one takes it out of the Directory and revokes its "
+		 "certificate, for which the domain's "
 		 "root key is needed; its links are closed.",
 	.examples = "tos kernels\tWho is there\n"
 		    "tos kernels remove host2\tIt may not come back\n",
@@ -159,10 +186,12 @@ static int enroll_args(struct cli *cli, struct tos_value **out)
 	int rc = 0;
 
 	if (expires && (text_duration(expires, &ms) < 0 || ms <= 0))
-		rc = err_set(&cli->em, ERR_USAGE, "--expires %s is no time such as 1h", expires);
+		rc = err_set(
+			&cli->em, ERR_USAGE, "--expires %s is no time such as 1h", expires);
 	for (size_t it = 0; rc == 0 && (address = args_next(&cli->args, "address", &it));)
 		rc = strchr(address, ':') ? tos_push(addresses, tos_text(address))
-					  : err_set(&cli->em, ERR_USAGE, "--address %s is not HOST:PORT", address);
+					  : err_set(&cli->em, ERR_USAGE,
+						    "--address %s is not HOST:PORT", address);
 	rc = rc ? rc : tos_set(args, "replace", tos_bool(cli_option(cli, "replace")));
 	rc = rc ? rc : tos_set(args, "expires_ms", tos_int(ms));
 	if (rc == 0 && tos_len(addresses))
@@ -182,7 +211,8 @@ static int run_enroll(struct cli *cli)
 	int rc = enroll_args(cli, &args);
 
 	rc = rc ? rc : registrar_name(cli, registrar);
-	rc = rc ? rc : cli_act(cli, registrar, "enroll", cli->args.word[0], STEAL(args), &answer);
+	rc = rc ? rc
+		: cli_act(cli, registrar, "enroll", cli->args.word[0], STEAL(args), &answer);
 	if (rc == 0 && cli->json)
 		print_json(answer);
 	else if (rc == 0)
@@ -216,8 +246,8 @@ const struct command command_enroll = {
 
 static int run_join(struct cli *cli)
 {
-	struct join j = { cli->args.word[0], cli_option(cli, "listen"), cli_option(cli, "advertise"),
-		cli_timeout(cli, 30000) };
+	struct join j = { cli->args.word[0], cli_option(cli, "listen"),
+		cli_option(cli, "advertise"), cli_timeout(cli, 30000) };
 	AUTOBUF said = BUF_INIT;
 	char name[64];
 	int rc = 0;

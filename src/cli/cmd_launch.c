@@ -11,20 +11,21 @@
 
 /* ---- code: a file, a shipped carrier, or a line of Lua */
 
-/* What the line returns at each kernel becomes that kernel's row. It all stays on the first line, so that line numbers in
- * messages are the user's own. */
+/* What the line returns at each kernel becomes that kernel's row. It all stays on the first
+ * line, so that line numbers in messages are the user's own. */
 static int wrap_line(const char *lua, struct buf *out)
 {
 	if (strstr(lua, "function begin"))
 		return buf_add_str(out, lua);
 	buf_printf(out, "local function line(self) %s\nend\n", lua);
-	buf_add_str(out, "function begin(self)\n"
-			 "\tlocal row = line(self)\n"
-			 "\tif row == nil then return end\n"
-			 "\tif type(row) ~= 'table' or #row > 0 then row = { value = row } end\n"
-			 "\trow.kernel = tos.kernel()\n"
-			 "\ttos.briefcase:folder('RESULTS'):push(row)\n"
-			 "end\n");
+	buf_add_str(out,
+		"function begin(self)\n"
+		"\tlocal row = line(self)\n"
+		"\tif row == nil then return end\n"
+		"\tif type(row) ~= 'table' or #row > 0 then row = { value = row } end\n"
+		"\trow.kernel = tos.kernel()\n"
+		"\ttos.briefcase:folder('RESULTS'):push(row)\n"
+		"end\n");
 	return buf_check(out);
 }
 
@@ -33,7 +34,9 @@ static int shell_of_line(struct cli *cli, const char *lua)
 	AUTOBUF source = BUF_INIT;
 	int rc = wrap_line(lua, &source);
 
-	return rc ? rc : tos_shell_source("line", (const char *)source.data, source.len, &cli->shell, cli_err(cli));
+	return rc ? rc
+		  : tos_shell_source("line", (const char *)source.data, source.len, &cli->shell,
+			    cli_err(cli));
 }
 
 /* Lua sources are texts; bundles and saved carriers begin with a CBOR array. */
@@ -52,9 +55,12 @@ static int shell_of_word(struct cli *cli, const char *word)
 	char path[4096];
 
 	if (access(word, F_OK) < 0) {
-		if (strchr(word, '/') || strchr(word, '.') || where_carrier(word, path, sizeof(path)) < 0)
-			return err_set(&cli->em, ERR_NOT_FOUND, "there is no file %s and no shipped carrier of that "
-				"name; shipped are facts and postman", word);
+		if (strchr(word, '/') || strchr(word, '.') ||
+			where_carrier(word, path, sizeof(path)) < 0)
+			return err_set(&cli->em, ERR_NOT_FOUND,
+				"there is no file %s and no shipped carrier of that "
+				"name; shipped are facts and postman",
+				word);
 		word = path;
 	}
 	return is_source(word) ? tos_shell_file(word, &cli->shell, cli_err(cli))
@@ -76,14 +82,16 @@ static int add_data(struct cli *cli, const char *text)
 
 static int set_options(struct cli *cli)
 {
-	static const char *const named[] = { "itinerant", "fast", "on-unreachable", "expires", "name" };
+	static const char *const named[] = { "itinerant", "fast", "on-unreachable", "expires",
+		"name" };
 	int rc = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(named) && rc == 0; i++) {
 		const char *v = cli_option(cli, named[i]);
 
 		if (v)
-			rc = tos_shell_option(cli->shell, named[i], *v ? v : NULL, cli_err(cli));
+			rc = tos_shell_option(
+				cli->shell, named[i], *v ? v : NULL, cli_err(cli));
 	}
 	return rc;
 }
@@ -100,7 +108,8 @@ static int set_properties(struct cli *cli)
 	return rc ? rc : set_options(cli);
 }
 
-/* A name that nobody knows is most often misspelt: an error, unless the path has a rule for hosts that aren't there. */
+/* A name that nobody knows is most often misspelt: an error, unless the path has a rule for
+ * hosts that aren't there. */
 static int check_hosts(struct cli *cli)
 {
 	AUTOBUF unknown = BUF_INIT;
@@ -110,12 +119,16 @@ static int check_hosts(struct cli *cli)
 	if (rc < 0 || !unknown.len)
 		return rc;
 	if (cli_option(cli, "on-unreachable")) {
-		fprintf(stderr, "tos launch: no kernel is known by the name %s; going on, since "
-				"--on-unreachable is given\n", buf_cstr(&unknown));
+		fprintf(stderr,
+			"tos launch: no kernel is known by the name %s; going on, since "
+			"--on-unreachable is given\n",
+			buf_cstr(&unknown));
 		return 0;
 	}
-	return err_set(&cli->em, ERR_NOT_FOUND, "no kernel is known by the name %s; there are %s. To launch all "
-		"the same, say --on-unreachable what to do", buf_cstr(&unknown), buf_cstr(&known));
+	return err_set(&cli->em, ERR_NOT_FOUND,
+		"no kernel is known by the name %s; there are %s. To launch all "
+		"the same, say --on-unreachable what to do",
+		buf_cstr(&unknown), buf_cstr(&known));
 }
 
 static int sign(struct cli *cli)
@@ -155,9 +168,12 @@ static int run_launch(struct cli *cli)
 	if (line && cli->args.n_word)
 		return cli_usage(cli, "give either -e or a carrier, not both");
 	if (!line && !cli->args.n_word)
-		return cli_usage(cli, "which carrier? tos launch FILE, a shipped one such as facts, or -e 'LUA'");
+		return cli_usage(cli, "which carrier? tos launch FILE, a shipped one such as "
+				      "facts, or -e 'LUA'");
 	rc = prepare(cli);
-	rc = rc ? rc : tos_shell_launch(cli->shell, cli->connection, cli->principal, name, cli_err(cli));
+	rc = rc ? rc
+		: tos_shell_launch(
+			  cli->shell, cli->connection, cli->principal, name, cli_err(cli));
 	if (rc < 0)
 		return cli_fail(cli, rc);
 	if (cli->json && !wait) {

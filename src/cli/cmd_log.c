@@ -17,7 +17,8 @@ struct source {
 	bool failed;
 };
 
-/* Which kernels to ask: those of a carrier's trail, its home among them, or the one that is connected. */
+/* Which kernels to ask: those of a carrier's trail, its home among them, or the one that is
+ * connected. */
 static void add_source(struct source *s, size_t *n, const char *kernel)
 {
 	for (size_t i = 0; i < *n; i++)
@@ -50,7 +51,8 @@ static int find_sources(struct cli *cli, const char *carrier, struct source *s, 
 	return rc;
 }
 
-static int read_source(struct cli *cli, struct source *s, const char *carrier, struct tos_value *lines)
+static int read_source(
+	struct cli *cli, struct source *s, const char *carrier, struct tos_value *lines)
 {
 	struct tos_value *args = tos_map(), *answer = NULL;
 	int rc = cli_connect_to(cli, s->kernel);
@@ -98,7 +100,8 @@ static void print_line(const struct cli *cli, const struct tos_value *line)
 	clock_text(tos_get_int(line, "wall", 0), when);
 	/* The kernel's own lines begin with time, level, program and name already. */
 	if (strncmp(tos_get_text(line, "text", ""), when, 20) != 0)
-		printf("%s %s %s: ", when, tos_get_text(line, "level", ""), tos_get_text(line, "kernel", "?"));
+		printf("%s %s %s: ", when, tos_get_text(line, "level", ""),
+			tos_get_text(line, "kernel", "?"));
 	print_element(tos_get(line, "text"), stdout);
 	putchar('\n');
 }
@@ -144,7 +147,8 @@ static void travelled(struct cli *cli, const char *carrier, struct tos_value *li
 	tos_value_free(outcome);
 }
 
-static int one_round(struct cli *cli, struct source *s, size_t n, const char *carrier, bool first)
+static int one_round(
+	struct cli *cli, struct source *s, size_t n, const char *carrier, bool first)
 {
 	struct tos_value *lines = tos_array();
 	size_t answered = 0;
@@ -155,7 +159,8 @@ static int one_round(struct cli *cli, struct source *s, size_t n, const char *ca
 
 		answered += one == 0;
 		if (one < 0 && !s[i].failed)
-			fprintf(stderr, "tos log: %s: %s\n", s[i].kernel, err_show(one, &cli->em));
+			fprintf(stderr, "tos log: %s: %s\n", s[i].kernel,
+				err_show(one, &cli->em));
 		s[i].failed = one < 0;
 		rc = one < 0 ? one : rc;
 		if (one == ERR_CLOSED)
@@ -195,8 +200,10 @@ const struct command command_log = {
 	.name = "log",
 	.args = "[CARRIER]",
 	.summary = "Show the log of a kernel, or all that concerns a carrier",
-	.about = "Without a carrier, the recent log lines of the asked kernel. With one, its events from the kernels on its "
-		 "trail that answer, and the lines of tos.log that travelled with it, in order of time.",
+	.about = "Without a carrier, the recent log lines of the asked kernel. With one, its "
+		 "events from the kernels on its "
+		 "trail that answer, and the lines of tos.log that travelled with it, in order "
+		 "of time.",
 	.examples = "tos log -f\tFollow the first kernel\n"
 		    "tos log host0#42\tWhat happened to a carrier\n",
 	.run = run_log,

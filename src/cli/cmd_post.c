@@ -13,7 +13,8 @@ static int elements_of(struct cli *cli, struct tos_value **out)
 	for (size_t i = 1; i < cli->args.n_word; i++)
 		if (tos_push(v, word_value(cli->args.word[i], cli_option(cli, "text"))) < 0) {
 			tos_value_free(v);
-			return err_set(&cli->em, ERR_USAGE, "'%.64s' is neither UTF-8 text nor JSON", cli->args.word[i]);
+			return err_set(&cli->em, ERR_USAGE,
+				"'%.64s' is neither UTF-8 text nor JSON", cli->args.word[i]);
 		}
 	*out = v;
 	return 0;
@@ -33,7 +34,8 @@ static int await_failure(struct cli *cli)
 	char folder[129];
 	int rc;
 
-	while ((rc = tos_receive(cli->connection, cli_timeout(cli, 100), NULL, folder, &e, NULL)) == 0) {
+	while ((rc = tos_receive(
+			cli->connection, cli_timeout(cli, 100), NULL, folder, &e, NULL)) == 0) {
 		const char *word = tos_as_text(tos_at(e, 0), "");
 
 		if (strcmp(folder, "failure") == 0) {
@@ -53,22 +55,33 @@ static int run_post(struct cli *cli)
 	int rc = elements_of(cli, &elements);
 
 	rc = rc ? rc : cli_connect(cli);
-	rc = rc ? rc : tos_send(cli->connection, cli->args.word[0], folder_name(cli), elements, cli_err(cli));
+	rc = rc ? rc
+		: tos_send(cli->connection, cli->args.word[0], folder_name(cli), elements,
+			  cli_err(cli));
 	rc = rc ? rc : await_failure(cli);
 	tos_value_free(elements);
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
-#define FOLDER { "folder", 'f', "NAME", "name of the folder; default none" }
-#define TEXT   { "text", 0, NULL, "take each value as text, also one that is JSON" }
+#define FOLDER                                                                                 \
+	{                                                                                      \
+		"folder", 'f', "NAME", "name of the folder; default none"                      \
+	}
+#define TEXT                                                                                   \
+	{                                                                                      \
+		"text", 0, NULL, "take each value as text, also one that is JSON"              \
+	}
 
 const struct command command_post = {
 	.name = "post",
 	.args = "INBOX [VALUE]...",
 	.summary = "Post a folder to an inbox",
-	.about = "Posts one folder holding the values to an inbox: Echo of the asked kernel, host3/Echo of another, "
-		 "host0#42/replies of a carrier wherever it is. A value that is JSON is taken as such, anything else "
-		 "as text. Returns when the kernel has it in hand; a failure that is known within a moment is "
+	.about = "Posts one folder holding the values to an inbox: Echo of the asked kernel, "
+		 "host3/Echo of another, "
+		 "host0#42/replies of a carrier wherever it is. A value that is JSON is taken "
+		 "as such, anything else "
+		 "as text. Returns when the kernel has it in hand; a failure that is known "
+		 "within a moment is "
 		 "reported.",
 	.examples = "tos post Echo 'Hello, World'\tHere\n"
 		    "tos post host2/Echo 'Hello, World'\tThere\n",
@@ -111,8 +124,9 @@ static int run_call(struct cli *cli)
 	int rc = elements_of(cli, &elements);
 
 	rc = rc ? rc : cli_connect(cli);
-	rc = rc ? rc : tos_ask(cli->connection, cli->args.word[0], folder_name(cli), elements,
-			       cli_timeout(cli, 10000), folder, &answer, cli_err(cli));
+	rc = rc ? rc
+		: tos_ask(cli->connection, cli->args.word[0], folder_name(cli), elements,
+			  cli_timeout(cli, 10000), folder, &answer, cli_err(cli));
 	if (rc == 0)
 		print_answer(cli, folder, answer);
 	tos_value_free(elements);
@@ -124,7 +138,8 @@ const struct command command_call = {
 	.name = "call",
 	.args = "INBOX [VALUE]...",
 	.summary = "Post a folder to an inbox and print the answer",
-	.about = "As tos post, but waits for the answer, ten seconds unless --timeout says otherwise.",
+	.about = "As tos post, but waits for the answer, ten seconds unless --timeout says "
+		 "otherwise.",
 	.examples = "tos call Monitor load\tLoad of the asked kernel's host\n"
 		    "tos call host2/Monitor filesystem /\tA file system of another\n"
 		    "tos call Control --folder STATUS '{}'\tThe kernel itself\n",

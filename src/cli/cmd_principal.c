@@ -9,14 +9,16 @@
 #include "lib/domain.h"
 #include "seal/seal.h"
 
-int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials, uint64_t *number);
+int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials,
+	uint64_t *number);
 
 static int parse_roles(struct cli *cli, unsigned *out)
 {
 	const char *text, *all = "owner,author";
 
 	*out = 0;
-	for (size_t it = 0; (text = args_next(&cli->args, "role", &it)) || (!*out && (text = all));)
+	for (size_t it = 0;
+		(text = args_next(&cli->args, "role", &it)) || (!*out && (text = all));)
 		while (*text) {
 			char word[32];
 			size_t n = strcspn(text, ",");
@@ -26,7 +28,9 @@ static int parse_roles(struct cli *cli, unsigned *out)
 			role = role_parse(word);
 			if (!role)
 				return err_set(&cli->em, ERR_USAGE,
-					"there is no role %s; there are admin, owner, author, officer", word);
+					"there is no role %s; there are admin, owner, author, "
+					"officer",
+					word);
 			*out |= role;
 			text += n + (text[n] == ',');
 		}
@@ -41,7 +45,8 @@ static int principal_add(struct cli *cli, const struct home *h, const char *name
 	int rc = parse_roles(cli, &roles);
 
 	if (rc == 0 && expires && (text_duration(expires, &ms) < 0 || ms <= 0))
-		rc = err_set(&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", expires);
+		rc = err_set(
+			&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", expires);
 	rc = rc ? rc : domain_principal_add(h, name, roles, ms, &cli->em);
 	if (rc < 0)
 		return rc;
@@ -51,7 +56,8 @@ static int principal_add(struct cli *cli, const struct home *h, const char *name
 		print_json(v);
 		tos_value_free(v);
 	} else
-		printf("principal   %s, %s/keys/%s; give that folder to whom it is for\n", name, h->path, name);
+		printf("principal   %s, %s/keys/%s; give that folder to whom it is for\n", name,
+			h->path, name);
 	return 0;
 }
 
@@ -66,16 +72,19 @@ static int principal_list(struct cli *cli, const struct home *h)
 		AUTOBUF words = BUF_INIT;
 
 		for (size_t k = 0; k < tos_len(roles); k++)
-			buf_printf(&words, "%s%s", k ? "," : "", tos_as_text(tos_at(roles, k), ""));
+			buf_printf(&words, "%s%s", k ? "," : "",
+				tos_as_text(tos_at(roles, k), ""));
 		tos_set(row, "roles", tos_text(buf_cstr(&words)));
 		tos_set(row, "expires", tos_textf("%.10s", tos_get_text(p, "expires", "")));
-		tos_set(row, "state", tos_text(tos_get_bool(p, "revoked", false) ? "revoked" : "valid"));
+		tos_set(row, "state",
+			tos_text(tos_get_bool(p, "revoked", false) ? "revoked" : "valid"));
 		tos_push(rows, row);
 	}
 	if (rc == 0 && cli->json)
 		print_json(list);
 	else if (rc == 0)
-		table_print(rows, "name:PRINCIPAL roles:ROLES expires:EXPIRES state:STATE", stdout);
+		table_print(
+			rows, "name:PRINCIPAL roles:ROLES expires:EXPIRES state:STATE", stdout);
 	tos_value_free(list);
 	tos_value_free(rows);
 	return rc;
@@ -115,7 +124,8 @@ static int run_principal(struct cli *cli)
 	else if (strcmp(verb, "revoke") == 0 && name)
 		rc = principal_revoke(cli, &h, name);
 	else
-		return cli_usage(cli, "it is 'tos principal list', 'tos principal add NAME' or 'tos principal revoke NAME'");
+		return cli_usage(cli, "it is 'tos principal list', 'tos principal add NAME' or "
+				      "'tos principal revoke NAME'");
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 

@@ -42,7 +42,8 @@ static int ask_ps(struct cli *cli, const char *kernel, bool all, struct tos_valu
 	int rc = cli_ask(cli, kernel, "PS", map_of("all", tos_bool(all)), &answer);
 
 	if (rc == 0)
-		add_rows(rows, answer, kernel ? kernel : tos_connection_kernel(cli->connection));
+		add_rows(
+			rows, answer, kernel ? kernel : tos_connection_kernel(cli->connection));
 	tos_value_free(answer);
 	return rc;
 }
@@ -112,11 +113,14 @@ static void print_ps(const struct tos_value *rows)
 
 		age_text(tos_get_int(r, "since_ms", 0), clock_wall_ms(), age);
 		tos_set(row, "since", tos_text(age));
-		tos_set(row, "state", tos_textf("%s%s", tos_get_text(r, "state", "?"),
-			tos_get_bool(r, "in_doubt", false) ? " (in doubt)" : ""));
+		tos_set(row, "state",
+			tos_textf("%s%s", tos_get_text(r, "state", "?"),
+				tos_get_bool(r, "in_doubt", false) ? " (in doubt)" : ""));
 		tos_push(shown, row);
 	}
-	table_print(shown, "name:NAME state:STATE kernel:KERNEL home:HOME owner:OWNER hop:HOP since:SINCE", stdout);
+	table_print(shown,
+		"name:NAME state:STATE kernel:KERNEL home:HOME owner:OWNER hop:HOP since:SINCE",
+		stdout);
 	tos_value_free(shown);
 }
 
@@ -210,8 +214,8 @@ static void print_hex(const char *title, const struct tos_value *v)
 
 static void print_show(const struct tos_value *v)
 {
-	static const char *const plain[] = { "name", "state", "kernel", "home", "owner", "author", "hop",
-		"incarnation", "departures", "wanted", "note" };
+	static const char *const plain[] = { "name", "state", "kernel", "home", "owner",
+		"author", "hop", "incarnation", "departures", "wanted", "note" };
 	const struct tos_value *fault = tos_get(v, "fault"), *path = tos_get(v, "path");
 	struct tos_value *trail = tos_array();
 	char age[16];
@@ -235,7 +239,9 @@ static void print_show(const struct tos_value *v)
 		struct tos_value *t = tos_value_copy(tos_at(tos_get(v, "trail"), i));
 		char when[CLOCK_TEXT_BYTES];
 
-		tos_set(t, "at", tos_text(clock_text(tos_get_int(t, "wall", tos_get_int(t, "time", 0)), when)));
+		tos_set(t, "at",
+			tos_text(clock_text(
+				tos_get_int(t, "wall", tos_get_int(t, "time", 0)), when)));
 		tos_push(trail, t);
 	}
 	if (tos_len(trail)) {
@@ -290,8 +296,10 @@ const struct command command_show = {
 	.name = "show",
 	.args = "CARRIER...",
 	.summary = "Show all that is known of a carrier",
-	.about = "Asks the carrier's home, which answers also when the carrier's place is down: state, where it is, its trail, "
-		 "limits and what it used of them, folders with their sizes, and a fault with its traceback.",
+	.about = "Asks the carrier's home, which answers also when the carrier's place is "
+		 "down: state, where it is, its trail, "
+		 "limits and what it used of them, folders with their sizes, and a fault with "
+		 "its traceback.",
 	.examples = "tos show host0#42\tOne carrier\n",
 	.run = run_show,
 	.min_args = 1,

@@ -26,7 +26,8 @@ struct kernel_up {
 	char waits_for[256];
 };
 
-static void note(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void note(const struct cli *cli, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 static void note(const struct cli *cli, const char *fmt, ...)
 {
 	va_list ap;
@@ -46,7 +47,8 @@ static int make_kernels(struct cli *cli, const struct home *h, unsigned n)
 		char name[16], conf[HOME_PATH_MAX], listen[128] = "";
 
 		snprintf(name, sizeof(name), "host%u", i);
-		rc = path_join(conf, sizeof(conf), &cli->em, h->path, "kernels", name, "tosd.conf", NULL);
+		rc = path_join(conf, sizeof(conf), &cli->em, h->path, "kernels", name,
+			"tosd.conf", NULL);
 		if (rc < 0 || access(conf, F_OK) == 0)
 			continue;
 		rc = domain_kernel_add(h, name, i, &cli->em);
@@ -67,7 +69,8 @@ static bool linked_to(const struct tos_value *status, const char *name)
 }
 
 /* The registrar wants a link with everyone started here, the others one with the registrar. */
-static void judge(struct kernel_up *k, const struct tos_value *status, const struct kernel_up *all, size_t n)
+static void judge(struct kernel_up *k, const struct tos_value *status,
+	const struct kernel_up *all, size_t n)
 {
 	const char *registrar = tos_get_text(status, "registrar", "");
 	bool is_registrar = strcmp(registrar, k->name) == 0;
@@ -90,7 +93,8 @@ static void judge(struct kernel_up *k, const struct tos_value *status, const str
 		}
 }
 
-static int ask_status(struct cli *cli, const struct home *h, const char *kernel, struct tos_value **out)
+static int ask_status(
+	struct cli *cli, const struct home *h, const char *kernel, struct tos_value **out)
 {
 	struct tos_value *elements = tos_array(), *answer = NULL;
 	struct tos_connection *c;
@@ -98,7 +102,9 @@ static int ask_status(struct cli *cli, const struct home *h, const char *kernel,
 
 	if (rc == 0) {
 		rc = tos_push(elements, tos_map());
-		rc = rc ? rc : tos_ask(c, "Control", "STATUS", elements, 2000, NULL, &answer, cli_err(cli));
+		rc = rc ? rc
+			: tos_ask(c, "Control", "STATUS", elements, 2000, NULL, &answer,
+				  cli_err(cli));
 		tos_disconnect(c);
 	}
 	if (rc == 0)
@@ -122,17 +128,22 @@ static void ask_all(struct cli *cli, const struct home *h, struct kernel_up *all
 }
 
 /* Which one is not ready, why, and what it said last. */
-static int say_late(struct cli *cli, const struct home *h, const struct kernel_up *k, bool ended)
+static int say_late(
+	struct cli *cli, const struct home *h, const struct kernel_up *k, bool ended)
 {
 	note(cli, "--- %s/kernels/%s/log", h->path, k->name);
 	keeper_log_tail(h, k->name, 8, stderr);
 	note(cli, "---");
 	if (ended)
-		return err_set(&cli->em, ERR_STATE, "%s did not start; its log, above, says why", k->name);
+		return err_set(&cli->em, ERR_STATE,
+			"%s did not start; its log, above, says why", k->name);
 	if (k->state == UNLINKED)
-		return err_set(&cli->em, ERR_TIMEOUT, "%s runs, but has no link with %s", k->name, k->waits_for);
-	return err_set(&cli->em, ERR_TIMEOUT, "%s was not ready in time; its log is above, 'tos doctor' "
-		"looks further", k->name);
+		return err_set(&cli->em, ERR_TIMEOUT, "%s runs, but has no link with %s",
+			k->name, k->waits_for);
+	return err_set(&cli->em, ERR_TIMEOUT,
+		"%s was not ready in time; its log is above, 'tos doctor' "
+		"looks further",
+		k->name);
 }
 
 static int wait_ready(struct cli *cli, const struct home *h, struct kernel_up *all, size_t n)
@@ -148,13 +159,16 @@ static int wait_ready(struct cli *cli, const struct home *h, struct kernel_up *a
 				late = &all[i];
 		if (!late)
 			return 0;
-		if (!keeper_pid(h, late->name) && late->state == UNASKED && clock_ms() > told - 1500)
+		if (!keeper_pid(h, late->name) && late->state == UNASKED &&
+			clock_ms() > told - 1500)
 			return say_late(cli, h, late, true);
 		if (clock_ms() >= deadline)
 			return say_late(cli, h, late, false);
 		if (clock_ms() >= told) {
-			note(cli, late->state == UNLINKED ? "waiting for the link of %s with %s"
-							  : "waiting for %s", late->name, late->waits_for);
+			note(cli,
+				late->state == UNLINKED ? "waiting for the link of %s with %s"
+							: "waiting for %s",
+				late->name, late->waits_for);
 			told += 5000;
 		}
 		usleep(POLL_MS * 1000);
@@ -182,7 +196,8 @@ static int start_all(struct cli *cli, const struct home *h, struct kernel_up *al
 	return rc;
 }
 
-static void print_up(struct cli *cli, const struct home *h, const struct kernel_up *all, size_t n)
+static void print_up(
+	struct cli *cli, const struct home *h, const struct kernel_up *all, size_t n)
 {
 	struct tos_value *rows = tos_array();
 
@@ -228,7 +243,8 @@ static int up(struct cli *cli, struct home *h, unsigned n)
 		return rc;
 	rc = home_kernels(h, &names);
 	if (rc == 0 && names.n == 0)
-		rc = err_set(&cli->em, ERR_NOT_FOUND, "%s has no kernels; 'tos up -n 3' makes three", h->path);
+		rc = err_set(&cli->em, ERR_NOT_FOUND,
+			"%s has no kernels; 'tos up -n 3' makes three", h->path);
 	if (rc < 0)
 		return rc;
 	all = mem_zero(names.n * sizeof(*all));
@@ -261,10 +277,14 @@ const struct command command_up = {
 	.name = "up",
 	.args = "",
 	.summary = "Start the kernels of this machine, making what is missing",
-	.about = "Starts every kernel that is configured in $TOS_HOME and does not run, each under a keeper that "
-		 "starts it again should it end, and returns when all are ready and linked. Where there is no "
-		 "domain it makes one first, as tos init does. With -n it also makes host0, host1 and so on, "
-		 "as many as asked for, on 127.0.0.1, ports from 21212 on. Done twice it does nothing the "
+	.about = "Starts every kernel that is configured in $TOS_HOME and does not run, each "
+		 "under a keeper that "
+		 "starts it again should it end, and returns when all are ready and linked. "
+		 "Where there is no "
+		 "domain it makes one first, as tos init does. With -n it also makes host0, "
+		 "host1 and so on, "
+		 "as many as asked for, on 127.0.0.1, ports from 21212 on. Done twice it does "
+		 "nothing the "
 		 "second time. What a kernel says goes to kernels/NAME/log.",
 	.examples = "tos up -n 3\tThree kernels on this machine\n"
 		    "tos up\tWhat is configured, after a reboot or a join\n",
@@ -282,12 +302,14 @@ static int wait_down(struct cli *cli, const struct home *h, const struct names *
 		for (int pid; (pid = keeper_pid(h, all->v[i])) != 0; usleep(POLL_MS * 1000))
 			if (clock_ms() >= deadline)
 				return err_set(&cli->em, ERR_TIMEOUT,
-					"%s is still going down (keeper %d); wait, or see kernels/%s/log",
+					"%s is still going down (keeper %d); wait, or see "
+					"kernels/%s/log",
 					all->v[i], pid, all->v[i]);
 	return 0;
 }
 
-static int stop_each(struct cli *cli, const struct home *h, const struct names *all, struct tos_value *rows)
+static int stop_each(
+	struct cli *cli, const struct home *h, const struct names *all, struct tos_value *rows)
 {
 	int rc = 0;
 
@@ -361,7 +383,8 @@ const struct command command_down = {
 	.name = "down",
 	.args = "[KERNEL]...",
 	.summary = "Stop the kernels that tos up started",
-	.about = "Tells the keepers to end their kernels and waits until they have. Carriers that are there stay in "
+	.about = "Tells the keepers to end their kernels and waits until they have. Carriers "
+		 "that are there stay in "
 		 "the journal and go on at the next tos up.",
 	.examples = "tos down\tAll of this TOS_HOME\n"
 		    "tos down host1\tOne of them\n",

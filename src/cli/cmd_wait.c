@@ -14,7 +14,8 @@ static int run_wait(struct cli *cli)
 			printf("%s%s\n", i ? "\n" : "", name);
 		fflush(stdout);
 		code = rc < 0 ? cli_fail(cli, rc)
-			      : outcome_wait(cli, name, cli_option(cli, "follow"), cli_option(cli, "quiet"));
+			      : outcome_wait(cli, name, cli_option(cli, "follow"),
+					cli_option(cli, "quiet"));
 		if (code == EXIT_DETACHED)
 			return code;
 		worst = code ? code : worst;

@@ -3,35 +3,35 @@
 
 #include "cli/cli.h"
 
-#define COMMANDS(X)                                                                                \
-	X(init)                                                                                    \
-	X(up)                                                                                      \
-	X(down)                                                                                    \
-	X(enroll)                                                                                  \
-	X(join)                                                                                    \
-	X(kernels)                                                                                 \
-	X(principal)                                                                               \
-	X(launch)                                                                                  \
-	X(ps)                                                                                      \
-	X(show)                                                                                    \
-	X(locate)                                                                                  \
-	X(wait)                                                                                    \
-	X(log)                                                                                     \
-	X(suspend)                                                                                 \
-	X(resume)                                                                                  \
-	X(kill)                                                                                    \
-	X(retry)                                                                                   \
-	X(resolve)                                                                                 \
-	X(post)                                                                                    \
-	X(call)                                                                                    \
-	X(get)                                                                                     \
-	X(metrics)                                                                                 \
-	X(audit)                                                                                   \
-	X(doctor)                                                                                  \
-	X(build)                                                                                   \
-	X(verify)                                                                                  \
-	X(completion)                                                                              \
-	X(manual)                                                                                  \
+#define COMMANDS(X)                                                                            \
+	X(init)                                                                                \
+	X(up)                                                                                  \
+	X(down)                                                                                \
+	X(enroll)                                                                              \
+	X(join)                                                                                \
+	X(kernels)                                                                             \
+	X(principal)                                                                           \
+	X(launch)                                                                              \
+	X(ps)                                                                                  \
+	X(show)                                                                                \
+	X(locate)                                                                              \
+	X(wait)                                                                                \
+	X(log)                                                                                 \
+	X(suspend)                                                                             \
+	X(resume)                                                                              \
+	X(kill)                                                                                \
+	X(retry)                                                                               \
+	X(resolve)                                                                             \
+	X(post)                                                                                \
+	X(call)                                                                                \
+	X(get)                                                                                 \
+	X(metrics)                                                                             \
+	X(audit)                                                                               \
+	X(doctor)                                                                              \
+	X(build)                                                                               \
+	X(verify)                                                                              \
+	X(completion)                                                                          \
+	X(manual)                                                                              \
 	X(keeper)
 
 #define COMMAND_EXTERN(name) extern const struct command command_##name;

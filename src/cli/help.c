@@ -13,7 +13,8 @@ static void option_name(const struct option_spec *o, char out[64])
 		snprintf(out, 64, "-%c, --%s%s%s", o->letter, o->name, o->value ? " " : "",
 			o->value ? o->value : "");
 	else
-		snprintf(out, 64, "    --%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+		snprintf(out, 64, "    --%s%s%s", o->name, o->value ? " " : "",
+			o->value ? o->value : "");
 }
 
 static void help_options(const struct option_spec *o, FILE *out)
@@ -29,14 +30,17 @@ static void help_options(const struct option_spec *o, FILE *out)
 void help_program(FILE *out)
 {
 	fputs("usage: tos COMMAND [OPTION]... [ARGUMENT]...\n\n"
-	      "Manages hosts with carriers: signed code that travels from kernel to kernel.\n\n", out);
+	      "Manages hosts with carriers: signed code that travels from kernel to "
+	      "kernel.\n\n",
+		out);
 	for (size_t i = 0; commands[i]; i++)
 		if (!commands[i]->hidden)
 			fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
 	fputs("\nEverywhere:\n", out);
 	help_options(global_options, out);
 	fputs("\nStart with 'tos up -n 3'; 'tos COMMAND --help' and tos(1) say more.\n"
-	      "Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 timed out, 5 unreachable.\n", out);
+	      "Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 timed out, 5 unreachable.\n",
+		out);
 }
 
 static void help_examples(const char *s, FILE *out)
@@ -54,8 +58,8 @@ static void help_examples(const char *s, FILE *out)
 
 void help_command(const struct command *c, FILE *out)
 {
-	fprintf(out, "usage: tos %s [OPTION]...%s%s\n\n%s.\n\n%s\n", c->name, *c->args ? " " : "", c->args,
-		c->summary, c->about);
+	fprintf(out, "usage: tos %s [OPTION]...%s%s\n\n%s.\n\n%s\n", c->name,
+		*c->args ? " " : "", c->args, c->summary, c->about);
 	if (c->options[0].name) {
 		fputs("\nOptions:\n", out);
 		help_options(c->options, out);
@@ -104,7 +108,8 @@ static void manual_examples(const char *s, FILE *out)
 		if (tab < line) {
 			char text[256];
 
-			snprintf(text, sizeof(text), "%.*s", (int)(line - tab - 1), s + tab + 1);
+			snprintf(
+				text, sizeof(text), "%.*s", (int)(line - tab - 1), s + tab + 1);
 			put_sc(text, out);
 			fputs(":\n\n", out);
 		}
@@ -133,29 +138,43 @@ static void manual_commands(FILE *out)
 static void manual_end(FILE *out)
 {
 	fputs("# EXIT STATUS\n\n"
-	      "0 done, 1 failed, 2 wrong usage, 3 denied, 4 timed out, 5 unreachable. One line on standard "
-	      "error says what went wrong and what to do about it.\n\n", out);
+	      "0 done, 1 failed, 2 wrong usage, 3 denied, 4 timed out, 5 unreachable. One line "
+	      "on standard "
+	      "error says what went wrong and what to do about it.\n\n",
+		out);
 }
 
 static void manual_program(FILE *out)
 {
 	fputs("tos(1)\n\n# NAME\n\ntos - manage hosts with carriers\n\n# SYNOPSIS\n\n"
 	      "*tos* _COMMAND_ \\[_OPTION_\\]... \\[_ARGUMENT_\\]...\n\n# DESCRIPTION\n\n"
-	      "A kernel of TOS runs on each host. A carrier is signed code and data that travels from kernel "
-	      "to kernel along a path, works at each, and brings its findings home. *tos* makes the domain "
-	      "to which kernels and people belong, starts kernels, launches carriers and looks after them. "
-	      "*tos up -n 3* is a start; *tos-carrier*(7) tells how carriers are written.\n\n", out);
+	      "A kernel of TOS runs on each host. A carrier is signed code and data that "
+	      "travels from kernel "
+	      "to kernel along a path, works at each, and brings its findings home. *tos* "
+	      "makes the domain "
+	      "to which kernels and people belong, starts kernels, launches carriers and looks "
+	      "after them. "
+	      "*tos up -n 3* is a start; *tos-carrier*(7) tells how carriers are written.\n\n",
+		out);
 	manual_commands(out);
-	fputs("# OPTIONS\n\nThese are understood by every command, before or behind its name.\n\n", out);
+	fputs("# OPTIONS\n\nThese are understood by every command, before or behind its "
+	      "name.\n\n",
+		out);
 	manual_options(global_options, out);
 	manual_end(out);
-	fputs("# ENVIRONMENT\n\n*TOS\\_HOME*\n\tWhere the domain is, unless *--home* says so.\n\n"
-	      "*TOS\\_PASSPHRASE*\n\tThe passphrase of the root key and of keys that have one.\n\n"
-	      "# FILES\n\n_$TOS\\_HOME/domain.conf_\n\tThe principal that commands act as, and the kernel that "
-	      "they ask first.\n\n_$TOS\\_HOME/ca_\n\tThe domain's root key and certificate, the revocation "
+	fputs("# ENVIRONMENT\n\n*TOS\\_HOME*\n\tWhere the domain is, unless *--home* says "
+	      "so.\n\n"
+	      "*TOS\\_PASSPHRASE*\n\tThe passphrase of the root key and of keys that have "
+	      "one.\n\n"
+	      "# FILES\n\n_$TOS\\_HOME/domain.conf_\n\tThe principal that commands act as, and "
+	      "the kernel that "
+	      "they ask first.\n\n_$TOS\\_HOME/ca_\n\tThe domain's root key and certificate, "
+	      "the revocation "
 	      "list.\n\n_$TOS\\_HOME/keys/NAME_\n\tKey and certificate of a principal.\n\n"
-	      "_$TOS\\_HOME/kernels/NAME_\n\tConfiguration, key, certificate, store, socket and log of a "
-	      "kernel of this machine.\n\n# SEE ALSO\n\n*tos-carrier*(7), *tosd*(8)\n", out);
+	      "_$TOS\\_HOME/kernels/NAME_\n\tConfiguration, key, certificate, store, socket "
+	      "and log of a "
+	      "kernel of this machine.\n\n# SEE ALSO\n\n*tos-carrier*(7), *tosd*(8)\n",
+		out);
 }
 
 void manual_page(const struct command *c, FILE *out)
@@ -200,17 +219,23 @@ void completion_print(FILE *out)
 	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i\n"
 	      "\tlocal home=${TOS_HOME:-$HOME/.tos} words=\n"
 	      "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
-	      "\t\tcase ${COMP_WORDS[i]} in -*) ;; *) cmd=${COMP_WORDS[i]}; break;; esac\n\tdone\n"
+	      "\t\tcase ${COMP_WORDS[i]} in -*) ;; *) cmd=${COMP_WORDS[i]}; break;; "
+	      "esac\n\tdone\n"
 	      "\tcase $prev in\n"
-	      "\t-k|--kernel|--dead) COMPREPLY=($(compgen -W \"$(command ls \"$home/kernels\" 2>/dev/null)\" "
+	      "\t-k|--kernel|--dead) COMPREPLY=($(compgen -W \"$(command ls \"$home/kernels\" "
+	      "2>/dev/null)\" "
 	      "-- \"$cur\")); return;;\n"
-	      "\t--as) COMPREPLY=($(compgen -W \"$(command ls \"$home/keys\" 2>/dev/null)\" -- \"$cur\")); "
+	      "\t--as) COMPREPLY=($(compgen -W \"$(command ls \"$home/keys\" 2>/dev/null)\" -- "
+	      "\"$cur\")); "
 	      "return;;\n"
-	      "\t--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- \"$cur\")); return;;\n"
-	      "\t--path) COMPREPLY=($(compgen -W \"@all $(command ls \"$home/kernels\" 2>/dev/null)\" -- "
+	      "\t--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- "
+	      "\"$cur\")); return;;\n"
+	      "\t--path) COMPREPLY=($(compgen -W \"@all $(command ls \"$home/kernels\" "
+	      "2>/dev/null)\" -- "
 	      "\"$cur\")); return;;\n"
 	      "\t--home|-o|--output) COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n\tesac\n"
-	      "\tcase $cmd in\n\t'') words='", out);
+	      "\tcase $cmd in\n\t'') words='",
+		out);
 	for (size_t i = 0; commands[i]; i++)
 		if (!commands[i]->hidden)
 			fprintf(out, "%s%s", i ? " " : "", commands[i]->name);
@@ -224,12 +249,18 @@ void completion_print(FILE *out)
 		completion_options(c, out);
 		fputs("'", out);
 		if (c->words && strcmp(c->words, "carriers") == 0)
-			fputs("\n\t\t[[ $cur == -* ]] || words=$(tos manual --carriers 2>/dev/null)", out);
+			fputs("\n\t\t[[ $cur == -* ]] || words=$(tos manual --carriers "
+			      "2>/dev/null)",
+				out);
 		else if (c->words && strcmp(c->words, "files") == 0)
-			fputs("\n\t\t[[ $cur == -* ]] || { COMPREPLY=($(compgen -f -- \"$cur\")); return; }", out);
+			fputs("\n\t\t[[ $cur == -* ]] || { COMPREPLY=($(compgen -f -- "
+			      "\"$cur\")); return; }",
+				out);
 		else if (c->words)
 			fprintf(out, "\n\t\t[[ $cur == -* ]] || words='%s'", c->words);
 		fputs(";;\n", out);
 	}
-	fputs("\tesac\n\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _tos tos\n", out);
+	fputs("\tesac\n\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _tos "
+	      "tos\n",
+		out);
 }

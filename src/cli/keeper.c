@@ -1,6 +1,7 @@
 /*
- * The keeper: a small tos process that stays behind 'tos up', one a kernel. It starts tosd, starts it again with back-off
- * when it ends, and ends it on SIGTERM. The lock on kernels/NAME/keeper.pid says that it lives; the number in there, who.
+ * The keeper: a small tos process that stays behind 'tos up', one a kernel. It starts tosd,
+ * starts it again with back-off when it ends, and ends it on SIGTERM. The lock on
+ * kernels/NAME/keeper.pid says that it lives; the number in there, who.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +26,8 @@
 #define EARLY_DEATHS      3    /* of one that never did: give up */
 #define LOG_BYTES_MAX     (16 << 20)
 
-static int keeper_file(const struct home *h, const char *kernel, const char *file, char out[HOME_PATH_MAX],
-	struct errmsg *em)
+static int keeper_file(const struct home *h, const char *kernel, const char *file,
+	char out[HOME_PATH_MAX], struct errmsg *em)
 {
 	return path_join(out, HOME_PATH_MAX, em, h->path, "kernels", kernel, file, NULL);
 }
@@ -41,7 +42,8 @@ int keeper_pid(const struct home *h, const char *kernel)
 		return 0;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-		return 0; /* a lock that we can have is held by no keeper; closing gives it back */
+		return 0; /* a lock that we can have is held by no keeper; closing gives it back
+			   */
 	if (read(fd, text, sizeof(text) - 1) <= 0)
 		return 0;
 	pid = atoi(text);
@@ -157,7 +159,8 @@ static void say(const struct keeper *k, const char *what, long number)
 
 	if (!f)
 		return;
-	fprintf(f, "%s notice %s keeper: %s %ld\n", clock_text(clock_wall_ms(), when), k->name, what, number);
+	fprintf(f, "%s notice %s keeper: %s %ld\n", clock_text(clock_wall_ms(), when), k->name,
+		what, number);
 	fclose(f);
 }
 
@@ -252,13 +255,15 @@ int keeper_run(struct cli *cli)
 	rc = rc ? rc : keeper_file(&h, k.name, "tosd.conf", k.conf, &cli->em);
 	rc = rc ? rc : keeper_file(&h, k.name, "log", k.log, &cli->em);
 	if (rc == 0 && where_program("tosd", k.tosd, sizeof(k.tosd)) < 0)
-		rc = err_set(&cli->em, ERR_NOT_FOUND, "tosd is not installed beside this program");
+		rc = err_set(
+			&cli->em, ERR_NOT_FOUND, "tosd is not installed beside this program");
 	if (rc < 0)
 		return cli_fail(cli, rc);
 	closefrom(3);
 	rc = hold_lock(pid_file);
 	if (rc < 0)
-		return rc == ERR_EXISTS ? EXIT_DONE : EXIT_FAILED; /* somebody keeps it already */
+		return rc == ERR_EXISTS ? EXIT_DONE
+					: EXIT_FAILED; /* somebody keeps it already */
 	null = open("/dev/null", O_RDWR);
 	for (int fd = 0; fd < 3; fd++)
 		dup2(null, fd);

@@ -24,7 +24,8 @@ static int run(struct cli *cli)
 	int64_t ms;
 
 	if (timeout && (text_duration(timeout, &ms) < 0 || ms <= 0 || ms > 86400000))
-		return cli_usage(cli, "--timeout %s is no time such as 500ms, 10s, 5m", timeout);
+		return cli_usage(
+			cli, "--timeout %s is no time such as 500ms, 10s, 5m", timeout);
 	cli->timeout_ms = timeout ? (uint32_t)ms : 0;
 	cli->home = cli_option(cli, "home");
 	cli->kernel = cli_option(cli, "kernel");

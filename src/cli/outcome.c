@@ -13,7 +13,8 @@
 
 bool state_is_final(const char *state)
 {
-	static const char *const final[] = { "finished", "faulted", "killed", "lost", "refused", "superseded" };
+	static const char *const final[] = { "finished", "faulted", "killed", "lost", "refused",
+		"superseded" };
 
 	for (size_t i = 0; i < ARRAY_LEN(final); i++)
 		if (strcmp(state, final[i]) == 0)
@@ -34,7 +35,8 @@ static void print_trail(const struct tos_value *trail)
 		if (wall)
 			clock_text(wall, when);
 		printf("%2zu  %-12s %-10s %s%s%s\n", i + 1, tos_get_text(t, "kernel", "?"),
-			tos_get_text(t, "event", ""), wall ? when + 11 : "", *error ? "  " : "", error);
+			tos_get_text(t, "event", ""), wall ? when + 11 : "", *error ? "  " : "",
+			error);
 	}
 }
 
@@ -46,10 +48,12 @@ static void print_fault(const char *name, const char *state, const struct tos_va
 		fprintf(stderr, "tos: %s is %s\n", name, state);
 		return;
 	}
-	fprintf(stderr, "tos: %s is %s at %s: %s: %s\n", name, state, tos_get_text(fault, "kernel", "?"),
-		tos_get_text(fault, "code", "fault"), tos_get_text(fault, "text", ""));
+	fprintf(stderr, "tos: %s is %s at %s: %s: %s\n", name, state,
+		tos_get_text(fault, "kernel", "?"), tos_get_text(fault, "code", "fault"),
+		tos_get_text(fault, "text", ""));
 	if (*traceback)
-		fprintf(stderr, "%s%s", traceback, traceback[strlen(traceback) - 1] == '\n' ? "" : "\n");
+		fprintf(stderr, "%s%s", traceback,
+			traceback[strlen(traceback) - 1] == '\n' ? "" : "\n");
 }
 
 /* Other folders than RESULTS are only named: they may hold anything. */
@@ -60,8 +64,9 @@ static void print_folders(const struct tos_value *briefcase)
 		const struct tos_value *f = tos_value_at(briefcase, i);
 
 		if (strcmp(name, "RESULTS") != 0)
-			printf("folder %s: %zu element%s (--json shows them)\n", *name ? name : "(unnamed)",
-				tos_len(f), tos_len(f) == 1 ? "" : "s");
+			printf("folder %s: %zu element%s (--json shows them)\n",
+				*name ? name : "(unnamed)", tos_len(f),
+				tos_len(f) == 1 ? "" : "s");
 	}
 }
 
@@ -95,14 +100,15 @@ struct wait {
 	const char *name;
 	bool follow;
 	char state[32];
-	int64_t deadline;  /* 0: none */
+	int64_t deadline; /* 0: none */
 	int64_t asked, lost;
 };
 
 /* States of every move: the log lines and the trail tell more. */
 static bool is_passing(const char *state)
 {
-	static const char *const passing[] = { "arriving", "ready", "running", "departing", "gone" };
+	static const char *const passing[] = { "arriving", "ready", "running", "departing",
+		"gone" };
 
 	for (size_t i = 0; i < ARRAY_LEN(passing); i++)
 		if (strcmp(state, passing[i]) == 0)
@@ -112,7 +118,8 @@ static bool is_passing(const char *state)
 
 static void show_event(const struct wait *w, const struct tos_value *e)
 {
-	const char *kind = tos_get_text(e, "kind", ""), *kernel = tos_get_text(e, "kernel", "?");
+	const char *kind = tos_get_text(e, "kind", ""),
+		   *kernel = tos_get_text(e, "kernel", "?");
 	AUTOBUF text = BUF_INIT;
 
 	put_text(&text, tos_get(e, "text"));
@@ -142,7 +149,8 @@ static int watch(struct wait *w)
 
 	cli_home_of(w->name, kernel);
 	rc = cli_connect_to(w->cli, kernel);
-	rc = rc ? rc : cli_ask(w->cli, kernel, "WATCH", map_of("name", tos_text(w->name)), &answer);
+	rc = rc ? rc
+		: cli_ask(w->cli, kernel, "WATCH", map_of("name", tos_text(w->name)), &answer);
 	if (rc == 0)
 		snprintf(w->state, sizeof(w->state), "%s", tos_get_text(answer, "state", ""));
 	tos_value_free(answer);
@@ -159,7 +167,8 @@ static int come_back(struct wait *w, int rc)
 {
 	if (!w->lost) {
 		w->lost = clock_ms();
-		fprintf(stderr, "waiting for the home of %s: %s\n", w->name, err_show(rc, &w->cli->em));
+		fprintf(stderr, "waiting for the home of %s: %s\n", w->name,
+			err_show(rc, &w->cli->em));
 	}
 	if (clock_ms() - w->lost > GONE_MS)
 		return rc;
@@ -248,7 +257,8 @@ int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet)
 		if (interrupted())
 			return detach(&w);
 		if (w.deadline && clock_ms() >= w.deadline) {
-			rc = err_set(&cli->em, ERR_TIMEOUT, "%s has not ended; it goes on: tos wait %s", name, name);
+			rc = err_set(&cli->em, ERR_TIMEOUT,
+				"%s has not ended; it goes on: tos wait %s", name, name);
 			break;
 		}
 		rc = one_step(&w, &outcome);
@@ -256,7 +266,9 @@ int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet)
 	if (rc < 0)
 		return cli_fail(cli, rc);
 	drain(&w);
-	code = quiet ? (strcmp(tos_get_text(outcome, "state", ""), "finished") == 0 ? EXIT_DONE : EXIT_FAILED)
+	code = quiet ? (strcmp(tos_get_text(outcome, "state", ""), "finished") == 0
+				       ? EXIT_DONE
+				       : EXIT_FAILED)
 		     : outcome_print(cli, outcome);
 	tos_value_free(outcome);
 	return code;

@@ -36,8 +36,12 @@ void put_text(struct buf *b, const struct tos_value *v)
 	json = s ? NULL : tos_type(v) == TOS_FLOAT ? NULL : tos_to_json(v, 0);
 	if (tos_type(v) == TOS_FLOAT)
 		buf_printf(b, "%.6g", tos_as_float(v, 0));
-	for (s = s ? s : json ? json : ""; *s; s++) /* what a carrier wrote must not steer the terminal */
-		buf_add_u8(b, (unsigned char)*s < 0x20 || *s == 0x7f ? (*s == '\n' ? ' ' : '?') : (uint8_t)*s);
+	for (s = s      ? s
+		 : json ? json
+			: "";
+		*s; s++) /* what a carrier wrote must not steer the terminal */
+		buf_add_u8(b, (unsigned char)*s < 0x20 || *s == 0x7f ? (*s == '\n' ? ' ' : '?')
+								     : (uint8_t)*s);
 	free(json);
 }
 
@@ -93,7 +97,8 @@ static bool any_has(const struct tos_value *rows, const char *key)
 	return false;
 }
 
-/* The encoding sorts keys, so the order that the carrier wrote is lost: `kernel` and `host` lead. */
+/* The encoding sorts keys, so the order that the carrier wrote is lost: `kernel` and `host`
+ * lead. */
 static size_t columns_union(const struct tos_value *rows, struct column *c)
 {
 	static const char *const lead[] = { "kernel", "host", "os" };

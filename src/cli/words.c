@@ -25,15 +25,12 @@ static struct tos_value *from_json(const json_t *j)
 		return tos_nil();
 	case JSON_ARRAY:
 		v = tos_array();
-		json_array_foreach(j, i, item)
-			if (tos_push(v, from_json(item)) < 0)
-				break;
+		json_array_foreach(j, i, item) if (tos_push(v, from_json(item)) < 0) break;
 		return v;
 	case JSON_OBJECT:
 		v = tos_map();
-		json_object_foreach((json_t *)(uintptr_t)j, key, item)
-			if (tos_set(v, key, from_json(item)) < 0)
-				break;
+		json_object_foreach((json_t *)(uintptr_t)j, key,
+			item) if (tos_set(v, key, from_json(item)) < 0) break;
 		return v;
 	}
 	return NULL;

@@ -21,7 +21,9 @@ static const struct command go = {
 	.max_args = 2,
 	.options = { { "path", 'p', "PATH", "where" }, { "fast", 'f', NULL, "quickly" } },
 };
-static const struct command stay = { .name = "stay", .args = "", .summary = "Stay", .about = "Stays." };
+static const struct command stay = {
+	.name = "stay", .args = "", .summary = "Stay", .about = "Stays."
+};
 static const struct command *const table[] = { &go, &stay, NULL };
 const struct command *const commands[] = { &go, &stay, NULL };
 

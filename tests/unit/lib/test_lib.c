@@ -1,4 +1,5 @@
-/* libtos against a real domain on disk and, in another process, a kernel's end of the connection. */
+/* libtos against a real domain on disk and, in another process, a kernel's end of the
+ * connection. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -79,7 +80,8 @@ static struct tos_value *one(const char *key, struct tos_value *v)
 }
 
 /* What the ticket says, if all of its signatures and digests hold. */
-static void peer_launch(struct peer *s, struct link *l, uint64_t tag, const struct tos_value *args)
+static void peer_launch(
+	struct peer *s, struct link *l, uint64_t tag, const struct tos_value *args)
 {
 	struct slice cose, code, briefcase;
 	uint8_t digest[DIGEST_BYTES];
@@ -123,7 +125,8 @@ static void peer_call(struct peer *s, struct link *l, const struct post *p)
 	if (strcmp(verb, "STATUS") == 0)
 		peer_send(l, POST_ANSWER, p->tag, "ok", one("ready", tos_bool(true)));
 	else if (strcmp(verb, "EVENTS") == 0) {
-		for (int i = 0; i < 500; i++) /* five times: more than the client gives credit for at once */
+		for (int i = 0; i < 500;
+			i++) /* five times: more than the client gives credit for at once */
 			peer_send(l, POST_ONEWAY, 0, "event", tos_int(i));
 		peer_send(l, POST_ANSWER, p->tag, "ok", NULL);
 	} else if (strcmp(verb, "DENY") == 0)
@@ -207,8 +210,11 @@ static size_t on_resolve(void *arg, const char *name, char (*out)[128], size_t m
 
 static int peer_run(void)
 {
-	static const struct link_callbacks cb = { .hello = on_hello, .up = on_up, .frame = on_frame,
-		.down = on_down, .resolve = on_resolve };
+	static const struct link_callbacks cb = { .hello = on_hello,
+		.up = on_up,
+		.frame = on_frame,
+		.down = on_down,
+		.resolve = on_resolve };
 	char key[600], cert[600], sock[600];
 	struct peer s = { .chunk_bytes = 0 };
 	struct links_config config;
@@ -336,8 +342,10 @@ static void a_revoked_certificate_stays_on_the_list(void **state)
 	(void)state;
 	assert_int_equal(home_open(home, &h, NULL), 0);
 	assert_int_equal(domain_principal_add(&h, "eve", ROLE_OWNER, 86400000, NULL), 0);
-	assert_int_equal(domain_principal_add(&h, "eve", ROLE_OWNER, 86400000, NULL), ERR_EXISTS);
-	assert_int_equal(domain_principal_add(&h, "../eve", ROLE_OWNER, 86400000, NULL), ERR_NAME);
+	assert_int_equal(
+		domain_principal_add(&h, "eve", ROLE_OWNER, 86400000, NULL), ERR_EXISTS);
+	assert_int_equal(
+		domain_principal_add(&h, "../eve", ROLE_OWNER, 86400000, NULL), ERR_NAME);
 	assert_int_equal(domain_serials(&h, false, "eve", serials, NULL), 0);
 	assert_int_equal(domain_serials(&h, false, "nobody", serials, NULL), ERR_NOT_FOUND);
 	for (uint64_t i = 2; i < 4; i++) {
@@ -384,7 +392,8 @@ static void paths_are_taken_apart(void **state)
 
 static void paths_that_are_none_are_refused(void **state)
 {
-	static const char *const wrong[] = { "a,,b", ",a", "a,", "a|", "|a", "A", "a b", "-a", "a/b", "a#1", "@a|b" };
+	static const char *const wrong[] = { "a,,b", ",a", "a,", "a|", "|a", "A", "a b", "-a",
+		"a/b", "a#1", "@a|b" };
 	struct tos_value *v;
 
 	(void)state;
@@ -421,15 +430,19 @@ static void answers_come_to_who_asked(void **state)
 	assert_true(tos_get_bool(tos_at(v, 0), "ready", false));
 	assert_string_equal(tos_connection_name(c), "host0/client/1");
 	tos_value_free(v);
-	assert_int_equal(tos_ask(c, "Control", "DENY", NULL, 5000, folder, &v, &err), ERR_DENIED);
+	assert_int_equal(
+		tos_ask(c, "Control", "DENY", NULL, 5000, folder, &v, &err), ERR_DENIED);
 	assert_string_equal(err.text, "not you");
-	assert_int_equal(tos_ask(c, "Control", "SILENCE", NULL, 50, folder, &v, &err), ERR_TIMEOUT);
+	assert_int_equal(
+		tos_ask(c, "Control", "SILENCE", NULL, 50, folder, &v, &err), ERR_TIMEOUT);
 	assert_int_equal(tos_ask(c, "Control", "STATUS", NULL, 5000, folder, &v, &err), 0);
 	tos_value_free(v);
 	assert_true(tos_ask(c, "", "STATUS", NULL, 5000, folder, &v, &err) < 0);
-	assert_int_equal(tos_ask(c, "Control", "CLOSE", NULL, 5000, folder, &v, &err), ERR_LIMIT);
+	assert_int_equal(
+		tos_ask(c, "Control", "CLOSE", NULL, 5000, folder, &v, &err), ERR_LIMIT);
 	assert_non_null(strstr(err.text, "enough of you"));
-	assert_int_equal(tos_ask(c, "Control", "STATUS", NULL, 5000, folder, &v, &err), ERR_LIMIT);
+	assert_int_equal(
+		tos_ask(c, "Control", "STATUS", NULL, 5000, folder, &v, &err), ERR_LIMIT);
 	tos_disconnect(c);
 	peer_stop(pid);
 }
@@ -444,7 +457,8 @@ static void folders_that_come_meanwhile_are_kept_in_order(void **state)
 	(void)state;
 	assert_int_equal(tos_connect(home, NULL, 5000, &c, &err), 0);
 	for (int round = 0; round < 5; round++) {
-		assert_int_equal(tos_ask(c, "Control", "EVENTS", NULL, 5000, NULL, NULL, &err), 0);
+		assert_int_equal(
+			tos_ask(c, "Control", "EVENTS", NULL, 5000, NULL, NULL, &err), 0);
 		for (int i = 0; i < 500; i++) {
 			assert_int_equal(tos_receive(c, 1000, sender, folder, &v, &err), 0);
 			assert_string_equal(folder, "event");
@@ -465,7 +479,8 @@ static void a_dead_peer_ends_the_conversation(void **state)
 	(void)state;
 	assert_int_equal(tos_connect(home, NULL, 5000, &c, &err), 0);
 	peer_stop(pid);
-	assert_int_equal(tos_ask(c, "Control", "STATUS", NULL, 5000, NULL, NULL, &err), ERR_CLOSED);
+	assert_int_equal(
+		tos_ask(c, "Control", "STATUS", NULL, 5000, NULL, NULL, &err), ERR_CLOSED);
 	tos_disconnect(c);
 }
 
@@ -521,7 +536,8 @@ static void what_was_built_verifies_until_a_byte_changes(void **state)
 	for (size_t i = 0; i < b.n; i += 7) {
 		copy[i] ^= 1;
 		v = NULL;
-		refused += bundle_verify((struct slice){ copy, b.n }, home, &v, em_of(&err)) < 0;
+		refused +=
+			bundle_verify((struct slice){ copy, b.n }, home, &v, em_of(&err)) < 0;
 		tos_value_free(v);
 		copy[i] ^= 1;
 	}
