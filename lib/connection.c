@@ -227,7 +227,7 @@ static int on_post(struct tos_connection *c, struct cbor_cursor *cur)
 
 	if (rc < 0)
 		return rc;
-	if (p.dest.n <= NAME_BYTES_MAX)
+	if (p.dest.n && p.dest.n <= NAME_BYTES_MAX)
 		text_copy(c->name, sizeof(c->name), (const char *)p.dest.p, p.dest.n);
 	/* A failure without a tag is about a one-way post. */
 	if (p.kind == POST_ONEWAY || p.kind == POST_CALL || (p.kind == POST_FAILURE && !p.tag))

@@ -351,6 +351,7 @@ def test_a_large_carrier_goes_ahead_in_chunks(fleet):
 @kernels
 def test_post_and_call(fleet):
     fleet.run("post", "host2/Echo", "Hello from a test")
+    assert "Nobody" in fleet.run("post", "Nobody", "x", expect=1).stderr
     assert "one" in json.loads(fleet.out("call", "host1/Monitor", "load"))
     assert "no" in fleet.run("call", "Nobody", "x", expect=1).stderr
 
