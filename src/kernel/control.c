@@ -728,6 +728,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	r->completed = tos_len(r->path) > 0;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&r->log_rate, 200, clock_ms());
+	account_open(r);
 	resident_trail(r, "launched", "", "");
 	map_put_str(k->residents, r->name, r);
 	memcpy(h->id, r->id, DIGEST_BYTES);

@@ -225,6 +225,7 @@ static void move_accepted(struct resident *r)
 	tos_set(m, "dest", tos_text(dest));
 	resident_event(r, r->outcome_move ? SHELL_EV_FINISH : SHELL_EV_ACCEPTED, NULL);
 	vm_abandon(r);
+	account_charge(t, r);
 	gone_put(t, r, n, dest);
 	resident_del(t, r);
 	audit_event(k, t, r->outcome_move ? "outcome-delivered" : "departed", m);
@@ -749,6 +750,7 @@ static void outcome_at_home(struct resident *r, struct home_record *h)
 	tos_value_free(h->outcome);
 	h->outcome = kept;
 	h->state = state;
+	account_charge(t, r);
 	resident_del(t, r);
 	audit_event(r->k, t, "finished", m);
 	if (store_commit(t, outcome_saved, ctx) < 0)
@@ -1152,6 +1154,7 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 		return;
 	}
 	a->r = NULL;
+	account_open(r);
 	metric_add(k->metrics, "arrivals_total", NULL, 1);
 	map_put_str(k->residents, r->name, r);
 	place_forget(k, r->name);

@@ -178,7 +178,7 @@ struct resident {
 	struct list held;         /* posts kept until it can take them */
 	size_t n_held, n_waiting; /* folders held here; folders in its VM that it has not taken */
 	uint64_t n_delivered;
-	uint32_t calls_open;
+	int64_t charged_cpu_ms, charged_sent, charged_at_ms; /* what the owner's account has of this stay */
 	uint64_t go_seq;       /* of the GO that waits for its answer; 0 none */
 	uint64_t completed_call; /* Mobility is being told */
 	int64_t ask_again_ms;    /* when Mobility is told again, should it have forgotten */
@@ -235,7 +235,7 @@ struct kernel {
 	struct map *names;      /* names given out: name -> struct given */
 	struct map *watchers;   /* carrier -> struct watch list */
 	struct map *incarnations;/* id -> struct incarnation, highest known */
-	struct map *directory;  /* kernel name -> cached addresses */
+	struct map *accounts;   /* principal -> struct account */
 	struct list later; /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
@@ -473,6 +473,12 @@ typedef void content_sent_fn(struct kernel *k, void *arg, int rc);
 int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST_BYTES], struct slice content, content_sent_fn *done, void *arg);
 void content_writable(struct kernel *k, struct link *l);
 void content_link_down(struct kernel *k, const char *peer);
+
+/* ---- account.c */
+int accounts_load(struct kernel *k, struct errmsg *em);
+void account_open(struct resident *r); /* a stay begins; usage so far was charged elsewhere */
+/* The stay ends, or a part of it: charge the owner in this transaction. */
+void account_charge(struct store_txn *t, struct resident *r);
 
 /* ---- telemetry.c */
 void audit_event(struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map); /* takes map; t NULL: its own transaction */

@@ -442,7 +442,6 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n, const 
 	k->uploads = map_new();
 	k->names = map_new();
 	k->watchers = map_new();
-	k->directory = map_new();
 	calls_init(k);
 	router_init(k);
 	rc = telemetry_init(k, em);
@@ -454,6 +453,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n, const 
 		rc = load_keys(k, em);
 	if (rc == 0)
 		rc = open_store(k, em);
+	if (rc == 0)
+		rc = accounts_load(k, em);
 	if (rc == 0)
 		rc = load_names(k, em);
 	if (rc == 0)

@@ -562,6 +562,7 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	tos_set(m, "carrier", tos_text(r->name));
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "why", tos_text(why));
+	account_charge(t, r);
 	resident_del(t, r);
 	audit_event(k, t, shell_state_word(r->state), m);
 	store_commit(t, saved, k);
@@ -984,6 +985,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 		shell_next(r->state, SHELL_EV_REBOOT, &r->state);
 	}
 	r->saved = true;
+	account_open(r);
 	r->report_due = true;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&r->log_rate, 200, clock_ms());

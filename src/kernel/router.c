@@ -224,6 +224,19 @@ static struct tos_value *origin_info(const struct origin *from)
 	return info;
 }
 
+/* What a durable extension needs to tell a repeat from a new request (doc/protocol.md, "Hand-off"). */
+static void incarnation_info(struct kernel *k, const struct origin *from, const struct post *p,
+	struct tos_value *info)
+{
+	struct resident *r = resident_find(k, from->name);
+
+	if (!r)
+		return;
+	tos_set(info, "e", incarnation_value(&r->e));
+	tos_set(info, "n", tos_int((int64_t)r->n));
+	tos_set(info, "seq", tos_int((int64_t)p->tag));
+}
+
 static int route_inbox(struct kernel *k, const struct origin *from, const struct post *p,
 	const char *inbox, struct errmsg *em)
 {
@@ -248,6 +261,8 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 	if (!ext_has_inbox(k->exts, inbox, &flags))
 		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
 	info = origin_info(from);
+	if (from->cls == ORIGIN_CARRIER && !from->kernel[0])
+		incarnation_info(k, from, p, info);
 	/* Extensions know the kernel that they live in by the empty name: nobody else can have it. */
 	struct post to = *p;
 
