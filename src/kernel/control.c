@@ -360,6 +360,7 @@ static struct tos_value *kernel_row(struct kernel *k, const char *name, const ch
 	bool self = strcmp(name, k->config.name) == 0;
 	struct tos_value *m = tos_map();
 	struct link_stats st = { .rtt_us = -1 };
+	int64_t age_ms;
 
 	if (l)
 		link_stats(l, &st);
@@ -367,7 +368,9 @@ static struct tos_value *kernel_row(struct kernel *k, const char *name, const ch
 	tos_set(m, "address", tos_text(self ? k->config.advertise : address));
 	tos_set(m, "linked", tos_bool(l || self));
 	tos_set(m, "state", tos_text(self ? "here" : l ? "linked" : "not linked"));
-	tos_set(m, "since_ms", tos_int(l ? (int64_t)st.since_ms : self ? k->started_ms : 0));
+	/* The clock of the day, as everywhere on the wire; 0: not linked. */
+	age_ms = l ? (int64_t)st.since_ms : clock_ms() - k->started_ms;
+	tos_set(m, "since_ms", tos_int(l || self ? clock_wall_ms() - age_ms : 0));
 	tos_set(m, "rtt_us", tos_int(st.rtt_us));
 	return m;
 }
