@@ -1,0 +1,245 @@
+"""What the documents show is what happens: their examples are run, their links followed.
+
+Marks on fenced code blocks:
+  ```console   lines that begin with "$ " are commands, the others what they print (both streams, in order). "..."
+               stands for anything within a line, or alone for any lines; runs of blanks count as one. A block's
+               commands share a shell's environment and folder with those before it in the same document.
+  ```lua NAME  is written to that file first. Without a name: compiled if it defines begin.
+  ```sh        is not run.
+"""
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("TOS_BUILD", "")
+CLI = os.path.join(BUILD, "src/cli")
+TOS = os.path.join(CLI, "tos")
+VM = os.path.join(BUILD, "src/vm/tos-vm")
+
+pytestmark = pytest.mark.skipif(not os.path.exists(TOS), reason="TOS_BUILD names no build with tos")
+
+
+def documents(*folders):
+    for folder in folders:
+        for root, dirs, files in os.walk(os.path.join(TOP, folder)):
+            dirs.sort()
+            for f in sorted(files):
+                if f.endswith(".md"):
+                    yield os.path.relpath(os.path.join(root, f), TOP)
+
+
+EVERY = ["README.md", "NEWS.md", "CONTRIBUTING.md", *documents("doc")]
+EXAMPLES = ["README.md", *documents("doc/guide")]
+
+
+def read(path):
+    with open(os.path.join(TOP, path)) as f:
+        return f.read()
+
+
+def blocks(text):
+    """(line number, mark, content) of each fenced block."""
+    out, mark, lines, at = [], None, [], 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if mark is None and line.startswith("```"):
+            mark, lines, at = line[3:].strip(), [], number
+        elif mark is not None and line.rstrip() == "```":
+            out.append((at, mark, "\n".join(lines) + "\n"))
+            mark = None
+        elif mark is not None:
+            lines.append(line)
+    assert mark is None, f"the block of line {at} does not end"
+    return out
+
+
+def commands(block):
+    """[(command, [expected line])] of a console block."""
+    out = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            out.append((line[2:], []))
+        else:
+            assert out, "a console block begins with a command"
+            out[-1][1].append(line)
+    return out
+
+
+def line_matches(want, got):
+    want, got = (re.sub(r"[ \t]+", " ", s).strip() for s in (want, got))
+    pattern = ".*".join(re.escape(part.strip()) for part in want.split("..."))
+    return re.fullmatch(pattern, got) is not None
+
+
+def output_matches(want, got):
+    """Do the lines match, with "..." alone for any number of lines?"""
+    if not want:
+        return not got
+    if want[0].strip() == "...":
+        return any(output_matches(want[1:], got[i:]) for i in range(len(got) + 1))
+    return bool(got) and line_matches(want[0], got[0]) and output_matches(want[1:], got[1:])
+
+
+def trim(lines):
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    return lines
+
+
+class Shell:
+    """Commands one after the other that share folder and environment."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="tos-docs.")
+        os.chmod(self.dir, 0o755)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("TOS_") or k == "TOS_SANITIZE"}
+        self.env.update(PATH=CLI + ":" + self.env.get("PATH", ""), HOME=self.dir, COLUMNS="120")
+
+    def run(self, command):
+        state = os.path.join(self.dir, ".env")
+        script = f'{command}\nstatus=$?\nenv -0 >"{state}"\nexit $status\n'
+        r = subprocess.run(["bash", "-c", script], cwd=self.dir, env=self.env, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+        if os.path.exists(state):
+            with open(state) as f:
+                self.env = dict(item.split("=", 1) for item in f.read().split("\0") if "=" in item)
+            os.unlink(state)
+        return r.returncode, r.stdout
+
+    def close(self):
+        if "TOS_HOME" in self.env:
+            subprocess.run([TOS, "down"], env=self.env, capture_output=True, timeout=60)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+@pytest.fixture
+def shell():
+    s = Shell()
+    yield s
+    s.close()
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if "```console" in read(p)])
+def test_examples_do_what_is_shown(shell, path):
+    for at, mark, content in blocks(read(path)):
+        words = mark.split()
+        if words[:1] == ["lua"] and len(words) > 1:
+            with open(os.path.join(shell.dir, words[1]), "w") as f:
+                f.write(content)
+        if words[:1] != ["console"]:
+            continue
+        for command, want in commands(content):
+            status, got = shell.run(command)
+            lines = got.splitlines()
+            assert status == 0 and output_matches(trim(want), trim(lines)), \
+                f"{path}:{at}: $ {command}\nexit {status}\n--- shown\n" + "\n".join(want) + "\n--- printed\n" + got
+
+
+@pytest.mark.parametrize("path", [p for p in EVERY if "```lua" in read(p)])
+def test_carriers_in_documents_compile(path, tmp_path):
+    for at, mark, content in blocks(read(path)):
+        if mark.split()[:1] != ["lua"] or "function begin" not in content or "typo" in mark:
+            continue
+        file = tmp_path / "carrier.lua"
+        file.write_text(content)
+        r = subprocess.run([VM, "--check", str(file)], capture_output=True, text=True)
+        assert r.returncode == 0, f"{path}:{at}: {r.stdout}{r.stderr}"
+
+
+def test_the_wildcards_of_this_test_match_what_they_should():
+    assert output_matches(["a ... c"], ["a b c"]) and output_matches(["a ... c"], ["a   c"])
+    assert not output_matches(["a ... c"], ["a b d"])
+    assert output_matches(["..."], []) and output_matches(["x", "...", "z"], ["x", "y", "y", "z"])
+    assert not output_matches(["x", "..."], ["y"])
+    assert not output_matches([], ["y"])
+    assert output_matches(["host0   127.0.0.1:..."], ["host0 127.0.0.1:21212"])
+
+
+def test_the_demo_ends_with_the_table_and_its_next_lines_work(shell):
+    shell.env["TOS_HOME"] = os.path.join(shell.dir, "demo")
+    status, got = shell.run(f"{TOP}/tools/demo {BUILD}")
+    assert status == 0, got
+    for i in range(3):
+        assert re.search(rf"^host{i} +\S+ +.*GiB", got, re.M), got
+        assert re.search(rf"^ *\d+ +host{i} +started ", got, re.M), got
+    lines = [line.strip() for line in got.split("paste:")[1].splitlines() if line.startswith("  ")]
+    assert lines[0].startswith("export PATH=") and lines[-1].startswith("tos down")
+    for line in lines:
+        status, said = shell.run(line)
+        assert status == 0, f"{line}\n{said}"
+
+
+# ---- links, pages, the tree
+
+def anchors(path):
+    out = set()
+    for line in re.sub(r"^```.*?^```", "", read(path), flags=re.M | re.S).splitlines():
+        if line.startswith("#"):
+            title = re.sub(r"[`*]", "", line.lstrip("#").strip().lower())
+            out.add(re.sub(r"[^\w\- ]", "", title).replace(" ", "-"))
+    return out
+
+
+@pytest.mark.parametrize("path", EVERY)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"^```.*?^```", "", read(path), flags=re.M | re.S)
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = os.path.normpath(os.path.join(os.path.dirname(path), file)) if file else path
+        assert os.path.exists(os.path.join(TOP, there)), f"{path}: {target}"
+        if anchor and there.endswith(".md"):
+            assert anchor in anchors(there), f"{path}: {target}"
+
+
+def subcommands():
+    text = subprocess.run([TOS, "--help"], capture_output=True, text=True).stdout.split("Everywhere")[0]
+    return re.findall(r"^  ([a-z]+)  ", text, re.M)
+
+
+def pages():
+    folder = os.path.join(BUILD, "doc/man")
+    return sorted(os.path.join(folder, f) for f in os.listdir(folder) if re.search(r"\.[178]$", f)) \
+        if os.path.isdir(folder) else []
+
+
+def test_each_subcommand_has_a_manual_page_and_each_page_a_subcommand():
+    if not pages():
+        pytest.skip("no scdoc, no manual pages")
+    names = {os.path.basename(p) for p in pages()}
+    assert names == {"tos.1", "tosd.8", "tos-carrier.7"} | {f"tos-{c}.1" for c in subcommands()}
+
+
+def test_manual_pages_are_well_formed():
+    if not shutil.which("mandoc"):
+        pytest.skip("no mandoc")
+    for page in pages():
+        r = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True)
+        assert r.stdout + r.stderr == "", page
+
+
+def test_commands_that_documents_name_exist():
+    known = set(subcommands())
+    for path in EVERY + list(documents("doc")):
+        for name in re.findall(r"`tos ([a-z]+)", read(path)):
+            assert name in known | {"can", "set", "run", "drain", "stop", "backup", "restore"}, f"{path}: tos {name}"
+
+
+def test_the_tree_of_the_architecture_is_the_tree():
+    text = read("doc/architecture.md")
+    named = set(re.findall(r"^([a-z]+/(?:[a-z]+/)?) ", text, re.M))
+    for folder in named:
+        assert os.path.isdir(os.path.join(TOP, folder)), folder
+    for room in os.listdir(os.path.join(TOP, "src")):
+        assert f"src/{room}/" in named, f"src/{room}/ is not in doc/architecture.md"
+
+
+def test_tables_of_the_store_are_all_described():
+    text, header = read("doc/architecture.md"), read("src/store/store.h")
+    for table in re.findall(r'X\(T_[A-Z]+, +"([a-z]+)"', header):
+        assert f"| `{table}` |" in text, f"table {table} is not in doc/architecture.md"
