@@ -32,7 +32,9 @@ static inline void list_del(struct list *e)
 	list_init(e);
 }
 #define LIST_ITEM(ptr, type, member) CONTAINER_OF(ptr, type, member)
+/* clang-format off */
 #define LIST_EACH(pos, head) for ((pos) = (head)->next; (pos) != (head); (pos) = (pos)->next)
 #define LIST_EACH_SAFE(pos, tmp, head)                                                             \
 	for ((pos) = (head)->next, (tmp) = (pos)->next; (pos) != (head);                           \
 		(pos) = (tmp), (tmp) = (pos)->next)
+/* clang-format on */

@@ -1,5 +1,6 @@
 /*
- * The states of a carrier (design: "The shell's states"): one table, and the only function that assigns ->state.
+ * The states of a carrier (design: "The shell's states"): one table, and the only function that
+ * assigns ->state.
  */
 #pragma once
 
@@ -7,6 +8,7 @@
 
 #include "base/err.h"
 
+/* clang-format off */
 #define SHELL_STATES(X)                                                                            \
 	X(SHELL_ARRIVING, "arriving") X(SHELL_READY, "ready") X(SHELL_RUNNING, "running")              \
 	X(SHELL_SUSPENDED, "suspended") X(SHELL_DEPARTING, "departing") X(SHELL_GONE, "gone")          \
@@ -30,11 +32,14 @@ enum shell_event {
 #undef X
 	SHELL_EVENT_COUNT
 };
-/* ADMIT arriving->ready; REFUSE arriving->refused; START ready->running; SUSPEND running|ready->suspended; RESUME
- * suspended->ready (its VM may have to be started anew) ; DEPART running->departing; ACCEPTED departing->gone; RETURNED
- * departing->ready (refused there); FINISH running|departing->finished; FAULT running|ready|suspended->faulted; RETRY
- * faulted->ready; KILL any unended->killed; SUPERSEDE any unended (and gone)->superseded; LOSE any unended->lost; REBOOT
- * running|ready->ready, suspended, departing and faulted stay. Everything else is refused. */
+/* clang-format on */
+/* ADMIT arriving->ready; REFUSE arriving->refused; START ready->running; SUSPEND
+ * running|ready->suspended; RESUME suspended->ready (its VM may have to be started anew) ;
+ * DEPART running->departing; ACCEPTED departing->gone; RETURNED departing->ready (refused
+ * there); FINISH running|departing->finished; FAULT running|ready|suspended->faulted; RETRY
+ * faulted->ready; KILL any unended->killed; SUPERSEDE any unended (and gone)->superseded; LOSE
+ * any unended->lost; REBOOT running|ready->ready, suspended, departing and faulted stay.
+ * Everything else is refused. */
 
 /* 0 and *to, or ERR_STATE. Pure: a unit test walks every pair. */
 int shell_next(enum shell_state from, enum shell_event ev, enum shell_state *to);
