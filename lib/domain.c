@@ -22,9 +22,10 @@
 #define REGISTRAR_LIFE (5 * YEAR_MS)
 #define ADMIN_LIFE     (2 * YEAR_MS)
 #define KERNEL_LIFE    YEAR_MS
-#define BACKDATED      (10 * 60000) /* clocks of a fleet differ; certificates are used at once */
-#define REVOKED_MAX    ((size_t)4 << 20)
-#define PORT_FIRST     21212
+/* clocks of a fleet differ; certificates are used at once */
+#define BACKDATED   (10 * 60000)
+#define REVOKED_MAX ((size_t)4 << 20)
+#define PORT_FIRST  21212
 
 /* ---- small pieces */
 

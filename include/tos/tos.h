@@ -2,8 +2,9 @@
  * libtos: build, sign and launch carriers, and talk to a kernel, from a program that is neither
  * carrier nor extension (launcher, control panel, the tos command itself).
  *
- * Blocking calls with time-outs; one connection is used by one thread. Every function returns 0 or a
- * negative code (tos_error_word() names it), and writes a sentence to *err if err is not NULL.
+ * Blocking calls with time-outs; one connection is used by one thread. Every function returns 0
+ * or a negative code (tos_error_word() names it), and writes a sentence to *err if err is not
+ * NULL.
  */
 #pragma once
 
@@ -21,46 +22,64 @@ TOS_API const char *tos_error_word(int rc);
 /* ---- a connection to a kernel (Unix socket of $TOS_HOME/kernels/NAME/sock) */
 struct tos_connection;
 /* home NULL: $TOS_HOME or its default. kernel NULL: domain.conf's first kernel that answers. */
-TOS_API int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms, struct tos_connection **out, struct tos_error *err);
+TOS_API int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms,
+	struct tos_connection **out, struct tos_error *err);
 TOS_API void tos_disconnect(struct tos_connection *c);
 TOS_API const char *tos_connection_kernel(const struct tos_connection *c);
 TOS_API const char *tos_connection_name(const struct tos_connection *c); /* host0/client/7 */
 
-/* Post one folder; elements is an array and stays the caller's. Returns when the kernel has it in hand. */
-TOS_API int tos_send(struct tos_connection *c, const char *dest, const char *folder, const struct tos_value *elements, struct tos_error *err);
-/* Post and wait for the answer. *folder (NAME, 129 bytes) may be NULL; *elements is the caller's to free. */
-TOS_API int tos_ask(struct tos_connection *c, const char *dest, const char *folder, const struct tos_value *elements, uint32_t timeout_ms,
-	char answer[129], struct tos_value **out, struct tos_error *err);
+/* Post one folder; elements is an array and stays the caller's. Returns when the kernel has it
+ * in hand. */
+TOS_API int tos_send(struct tos_connection *c, const char *dest, const char *folder,
+	const struct tos_value *elements, struct tos_error *err);
+/* Post and wait for the answer. *folder (NAME, 129 bytes) may be NULL; *elements is the
+ * caller's to free. */
+TOS_API int tos_ask(struct tos_connection *c, const char *dest, const char *folder,
+	const struct tos_value *elements, uint32_t timeout_ms, char answer[129],
+	struct tos_value **out, struct tos_error *err);
 /* The next folder posted to this client (answers excluded); timed-out when none came. */
-TOS_API int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129], char folder[129], struct tos_value **elements, struct tos_error *err);
+TOS_API int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129],
+	char folder[129], struct tos_value **elements, struct tos_error *err);
 /* Readable when tos_receive() would not wait. */
 TOS_API int tos_connection_fd(const struct tos_connection *c);
 
 /* ---- signing */
 struct tos_principal; /* a key of $TOS_HOME/keys/NAME */
-TOS_API int tos_principal_load(const char *home, const char *name, struct tos_principal **out, struct tos_error *err);
+TOS_API int tos_principal_load(
+	const char *home, const char *name, struct tos_principal **out, struct tos_error *err);
 TOS_API void tos_principal_free(struct tos_principal *p);
-/* A signed act: {act, args, deadline, kernel, nonce, target}, posted to KERNEL/Control as ACT [cose]; the
- * answer's elements are the caller's. */
-TOS_API int tos_act(struct tos_connection *c, const struct tos_principal *p, const char *kernel, const char *act, const char *target,
-	const struct tos_value *args, uint32_t timeout_ms, struct tos_value **out, struct tos_error *err);
+/* A signed act: {act, args, deadline, kernel, nonce, target}, posted to KERNEL/Control as ACT
+ * [cose]; the answer's elements are the caller's. */
+TOS_API int tos_act(struct tos_connection *c, const struct tos_principal *p, const char *kernel,
+	const char *act, const char *target, const struct tos_value *args, uint32_t timeout_ms,
+	struct tos_value **out, struct tos_error *err);
 
 /* ---- shells: a carrier before it is launched (TOS figure 3) */
 struct tos_shell;
 /* From one Lua file; its syntax is checked by tos-vm --check. */
 TOS_API int tos_shell_file(const char *path, struct tos_shell **out, struct tos_error *err);
-TOS_API int tos_shell_source(const char *name, const char *source, size_t n, struct tos_shell **out, struct tos_error *err);
+TOS_API int tos_shell_source(const char *name, const char *source, size_t n,
+	struct tos_shell **out, struct tos_error *err);
 /* A bundle or a saved carrier, with whatever signatures it has. */
 TOS_API int tos_shell_load(const char *path, struct tos_shell **out, struct tos_error *err);
 TOS_API int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error *err);
 TOS_API void tos_shell_free(struct tos_shell *s);
-TOS_API int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err); /* "a,b|c,@all" */
-TOS_API int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_value *element, struct tos_error *err); /* takes element */
-TOS_API int tos_shell_limit(struct tos_shell *s, const char *name_value, struct tos_error *err); /* "cpu=2" */
-TOS_API int tos_shell_option(struct tos_shell *s, const char *name, const char *value, struct tos_error *err); /* itinerant, on-unreachable, expires, name */
-TOS_API int tos_shell_sign(struct tos_shell *s, const struct tos_principal *author, struct tos_error *err);
+/* "a,b|c,@all" */
+TOS_API int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err);
+/* takes element */
+TOS_API int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_value *element,
+	struct tos_error *err);
+/* "cpu=2" */
+TOS_API int tos_shell_limit(struct tos_shell *s, const char *name_value, struct tos_error *err);
+/* itinerant, on-unreachable, expires, name */
+TOS_API int tos_shell_option(
+	struct tos_shell *s, const char *name, const char *value, struct tos_error *err);
+TOS_API int tos_shell_sign(
+	struct tos_shell *s, const struct tos_principal *author, struct tos_error *err);
 /* Asks the home (the connected kernel) for a name, signs the ticket, launches. name: 129 bytes. */
-TOS_API int tos_shell_launch(struct tos_shell *s, struct tos_connection *c, const struct tos_principal *owner, char name[129], struct tos_error *err);
+TOS_API int tos_shell_launch(struct tos_shell *s, struct tos_connection *c,
+	const struct tos_principal *owner, char name[129], struct tos_error *err);
 
 /* Wait for an outcome: a map {name, state, briefcase, trail, fault, log}. */
-TOS_API int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms, struct tos_value **out, struct tos_error *err);
+TOS_API int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms,
+	struct tos_value **out, struct tos_error *err);

@@ -1,8 +1,8 @@
 /*
  * A growable byte buffer with a bound.
  *
- * A failed append sets `failed` and changes nothing else, so that a run of appends needs one check
- * at the end.
+ * A failed append sets `failed` and changes nothing else, so that a run of appends needs one
+ * check at the end.
  */
 #pragma once
 
@@ -19,8 +19,14 @@ struct buf {
 };
 
 #define BUF_MAX_DEFAULT ((size_t)64 << 20)
-#define BUF_INIT { NULL, 0, 0, 0, false }
-#define BUF_MAX(n) { NULL, 0, 0, (n), false }
+#define BUF_INIT                                                                               \
+	{                                                                                      \
+		NULL, 0, 0, 0, false                                                           \
+	}
+#define BUF_MAX(n)                                                                             \
+	{                                                                                      \
+		NULL, 0, 0, (n), false                                                         \
+	}
 #define AUTOBUF __attribute__((cleanup(buf_fini))) struct buf
 
 void buf_fini(struct buf *b);  /* frees the bytes; b can be used again */

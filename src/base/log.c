@@ -129,8 +129,8 @@ void log_event(enum log_level level, const char *event, const struct log_kv *kv,
 	if (logger.tap)
 		logger.tap(logger.tap_arg, level, buf_cstr(&b));
 	buf_add_u8(&b, '\n');
-	/* One write a line, so that lines of several processes do not mix; a failed one is lost:
-	 * there is nowhere to say so. */
+	/* One write a line, so that lines of several processes do not mix; a failed one is
+	 * lost: there is nowhere to say so. */
 	(void)!write(STDERR_FILENO, b.data, b.len);
 }
 

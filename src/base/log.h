@@ -3,8 +3,9 @@
  *
  *   2026-11-22T01:02:03.456Z notice host0 move refused carrier=host0#42 peer=host2 error=denied
  *
- * What a peer can trigger is rate-limited by the caller's LOG_RATED and at most notice; error means
- * that an operator must act. No secrets. Control characters and quotes in values are escaped.
+ * What a peer can trigger is rate-limited by the caller's LOG_RATED and at most notice; error
+ * means that an operator must act. No secrets. Control characters and quotes in values are
+ * escaped.
  */
 #pragma once
 
@@ -41,18 +42,19 @@ typedef void log_tap_fn(void *arg, enum log_level level, const char *line);
 void log_tap(log_tap_fn *fn, void *arg);
 
 void log_event(enum log_level level, const char *event, const struct log_kv *kv, size_t n);
-#define LOG_(level, event, ...)                                                                    \
-	log_event((level), (event), (const struct log_kv[]){ { NULL, NULL, 0 }, ##__VA_ARGS__ },   \
-		sizeof((const struct log_kv[]){ { NULL, NULL, 0 }, ##__VA_ARGS__ }) /              \
+#define LOG_(level, event, ...)                                                                \
+	log_event((level), (event),                                                            \
+		(const struct log_kv[]){ { NULL, NULL, 0 }, ##__VA_ARGS__ },                   \
+		sizeof((const struct log_kv[]){ { NULL, NULL, 0 }, ##__VA_ARGS__ }) /          \
 			sizeof(struct log_kv))
-#define log_debug(event, ...) LOG_(LOG_DEBUG, event, ##__VA_ARGS__)
-#define log_info(event, ...) LOG_(LOG_INFO, event, ##__VA_ARGS__)
-#define log_notice(event, ...) LOG_(LOG_NOTICE, event, ##__VA_ARGS__)
+#define log_debug(event, ...)   LOG_(LOG_DEBUG, event, ##__VA_ARGS__)
+#define log_info(event, ...)    LOG_(LOG_INFO, event, ##__VA_ARGS__)
+#define log_notice(event, ...)  LOG_(LOG_NOTICE, event, ##__VA_ARGS__)
 #define log_warning(event, ...) LOG_(LOG_WARNING, event, ##__VA_ARGS__)
-#define log_error(event, ...) LOG_(LOG_ERROR, event, ##__VA_ARGS__)
+#define log_error(event, ...)   LOG_(LOG_ERROR, event, ##__VA_ARGS__)
 
-/* True at most `per_s` times a second for this static counter; the first line of the next second
- * that passes carries how many were left out. */
+/* True at most `per_s` times a second for this static counter; the first line of the next
+ * second that passes carries how many were left out. */
 struct log_rate {
 	int64_t second;
 	uint32_t n;

@@ -1,6 +1,7 @@
 /*
  * A hash map from byte strings to pointers, keyed with a random seed (SipHash) so that a peer
- * can't choose colliding names. Insertion order is kept for iteration. Values stay the caller's.
+ * can't choose colliding names. Insertion order is kept for iteration. Values stay the
+ * caller's.
  */
 #pragma once
 
@@ -15,7 +16,8 @@ void map_free(struct map *m); /* keys are freed, values are not */
 
 /* The value or NULL. */
 void *map_find(const struct map *m, const void *key, size_t len);
-/* Returns the value that stood there, or NULL; aborts without memory (keys are bounded by callers). */
+/* Returns the value that stood there, or NULL; aborts without memory (keys are bounded by
+ * callers). */
 void *map_put(struct map *m, const void *key, size_t len, void *value);
 /* Returns the value removed, or NULL. */
 void *map_del(struct map *m, const void *key, size_t len);

@@ -16,7 +16,8 @@ int text_copy(char *dst, size_t cap, const char *src, size_t len);
 /* Shortest well-formed UTF-8, no surrogates (RFC 3629). */
 bool text_utf8(const char *s, size_t len);
 
-/* "16M" -> 16777216. K M G are powers of 1024; a plain number is bytes. ERR_MALFORMED, ERR_TOO_LARGE. */
+/* "16M" -> 16777216. K M G are powers of 1024; a plain number is bytes. ERR_MALFORMED,
+ * ERR_TOO_LARGE. */
 int text_bytes(const char *s, uint64_t *out);
 /* "250ms" "30s" "5m" "2h" "7d"; a plain number is seconds. Result in ms. */
 int text_duration(const char *s, int64_t *out_ms);

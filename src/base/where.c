@@ -21,11 +21,13 @@ int where_self(char *out, size_t cap)
 	if (!slash)
 		return ERR_NOT_FOUND;
 	*slash = 0;
-	return snprintf(out, cap, "%s", slash == exe ? "/" : exe) < (int)cap ? 0 : ERR_TOO_LARGE;
+	return snprintf(out, cap, "%s", slash == exe ? "/" : exe) < (int)cap ? 0
+									     : ERR_TOO_LARGE;
 }
 
 /* Try each pattern, in which %s is the name once or twice. */
-static int try_each(const char *const *patterns, size_t n, const char *name, char *out, size_t cap)
+static int try_each(
+	const char *const *patterns, size_t n, const char *name, char *out, size_t cap)
 {
 	char self[4096], rest[512];
 
@@ -51,11 +53,12 @@ int where_program(const char *name, char *out, size_t cap)
 	static const struct {
 		const char *name, *room;
 	} rooms[] = { /* the build tree */
-		{ "tosd", "tosd" }, { "tos", "cli" }, { "tos-kernel", "kernel" }, { "tos-vm", "vm" },
-		{ "tos-ext", "ext" }
+		{ "tosd", "tosd" }, { "tos", "cli" }, { "tos-kernel", "kernel" },
+		{ "tos-vm", "vm" }, { "tos-ext", "ext" }
 	};
-	static const char *const installed[] = { "../libexec/tos/%1$s", "../../libexec/tos/%1$s",
-		"../sbin/%1$s", "../bin/%1$s", "../../sbin/%1$s", "../../bin/%1$s" };
+	static const char *const installed[] = { "../libexec/tos/%1$s",
+		"../../libexec/tos/%1$s", "../sbin/%1$s", "../bin/%1$s", "../../sbin/%1$s",
+		"../../bin/%1$s" };
 	static const char *const beside[] = { "%1$s" };
 
 	for (size_t i = 0; i < ARRAY_LEN(rooms); i++) {
@@ -83,8 +86,8 @@ int where_extension(const char *name, char *out, size_t cap)
 
 int where_carrier(const char *name, char *out, size_t cap)
 {
-	static const char *const patterns[] = { "../../carriers/%1$s.lua", "../share/tos/carriers/%1$s.lua",
-		"../../share/tos/carriers/%1$s.lua" };
+	static const char *const patterns[] = { "../../carriers/%1$s.lua",
+		"../share/tos/carriers/%1$s.lua", "../../share/tos/carriers/%1$s.lua" };
 
 	return try_each(patterns, ARRAY_LEN(patterns), name, out, cap);
 }

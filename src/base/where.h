@@ -6,7 +6,8 @@
 
 #include <stddef.h>
 
-/* "tosd", "tos", "tos-kernel", "tos-vm", "tos-ext". Absolute path in out (cap bytes); 0 or ERR_NOT_FOUND. */
+/* "tosd", "tos", "tos-kernel", "tos-vm", "tos-ext". Absolute path in out (cap bytes); 0 or
+ * ERR_NOT_FOUND. */
 int where_program(const char *name, char *out, size_t cap);
 /* The shared object of a shipped extension. */
 int where_extension(const char *name, char *out, size_t cap);

@@ -1,13 +1,17 @@
 /*
- * The firewall: the one check on every post and every act. Rules (principal or role, action, object) -> allow or deny,
- * the most specific first; nothing matches: deny.
+ * The firewall: the one check on every post and every act. Rules (principal or role, action,
+ * object) -> allow or deny, the most specific first; nothing matches: deny.
  *
  * A rule as text:  allow|deny WHO ACTION OBJECT
- *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer  class:carrier|client|extension|kernel  kernel:NAME  *
- *   ACTION  post launch arrive depart kill suspend resume retry resolve declare read revoke enroll remove  *
- *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the principal's own carriers), *
- * principal:NAME is that principal in person, carrier-of:NAME its carriers; kernel:NAME is whatever comes from that kernel.
- * Specificity: WHO name > role > class > *; then ACTION exact > *; then OBJECT exact > own > *; deny before allow at a tie.
+ *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
+ *           class:carrier|client|extension|kernel  kernel:NAME  *
+ *   ACTION  post launch arrive depart kill suspend resume retry resolve declare read revoke
+ *           enroll remove  *
+ *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the
+ *           principal's own carriers), *
+ * principal:NAME is that principal in person, carrier-of:NAME its carriers; kernel:NAME is
+ * whatever comes from that kernel. Specificity: WHO name > role > class > *; then ACTION exact
+ * > *; then OBJECT exact > own > *; deny before allow at a tie.
  */
 #pragma once
 
@@ -31,8 +35,11 @@ struct object {
 
 struct firewall *firewall_new(void);
 void firewall_free(struct firewall *f);
-int firewall_add(struct firewall *f, const char *rule, struct errmsg *em); /* ERR_SYNTAX names the word */
-/* 0 or ERR_DENIED; *why (may be NULL) is the deciding rule's text or "no rule allows it". Borrowed. Decisions are cached. */
-int firewall_check(struct firewall *f, const struct subject *s, const char *action, const struct object *o, const char **why);
+/* ERR_SYNTAX names the word */
+int firewall_add(struct firewall *f, const char *rule, struct errmsg *em);
+/* 0 or ERR_DENIED; *why (may be NULL) is the deciding rule's text or "no rule allows it".
+ * Borrowed. Decisions are cached. */
+int firewall_check(struct firewall *f, const struct subject *s, const char *action,
+	const struct object *o, const char **why);
 size_t firewall_count(const struct firewall *f);
 const char *firewall_rule(const struct firewall *f, size_t i);

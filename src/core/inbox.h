@@ -26,9 +26,14 @@ struct inbox {
 	uint64_t posted, taken, refused;
 	struct inbox_item *first, *last;
 };
-void inbox_init(struct inbox *in, const char *name, uint32_t bound, size_t bytes_max, uint32_t flags);
+void inbox_init(
+	struct inbox *in, const char *name, uint32_t bound, size_t bytes_max, uint32_t flags);
 void inbox_fini(struct inbox *in);
-int inbox_push(struct inbox *in, const struct post *p, struct slice info, int64_t deadline_at_ms); /* copies; ERR_FULL, ERR_NOMEM */
-struct inbox_item *inbox_take(struct inbox *in); /* the caller frees with inbox_item_free; NULL when empty */
+/* copies; ERR_FULL, ERR_NOMEM */
+int inbox_push(
+	struct inbox *in, const struct post *p, struct slice info, int64_t deadline_at_ms);
+/* the caller frees with inbox_item_free; NULL when empty */
+struct inbox_item *inbox_take(struct inbox *in);
 void inbox_item_free(struct inbox_item *it);
-void inbox_item_post(const struct inbox_item *it, const char *dest, struct post *out); /* borrows; deadline_ms is left 0: the caller has the clock */
+/* borrows; deadline_ms is left 0: the caller has the clock */
+void inbox_item_post(const struct inbox_item *it, const char *dest, struct post *out);

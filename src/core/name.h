@@ -1,10 +1,13 @@
 /*
  * Names (design: "Words"). One grammar:
- *   kernel   [a-z0-9] then [a-z0-9.-], 63 at most; never "client", "tos" or beginning "tos." (the system's)
+ *   kernel   [a-z0-9] then [a-z0-9.-], 63 at most; never "client", "tos" or beginning "tos."
+ *            (the system's)
  *   carrier  KERNEL#NUMBER then .N for each clone: host0#42, host0#42.1.3
  *   place    CARRIER@KERNEL
- *   inbox    global: upper-case letter, then letters, digits, '-', '.', 63 at most; of a carrier: [a-z0-9_-]
- *   address  INBOX | KERNEL/INBOX | CARRIER[/inbox] | KERNEL/client/NUMBER or KERNEL/client/name
+ *   inbox    global: upper-case letter, then letters, digits, '-', '.', 63 at most; of a
+ *            carrier: [a-z0-9_-]
+ *   address  INBOX | KERNEL/INBOX | CARRIER[/inbox] | KERNEL/client/NUMBER or
+ *            KERNEL/client/name
  */
 #pragma once
 
@@ -24,11 +27,13 @@ struct address {
 	char carrier[129];                /* CARRIER: the full name, host0#42.1 */
 	uint64_t number;                  /* CARRIER */
 	char suffix[64];                  /* CARRIER: ".1.3" or "" */
-	char inbox[64];                   /* INBOX: its name; CARRIER: the part behind the slash or ""; CLIENT: its id */
+	/* INBOX: its name; CARRIER: the part behind the slash or ""; CLIENT: its id */
+	char inbox[64];
 };
 bool name_kernel_ok(const char *s);
-bool name_inbox_ok(const char *s);   /* global */
-bool name_private_ok(const char *s); /* of a carrier */
+bool name_inbox_ok(const char *s);            /* global */
+bool name_private_ok(const char *s);          /* of a carrier */
 bool name_folder_ok(const char *s, size_t n); /* printable ASCII, 0..128 */
-int address_parse(const char *s, size_t n, struct address *out, struct errmsg *em); /* ERR_NAME */
+/* ERR_NAME */
+int address_parse(const char *s, size_t n, struct address *out, struct errmsg *em);
 int address_text(const struct address *a, char *out, size_t cap);

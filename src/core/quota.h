@@ -19,6 +19,8 @@ struct usage {
 	uint64_t exceeded[LIMIT_COUNT];
 };
 /* Take the least of both for each limit. */
-void limits_least(int64_t out[LIMIT_COUNT], const int64_t a[LIMIT_COUNT], const int64_t b[LIMIT_COUNT]);
-/* Add n if it stays within the limit; else count and ERR_LIMIT with "limit NAME: used U of L" in em. */
+void limits_least(
+	int64_t out[LIMIT_COUNT], const int64_t a[LIMIT_COUNT], const int64_t b[LIMIT_COUNT]);
+/* Add n if it stays within the limit; else count and ERR_LIMIT with "limit NAME: used U of L"
+ * in em. */
 int usage_add(struct usage *u, enum limit_id id, int64_t n, struct errmsg *em);

@@ -1,19 +1,20 @@
 /*
  * Messages between tosd and tos-kernel: fixed-size structs over SOCK_SEQPACKET on the kernel's
- * descriptor 3, each with version and length first, descriptors by SCM_RIGHTS. Both ends are built
- * together; a message with another version or length, or not in the receiver's table, ends its sender.
+ * descriptor 3, each with version and length first, descriptors by SCM_RIGHTS. Both ends are
+ * built together; a message with another version or length, or not in the receiver's table,
+ * ends its sender.
  */
 #pragma once
 
 #include <stdint.h>
 
 #define TOSD_MSG_VERSION 1
-#define TOSD_NAME_BYTES 64
-#define TOSD_PATH_BYTES 512
-#define TOSD_TEXT_BYTES 256
-#define TOSD_LAYERS_MAX 24
-#define TOSD_LISTEN_MAX 8
-#define TOSD_EXT_MAX    16
+#define TOSD_NAME_BYTES  64
+#define TOSD_PATH_BYTES  512
+#define TOSD_TEXT_BYTES  256
+#define TOSD_LAYERS_MAX  24
+#define TOSD_LISTEN_MAX  8
+#define TOSD_EXT_MAX     16
 
 struct tosd_head {
 	uint16_t version;
@@ -23,28 +24,40 @@ struct tosd_head {
 
 enum tosd_type {
 	/* kernel -> tosd */
-	TOSD_SPAWN = 1,    /* struct tosd_spawn; answered by SPAWNED or FAILED, then later DIED */
+	/* struct tosd_spawn; answered by SPAWNED or FAILED, then later DIED */
+	TOSD_SPAWN = 1,
 	TOSD_SIGNAL,       /* struct tosd_signal */
 	TOSD_KERNEL_READY, /* struct tosd_simple: serving now; tosd tells systemd */
 	TOSD_RELOAD,       /* reserved */
 	/* tosd -> kernel */
-	TOSD_CONFIG = 64,  /* struct tosd_config_msg: first message; fds: listeners in order, then the state directory */
-	TOSD_LAYERS,       /* struct tosd_layers */
-	TOSD_SPAWNED,      /* struct tosd_spawned; fds: our end of its descriptor 3, its pidfd */
-	TOSD_FAILED,       /* struct tosd_failed */
-	TOSD_DIED,         /* struct tosd_died */
-	TOSD_STOP,         /* struct tosd_simple: finish cleanly; the kernel exits 0 */
+	/* struct tosd_config_msg: first message; fds: listeners in order, then the state
+	 * directory */
+	TOSD_CONFIG = 64,
+	TOSD_LAYERS, /* struct tosd_layers */
+	/* struct tosd_spawned; fds: our end of its descriptor 3, its pidfd */
+	TOSD_SPAWNED,
+	TOSD_FAILED, /* struct tosd_failed */
+	TOSD_DIED,   /* struct tosd_died */
+	TOSD_STOP,   /* struct tosd_simple: finish cleanly; the kernel exits 0 */
 };
 
 /* How tos-kernel ends. Any other status or a signal: it is started again, with back-off. */
 enum tosd_kernel_exit {
-	TOSD_EXIT_DONE = 0,    /* after TOSD_STOP */
-	TOSD_EXIT_BROKEN = 78, /* configuration or store is broken, a restart would not help: tosd exits 1 */
+	TOSD_EXIT_DONE = 0, /* after TOSD_STOP */
+	/* configuration or store is broken, a restart would not help: tosd exits 1 */
+	TOSD_EXIT_BROKEN = 78,
 };
 
 enum tosd_kind { TOSD_VM = 1, TOSD_EXT = 2 };
 enum tosd_signal_what { TOSD_KILL = 1, TOSD_FREEZE = 2, TOSD_THAW = 3 };
-enum tosd_cause { TOSD_EXITED = 1, TOSD_SIGNALLED, TOSD_SECCOMP, TOSD_CPU_LIMIT, TOSD_MEMORY_LIMIT, TOSD_KILLED };
+enum tosd_cause {
+	TOSD_EXITED = 1,
+	TOSD_SIGNALLED,
+	TOSD_SECCOMP,
+	TOSD_CPU_LIMIT,
+	TOSD_MEMORY_LIMIT,
+	TOSD_KILLED
+};
 
 struct tosd_simple {
 	struct tosd_head head;
@@ -52,12 +65,14 @@ struct tosd_simple {
 };
 struct tosd_spawn {
 	struct tosd_head head;
-	uint64_t slot;              /* the kernel's number for the child; never used twice in one boot */
-	uint32_t kind;              /* enum tosd_kind */
-	uint32_t ext;               /* TOSD_EXT: index into the configuration's table of isolated extensions */
-	uint64_t address_bytes;     /* RLIMIT_AS; 0: the configuration's */
-	uint32_t cpu_s;             /* RLIMIT_CPU; 0: none */
-	char label[TOSD_NAME_BYTES];/* for ps and logs */
+	/* the kernel's number for the child; never used twice in one boot */
+	uint64_t slot;
+	uint32_t kind; /* enum tosd_kind */
+	/* TOSD_EXT: index into the configuration's table of isolated extensions */
+	uint32_t ext;
+	uint64_t address_bytes;      /* RLIMIT_AS; 0: the configuration's */
+	uint32_t cpu_s;              /* RLIMIT_CPU; 0: none */
+	char label[TOSD_NAME_BYTES]; /* for ps and logs */
 };
 struct tosd_signal {
 	struct tosd_head head;
@@ -99,35 +114,37 @@ struct tosd_layers {
 	struct tosd_layer layer[TOSD_LAYERS_MAX];
 };
 
-/* What tosd needs of the configuration; tos-kernel --check-config writes one to descriptor 3 and, in its
- * normalised text form, the whole configuration to standard output. */
+/* What tosd needs of the configuration; tos-kernel --check-config writes one to descriptor 3
+ * and, in its normalised text form, the whole configuration to standard output. */
 struct tosd_config {
 	uint32_t version, length;
 	char name[TOSD_NAME_BYTES];
 	char state_dir[TOSD_PATH_BYTES]; /* absolute */
 	uint32_t n_listen;
-	uint32_t uid_base;               /* 0: chosen by default */
+	uint32_t uid_base;                             /* 0: chosen by default */
 	char listen[TOSD_LISTEN_MAX][TOSD_NAME_BYTES]; /* "127.0.0.1:21212", "[::1]:21212" */
 	uint32_t n_require;
-	uint32_t n_ext;                  /* isolated extensions */
-	char require[8][24];             /* layers without which nothing starts */
+	uint32_t n_ext;      /* isolated extensions */
+	char require[8][24]; /* layers without which nothing starts */
 	struct {
 		char name[TOSD_NAME_BYTES];
-		char path[TOSD_PATH_BYTES];  /* the shared object */
-		char privileges[128];        /* as granted by the configuration */
+		char path[TOSD_PATH_BYTES]; /* the shared object */
+		char privileges[128];       /* as granted by the configuration */
 	} ext[TOSD_EXT_MAX];
 	uint64_t vm_address_bytes;
 	char log_level[12];
 	uint32_t log_json;
-	uint32_t test_no_userns;         /* tests: behave as if the layer were missing */
+	uint32_t test_no_userns; /* tests: behave as if the layer were missing */
 };
 struct tosd_config_msg {
 	struct tosd_head head;
 	uint64_t boot_nonce_hint;
 	uint32_t n_listen, as_root;
-	char socket_path[TOSD_PATH_BYTES]; /* where local clients connect, as seen from outside */
-	char state_path[TOSD_PATH_BYTES];  /* the state directory as the kernel sees it; its files are its own */
-	uint32_t owner_uid;                /* of the state directory */
-	uint32_t restarts;                 /* how often tosd has started this kernel again */
+	/* where local clients connect, as seen from outside */
+	char socket_path[TOSD_PATH_BYTES];
+	/* the state directory as the kernel sees it; its files are its own */
+	char state_path[TOSD_PATH_BYTES];
+	uint32_t owner_uid; /* of the state directory */
+	uint32_t restarts;  /* how often tosd has started this kernel again */
 	char libexec[TOSD_PATH_BYTES], extensions[TOSD_PATH_BYTES];
 };

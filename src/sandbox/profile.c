@@ -24,7 +24,10 @@
 
 /* clang-format off */
 static const struct sandbox_profile profiles[SANDBOX_KINDS] = {
-	/*                     name        kill              ns     mdwe              landl  caps      root                oom   as               cpu   fsize         nofile       core mlock nproc         msgq  sigpend */
+	/*                     name        kill              ns     mdwe              landl
+	 *                                 caps      root                oom   as
+	 *                                 cpu   fsize         nofile       core mlock nproc
+	 *                                 msgq  sigpend */
 	[SANDBOX_KERNEL]   = { "kernel",   false,            false, SAN(true, false), true,  0,        SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE,         NONE,        0,   0,    NONE,         0,    NONE },
 	[SANDBOX_CHECK]    = { "check",    false,            false, SAN(true, false), true,  READ_ANY, SANDBOX_ROOT_HOST,  0,    SAN(PLAN, NONE), PLAN, NONE,         64,          0,   0,    NONE,         0,    NONE },
 	[SANDBOX_LAUNCHER] = { "launcher", false,            false, false,            false, BUILD,    SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE,         NONE,        0,   NONE, NONE,         NONE, NONE },

@@ -1,6 +1,6 @@
 /*
- * Inside the store: connections to the file, their settings, the schema and its upgrades, and what a
- * failure of SQLite is called. Nothing here knows of threads.
+ * Inside the store: connections to the file, their settings, the schema and its upgrades, and
+ * what a failure of SQLite is called. Nothing here knows of threads.
  */
 #pragma once
 

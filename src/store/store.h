@@ -1,10 +1,11 @@
 /*
- * The store: SQLite in WAL mode, synchronous=FULL, one file a kernel, one writer thread with group
- * commit. The only room that includes sqlite3.h.
+ * The store: SQLite in WAL mode, synchronous=FULL, one file a kernel, one writer thread with
+ * group commit. The only room that includes sqlite3.h.
  *
- * Every kind of record is a table (key BLOB PRIMARY KEY, body BLOB, expires INTEGER) STRICT; the bodies are
- * CBOR and belong to whoever owns the table. Writes are collected in a transaction and become durable together;
- * `done` runs on the loop thread after the fdatasync. Reads see what is committed, and are short.
+ * Every kind of record is a table (key BLOB PRIMARY KEY, body BLOB, expires INTEGER) STRICT;
+ * the bodies are CBOR and belong to whoever owns the table. Writes are collected in a
+ * transaction and become durable together; `done` runs on the loop thread after the fdatasync.
+ * Reads see what is committed, and are short.
  */
 #pragma once
 
@@ -16,55 +17,60 @@
 #include "wire/cbor.h"
 
 /* X(symbol, table name, what the key and the body are) */
-#define STORE_TABLES(X)                                                                            \
-	X(T_META, "meta", "settings of the store itself")                                          \
-	X(T_RESIDENT, "resident", "id -> carrier held here: state, e, n, envelope")                \
-	X(T_CODE, "code", "digest -> bundle")                                                      \
-	X(T_ANSWER, "answer", "id, e, n -> accepted or refused, repeated until it expires")        \
-	X(T_GONE, "gone", "id -> e, n, destination of the last departure")                         \
-	X(T_HOME, "home", "name -> what the home knows of a carrier, its outcome included")        \
-	X(T_VOID, "void", "id, e, n, destination -> a void still to be acknowledged")              \
-	X(T_INCARNATION, "incarnation", "id -> highest e known")                                   \
-	X(T_DECLARED, "declared", "kernel -> declared dead, when, by whom")                        \
-	X(T_NONCE, "nonce", "act or name nonce already used")                                      \
-	X(T_DIRECTORY, "directory", "kernel name -> addresses")                                    \
-	X(T_TOKEN, "token", "enrolment token digest -> name, expiry, public key it was spent for") \
-	X(T_ENROLLED, "enrolled", "kernel name -> certificate")                                    \
-	X(T_PEER, "peer", "kernel name -> boot count, highest sequence seen")                      \
-	X(T_ACCOUNT, "account", "principal -> usage")                                              \
-	X(T_TRUST, "trust", "revocation list, root")                                               \
-	X(T_OUTBOX, "outbox", "reports and posts that must reach their kernel in the end")         \
+#define STORE_TABLES(X)                                                                        \
+	X(T_META, "meta", "settings of the store itself")                                      \
+	X(T_RESIDENT, "resident", "id -> carrier held here: state, e, n, envelope")            \
+	X(T_CODE, "code", "digest -> bundle")                                                  \
+	X(T_ANSWER, "answer", "id, e, n -> accepted or refused, repeated until it expires")    \
+	X(T_GONE, "gone", "id -> e, n, destination of the last departure")                     \
+	X(T_HOME, "home", "name -> what the home knows of a carrier, its outcome included")    \
+	X(T_VOID, "void", "id, e, n, destination -> a void still to be acknowledged")          \
+	X(T_INCARNATION, "incarnation", "id -> highest e known")                               \
+	X(T_DECLARED, "declared", "kernel -> declared dead, when, by whom")                    \
+	X(T_NONCE, "nonce", "act or name nonce already used")                                  \
+	X(T_DIRECTORY, "directory", "kernel name -> addresses")                                \
+	X(T_TOKEN, "token",                                                                    \
+		"enrolment token digest -> name, expiry, public key it was spent for")         \
+	X(T_ENROLLED, "enrolled", "kernel name -> certificate")                                \
+	X(T_PEER, "peer", "kernel name -> boot count, highest sequence seen")                  \
+	X(T_ACCOUNT, "account", "principal -> usage")                                          \
+	X(T_TRUST, "trust", "revocation list, root")                                           \
+	X(T_OUTBOX, "outbox", "reports and posts that must reach their kernel in the end")     \
 	X(T_DEDUP, "dedup", "request -> first result")
 
 enum store_table {
 #define STORE_ENUM(sym, name, text) sym,
 	STORE_TABLES(STORE_ENUM)
 #undef STORE_ENUM
-	STORE_TABLE_COUNT
+		STORE_TABLE_COUNT
 };
 
 struct store;
 struct store_txn;
 
-/* Opens or makes the file, upgrades the schema, checks integrity (quick_check), starts the writer. `wake` is called
- * from the writer thread and must only signal the loop, which then calls store_poll(). Errors name the
- * file and the remedy: ERR_STORE (corrupt, of a newer version, disk full, read-only). */
-int store_open(const char *path, void (*wake)(void *arg), void *arg, struct store **out, struct errmsg *em);
-/* Waits until everything submitted is durable (at most limit_ms), reports it, then closes. What was not written by then
- * is reported as ERR_CANCELLED. */
+/* Opens or makes the file, upgrades the schema, checks integrity (quick_check), starts the
+ * writer. `wake` is called from the writer thread and must only signal the loop, which then
+ * calls store_poll(). Errors name the file and the remedy: ERR_STORE (corrupt, of a newer
+ * version, disk full, read-only). */
+int store_open(const char *path, void (*wake)(void *arg), void *arg, struct store **out,
+	struct errmsg *em);
+/* Waits until everything submitted is durable (at most limit_ms), reports it, then closes. What
+ * was not written by then is reported as ERR_CANCELLED. */
 void store_close(struct store *st, uint32_t limit_ms);
 
 struct store_txn *store_begin(struct store *st);
 void store_cancel(struct store_txn *t);
 /* key 1..512 bytes; body up to 128 MiB; both copied. expires_ms: wall clock, 0 never. */
-void store_put(struct store_txn *t, enum store_table tb, const void *key, size_t n_key, const void *body, size_t n_body, int64_t expires_ms);
+void store_put(struct store_txn *t, enum store_table tb, const void *key, size_t n_key,
+	const void *body, size_t n_body, int64_t expires_ms);
 void store_del(struct store_txn *t, enum store_table tb, const void *key, size_t n_key);
-/* Append an audit record in the same transaction; the store adds sequence, time and chain digest.
- * body: encoded CBOR map. */
+/* Append an audit record in the same transaction; the store adds sequence, time and chain
+ * digest. body: encoded CBOR map. */
 void store_audit(struct store_txn *t, const void *body, size_t n_body);
-/* Submit; takes t. done(arg, rc, em) is called exactly once from store_poll() on the loop thread, in the order
- * of submission: 0 means durable. On failure nothing of t was applied. At most STORE_QUEUE_MAX transactions may wait:
- * (or 512 MiB of them): beyond that ERR_FULL is returned at once, t is freed and done is not called. done may be NULL. */
+/* Submit; takes t. done(arg, rc, em) is called exactly once from store_poll() on the loop
+ * thread, in the order of submission: 0 means durable. On failure nothing of t was applied. At
+ * most STORE_QUEUE_MAX transactions may wait: (or 512 MiB of them): beyond that ERR_FULL is
+ * returned at once, t is freed and done is not called. done may be NULL. */
 #define STORE_QUEUE_MAX 65536
 typedef void store_done_fn(void *arg, int rc, const struct errmsg *em);
 int store_commit(struct store_txn *t, store_done_fn *done, void *arg);
@@ -74,23 +80,31 @@ void store_poll(struct store *st);
 
 /* 0 and *body appended, or ERR_NOT_FOUND, ERR_STORE. Expired records are not found. */
 struct buf;
-int store_get(struct store *st, enum store_table tb, const void *key, size_t n_key, struct buf *body, struct errmsg *em);
+int store_get(struct store *st, enum store_table tb, const void *key, size_t n_key,
+	struct buf *body, struct errmsg *em);
 /* Each record in key order until fn returns non-zero (which is returned; the callback may read
  * the store, and submit). Keys at or after `from`; from may be empty. */
 typedef int store_each_fn(void *arg, struct slice key, struct slice body, int64_t expires_ms);
-int store_each(struct store *st, enum store_table tb, struct slice from, store_each_fn *fn, void *arg, struct errmsg *em);
-/* Audit records with sequence > after, ascending, at most `most`. body as given, with seq, time and chain digest. */
-typedef int store_audit_fn(void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body);
-int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_fn *fn, void *arg, struct errmsg *em);
+int store_each(struct store *st, enum store_table tb, struct slice from, store_each_fn *fn,
+	void *arg, struct errmsg *em);
+/* Audit records with sequence > after, ascending, at most `most`. body as given, with seq, time
+ * and chain digest. */
+typedef int store_audit_fn(
+	void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body);
+int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_fn *fn,
+	void *arg, struct errmsg *em);
 /* Recompute the chain; *bad is the first sequence that does not match, 0 if all do. */
 int store_audit_check(struct store *st, uint64_t *bad, struct errmsg *em);
 
-uint64_t store_seq(struct store *st);     /* highest committed sequence, counted in transactions */
-int64_t store_boot_count(struct store *st); /* raised by store_open, durable before it returns */
+/* highest committed sequence, counted in transactions */
+uint64_t store_seq(struct store *st);
+/* raised by store_open, durable before it returns */
+int64_t store_boot_count(struct store *st);
 void store_audit_head(struct store *st, uint8_t out[32]);
 /* Remove expired records; called by the kernel now and then, does a bounded piece of work. */
 int store_expire(struct store *st);
-/* The file's greatest size, from the next group on; 0: none. Writes that would need more fail as on a full disk. */
+/* The file's greatest size, from the next group on; 0: none. Writes that would need more fail
+ * as on a full disk. */
 void store_set_max_bytes(struct store *st, uint64_t bytes);
 struct store_stats {
 	uint64_t commits, groups, failures, queued, bytes, last_commit_us;

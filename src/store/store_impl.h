@@ -39,7 +39,8 @@ struct txn_list {
 	size_t n;
 };
 
-/* The running end of what is numbered; the writer's copy becomes the store's when a group is durable. */
+/* The running end of what is numbered; the writer's copy becomes the store's when a group is
+ * durable. */
 struct store_mark {
 	uint64_t seq, audit_seq;
 	uint8_t audit_head[32];
@@ -47,7 +48,8 @@ struct store_mark {
 
 struct writer {
 	sqlite3 *db;
-	sqlite3_stmt *put[STORE_TABLE_COUNT], *del[STORE_TABLE_COUNT], *expire[STORE_TABLE_COUNT];
+	sqlite3_stmt *put[STORE_TABLE_COUNT], *del[STORE_TABLE_COUNT],
+		*expire[STORE_TABLE_COUNT];
 	sqlite3_stmt *audit, *begin, *commit, *rollback, *savepoint, *release, *undo;
 	struct store_mark mark;
 	uint64_t max_bytes; /* as set on db */

@@ -1,10 +1,10 @@
 /*
- * CBOR in the core deterministic encoding of RFC 8949, section 4.2.1: a strict pull reader and a
- * writer. Nothing is allocated here; lengths are checked against the bytes that are left before
- * anything is done with them.
+ * CBOR in the core deterministic encoding of RFC 8949, section 4.2.1: a strict pull reader and
+ * a writer. Nothing is allocated here; lengths are checked against the bytes that are left
+ * before anything is done with them.
  *
- * The cursor remembers its first failure, so a decoder is a list of fields with one check at the
- * end. After a failure every read returns 0, NULL or an empty slice.
+ * The cursor remembers its first failure, so a decoder is a list of fields with one check at
+ * the end. After a failure every read returns 0, NULL or an empty slice.
  */
 #pragma once
 
@@ -33,11 +33,26 @@ struct cbor_cursor {
 	bool allow_tags; /* only for carrier state */
 };
 
-enum cbor_kind { CBOR_UINT, CBOR_NINT, CBOR_BYTES, CBOR_TEXT, CBOR_ARRAY, CBOR_MAP, CBOR_TAG,
-	CBOR_FALSE, CBOR_TRUE, CBOR_NULL, CBOR_UNDEFINED, CBOR_SIMPLE, CBOR_FLOAT, CBOR_END };
+enum cbor_kind {
+	CBOR_UINT,
+	CBOR_NINT,
+	CBOR_BYTES,
+	CBOR_TEXT,
+	CBOR_ARRAY,
+	CBOR_MAP,
+	CBOR_TAG,
+	CBOR_FALSE,
+	CBOR_TRUE,
+	CBOR_NULL,
+	CBOR_UNDEFINED,
+	CBOR_SIMPLE,
+	CBOR_FLOAT,
+	CBOR_END
+};
 
 void cbor_init(struct cbor_cursor *c, const void *p, size_t n);
-enum cbor_kind cbor_peek(const struct cbor_cursor *c); /* CBOR_END at the end of the level or after a failure */
+/* CBOR_END at the end of the level or after a failure */
+enum cbor_kind cbor_peek(const struct cbor_cursor *c);
 uint64_t cbor_uint(struct cbor_cursor *c, uint64_t max);
 int64_t cbor_int(struct cbor_cursor *c); /* within int64 */
 double cbor_float(struct cbor_cursor *c);
@@ -49,7 +64,8 @@ struct slice cbor_text(struct cbor_cursor *c, size_t least, size_t most); /* UTF
 /* Open with exactly n elements, or anything up to most; returns the count. */
 void cbor_open_array(struct cbor_cursor *c, uint64_t n);
 uint64_t cbor_open_array_max(struct cbor_cursor *c, uint64_t most);
-uint64_t cbor_open_map_max(struct cbor_cursor *c, uint64_t most); /* pairs; key order and uniqueness are checked */
+/* pairs; key order and uniqueness are checked */
+uint64_t cbor_open_map_max(struct cbor_cursor *c, uint64_t most);
 void cbor_close(struct cbor_cursor *c); /* everything in the level must have been read */
 uint64_t cbor_tag(struct cbor_cursor *c);
 /* Skip one whole item of any kind, checked as strictly; returns its bytes. */

@@ -2,8 +2,9 @@
  * COSE_Sign1 (RFC 9052, section 4.2) taken apart and put together; no cryptography here.
  *
  * COSE_Sign1 = 18([protected: bstr, unprotected: {}, payload: bstr, signature: bstr 64]).
- * Protected header: {1: -8 (EdDSA), 16: "application/tos-KIND", 33 (x5chain): bstr | [bstr...]}. The
- * chain is inside the protected header so that it is signed. Unprotected is empty.
+ * Protected header: {1: -8 (EdDSA), 16: "application/tos-KIND", 33 (x5chain): bstr |
+ * [bstr...]}. The chain is inside the protected header so that it is signed. Unprotected is
+ * empty.
  */
 #pragma once
 
@@ -15,8 +16,8 @@
 struct cose {
 	struct slice protected_bytes; /* contents of the protected bstr */
 	struct slice payload;
-	struct slice signature;       /* 64 bytes */
-	struct slice type;            /* text after "application/tos-": "ticket" */
+	struct slice signature;             /* 64 bytes */
+	struct slice type;                  /* text after "application/tos-": "ticket" */
 	struct slice chain[COSE_CHAIN_MAX]; /* DER certificates, leaf first */
 	size_t n_chain;
 };

@@ -4,10 +4,12 @@
  *
  * ext -> kernel
  *   [80, hello]                             EXT_HELLO   first, unasked
- *        hello = {abi: [major, minor], doc, inboxes: [{bound, doc, flags, name, protocol}...], name,
- *                 privileges: text, properties: [{doc, max, min, path, read_only, type, unit, value}...]}
+ *        hello = {abi: [major, minor], doc, inboxes: [{bound, doc, flags, name, protocol}...],
+ *                 name, privileges: text, properties: [{doc, max, min, path, read_only, type,
+ *                     unit, value}...]}
  *   [81]                                    EXT_STARTED its start() returned 0
- *   [82, kind, dest, seq, deadline_ms, folder]  EXT_SEND  kind one-way (seq 0) or call; seq ascends
+ *   [82, kind, dest, seq, deadline_ms, folder]  EXT_SEND  kind one-way (seq 0) or call; seq
+ *                                               ascends
  *   [83, token, folder]                     EXT_REPLY
  *   [84, token, code, text]                 EXT_FAIL    code: number of enum err, negated
  *   [85, inbox, n]                          EXT_TAKEN   so many folders left the queue
@@ -17,10 +19,13 @@
  *   [89, token, via]                        EXT_FORWARD  pass that post on through that kernel
  *   [90, code, text]                        EXT_FAILED  start() refused: not to be tried again
  * kernel -> ext
- *   [64, {kernel: text, properties: {path: value}, seq: uint}]  EXT_START  seq: number of its first call
- *   [65, inbox, sender, token, deadline_ms, info map, folder]   EXT_DELIVER  token 0: no answer wanted
+ *   [64, {kernel: text, properties: {path: value}, seq: uint}]  EXT_START  seq: number of its
+ *                                                               first call
+ *   [65, inbox, sender, token, deadline_ms, info map, folder]   EXT_DELIVER  token 0: no answer
+ *                                                               wanted
  *   [66]                                    EXT_STOP
- *   [67, seq, kind, folder]                 EXT_ANSWER  to a call that the extension made (answer or failure)
+ *   [67, seq, kind, folder]                 EXT_ANSWER  to a call that the extension made
+ *                                           (answer or failure)
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
- * Frames: what travels on every connection (links, clients, children): a 32-bit big-endian length,
- * then one CBOR array whose first element is the type. doc/protocol.md, "Frames".
+ * Frames: what travels on every connection (links, clients, children): a 32-bit big-endian
+ * length, then one CBOR array whose first element is the type. doc/protocol.md, "Frames".
  *
  * No sockets here: the splitter is fed bytes and gives back frames.
  */
@@ -15,7 +15,7 @@ struct tos_value;
 #define FRAME_BYTES_MAX (1u << 20) /* one frame with its length */
 #define CHUNK_BYTES_MAX (64u << 10)
 #define BLOB_BYTES_MAX  (128u << 20) /* what chunks may add up to */
-#define NAME_BYTES_MAX  128        /* any address: host0#42.1.3/replies */
+#define NAME_BYTES_MAX  128          /* any address: host0#42.1.3/replies */
 #define DIGEST_BYTES    32
 #define TRACE_BYTES     16
 
@@ -25,17 +25,17 @@ enum frame_type {
 	FRAME_CREDIT = 2,
 	FRAME_PING = 3,
 	FRAME_PONG = 4,
-	FRAME_WANT = 5,   /* [5, digest, offset] */
-	FRAME_CHUNK = 6,  /* [6, digest, offset, total, data] */
-	FRAME_LACK = 7,   /* [7, digest]: what you want is not here */
-	FRAME_VOUCH = 8,  /* [8, ticket, [hop record...]]: I speak for this carrier */
-	FRAME_BYE = 9,    /* [9, code, text]: closing, and why */
+	FRAME_WANT = 5,  /* [5, digest, offset] */
+	FRAME_CHUNK = 6, /* [6, digest, offset, total, data] */
+	FRAME_LACK = 7,  /* [7, digest]: what you want is not here */
+	FRAME_VOUCH = 8, /* [8, ticket, [hop record...]]: I speak for this carrier */
+	FRAME_BYE = 9,   /* [9, code, text]: closing, and why */
 	/* 32 and up: between a kernel and its children only, see vmproto.h and extproto.h */
 };
 
 enum post_kind {
 	POST_ONEWAY = 0,
-	POST_CALL = 1,    /* wants an answer with the same tag before the deadline */
+	POST_CALL = 1, /* wants an answer with the same tag before the deadline */
 	POST_ANSWER = 2,
 	POST_FAILURE = 3, /* folder ["failure", [code word, text]] */
 };
@@ -43,25 +43,30 @@ enum post_kind {
 /* post = [1, kind, dest, sender, tag, deadline_ms, trace, folder]; everything borrows. */
 struct post {
 	enum post_kind kind;
-	struct slice dest;   /* text, 1..NAME_BYTES_MAX */
-	struct slice sender; /* text, 0..NAME_BYTES_MAX; filled in by the kernel of a local sender */
-	uint64_t tag;        /* the sender's own; 0 for a one-way post */
-	uint32_t deadline_ms;/* what is left of it; 0: the receiver's default */
-	struct slice trace;  /* TRACE_BYTES or empty */
-	struct slice folder; /* encoded [name, [element...]] , well-formed */
+	struct slice dest; /* text, 1..NAME_BYTES_MAX */
+	/* text, 0..NAME_BYTES_MAX; filled in by the kernel of a local sender */
+	struct slice sender;
+	uint64_t tag;         /* the sender's own; 0 for a one-way post */
+	uint32_t deadline_ms; /* what is left of it; 0: the receiver's default */
+	struct slice trace;   /* TRACE_BYTES or empty */
+	struct slice folder;  /* encoded [name, [element...]] , well-formed */
 };
 
-int post_decode(struct cbor_cursor *c, struct post *p); /* after the type was read; see frame_open */
-void post_encode(struct buf *b, const struct post *p);  /* the whole frame with its length in front */
+/* after the type was read; see frame_open */
+int post_decode(struct cbor_cursor *c, struct post *p);
+/* the whole frame with its length in front */
+void post_encode(struct buf *b, const struct post *p);
 
 /* folder = [name: tstr, [element...]]. */
 int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements);
 /* Encode a folder with these elements (borrowed, may be NULL for none). */
-void folder_encode(struct buf *b, const char *name, const struct tos_value *const *elements, size_t n);
-/* The name (copied, NAME_BYTES_MAX+1 bytes) and an array value of the elements, which the caller frees. */
+void folder_encode(
+	struct buf *b, const char *name, const struct tos_value *const *elements, size_t n);
+/* The name (copied, NAME_BYTES_MAX+1 bytes) and an array value of the elements, which the
+ * caller frees. */
 int folder_decode(struct slice folder, char *name, struct tos_value **elements);
-/* The same with the name and the encoded array of elements, as they lie in a briefcase: what the
- * digest of a folder is taken of. */
+/* The same with the name and the encoded array of elements, as they lie in a briefcase: what
+ * the digest of a folder is taken of. */
 void folder_put(struct buf *b, struct slice name, struct slice elements);
 
 struct hello {
@@ -70,13 +75,13 @@ struct hello {
 	char domain[65];               /* hex fingerprint of the root certificate */
 	uint64_t boot_count;
 	uint8_t boot_nonce[16];
-	uint64_t store_seq;     /* highest committed sequence of the sender's store */
-	uint64_t seen_seq;      /* highest store sequence it has seen of the receiver */
-	uint64_t revocation;    /* number of its revocation list */
-	struct slice audit_head;/* DIGEST_BYTES or empty */
-	char want_name[64];     /* clients: a durable name, or "" */
-	char address[128];      /* kernels: where it can be dialled, or "" */
-	struct slice features;  /* encoded array of texts, or empty */
+	uint64_t store_seq;      /* highest committed sequence of the sender's store */
+	uint64_t seen_seq;       /* highest store sequence it has seen of the receiver */
+	uint64_t revocation;     /* number of its revocation list */
+	struct slice audit_head; /* DIGEST_BYTES or empty */
+	char want_name[64];      /* clients: a durable name, or "" */
+	char address[128];       /* kernels: where it can be dialled, or "" */
+	struct slice features;   /* encoded array of texts, or empty */
 };
 #define PROTOCOL_VERSION 1
 
@@ -104,19 +109,21 @@ int ping_decode(struct cbor_cursor *c, uint64_t *number);
 void bye_encode(struct buf *b, int rc, const char *text);
 int bye_decode(struct cbor_cursor *c, int *rc, struct slice *text);
 void vouch_encode(struct buf *b, struct slice ticket, const struct slice *hops, size_t n);
-int vouch_decode(struct cbor_cursor *c, struct slice *ticket, struct slice *hops /* encoded array */);
-/* Walk such an array of byte strings (also an envelope's hops): call with *at = 0; false at the end. */
+int vouch_decode(
+	struct cbor_cursor *c, struct slice *ticket, struct slice *hops /* encoded array */);
+/* Walk such an array of byte strings (also an envelope's hops): call with *at = 0; false at the
+ * end. */
 bool bytes_array_next(struct slice array, size_t *at, struct slice *item);
 
 /* Put the length in front of what fn would append: remember b->len, append 4 zero bytes and the
- * item, then call frame_end(b, at). The encoders above fail past FRAME_BYTES_MAX; frame_end() does
- * not, because frames to our own children may be larger. */
+ * item, then call frame_end(b, at). The encoders above fail past FRAME_BYTES_MAX; frame_end()
+ * does not, because frames to our own children may be larger. */
 size_t frame_begin(struct buf *b);
 void frame_end(struct buf *b, size_t at);
 
-/* Splitter: append received bytes to `in`, then call until ERR_AGAIN. On 0 *frame is the CBOR item
- * without the length and borrows from `in` until frame_next is called again or `in` changes.
- * ERR_TOO_LARGE, ERR_MALFORMED: close. buf_fini(&r->in) at the end. */
+/* Splitter: append received bytes to `in`, then call until ERR_AGAIN. On 0 *frame is the CBOR
+ * item without the length and borrows from `in` until frame_next is called again or `in`
+ * changes. ERR_TOO_LARGE, ERR_MALFORMED: close. buf_fini(&r->in) at the end. */
 struct frame_reader {
 	struct buf in;
 	size_t eaten; /* bytes of `in` given out, dropped at the next call */

@@ -16,7 +16,8 @@
 static const char letters[SHELL_STATE_COUNT + 1] = "arRsdgfFxksl";
 /* clang-format off */
 static const char *const want[SHELL_STATE_COUNT] = {
-	/*                 admit refuse start susp resume depart acc ret finish fault retry kill super lose reboot */
+	/*                 admit refuse start susp resume depart acc ret finish fault retry kill
+	 *                     super lose reboot */
 	[SHELL_ARRIVING]   = "r" "x" "." "." "." "." "." "." "." "." "." "k" "S" "l" ".",
 	[SHELL_READY]      = "." "." "R" "s" "." "." "." "." "." "F" "." "k" "S" "l" "r",
 	[SHELL_RUNNING]    = "." "." "." "s" "." "d" "." "." "f" "F" "." "k" "S" "l" "r",
