@@ -1,6 +1,7 @@
 /*
- * Accounts: what the carriers of a principal have used at this kernel, over all of them and beyond their
- * end. Charged when a stay ends, in the transaction that ends it; read as properties below /accounts.
+ * Accounts: what the carriers of a principal have used at this kernel, over all of them and
+ * beyond their end. Charged when a stay ends, in the transaction that ends it; read as
+ * properties below /accounts.
  */
 #include "kernel/kernel.h"
 
@@ -70,9 +71,10 @@ static struct account *account_get(struct kernel *k, const char *principal)
 		char path[128];
 
 		snprintf(path, sizeof(path), "/accounts/%s/%s", principal, properties[i].name);
-		if (property_add(k->properties, path, PROPERTY_INT, properties[i].unit, properties[i].doc, 0, 0,
-			    true, properties[i].read, a, &em) < 0)
-			log_notice("an account is not shown", KV_STR("path", path), KV_STR("reason", em.text));
+		if (property_add(k->properties, path, PROPERTY_INT, properties[i].unit,
+			    properties[i].doc, 0, 0, true, properties[i].read, a, &em) < 0)
+			log_notice("an account is not shown", KV_STR("path", path),
+				KV_STR("reason", em.text));
 	}
 	return a;
 }
@@ -96,7 +98,8 @@ void account_charge(struct store_txn *t, struct resident *r)
 		return;
 	a->cpu_ms += cpu_ms - r->charged_cpu_ms;
 	a->sent_bytes += r->usage.used[LIMIT_sent] - r->charged_sent;
-	a->memory_byte_seconds += r->usage.used[LIMIT_memory] * ((now - r->charged_at_ms) / 1000);
+	a->memory_byte_seconds +=
+		r->usage.used[LIMIT_memory] * ((now - r->charged_at_ms) / 1000);
 	a->stays++;
 	r->charged_cpu_ms = cpu_ms;
 	r->charged_sent = r->usage.used[LIMIT_sent];

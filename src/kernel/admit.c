@@ -1,6 +1,7 @@
 /*
- * What may be launched here or arrive: tickets, code and their signers, the limits that are granted, how
- * many carriers there may be, and the hooks by which extensions inspect, change or refuse a carrier.
+ * What may be launched here or arrive: tickets, code and their signers, the limits that are
+ * granted, how many carriers there may be, and the hooks by which extensions inspect, change or
+ * refuse a carrier.
  */
 #include "kernel/kernel.h"
 
@@ -28,16 +29,17 @@ static int ticket_times(struct kernel *k, const struct ticket *t, struct errmsg 
 	char when[CLOCK_TEXT_BYTES];
 
 	if (t->issued_ms > now + k->config.skew_ms)
-		return err_set(em, ERR_NOT_YET, "the ticket of %s is valid only from %s on; check the clocks",
-			t->name, clock_text(t->issued_ms, when));
+		return err_set(em, ERR_NOT_YET,
+			"the ticket of %s is valid only from %s on; check the clocks", t->name,
+			clock_text(t->issued_ms, when));
 	if (t->expires_ms < now - k->config.skew_ms)
 		return err_set(em, ERR_EXPIRED, "the ticket of %s expired at %s", t->name,
 			clock_text(t->expires_ms, when));
 	return 0;
 }
 
-int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out, uint8_t id[DIGEST_BYTES],
-	struct cert_info *owner, struct errmsg *em)
+int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
+	uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em)
 {
 	struct trust trust;
 	struct address a;
@@ -49,7 +51,8 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 	if (rc < 0)
 		return err_wrap(em, rc, "the ticket");
 	if (owner->kind != CERT_PRINCIPAL || !(owner->roles & (ROLE_OWNER | ROLE_ADMIN)))
-		return err_set(em, ERR_DENIED, "%s signed the ticket but has not the role owner", owner->name);
+		return err_set(em, ERR_DENIED,
+			"%s signed the ticket but has not the role owner", owner->name);
 	rc = ticket_decode(cose.payload, out, em);
 	if (rc < 0)
 		return err_wrap(em, rc, "the ticket");
@@ -57,7 +60,8 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 	rc = address_parse(out->name, strlen(out->name), &a, em);
 	if (rc == 0 && (a.kind != ADDRESS_CARRIER || a.inbox[0] || a.suffix[0] ||
 			       strcmp(a.kernel, out->home) != 0))
-		rc = err_set(em, ERR_NAME, "%s is not a carrier's name of home %s", out->name, out->home);
+		rc = err_set(em, ERR_NAME, "%s is not a carrier's name of home %s", out->name,
+			out->home);
 	return rc < 0 ? rc : ticket_times(k, out, em);
 }
 
@@ -87,25 +91,29 @@ static void codes_trim(struct kernel *k)
 	code_free(oldest);
 }
 
-static int manifest_rules(const struct manifest *m, const struct bundle *b, const struct cert_info *author,
-	int64_t skew_ms, struct errmsg *em)
+static int manifest_rules(const struct manifest *m, const struct bundle *b,
+	const struct cert_info *author, int64_t skew_ms, struct errmsg *em)
 {
 	static const char *const reserved[] = { "tos.", "tacoma.", "java." };
 	bool entry = false;
 
 	if (author->kind != CERT_PRINCIPAL || !(author->roles & (ROLE_AUTHOR | ROLE_ADMIN)))
-		return err_set(em, ERR_DENIED, "%s signed the code but has not the role author", author->name);
+		return err_set(em, ERR_DENIED, "%s signed the code but has not the role author",
+			author->name);
 	if (strcmp(m->runtime, "lua5.4") != 0)
-		return err_set(em, ERR_UNSUPPORTED, "no runtime %s here, only lua5.4", m->runtime);
+		return err_set(
+			em, ERR_UNSUPPORTED, "no runtime %s here, only lua5.4", m->runtime);
 	if (m->expires_ms < clock_wall_ms() - skew_ms)
 		return err_set(em, ERR_EXPIRED, "the manifest of %s has expired", m->name);
 	if (m->issued_ms > clock_wall_ms() + skew_ms)
 		return err_set(em, ERR_NOT_YET, "the manifest of %s is not yet valid", m->name);
 	for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
 		if (strncmp(m->name, reserved[i], strlen(reserved[i])) == 0)
-			return err_set(em, ERR_NAME, "the name %s belongs to the system", m->name);
+			return err_set(
+				em, ERR_NAME, "the name %s belongs to the system", m->name);
 	if (b->n_files != m->n_files)
-		return err_set(em, ERR_MALFORMED, "the bundle has other files than its manifest says");
+		return err_set(
+			em, ERR_MALFORMED, "the bundle has other files than its manifest says");
 	for (uint64_t i = 0; i < m->n_files; i++) {
 		bool found = false;
 
@@ -116,15 +124,19 @@ static int manifest_rules(const struct manifest *m, const struct bundle *b, cons
 				continue;
 			digest_bytes(b->files[j].content.p, b->files[j].content.n, digest);
 			if (memcmp(digest, m->files[i].digest, sizeof(digest)) != 0)
-				return err_set(em, ERR_SIGNATURE, "file %s is not what its author signed",
+				return err_set(em, ERR_SIGNATURE,
+					"file %s is not what its author signed",
 					m->files[i].name);
 			found = true;
 		}
 		if (!found)
-			return err_set(em, ERR_MALFORMED, "file %s is missing in the bundle", m->files[i].name);
+			return err_set(em, ERR_MALFORMED, "file %s is missing in the bundle",
+				m->files[i].name);
 		entry |= strcmp(m->files[i].name, m->entry) == 0;
 	}
-	return entry ? 0 : err_set(em, ERR_MALFORMED, "the entry %s is not in the bundle", m->entry);
+	return entry ? 0
+		     : err_set(em, ERR_MALFORMED, "the entry %s is not in the bundle",
+			       m->entry);
 }
 
 int code_verify(struct kernel *k, struct slice bytes, struct code **out, struct errmsg *em)
@@ -200,13 +212,15 @@ int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum
 	limits_least(out, t->limits, k->config.limits);
 	for (int i = 0; i < LIMIT_COUNT; i++)
 		if (minimum[i] >= 0 && out[i] < minimum[i])
-			return err_set(em, ERR_LIMIT, "limit %s: the carrier needs %lld, %s grants %lld",
-				limit_names[i], (long long)minimum[i], k->config.name, (long long)out[i]);
+			return err_set(em, ERR_LIMIT,
+				"limit %s: the carrier needs %lld, %s grants %lld",
+				limit_names[i], (long long)minimum[i], k->config.name,
+				(long long)out[i]);
 	return 0;
 }
 
-int admit_check(struct kernel *k, const struct cert_info *owner, const char *action, bool counts,
-	struct errmsg *em)
+int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
+	bool counts, struct errmsg *em)
 {
 	struct origin who = { .cls = ORIGIN_CARRIER, .roles = owner->roles };
 	int rc;
@@ -222,8 +236,8 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 		return err_set(em, ERR_LIMIT, "limit carriers: %s holds %zu", k->config.name,
 			map_size(k->residents));
 	if (residents_of(k, owner->name) >= k->config.carriers_per_principal)
-		return err_set(em, ERR_LIMIT, "limit carriers_per_principal: %s has %zu at %s", owner->name,
-			residents_of(k, owner->name), k->config.name);
+		return err_set(em, ERR_LIMIT, "limit carriers_per_principal: %s has %zu at %s",
+			owner->name, residents_of(k, owner->name), k->config.name);
 	return 0;
 }
 
@@ -266,7 +280,8 @@ static struct tos_value *hook_args(struct resident *r, const struct hooks *h)
 	return m;
 }
 
-static void change_briefcase(struct resident *r, const struct tos_value *set, const struct tos_value *unset)
+static void change_briefcase(
+	struct resident *r, const struct tos_value *set, const struct tos_value *unset)
 {
 	struct tos_value *b = NULL;
 	uint8_t *bytes = NULL;
@@ -275,10 +290,12 @@ static void change_briefcase(struct resident *r, const struct tos_value *set, co
 	if (tos_decode(r->briefcase.p, r->briefcase.n, (size_t)256 << 20, &b) < 0)
 		return;
 	for (size_t i = 0; i < tos_len(set); i++)
-		tos_set_value(b, tos_value_copy(tos_key_at(set, i)), tos_value_copy(tos_value_at(set, i)));
+		tos_set_value(b, tos_value_copy(tos_key_at(set, i)),
+			tos_value_copy(tos_value_at(set, i)));
 	for (size_t i = 0; i < tos_len(unset); i++)
 		tos_unset(b, tos_as_text(tos_at(unset, i), ""));
-	if (tos_encode(b, &bytes, &n) == 0 && briefcase_check((struct slice){ bytes, n }, NULL) == 0)
+	if (tos_encode(b, &bytes, &n) == 0 &&
+		briefcase_check((struct slice){ bytes, n }, NULL) == 0)
 		blob_set(&r->briefcase, (struct slice){ bytes, n });
 	free(bytes);
 	tos_value_free(b);
@@ -334,8 +351,8 @@ static void hook_apply(struct resident *r, const struct tos_value *m)
 		change_code(r, tos_get(m, "code"));
 }
 
-static void hook_answered(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void hook_answered(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	struct hooks *h = arg;
 
@@ -373,8 +390,8 @@ static void hooks_step(struct kernel *k, struct hooks *h)
 		hook_args(h->r, h), k->config.hook_ms, hook_answered, h);
 }
 
-void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest, const char *from,
-	hooks_done_fn *done, void *arg)
+void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest,
+	const char *from, hooks_done_fn *done, void *arg)
 {
 	struct hooks *h = mem_new(struct hooks);
 

@@ -1,6 +1,7 @@
 /*
- * The kernel's own inboxes and its own calls: requests come in here and find their verb; calls go out
- * from here and find their answer. Every call ends exactly once: by an answer, a failure, or its deadline.
+ * The kernel's own inboxes and its own calls: requests come in here and find their verb; calls
+ * go out from here and find their answer. Every call ends exactly once: by an answer, a
+ * failure, or its deadline.
  */
 #include "kernel/kernel.h"
 
@@ -10,7 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define CALLS_MAX 100000
+#define CALLS_MAX     100000
 #define CALL_GRACE_MS 200 /* an answer may arrive this much after the other side's deadline */
 
 struct call {
@@ -163,8 +164,9 @@ static void run_local(struct kernel *k, void *arg)
 	free(lc);
 }
 
-static void encode_call(struct kernel *k, const char *dest, uint64_t number, enum post_kind kind,
-	const char *verb, const struct tos_value *elements, uint32_t timeout_ms, struct buf *frame)
+static void encode_call(struct kernel *k, const char *dest, uint64_t number,
+	enum post_kind kind, const char *verb, const struct tos_value *elements,
+	uint32_t timeout_ms, struct buf *frame)
 {
 	AUTOBUF folder = BUF_INIT;
 	char sender[NAME_BYTES_MAX + 1];
@@ -184,8 +186,8 @@ static void encode_call(struct kernel *k, const char *dest, uint64_t number, enu
 }
 
 uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
-	struct tos_value *elements, uint32_t timeout_ms, const char *vouch_for, call_done_fn *done,
-	void *arg)
+	struct tos_value *elements, uint32_t timeout_ms, const char *vouch_for,
+	call_done_fn *done, void *arg)
 {
 	struct call *c = mem_new(struct call);
 	bool here = !kernel[0] || strcmp(kernel, k->config.name) == 0;
@@ -278,12 +280,14 @@ void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, cons
 	if (buf_check(&frame) < 0)
 		return;
 	if (strcmp(kernel, k->config.name) != 0) {
-		peer_send(k, kernel, slice_buf(&frame), clock_ms() + k->config.call_ms, 0, NULL, &em);
+		peer_send(k, kernel, slice_buf(&frame), clock_ms() + k->config.call_ms, 0, NULL,
+			&em);
 	} else {
 		struct cbor_cursor c;
 		struct post p;
 
-		if (frame_open(&c, (struct slice){ frame.data + 4, frame.len - 4 }) == FRAME_POST &&
+		if (frame_open(&c, (struct slice){ frame.data + 4, frame.len - 4 }) ==
+				FRAME_POST &&
 			post_decode(&c, &p) == 0) {
 			origin_self(k, &self);
 			kernel_route(k, &self, &p, &em);
@@ -355,7 +359,8 @@ void calls_tick(struct kernel *k, int64_t now_ms)
 		if (now_ms < c->deadline_at_ms)
 			continue;
 		snprintf(text, sizeof(text), "no answer from %s in time", c->what);
-		/* Ending it may start another call: the table is not to be walked on after that. */
+		/* Ending it may start another call: the table is not to be walked on after
+		 * that. */
 		call_end(k, c, ERR_TIMEOUT, text, NULL);
 		it = 0;
 	}
@@ -365,7 +370,8 @@ void calls_tick(struct kernel *k, int64_t now_ms)
 
 static const struct kernel_inbox kernel_inboxes[] = {
 	{ "Control", "for clients: reading, launching, signed acts",
-		1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION, control_verbs },
+		1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION,
+		control_verbs },
 	{ "Handoff", "for kernels: carriers change hands", 1 << ORIGIN_KERNEL, handoff_verbs },
 	{ "Home", "for kernels: news of carriers to their home",
 		1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION, home_verbs },

@@ -1,6 +1,6 @@
 /*
- * The kernel's children: the conversation with tosd, which makes and ends them, and with each tos-vm.
- * A child is known by its slot, a number that is never used twice in one boot.
+ * The kernel's children: the conversation with tosd, which makes and ends them, and with each
+ * tos-vm. A child is known by its slot, a number that is never used twice in one boot.
  */
 #include "kernel/kernel.h"
 
@@ -16,7 +16,8 @@
 #include "wire/vmproto.h"
 
 #define TOSD_QUEUE_MAX 8192
-#define VM_FRAME_MAX ((size_t)160 << 20) /* briefcase and state are bounded by the carrier's limits */
+/* briefcase and state are bounded by the carrier's limits */
+#define VM_FRAME_MAX     ((size_t)160 << 20)
 #define VM_ADDRESS_EXTRA ((uint64_t)96 << 20)
 
 struct child {
@@ -119,8 +120,11 @@ static void child_forget(struct kernel *k, struct child *c)
 static int spawn(struct kernel *k, struct child *c, uint32_t ext, uint64_t address_bytes,
 	uint32_t cpu_s, const char *label)
 {
-	struct tosd_spawn m = { .slot = c->slot, .kind = c->kind, .ext = ext,
-		.address_bytes = address_bytes, .cpu_s = cpu_s };
+	struct tosd_spawn m = { .slot = c->slot,
+		.kind = c->kind,
+		.ext = ext,
+		.address_bytes = address_bytes,
+		.cpu_s = cpu_s };
 
 	head_set(&m.head, TOSD_SPAWN, sizeof(m));
 	snprintf(m.label, sizeof(m.label), "%s", label);
@@ -182,7 +186,8 @@ static void vm_bad(struct vm *v, const char *why)
 	log_notice("tos-vm broke the protocol", KV_STR("carrier", r ? r->name : "-"),
 		KV_STR("reason", why));
 	if (r)
-		resident_fault(r, ERR_FAULT, "its tos-vm broke the protocol and was ended", why);
+		resident_fault(
+			r, ERR_FAULT, "its tos-vm broke the protocol and was ended", why);
 }
 
 /* The value's encoding, which must succeed: it was bounded when it was taken in. */
@@ -433,7 +438,8 @@ static int on_layers(void *arg, const void *msg, int *fds, size_t n_fds)
 	if (k->layers.n > TOSD_LAYERS_MAX)
 		k->layers.n = TOSD_LAYERS_MAX;
 	if (strcmp(k->layers.level, "full") != 0)
-		log_warning("the sandbox is not complete on this host; tos doctor says what is missing",
+		log_warning(
+			"the sandbox is not complete on this host; tos doctor says what is missing",
 			KV_STR("level", k->layers.level));
 	return 0;
 }
@@ -466,7 +472,8 @@ static int on_spawned(void *arg, const void *msg, int *fds, size_t n_fds)
 		mem_close(fds[0]);
 		return 0;
 	}
-	rc = stream_open(k->loop, fds[0], VM_FRAME_MAX, &vm_callbacks, c->vm, &c->vm->stream, &em);
+	rc = stream_open(
+		k->loop, fds[0], VM_FRAME_MAX, &vm_callbacks, c->vm, &c->vm->stream, &em);
 	if (rc < 0)
 		resident_fault(c->vm->r, rc, err_show(rc, &em), "");
 	else
@@ -532,7 +539,6 @@ static int on_died(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
-
 static int on_stop(void *arg, const void *msg, int *fds, size_t n_fds)
 {
 	(void)msg;
@@ -565,15 +571,17 @@ static void on_tosd(uv_poll_t *poll, int status, int events)
 		int fds[IPC_FDS_MAX];
 		size_t n, n_fds;
 		struct errmsg em = { "" };
-		int rc = ipc_recv(k->tosd_fd, &msg, sizeof(msg), &n, fds, ARRAY_LEN(fds), &n_fds, &em);
+		int rc = ipc_recv(
+			k->tosd_fd, &msg, sizeof(msg), &n, fds, ARRAY_LEN(fds), &n_fds, &em);
 
 		if (rc == ERR_AGAIN)
 			return;
 		if (rc == 0)
-			rc = ipc_dispatch(tosd_rules, ARRAY_LEN(tosd_rules), 1, k, &msg, n, fds, n_fds, &em);
+			rc = ipc_dispatch(tosd_rules, ARRAY_LEN(tosd_rules), 1, k, &msg, n, fds,
+				n_fds, &em);
 		if (rc < 0) {
-			/* Without tosd there is nobody to make or end processes: stop at once. The store
-			 * has all that counts. */
+			/* Without tosd there is nobody to make or end processes: stop at once.
+			 * The store has all that counts. */
 			log_error("tosd is gone", KV_ERR(rc, &em));
 			_exit(1);
 		}

@@ -1,24 +1,35 @@
 /*
- * The configuration of one kernel, kernels/NAME/tosd.conf, read by libconfuse in tos-kernel --check-config (for tosd) and
- * at start. Unknown keys, bad values and values out of range are errors that name file:line.
+ * The configuration of one kernel, kernels/NAME/tosd.conf, read by libconfuse in tos-kernel
+ * --check-config (for tosd) and at start. Unknown keys, bad values and values out of range are
+ * errors that name file:line.
  *
  *   name = "host0"
  *   listen = {"127.0.0.1:21212"}      # default 0.0.0.0:21212
- *   advertise = "127.0.0.1:21212"     # where others dial us; "" for a kernel that only dials out; default: first listen
+ *   advertise = "127.0.0.1:21212"     # where others dial us; "" for a kernel that only dials
+ *                                     out; default: first listen
  *   registrar = "host0"               # where the Directory is; "" none
  *   peer "host1" { address = {"127.0.0.1:21213"} }
- *   uid_base = 0                      # 0: 200000 + 1000 * a number made from the state directory's inode
+ *   uid_base = 0                      # 0: 200000 + 1000 * a number made from the state
+ *                                     directory's inode
  *   log { level = "info"  json = false }
  *   sandbox { require = {"seccomp"} vm_address = "1G" }
- *   limits { cpu = "60s" memory = "64M" ... carriers = 1000 carriers_per_principal = 500 }   # host's greatest, names of D12
- *   extension "Monitor" { library = "monitor" where = "isolated" privileges = "read-proc read-fs" property = {"/path=value"} }
- *   policy { rules = { "allow role:admin * *", ... } }
- *   local { principals = { 1000 } }   # uids that may read besides the owner of the state directory
+ *   limits { cpu = "60s" memory = "64M" ... carriers = 1000 carriers_per_principal = 500 }   #
+ *                                                                                            host's
+ *                                                                                            greatest,
+ *                                                                                            names
+ *                                                                                            of
+ *                                                                                            D12
+ *   extension "Monitor" { library = "monitor" where = "isolated" privileges = "read-proc
+ *   read-fs" property = {"/path=value"} } policy { rules = { "allow role:admin * *", ... } }
+ *   local { principals = { 1000 } }   # uids that may read besides the owner of the state
+ *                                     directory
  *   clock { skew = "5m" }
  *   queue { inbox = 1024  link_bytes = "8M" }
- *   # where: "kernel" or "isolated"; library: absolute path, or name of a shipped one. No extension configured: Echo, Mobility,
- *   # Messenger, Directory in the kernel, Monitor isolated. No rules configured: config_default_rules().
- *   timing { handshake = "10s" ping = "10s" silent = "30s" offer = "10s" ... }    # shortened by tests
+ *   # where: "kernel" or "isolated"; library: absolute path, or name of a shipped one. No
+ *   extension configured: Echo, Mobility, # Messenger, Directory in the kernel, Monitor
+ *   isolated. No rules configured: config_default_rules().
+ *   timing { handshake = "10s" ping = "10s" silent = "30s" offer = "10s" ... }    # shortened
+ *                                                                                 by tests
  */
 #pragma once
 
@@ -66,17 +77,24 @@ struct config {
 	int64_t skew_ms;
 	uint32_t inbox_bound;
 	size_t link_bytes;
-	uint32_t handshake_ms, ping_ms, silent_ms, offer_ms, hook_ms, call_ms, report_ms, retry_ms;
+	uint32_t handshake_ms, ping_ms, silent_ms, offer_ms, hook_ms, call_ms, report_ms,
+		retry_ms;
 	bool test_no_userns;
 };
-/* Reads the file (root's or our user's, not writable by others) and checks everything. One thread at a time: libconfuse keeps
- * global state. *out is written on success only; config_fini() it. state_dir is the file's folder, resolved. */
-int config_load(const char *path, struct config *out, struct errmsg *em); /* ERR_CONFIG "tosd.conf:12: ..." */
-/* The same from memory; `where` stands in messages, and its folder becomes state_dir as it is written. */
-int config_parse(const char *text, size_t n, const char *where, struct config *out, struct errmsg *em);
+/* Reads the file (root's or our user's, not writable by others) and checks everything. One
+ * thread at a time: libconfuse keeps global state. *out is written on success only;
+ * config_fini() it. state_dir is the file's folder, resolved. */
+/* ERR_CONFIG "tosd.conf:12: ..." */
+int config_load(const char *path, struct config *out, struct errmsg *em);
+/* The same from memory; `where` stands in messages, and its folder becomes state_dir as it is
+ * written. */
+int config_parse(
+	const char *text, size_t n, const char *where, struct config *out, struct errmsg *em);
 void config_fini(struct config *c);
-int config_print(const struct config *c, struct buf *out); /* normalised, readable by config_load */
-/* ERR_CONFIG if a library of an extension is not there: tosd and the kernel need an absolute path. */
+/* normalised, readable by config_load */
+int config_print(const struct config *c, struct buf *out);
+/* ERR_CONFIG if a library of an extension is not there: tosd and the kernel need an absolute
+ * path. */
 int config_to_tosd(const struct config *c, struct tosd_config *out, struct errmsg *em);
 /* The rules that hold where none are configured; also what `tos init` writes. */
 const char *const *config_default_rules(size_t *n);

@@ -1,6 +1,7 @@
 /*
- * The home: what this kernel answers for of the carriers launched here: where they are, what is wanted of
- * them, how they ended. And the other side of it: what residents report to their homes.
+ * The home: what this kernel answers for of the carriers launched here: where they are, what is
+ * wanted of them, how they ended. And the other side of it: what residents report to their
+ * homes.
  */
 #include "kernel/kernel.h"
 
@@ -9,10 +10,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define KEEP_AFTER_MS   ((int64_t)7 * 86400000)
-#define IN_MEMORY_MS    3600000 /* ended carriers are listed for an hour */
+#define KEEP_AFTER_MS    ((int64_t)7 * 86400000)
+#define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
 #define COMMAND_AGAIN_MS 1000
-#define EVENT_TEXT_MAX  8192
+#define EVENT_TEXT_MAX   8192
 
 struct outcome_waiter {
 	struct list node;
@@ -36,7 +37,8 @@ struct home_record *home_new(struct kernel *k, const char *name)
 static void waiters_fail(struct home_record *h, int rc, const char *text)
 {
 	while (!list_empty(&h->waiters)) {
-		struct outcome_waiter *w = LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
+		struct outcome_waiter *w =
+			LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
 
 		list_del(&w->node);
 		request_fail(w->rq, rc, "%s", text);
@@ -81,7 +83,8 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	if (h->fault)
 		tos_set(m, "fault", tos_value_copy(h->fault));
 	if (tos_encode(m, &bytes, &n) == 0)
-		store_put(t, T_HOME, h->name, strlen(h->name), bytes, n, h->expires_ms + KEEP_AFTER_MS);
+		store_put(t, T_HOME, h->name, strlen(h->name), bytes, n,
+			h->expires_ms + KEEP_AFTER_MS);
 	free(bytes);
 	tos_value_free(m);
 }
@@ -149,7 +152,8 @@ int homes_load(struct kernel *k, struct errmsg *em)
 	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
 }
 
-/* The record, from memory or, when it ended long ago, from the store (then it stays in memory a while). */
+/* The record, from memory or, when it ended long ago, from the store (then it stays in memory a
+ * while). */
 struct home_record *home_find(struct kernel *k, const char *name)
 {
 	struct home_record *h = map_find_str(k->homes, name);
@@ -227,7 +231,8 @@ static bool outcome_known(const struct home_record *h)
 static void waiters_tell(struct home_record *h)
 {
 	while (outcome_known(h) && !list_empty(&h->waiters)) {
-		struct outcome_waiter *w = LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
+		struct outcome_waiter *w =
+			LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
 
 		list_del(&w->node);
 		request_ok(w->rq, outcome_answer(h));
@@ -244,7 +249,8 @@ void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms)
 		return;
 	}
 	if (wait_ms == 0) {
-		request_fail(rq, ERR_TIMEOUT, "%s is %s at %s", h->name, shell_state_word(h->state), h->kernel);
+		request_fail(rq, ERR_TIMEOUT, "%s is %s at %s", h->name,
+			shell_state_word(h->state), h->kernel);
 		return;
 	}
 	w = mem_new(struct outcome_waiter);
@@ -284,14 +290,15 @@ void home_outcome(struct kernel *k, struct home_record *h, enum shell_state stat
 	snprintf(h->kernel, sizeof(h->kernel), "%s", k->config.name);
 	state_set(k, h, state);
 	metric_add(k->metrics, "outcomes_total", NULL, 1);
-	log_info("carrier ended", KV_STR("carrier", h->name), KV_STR("state", shell_state_word(state)));
+	log_info("carrier ended", KV_STR("carrier", h->name),
+		KV_STR("state", shell_state_word(state)));
 	waiters_tell(h);
 }
 
 /* ---- what residents report */
 
-static void on_reported(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_reported(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *name = arg;
 	struct resident *r = resident_find(k, name);
@@ -304,8 +311,8 @@ static void on_reported(struct kernel *k, void *arg, int rc, const char *text,
 		return;
 	r->reporting = false;
 	if (rc == ERR_NOT_FOUND || rc == ERR_UNKNOWN) {
-		/* The home forgot it, or never knew it. It is not ours to decide: it goes on and is
-		 * kept; its end is reported all the same. */
+		/* The home forgot it, or never knew it. It is not ours to decide: it goes on
+		 * and is kept; its end is reported all the same. */
 		r->report_due = false;
 		return;
 	}
@@ -328,7 +335,8 @@ static void on_reported(struct kernel *k, void *arg, int rc, const char *text,
 		resident_wanted(r, wanted, NULL);
 }
 
-/* ARRIVED: where it is, in what state, in which incarnation. Repeated until the home has answered. */
+/* ARRIVED: where it is, in what state, in which incarnation. Repeated until the home has
+ * answered. */
 void home_report(struct resident *r)
 {
 	struct tos_value *args;
@@ -358,8 +366,8 @@ void home_report(struct resident *r)
 		}
 	}
 	r->reporting = true;
-	kernel_call(r->k, r->ticket.home, "Home", "ARRIVED", args, r->k->config.report_ms, on_reported,
-		mem_strdup(r->name));
+	kernel_call(r->k, r->ticket.home, "Home", "ARRIVED", args, r->k->config.report_ms,
+		on_reported, mem_strdup(r->name));
 }
 
 struct outbox_note {
@@ -374,8 +382,8 @@ static void outbox_free(struct outbox_note *o)
 	free(o);
 }
 
-static void on_note(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_note(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	struct outbox_note *o = arg;
 	struct store_txn *t;
@@ -393,10 +401,12 @@ static void on_note(struct kernel *k, void *arg, int rc, const char *text,
 
 static void note_send(struct kernel *k, struct outbox_note *o)
 {
-	kernel_call(k, o->home, "Home", o->verb, tos_value_copy(o->args), k->config.report_ms, on_note, o);
+	kernel_call(k, o->home, "Home", o->verb, tos_value_copy(o->args), k->config.report_ms,
+		on_note, o);
 }
 
-/* A report that must reach the home in the end: kept in the store until it is answered. Takes args. */
+/* A report that must reach the home in the end: kept in the store until it is answered. Takes
+ * args. */
 static void outbox_add(struct kernel *k, const char *home, const char *verb, const char *name,
 	struct tos_value *args)
 {
@@ -414,7 +424,8 @@ static void outbox_add(struct kernel *k, const char *home, const char *verb, con
 	tos_set(m, "verb", tos_text(verb));
 	tos_set(m, "args", tos_value_copy(args));
 	if (tos_encode(m, &bytes, &n) == 0)
-		store_put(t, T_OUTBOX, o->key, strlen(o->key), bytes, n, clock_wall_ms() + 30 * KEEP_AFTER_MS);
+		store_put(t, T_OUTBOX, o->key, strlen(o->key), bytes, n,
+			clock_wall_ms() + 30 * KEEP_AFTER_MS);
 	store_commit(t, NULL, NULL);
 	free(bytes);
 	tos_value_free(m);
@@ -446,7 +457,8 @@ static int outbox_row(void *arg, struct slice key, struct slice body, int64_t ex
 }
 
 void home_report_gone(struct kernel *k, const char *home, const char *name,
-	const uint8_t id[DIGEST_BYTES], const struct incarnation *e, uint64_t n, const char *dest)
+	const uint8_t id[DIGEST_BYTES], const struct incarnation *e, uint64_t n,
+	const char *dest)
 {
 	struct tos_value *args = tos_map();
 
@@ -477,8 +489,8 @@ void home_ended(struct kernel *k, const char *home, struct resident *r, enum she
 }
 
 /* For watchers: log lines, states, waits. Not journaled; lost when the home can't be reached. */
-void home_event(struct kernel *k, const char *home, const char *name, const char *kind, const char *state,
-	const char *text)
+void home_event(struct kernel *k, const char *home, const char *name, const char *kind,
+	const char *state, const char *text)
 {
 	struct tos_value *ev;
 	char cut[EVENT_TEXT_MAX];
@@ -557,7 +569,8 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 &&
-		incarnation_compare(&e, &h->e) >= 0 && (incarnation_compare(&e, &h->e) > 0 || n >= h->n)) {
+		incarnation_compare(&e, &h->e) >= 0 &&
+		(incarnation_compare(&e, &h->e) > 0 || n >= h->n)) {
 		h->e = e;
 		h->n = n;
 		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
@@ -591,7 +604,8 @@ static void gone_verb(struct kernel *k, struct request *rq)
 	if (!shell_ended(h->state) && incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
 		incarnation_compare(&e, &h->e) == 0 && n + 1 > h->n) {
 		h->n = n + 1;
-		snprintf(h->kernel, sizeof(h->kernel), "%s", tos_get_text(rq->args, "dest", ""));
+		snprintf(
+			h->kernel, sizeof(h->kernel), "%s", tos_get_text(rq->args, "dest", ""));
 		place_note(k, h->name, h->kernel);
 		h->in_doubt = false;
 		home_save(k, h);
@@ -621,7 +635,8 @@ static void ended_verb(struct kernel *k, struct request *rq)
 	if (!h)
 		return;
 	if (shell_ended(h->state) || state < 0 || !shell_ended((enum shell_state)state) ||
-		incarnation_read(tos_get(rq->args, "e"), &e) < 0 || incarnation_compare(&e, &h->e) < 0) {
+		incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
+		incarnation_compare(&e, &h->e) < 0) {
 		request_ok(rq, NULL);
 		return;
 	}
@@ -654,7 +669,8 @@ static void where_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	if (shell_ended(h->state)) {
-		request_fail(rq, ERR_NOT_FOUND, "%s has ended (%s)", h->name, shell_state_word(h->state));
+		request_fail(rq, ERR_NOT_FOUND, "%s has ended (%s)", h->name,
+			shell_state_word(h->state));
 		return;
 	}
 	out = tos_map();
@@ -729,8 +745,8 @@ static void ask_verb(struct kernel *k, struct request *rq)
 	}
 	if (!home_is_declared(k, dest)) {
 		request_fail(rq, ERR_IN_DOUBT,
-			"%s may be at %s, which nobody declared dead: if it is, say tos resolve --dead %s", h->name,
-			dest, dest);
+			"%s may be at %s, which nobody declared dead: if it is, say tos resolve --dead %s",
+			h->name, dest, dest);
 		return;
 	}
 	h->e.count++;
@@ -755,7 +771,8 @@ static void ask_verb(struct kernel *k, struct request *rq)
 	}
 }
 
-/* A kernel was declared dead: carriers known to be there, with no copy in doubt elsewhere, are lost. */
+/* A kernel was declared dead: carriers known to be there, with no copy in doubt elsewhere, are
+ * lost. */
 void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
 {
 	struct home_record *h;
@@ -782,8 +799,8 @@ void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
 
 /* ---- commands */
 
-static void on_command(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_command(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *name = arg;
 	struct home_record *h = home_find(k, name);
@@ -857,12 +874,14 @@ int home_want(struct kernel *k, struct home_record *h, const char *wanted, struc
 	int rc;
 
 	if (shell_ended(h->state)) {
-		request_fail(rq, ERR_STATE, "%s has ended (%s)", h->name, shell_state_word(h->state));
+		request_fail(rq, ERR_STATE, "%s has ended (%s)", h->name,
+			shell_state_word(h->state));
 		return ERR_STATE;
 	}
 	if (strcmp(wanted, "retry") == 0) {
 		if (h->state != SHELL_FAULTED) {
-			request_fail(rq, ERR_STATE, "%s is %s; only a faulted carrier is retried", h->name,
+			request_fail(rq, ERR_STATE,
+				"%s is %s; only a faulted carrier is retried", h->name,
 				shell_state_word(h->state));
 			return ERR_STATE;
 		}
@@ -893,8 +912,8 @@ struct holds_asked {
 	char name[NAME_BYTES_MAX + 1], kernel[64];
 };
 
-static void on_holds(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_holds(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct holds_asked *a = arg;
 	struct home_record *h = home_find(k, a->name);
@@ -969,7 +988,8 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 				shell_state_word(h->state), h->kernel);
 			free(w);
 		}
-		if (shell_ended(h->state) && wall - h->ended_ms > IN_MEMORY_MS && list_empty(&h->waiters)) {
+		if (shell_ended(h->state) && wall - h->ended_ms > IN_MEMORY_MS &&
+			list_empty(&h->waiters)) {
 			map_del_str(k->homes, h->name);
 			home_free(h);
 		}

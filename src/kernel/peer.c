@@ -1,6 +1,6 @@
 /*
- * Peers: which kernels we talk to, how they are found, what waits for a link to them, and for which
- * carriers they vouch.
+ * Peers: which kernels we talk to, how they are found, what waits for a link to them, and for
+ * which carriers they vouch.
  */
 #include "kernel/kernel.h"
 
@@ -9,10 +9,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define PEERS_MAX 20000
-#define PEER_QUEUE_BYTES ((size_t)16 << 20)
-#define PEER_VOUCHES_MAX 100000
-#define LOOKUP_MS 5000
+#define PEERS_MAX          20000
+#define PEER_QUEUE_BYTES   ((size_t)16 << 20)
+#define PEER_VOUCHES_MAX   100000
+#define LOOKUP_MS          5000
 #define DIRECTORY_FRESH_MS 60000
 
 struct waiting_post {
@@ -39,8 +39,8 @@ struct peer *peer_get(struct kernel *k, const char *name)
 	return p;
 }
 
-/* Vouch for the carrier on this link unless that was done. A carrier that is not here, or whose home
- * this is not, gets no vouching and is refused at the other end. */
+/* Vouch for the carrier on this link unless that was done. A carrier that is not here, or whose
+ * home this is not, gets no vouching and is refused at the other end. */
 static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 {
 	struct resident *r = resident_find(k, carrier);
@@ -55,7 +55,8 @@ static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 		n = 1;
 	}
 	vouch_encode(&frame, blob_slice(&r->ticket_cose), &hop, n);
-	if (buf_check(&frame) == 0 && link_send(p->link, LINK_CONTROL, frame.data, frame.len) == 0)
+	if (buf_check(&frame) == 0 &&
+		link_send(p->link, LINK_CONTROL, frame.data, frame.len) == 0)
 		map_put_str(p->vouched, carrier, p);
 }
 
@@ -78,7 +79,8 @@ static void frame_failed(struct kernel *k, struct slice frame, int rc, const cha
 	struct cbor_cursor c;
 	struct post p;
 
-	if (frame.n > 4 && frame_open(&c, (struct slice){ frame.p + 4, frame.n - 4 }) == FRAME_POST &&
+	if (frame.n > 4 &&
+		frame_open(&c, (struct slice){ frame.p + 4, frame.n - 4 }) == FRAME_POST &&
 		post_decode(&c, &p) == 0)
 		kernel_fail_back(k, &p, rc, text);
 }
@@ -108,7 +110,8 @@ static void queue_flush(struct kernel *k, struct peer *p)
 {
 	while (p->link && !list_empty(&p->queue)) {
 		struct waiting_post *w = LIST_ITEM(p->queue.next, struct waiting_post, node);
-		int rc = send_now(k, p, (struct slice){ w->frame, w->n }, w->call, w->vouch_for);
+		int rc =
+			send_now(k, p, (struct slice){ w->frame, w->n }, w->call, w->vouch_for);
 
 		if (rc == ERR_FULL)
 			return; /* the tick tries again until the post's deadline */
@@ -160,13 +163,14 @@ static void address_none(struct kernel *k, struct peer *p, int rc, const char *t
 		return;
 	}
 	snprintf(why, sizeof(why), "%s: %s", p->name,
-		rc == ERR_NOT_FOUND ? "no kernel of that name is in the Directory (see: tos kernels)" :
-				      text);
+		rc == ERR_NOT_FOUND
+			? "no kernel of that name is in the Directory (see: tos kernels)"
+			: text);
 	queue_fail(k, p, ERR_UNREACHABLE, why);
 }
 
-static void on_lookup(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_lookup(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	struct lookup *lu = arg;
 	struct peer *p = map_find_str(k->peers, lu->name);
@@ -194,7 +198,8 @@ static void on_lookup(struct kernel *k, void *arg, int rc, const char *text,
 		dial(k, p);
 		return;
 	}
-	/* It only dials out: have it dial us. The link then comes in, or the posts' deadlines pass. */
+	/* It only dials out: have it dial us. The link then comes in, or the posts' deadlines
+	 * pass. */
 	struct tos_value *args = tos_map();
 
 	tos_set(args, "to", tos_text(p->name));
@@ -222,7 +227,8 @@ static void peer_connect(struct kernel *k, struct peer *p)
 	p->looking_up = true;
 	args = tos_map();
 	tos_set(args, "name", tos_text(p->name));
-	kernel_call(k, k->config.registrar, "Directory", "LOOKUP", args, LOOKUP_MS, on_lookup, lu);
+	kernel_call(
+		k, k->config.registrar, "Directory", "LOOKUP", args, LOOKUP_MS, on_lookup, lu);
 }
 
 int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms,
@@ -354,7 +360,8 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 			list_del(&w->node);
 			p->queued_bytes -= w->n;
 			snprintf(text, sizeof(text), "no link to %s in time", p->name);
-			frame_failed(k, (struct slice){ w->frame, w->n }, ERR_UNREACHABLE, text);
+			frame_failed(
+				k, (struct slice){ w->frame, w->n }, ERR_UNREACHABLE, text);
 			free(w);
 			break; /* the failure may have changed the queue */
 		}
@@ -366,8 +373,8 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 
 /* ---- vouching */
 
-int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose, struct slice hops,
-	struct errmsg *em)
+int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
+	struct slice hops, struct errmsg *em)
 {
 	struct peer *p = map_find_str(k->peers, link_name(l));
 	struct ticket t = { .path = NULL };
@@ -402,8 +409,9 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 		rc = cose_verify(&trust, "hop", last, &cose, &kernel, em);
 		if (rc == 0)
 			rc = hop_decode(cose.payload, &hop, em);
-		ok = rc == 0 && kernel.kind == CERT_KERNEL && strcmp(kernel.name, hop.from) == 0 &&
-			strcmp(hop.dest, p->name) == 0 && memcmp(hop.id, id, sizeof(id)) == 0;
+		ok = rc == 0 && kernel.kind == CERT_KERNEL &&
+		     strcmp(kernel.name, hop.from) == 0 && strcmp(hop.dest, p->name) == 0 &&
+		     memcmp(hop.id, id, sizeof(id)) == 0;
 		hop_fini(&hop);
 	}
 	if (!ok) {

@@ -1,6 +1,6 @@
 /*
- * Enrolment, the Directory's entry of this kernel, and the revocation list. The registrar holds an
- * intermediate certificate that may issue role kernel only (doc/protocol.md, "Enrolment").
+ * Enrolment, the Directory's entry of this kernel, and the revocation list. The registrar holds
+ * an intermediate certificate that may issue role kernel only (doc/protocol.md, "Enrolment").
  */
 #include "kernel/kernel.h"
 
@@ -9,15 +9,15 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define CERT_LIFE_MS ((int64_t)365 * 86400000)
+#define CERT_LIFE_MS     ((int64_t)365 * 86400000)
 #define TOKEN_DEFAULT_MS 3600000
-#define TOKEN_MOST_MS ((int64_t)30 * 86400000)
+#define TOKEN_MOST_MS    ((int64_t)30 * 86400000)
 #define CERT_BACKDATE_MS 300000
 
 /* ---- tokens */
 
-static void put_row(struct store_txn *t, enum store_table tb, struct slice key, struct tos_value *m,
-	int64_t expires_ms)
+static void put_row(struct store_txn *t, enum store_table tb, struct slice key,
+	struct tos_value *m, int64_t expires_ms)
 {
 	uint8_t *bytes = NULL;
 	size_t n;
@@ -66,13 +66,16 @@ static void token_addresses(struct kernel *k, const struct tos_value *args, stru
 		const char *a = tos_as_text(tos_at(list, i), "");
 
 		if (a[0] && strlen(a) < sizeof(t->addresses[0]))
-			snprintf(t->addresses[t->n_addresses++], sizeof(t->addresses[0]), "%s", a);
+			snprintf(t->addresses[t->n_addresses++], sizeof(t->addresses[0]), "%s",
+				a);
 	}
 	if (t->n_addresses == 0 && k->config.advertise[0])
-		snprintf(t->addresses[t->n_addresses++], sizeof(t->addresses[0]), "%s", k->config.advertise);
+		snprintf(t->addresses[t->n_addresses++], sizeof(t->addresses[0]), "%s",
+			k->config.advertise);
 }
 
-void registrar_enroll_act(struct kernel *k, struct request *rq, const char *name, const struct tos_value *args)
+void registrar_enroll_act(
+	struct kernel *k, struct request *rq, const char *name, const struct tos_value *args)
 {
 	struct token token = { .n_addresses = 0 };
 	int64_t life = tos_get_int(args, "expires_ms", TOKEN_DEFAULT_MS);
@@ -83,8 +86,8 @@ void registrar_enroll_act(struct kernel *k, struct request *rq, const char *name
 	int rc;
 
 	if (!k->registrar) {
-		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s", k->config.name,
-			k->config.registrar);
+		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
+			k->config.name, k->config.registrar);
 		return;
 	}
 	if (!name_kernel_ok(name)) {
@@ -92,9 +95,11 @@ void registrar_enroll_act(struct kernel *k, struct request *rq, const char *name
 		return;
 	}
 	known = get_row(k, T_ENROLLED, slice_text(name));
-	if ((known || strcmp(name, k->config.name) == 0) && !tos_get_bool(args, "replace", false)) {
+	if ((known || strcmp(name, k->config.name) == 0) &&
+		!tos_get_bool(args, "replace", false)) {
 		tos_value_free(known);
-		request_fail(rq, ERR_EXISTS, "%s is enrolled already; say --replace to give its name to a new key",
+		request_fail(rq, ERR_EXISTS,
+			"%s is enrolled already; say --replace to give its name to a new key",
 			name);
 		return;
 	}
@@ -119,7 +124,8 @@ void registrar_enroll_act(struct kernel *k, struct request *rq, const char *name
 	tos_set(m, "name", tos_text(name));
 	tos_set(m, "expires", tos_int(token.expires_ms));
 	t = store_begin(k->store);
-	put_row(t, T_TOKEN, (struct slice){ digest, sizeof(digest) }, m, token.expires_ms + 86400000);
+	put_row(t, T_TOKEN, (struct slice){ digest, sizeof(digest) }, m,
+		token.expires_ms + 86400000);
 	m = tos_map();
 	tos_set(m, "name", tos_text(name));
 	audit_event(k, t, "token-made", m);
@@ -157,32 +163,38 @@ static struct tos_value *enrol_answer(struct kernel *k, struct slice der)
 
 	tos_push(chain, tos_bytes(der.p, der.n));
 	for (size_t i = 0; i < k->registrar->n_chain; i++)
-		tos_push(chain, tos_bytes(k->registrar->chain[i].data, k->registrar->chain[i].len));
+		tos_push(chain,
+			tos_bytes(k->registrar->chain[i].data, k->registrar->chain[i].len));
 	tos_set(m, "chain", chain);
 	tos_set(m, "root", tos_bytes(k->root_der.data, k->root_der.len));
 	tos_set(m, "registrar", tos_text(k->config.name));
-	tos_set(m, "revocation", k->revocation_cose.n ?
-			tos_bytes(k->revocation_cose.p, k->revocation_cose.n) : tos_nil());
+	tos_set(m, "revocation",
+		k->revocation_cose.n ? tos_bytes(k->revocation_cose.p, k->revocation_cose.n)
+				     : tos_nil());
 	return m;
 }
 
-static int enroll_check(struct tos_value *token, const char *name, const uint8_t *key, struct errmsg *em)
+static int enroll_check(
+	struct tos_value *token, const char *name, const uint8_t *key, struct errmsg *em)
 {
 	size_t n;
 	const uint8_t *spent = tos_get_bytes(token, "public_key", &n);
 
 	if (!token)
-		return err_set(em, ERR_DENIED, "the token is not known here, or has been used up");
+		return err_set(
+			em, ERR_DENIED, "the token is not known here, or has been used up");
 	if (strcmp(tos_get_text(token, "name", ""), name) != 0)
 		return err_set(em, ERR_DENIED, "the token is for another name");
 	if (tos_get_int(token, "expires", 0) < clock_wall_ms())
-		return err_set(em, ERR_EXPIRED, "the token has expired; make a new one with tos enroll");
+		return err_set(em, ERR_EXPIRED,
+			"the token has expired; make a new one with tos enroll");
 	if (spent && (n != 32 || memcmp(spent, key, 32) != 0))
 		return err_set(em, ERR_REPLAY, "the token was used by another key");
 	return 0;
 }
 
-static int issue(struct kernel *k, const char *name, const uint8_t key[32], struct buf *der, struct errmsg *em)
+static int issue(struct kernel *k, const char *name, const uint8_t key[32], struct buf *der,
+	struct errmsg *em)
 {
 	int64_t now = clock_wall_ms();
 	int64_t until = now + CERT_LIFE_MS;
@@ -190,8 +202,8 @@ static int issue(struct kernel *k, const char *name, const uint8_t key[32], stru
 	if (until > k->registrar->info.not_after_ms)
 		until = k->registrar->info.not_after_ms;
 	return cert_issue(k->registrar->key,
-		(struct slice){ k->registrar->chain[0].data, k->registrar->chain[0].len }, CERT_KERNEL, name, 0,
-		key, now - CERT_BACKDATE_MS, until, der, em);
+		(struct slice){ k->registrar->chain[0].data, k->registrar->chain[0].len },
+		CERT_KERNEL, name, 0, key, now - CERT_BACKDATE_MS, until, der, em);
 }
 
 static void enroll_verb(struct kernel *k, struct request *rq)
@@ -211,7 +223,8 @@ static void enroll_verb(struct kernel *k, struct request *rq)
 
 	if (!k->registrar || !secret || n_key != 32 || !name_kernel_ok(name)) {
 		request_fail(rq, k->registrar ? ERR_MALFORMED : ERR_UNSUPPORTED,
-			k->registrar ? "ENROLL lacks name, secret or key" : "this kernel is not the registrar");
+			k->registrar ? "ENROLL lacks name, secret or key"
+				     : "this kernel is not the registrar");
 		return;
 	}
 	digest_bytes(secret, n_secret, digest);
@@ -270,8 +283,8 @@ void registrar_remove_act(struct kernel *k, struct request *rq, const char *name
 
 	if (!k->registrar) {
 		tos_value_free(serials);
-		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s", k->config.name,
-			k->config.registrar);
+		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
+			k->config.name, k->config.registrar);
 		return;
 	}
 	row = get_row(k, T_ENROLLED, slice_text(name));
@@ -296,14 +309,15 @@ void registrar_remove_act(struct kernel *k, struct request *rq, const char *name
 
 /* ---- the Directory */
 
-static void on_registered(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_registered(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	(void)arg;
 	(void)elements;
 	if (rc < 0 && !k->stopping)
-		log_notice("the Directory did not take our address", KV_STR("registrar", k->config.registrar),
-			KV_STR("error", err_word(rc)), KV_STR("reason", text));
+		log_notice("the Directory did not take our address",
+			KV_STR("registrar", k->config.registrar), KV_STR("error", err_word(rc)),
+			KV_STR("reason", text));
 }
 
 void directory_register(struct kernel *k)
@@ -318,7 +332,8 @@ void directory_register(struct kernel *k)
 	if (k->config.advertise[0])
 		tos_push(list, tos_text(k->config.advertise));
 	tos_set(args, "addresses", list);
-	kernel_call(k, k->config.registrar, "Directory", "REGISTER", args, 5000, on_registered, NULL);
+	kernel_call(k, k->config.registrar, "Directory", "REGISTER", args, 5000, on_registered,
+		NULL);
 }
 
 /* ---- revocation */
@@ -338,7 +353,8 @@ static void revocation_act(struct kernel *k)
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		if ((serial_revoked(k, &r->owner) || serial_revoked(k, &r->author)) &&
 			r->state != SHELL_DEPARTING) {
-			resident_end(r, SHELL_EV_KILL, "the certificate of its owner or author was revoked");
+			resident_end(r, SHELL_EV_KILL,
+				"the certificate of its owner or author was revoked");
 			it = 0;
 		}
 	for (l = links_next(k->links, NULL); l; l = next) {
@@ -353,7 +369,8 @@ int revocation_accept(struct kernel *k, struct slice bytes, struct errmsg *em)
 	struct revocation *r = NULL;
 	struct store_txn *t;
 	struct tos_value *m;
-	int rc = revocation_decode(bytes, (struct slice){ k->root_der.data, k->root_der.len }, &r, em);
+	int rc = revocation_decode(
+		bytes, (struct slice){ k->root_der.data, k->root_der.len }, &r, em);
 
 	if (rc < 0)
 		return rc;
@@ -361,7 +378,9 @@ int revocation_accept(struct kernel *k, struct slice bytes, struct errmsg *em)
 		bool same = revocation_number(r) == revocation_number(k->revocation);
 
 		revocation_free(r);
-		return same ? 0 : err_set(em, ERR_REPLAY, "an older revocation list than the one known here");
+		return same ? 0
+			    : err_set(em, ERR_REPLAY,
+				      "an older revocation list than the one known here");
 	}
 	if (k->tls)
 		tls_context_trust(k->tls, r, k->config.skew_ms);

@@ -34,7 +34,8 @@ bool admission_closed(const struct kernel *k, struct errmsg *em)
 
 	store_stats(k->store, &st);
 	if (st.failed)
-		err_set(em, ERR_STORE, "%s admits nothing while its store cannot be written: %s",
+		err_set(em, ERR_STORE,
+			"%s admits nothing while its store cannot be written: %s",
 			k->config.name, st.failure);
 	return st.failed;
 }
@@ -53,14 +54,17 @@ static const struct {
 	{ "answers_repeated_total", "counter", "Hand-off answers repeated from the journal." },
 	{ "vouches_refused_total", "counter", "Vouchings for carriers that did not hold." },
 	{ "vms_started_total", "counter", "Processes started for carriers." },
-	{ "vm_frames_refused_total", "counter", "Frames of tos-vm processes that broke the protocol." },
+	{ "vm_frames_refused_total", "counter",
+		"Frames of tos-vm processes that broke the protocol." },
 	{ "seccomp_kills_total", "counter", "Processes ended for a forbidden system call." },
 	{ "carrier_states_total", "counter", "Changes of carriers into each state." },
 	{ "carriers", "gauge", "Carriers here, by state." },
 	{ "carriers_in_doubt", "gauge", "Departures whose destination has not answered." },
 	{ "carriers_ended_total", "counter", "Carriers killed, superseded or lost here." },
-	{ "carrier_log_lines_dropped_total", "counter", "Log lines of carriers over the rate." },
-	{ "residents_unloadable_total", "counter", "Rows of the store that could not be loaded." },
+	{ "carrier_log_lines_dropped_total", "counter",
+		"Log lines of carriers over the rate." },
+	{ "residents_unloadable_total", "counter",
+		"Rows of the store that could not be loaded." },
 	{ "faults_total", "counter", "Carriers that faulted here." },
 	{ "limits_exceeded_total", "counter", "Limits reached, by limit." },
 	{ "moves_total", "counter", "Carriers that moved on from here." },
@@ -76,9 +80,12 @@ static const struct {
 	{ "acts_refused_total", "counter", "Signed acts refused." },
 	{ "audit_records_total", "counter", "Audit records written." },
 	{ "watch_events_lost_total", "counter", "Events that a watching client did not get." },
-	{ "chunks_refused_total", "counter", "Contents that were not staged for want of room." },
-	{ "extension_counter_total", "counter", "Counters of extensions, by extension and name." },
-	{ "extension_restarts_total", "counter", "Isolated extensions that died, by extension." },
+	{ "chunks_refused_total", "counter",
+		"Contents that were not staged for want of room." },
+	{ "extension_counter_total", "counter",
+		"Counters of extensions, by extension and name." },
+	{ "extension_restarts_total", "counter",
+		"Isolated extensions that died, by extension." },
 	{ "links", "gauge", "Open connections, by kind." },
 	{ "link_accepted_total", "counter", "Connections accepted." },
 	{ "link_dialled_total", "counter", "Connections dialled." },
@@ -130,7 +137,8 @@ void metrics_collect(struct kernel *k)
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		n[r->state]++;
 	for (int s = 0; s < SHELL_STATE_COUNT; s++) {
-		snprintf(label, sizeof(label), "state=\"%s\"", shell_state_word((enum shell_state)s));
+		snprintf(label, sizeof(label), "state=\"%s\"",
+			shell_state_word((enum shell_state)s));
 		if (!shell_ended((enum shell_state)s))
 			metric_set(k->metrics, "carriers", label, (double)n[s]);
 	}
@@ -141,9 +149,11 @@ void metrics_collect(struct kernel *k)
 	metric_set(k->metrics, "store_bytes", NULL, (double)st.bytes);
 	for (uint32_t i = 0; i < k->layers.n; i++) {
 		snprintf(label, sizeof(label), "layer=\"%.24s\"", k->layers.layer[i].name);
-		metric_set(k->metrics, "sandbox_layer", label, strcmp(k->layers.layer[i].state, "on") == 0);
+		metric_set(k->metrics, "sandbox_layer", label,
+			strcmp(k->layers.layer[i].state, "on") == 0);
 	}
-	metric_set(k->metrics, "uptime_seconds", NULL, (double)(clock_ms() - k->started_ms) / 1000);
+	metric_set(k->metrics, "uptime_seconds", NULL,
+		(double)(clock_ms() - k->started_ms) / 1000);
 	metric_set(k->metrics, "boot_count", NULL, (double)k->boot_count);
 	collect_links(k);
 }
@@ -173,12 +183,14 @@ static bool about(const char *line, const char *name)
 	size_t n = strlen(name);
 
 	for (const char *p = line; (p = strstr(p, name)); p += n)
-		if ((p[n] == ' ' || p[n] == 0 || p[n] == '"') && p > line && (p[-1] == '=' || p[-1] == '"'))
+		if ((p[n] == ' ' || p[n] == 0 || p[n] == '"') && p > line &&
+			(p[-1] == '=' || p[-1] == '"'))
 			return true;
 	return false;
 }
 
-struct tos_value *log_lines(struct kernel *k, const char *name, uint64_t after, size_t most, uint64_t *next)
+struct tos_value *log_lines(
+	struct kernel *k, const char *name, uint64_t after, size_t most, uint64_t *next)
 {
 	struct tos_value *out = tos_array();
 	size_t n = tos_len(k->log_ring), bytes = 0;
@@ -188,7 +200,8 @@ struct tos_value *log_lines(struct kernel *k, const char *name, uint64_t after, 
 		const struct tos_value *line = tos_at(k->log_ring, i);
 		const char *text = tos_get_text(line, "text", "");
 
-		if ((uint64_t)tos_get_int(line, "seq", 0) <= after || (name[0] && !about(text, name)))
+		if ((uint64_t)tos_get_int(line, "seq", 0) <= after ||
+			(name[0] && !about(text, name)))
 			continue;
 		bytes += strlen(text) + 64;
 		tos_push(out, tos_value_copy(line));
@@ -221,23 +234,26 @@ static struct tos_value *read_carriers(void *arg)
 }
 
 /* Properties live as long as the kernel: their arguments are kept until the process ends. */
-static int add_int(struct kernel *k, const char *path, const char *unit, const char *doc, int64_t value,
-	struct errmsg *em)
+static int add_int(struct kernel *k, const char *path, const char *unit, const char *doc,
+	int64_t value, struct errmsg *em)
 {
 	struct property_of *p = mem_new(struct property_of);
 
 	p->k = k;
 	p->value = value;
-	return property_add(k->properties, path, PROPERTY_INT, unit, doc, 0, 0, true, read_int, p, em);
+	return property_add(
+		k->properties, path, PROPERTY_INT, unit, doc, 0, 0, true, read_int, p, em);
 }
 
-static int add_text(struct kernel *k, const char *path, const char *doc, const char *value, struct errmsg *em)
+static int add_text(struct kernel *k, const char *path, const char *doc, const char *value,
+	struct errmsg *em)
 {
 	struct property_of *p = mem_new(struct property_of);
 
 	p->k = k;
 	snprintf(p->text, sizeof(p->text), "%s", value);
-	return property_add(k->properties, path, PROPERTY_TEXT, "", doc, 0, 0, true, read_text, p, em);
+	return property_add(
+		k->properties, path, PROPERTY_TEXT, "", doc, 0, 0, true, read_text, p, em);
 }
 
 int properties_init(struct kernel *k, struct errmsg *em)
@@ -250,30 +266,35 @@ int properties_init(struct kernel *k, struct errmsg *em)
 	if (rc == 0)
 		rc = add_text(k, "/version", "Version of the program.", TOS_VERSION, em);
 	if (rc == 0)
-		rc = add_text(k, "/address", "Where other kernels dial this one.", k->config.advertise, em);
+		rc = add_text(k, "/address", "Where other kernels dial this one.",
+			k->config.advertise, em);
 	if (rc == 0)
 		rc = add_text(k, "/registrar", "The kernel whose Directory is asked for names.",
 			k->config.registrar, em);
 	if (rc == 0)
-		rc = property_add(k->properties, "/carriers/here", PROPERTY_INT, "", "Carriers here.", 0, 0, true,
-			read_carriers, carriers, em);
+		rc = property_add(k->properties, "/carriers/here", PROPERTY_INT, "",
+			"Carriers here.", 0, 0, true, read_carriers, carriers, em);
 	if (rc == 0)
-		rc = add_int(k, "/carriers/most", "", "Carriers that this kernel admits.", k->config.carriers, em);
+		rc = add_int(k, "/carriers/most", "", "Carriers that this kernel admits.",
+			k->config.carriers, em);
 	if (rc == 0)
-		rc = add_int(k, "/carriers/most_per_principal", "", "Carriers of one owner that this kernel admits.",
+		rc = add_int(k, "/carriers/most_per_principal", "",
+			"Carriers of one owner that this kernel admits.",
 			k->config.carriers_per_principal, em);
 	for (int i = 0; i < LIMIT_COUNT && rc == 0; i++) {
 		snprintf(path, sizeof(path), "/limits/%s", limit_names[i]);
 		rc = add_int(k, path, limit_units[i], limit_texts[i], k->config.limits[i], em);
 	}
-	static const char *const timing_docs[] = { "handshake", "ping", "silent", "offer", "hook", "call", "report",
-		"retry" };
-	const uint32_t timing[] = { k->config.handshake_ms, k->config.ping_ms, k->config.silent_ms,
-		k->config.offer_ms, k->config.hook_ms, k->config.call_ms, k->config.report_ms, k->config.retry_ms };
+	static const char *const timing_docs[] = { "handshake", "ping", "silent", "offer",
+		"hook", "call", "report", "retry" };
+	const uint32_t timing[] = { k->config.handshake_ms, k->config.ping_ms,
+		k->config.silent_ms, k->config.offer_ms, k->config.hook_ms, k->config.call_ms,
+		k->config.report_ms, k->config.retry_ms };
 
 	for (size_t i = 0; i < ARRAY_LEN(timing) && rc == 0; i++) {
 		snprintf(path, sizeof(path), "/timing/%s", timing_docs[i]);
-		rc = add_int(k, path, "ms", "How long that may take, see tosd.conf.", timing[i], em);
+		rc = add_int(
+			k, path, "ms", "How long that may take, see tosd.conf.", timing[i], em);
 	}
 	return rc;
 }
@@ -284,7 +305,8 @@ int telemetry_init(struct kernel *k, struct errmsg *em)
 	k->properties = properties_new();
 	k->log_ring = tos_array();
 	for (size_t i = 0; i < ARRAY_LEN(metric_list); i++)
-		metric_describe(k->metrics, metric_list[i].name, metric_list[i].type, metric_list[i].help);
+		metric_describe(k->metrics, metric_list[i].name, metric_list[i].type,
+			metric_list[i].help);
 	log_tap(on_log, k);
 	return properties_init(k, em);
 }

@@ -1,7 +1,7 @@
 /*
- * Content by its digest: code and envelopes too large for a post travel as chunks ahead of it. Staged in
- * memory, bounded, forgotten after a while. Sending goes as far as the peer's credit allows and on
- * when it gives more.
+ * Content by its digest: code and envelopes too large for a post travel as chunks ahead of it.
+ * Staged in memory, bounded, forgotten after a while. Sending goes as far as the peer's credit
+ * allows and on when it gives more.
  */
 #include "kernel/kernel.h"
 
@@ -49,7 +49,8 @@ static struct upload *upload_new(struct kernel *k, const struct chunk *c, struct
 	struct upload *u;
 
 	if (c->total > UPLOAD_BYTES_MAX) {
-		err_set(em, ERR_TOO_LARGE, "content of %llu bytes", (unsigned long long)c->total);
+		err_set(em, ERR_TOO_LARGE, "content of %llu bytes",
+			(unsigned long long)c->total);
 		return NULL;
 	}
 	if (map_size(k->uploads) >= UPLOADS_MAX || staged_bytes + c->total > UPLOADS_BYTES) {
@@ -69,8 +70,8 @@ static struct upload *upload_new(struct kernel *k, const struct chunk *c, struct
 	return u;
 }
 
-/* Chunks of one content come in order, from the beginning; one that does not fit is ignored, and the post
- * that needs the content then says that it is not there. */
+/* Chunks of one content come in order, from the beginning; one that does not fit is ignored,
+ * and the post that needs the content then says that it is not there. */
 int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct errmsg *em)
 {
 	struct upload *u = map_find(k->uploads, c->digest.p, DIGEST_BYTES);
@@ -108,7 +109,8 @@ struct slice upload_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES])
 {
 	struct upload *u = map_find(k->uploads, digest, DIGEST_BYTES);
 
-	return u && u->whole ? (struct slice){ u->bytes, (size_t)u->total } : (struct slice){ NULL, 0 };
+	return u && u->whole ? (struct slice){ u->bytes, (size_t)u->total }
+			     : (struct slice){ NULL, 0 };
 }
 
 void upload_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES])
@@ -164,7 +166,8 @@ static bool sending_go(struct kernel *k, struct sending *s)
 	while (s->offset < s->content.n && link_chunk_room(l) > 0) {
 		AUTOBUF frame = BUF_MAX(CHUNK_BYTES_MAX + 256);
 		size_t n = s->content.n - (size_t)s->offset;
-		struct chunk c = { .digest = { s->digest, DIGEST_BYTES }, .offset = s->offset,
+		struct chunk c = { .digest = { s->digest, DIGEST_BYTES },
+			.offset = s->offset,
 			.total = s->content.n };
 
 		if (n > CHUNK_BYTES_MAX)
