@@ -227,7 +227,7 @@ static struct tos_value *home_show(struct home_record *h)
 		for (int i = 0; i < LIMIT_COUNT; i++)
 			tos_set(limits, limit_names[i], tos_int(t.limits[i]));
 		tos_set(m, "code", tos_text(text_hex(t.code, DIGEST_BYTES, hex)));
-		tos_set(m, "path", tos_value_copy(t.path));
+		tos_set(m, "path", shell_ended(h->state) ? tos_array() : tos_value_copy(t.path));
 	}
 	ticket_fini(&t);
 	tos_set(m, "limits", limits);

@@ -257,6 +257,7 @@ static void move_refused(struct resident *r, int rc, const char *text)
 	r->in_doubt = r->sent = r->outcome_move = false;
 	resident_event(r, SHELL_EV_RETURNED, NULL);
 	resident_event(r, SHELL_EV_START, NULL);
+	resident_uncollect(r);
 	t = store_begin(r->k->store);
 	resident_put(t, r);
 	store_commit(t, NULL, NULL);
@@ -336,6 +337,7 @@ static void on_sent(struct kernel *k, void *arg, int rc, const char *text,
 		r->sent = false;
 		resident_event(r, SHELL_EV_RETURNED, NULL);
 		resident_event(r, SHELL_EV_START, NULL);
+		resident_uncollect(r);
 		if (r->move)
 			move_failed(r, ERR_UNREACHABLE, text);
 	}
@@ -380,6 +382,7 @@ static void on_content(struct kernel *k, void *arg, int rc)
 		} else {
 			resident_event(r, SHELL_EV_RETURNED, NULL);
 			resident_event(r, SHELL_EV_START, NULL);
+			resident_uncollect(r);
 			if (r->move)
 				move_failed(r, ERR_UNREACHABLE, "the link closed while the envelope was being sent");
 		}
@@ -442,6 +445,7 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 	if (rc < 0) {
 		resident_event(r, SHELL_EV_RETURNED, NULL);
 		resident_event(r, SHELL_EV_START, NULL);
+		resident_uncollect(r);
 		if (r->outcome_move) {
 			/* Kept and tried again: the outcome must not be lost for want of a journal. */
 			r->outcome_move = false;
@@ -500,6 +504,8 @@ static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 
 	if (r->vm)
 		r->usage.used[LIMIT_cpu] = (int64_t)(vm_cpu_us(r) / 1000);
+	if (!r->completed)
+		resident_collect(r);
 	if (r->move->entry && tos_len(path))
 		tos_value_free(tos_take_at(path, 0));
 	snprintf(r->dest, sizeof(r->dest), "%s", r->move->dest);
@@ -612,8 +618,8 @@ static void on_self_moved(void *arg, int rc, const struct errmsg *em)
 	if (mv->rq)
 		request_ok(STEAL(mv->rq), NULL);
 	move_free(mv);
+	resident_undelivered(r);
 	resident_go_on(r);
-	resident_deliver_held(r);
 	home_report(r);
 }
 
@@ -625,8 +631,6 @@ static void self_move(struct resident *r)
 	} *ctx;
 	struct errmsg em = { "" };
 	struct store_txn *t;
-	struct inbox *in;
-	size_t it = 0;
 	int rc = freeze(r, 0, &em);
 
 	if (rc == 0)
@@ -636,11 +640,7 @@ static void self_move(struct resident *r)
 		return;
 	}
 	vm_abandon(r);
-	while ((in = map_next(r->inboxes, &it, NULL, NULL))) {
-		map_del_str(r->inboxes, in->name);
-		free(in);
-	}
-	r->n_waiting = 0;
+	resident_inboxes_drop(r);
 	if (r->move->entry && tos_len(r->path))
 		tos_value_free(tos_take_at(r->path, 0));
 	tos_push(r->hops, tos_bytes(r->hop_cose.p, r->hop_cose.n));
@@ -1155,6 +1155,7 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 	}
 	a->r = NULL;
 	account_open(r);
+	resident_undelivered(r);
 	metric_add(k->metrics, "arrivals_total", NULL, 1);
 	map_put_str(k->residents, r->name, r);
 	place_forget(k, r->name);

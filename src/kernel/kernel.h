@@ -173,7 +173,7 @@ struct resident {
 	int64_t started_ms; /* monotonic; 0: not started in this stay */
 	uint64_t cpu_before_us; /* CPU used before this VM */
 	struct rate post_rate, log_rate;
-	struct map *inboxes;      /* name -> struct inbox: only its name and that it is open */
+	struct map *inboxes;      /* name -> struct inbox: what was delivered and not yet taken */
 	struct map *asked;        /* tag, sender -> struct asked: calls that it may answer */
 	struct list held;         /* posts kept until it can take them */
 	size_t n_held, n_waiting; /* folders held here; folders in its VM that it has not taken */
@@ -234,6 +234,7 @@ struct kernel {
 	struct map *streams;    /* sender|dest -> struct stream_queue */
 	struct map *names;      /* names given out: name -> struct given */
 	struct map *watchers;   /* carrier -> struct watch list */
+	struct map *acting;     /* nonces of acts that are being journaled */
 	struct map *incarnations;/* id -> struct incarnation, highest known */
 	struct map *accounts;   /* principal -> struct account */
 	struct list later; /* struct later */
@@ -355,6 +356,13 @@ struct tos_value *resident_row(struct resident *r);  /* as PS */
 struct tos_value *resident_show(struct resident *r); /* as SHOW */
 int resident_post(struct resident *r, const struct origin *from, const struct post *p, const char *inbox, struct errmsg *em);
 bool resident_answers(struct resident *r, uint64_t tag, struct slice sender);
+/* What was delivered to its inboxes and never taken goes along: copied to r->undelivered. */
+void resident_collect(struct resident *r);
+void resident_uncollect(struct resident *r);
+/* Close them all; calls in them are answered `moved`. */
+void resident_inboxes_drop(struct resident *r);
+/* After an arrival: the folders that came along wait for its inboxes to open. */
+void resident_undelivered(struct resident *r);
 void resident_deliver_held(struct resident *r);
 void residents_tick(struct kernel *k, int64_t now_ms);
 int residents_load(struct kernel *k, struct errmsg *em); /* from the store, at start */

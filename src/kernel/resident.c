@@ -48,10 +48,78 @@ static void inboxes_drop(struct resident *r)
 	size_t it = 0;
 
 	while ((in = map_next(r->inboxes, &it, NULL, NULL))) {
+		struct inbox_item *item;
+
 		map_del_str(r->inboxes, in->name);
+		while ((item = inbox_take(in))) {
+			struct post p;
+
+			inbox_item_post(item, r->name, &p);
+			if (p.kind == POST_CALL)
+				kernel_fail_back(r->k, &p, ERR_MOVED, "the carrier left before it took the call");
+			inbox_item_free(item);
+		}
 		free(in);
 	}
 	r->n_waiting = 0;
+}
+
+void resident_collect(struct resident *r)
+{
+	struct inbox *in;
+	size_t it = 0;
+
+	/* Copies: if the move is refused its tos-vm still has them. */
+	while ((in = map_next(r->inboxes, &it, NULL, NULL)))
+		for (struct inbox_item *item = in->first; item; item = item->next) {
+			struct tos_value *row, *folder = NULL;
+
+			if (item->kind == POST_CALL ||
+				tos_decode(item->folder.p, item->folder.n, 0, &folder) < 0)
+				continue;
+			row = tos_array();
+			tos_push(row, tos_text(in->name));
+			tos_push(row, tos_text(item->sender));
+			tos_push(row, folder);
+			tos_push(r->undelivered, row);
+		}
+}
+
+/* The move did not come about: what waits in the inboxes is there, not on its way. */
+void resident_uncollect(struct resident *r)
+{
+	if (!r->completed) {
+		tos_value_free(r->undelivered);
+		r->undelivered = tos_array();
+	}
+}
+
+void resident_undelivered(struct resident *r)
+{
+	for (size_t i = 0; i < tos_len(r->undelivered); i++) {
+		const struct tos_value *row = tos_at(r->undelivered, i);
+		struct origin from = { .cls = ORIGIN_CARRIER };
+		struct post p = { .kind = POST_ONEWAY };
+		char dest[2 * NAME_BYTES_MAX + 2];
+		uint8_t *bytes = NULL;
+		size_t n = 0;
+
+		snprintf(from.name, sizeof(from.name), "%s", tos_as_text(tos_at(row, 1), ""));
+		snprintf(dest, sizeof(dest), "%s/%s", r->name, tos_as_text(tos_at(row, 0), ""));
+		if (strlen(dest) <= NAME_BYTES_MAX && tos_encode(tos_at(row, 2), &bytes, &n) == 0) {
+			p.dest = slice_text(dest);
+			p.folder = (struct slice){ bytes, n };
+			router_hold(r, &from, &p);
+		}
+		free(bytes);
+	}
+	tos_value_free(r->undelivered);
+	r->undelivered = tos_array();
+}
+
+void resident_inboxes_drop(struct resident *r)
+{
+	inboxes_drop(r);
 }
 
 static bool drop_held(struct resident *r, const struct origin *from, const struct post *p)
@@ -715,9 +783,15 @@ bool resident_answers(struct resident *r, uint64_t tag, struct slice sender)
 static int inbox_deliver(struct resident *r, const struct post *p, const char *inbox)
 {
 	char sender[NAME_BYTES_MAX + 1];
-	int rc = p->kind == POST_CALL ? asked_note(r, p) : 0;
+	struct inbox *in = map_find_str(r->inboxes, inbox);
+	int rc;
 
+	if (!in || !r->vm || r->vm->phase != VM_PHASE_RUNNING)
+		return ERR_STATE;
 	slice_copy_text(p->sender, sender, sizeof(sender));
+	rc = inbox_push(in, p, (struct slice){ NULL, 0 }, 0);
+	if (rc == 0 && p->kind == POST_CALL)
+		rc = asked_note(r, p);
 	if (rc == 0)
 		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder);
 	if (rc == 0)
@@ -761,7 +835,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 	}
 	if (r->state == SHELL_FAULTED)
 		return err_set(em, ERR_STATE, "%s is faulted", r->name);
-	if (r->state != SHELL_DEPARTING && in)
+	if (r->state != SHELL_DEPARTING && !r->completed && in)
 		return inbox_deliver(r, p, inbox);
 	/* While it departs posts wait here and follow it; just after the start its inbox may be
 	 * about to open. */
@@ -780,7 +854,7 @@ static bool held_try(struct resident *r, const struct origin *from, const struct
 		slice_copy_text((struct slice){ (const uint8_t *)slash + 1,
 					p->dest.n - (size_t)(slash + 1 - (const char *)p->dest.p) },
 			inbox, sizeof(inbox));
-	if (map_find_str(r->inboxes, inbox))
+	if (map_find_str(r->inboxes, inbox) && !r->completed)
 		return inbox_deliver(r, p, inbox) == 0;
 	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
 		return false;
@@ -1005,6 +1079,8 @@ int residents_load(struct kernel *k, struct errmsg *em)
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		if (r->state == SHELL_READY) {
 			resident_trail(r, "restarted", "", "");
+			if (!r->completed)
+				resident_undelivered(r);
 			resident_go_on(r);
 		}
 	return rc;

@@ -203,6 +203,8 @@ static int on_finished(struct resident *r, struct cbor_cursor *c, struct errmsg 
 	frozen_take(r, &f, path);
 	r->completed = true;
 	vm_abandon(r);
+	resident_collect(r);
+	resident_inboxes_drop(r);
 	/* Saved so that a crash from here on does not run begin again; nobody waits for it. */
 	t = store_begin(r->k->store);
 	resident_put(t, r);
@@ -313,18 +315,21 @@ static int on_inbox(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 	uint64_t seq = cbor_uint(c, INT64_MAX);
 	bool open = cbor_bool(c);
 	char name[64];
+	uint64_t bound;
 	struct inbox *in;
 	int rc;
 
 	slice_copy_text(cbor_text(c, 1, 63), name, sizeof(name));
-	(void)cbor_uint(c, UINT32_MAX); /* its own bound is the VM's affair; limit inbox is ours */
+	bound = cbor_uint(c, UINT32_MAX);
 	rc = finish_frame(c);
 	if (rc < 0)
 		return err_set(em, rc, "an INBOX frame does not decode");
 	in = map_find_str(r->inboxes, name);
 	if (!open) {
 		if (in) {
+			r->n_waiting -= in->n < r->n_waiting ? in->n : r->n_waiting;
 			map_del_str(r->inboxes, name);
+			inbox_fini(in);
 			free(in);
 		}
 		return vm_done(r, seq, 0, "") < 0 ? 0 : 0;
@@ -343,7 +348,9 @@ static int on_inbox(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 		return 0;
 	}
 	in = mem_new(struct inbox);
-	inbox_init(in, name, 0, 0, 0);
+	if (!bound || bound > (uint64_t)r->usage.limit[LIMIT_inbox])
+		bound = (uint64_t)r->usage.limit[LIMIT_inbox];
+	inbox_init(in, name, (uint32_t)bound, (size_t)r->usage.limit[LIMIT_state], 0);
 	map_put_str(r->inboxes, name, in);
 	vm_done(r, seq, 0, "");
 	resident_deliver_held(r);
@@ -352,11 +359,22 @@ static int on_inbox(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 
 static int on_taken(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 {
-	uint64_t n = cbor_uint(c, UINT32_MAX);
-	int rc = finish_frame(c);
+	struct inbox_item *item;
+	struct inbox *in;
+	char name[64];
+	uint64_t n;
+	int rc;
 
-	if (rc < 0 || n > r->n_waiting)
+	slice_copy_text(cbor_text(c, 1, 63), name, sizeof(name));
+	n = cbor_uint(c, UINT32_MAX);
+	rc = finish_frame(c);
+	in = map_find_str(r->inboxes, name);
+	if (rc < 0 || !in || n > in->n || n > r->n_waiting)
 		return err_set(em, rc < 0 ? rc : ERR_STATE, "a TAKEN frame is wrong");
+	for (uint64_t i = 0; i < n; i++) {
+		item = inbox_take(in);
+		inbox_item_free(item);
+	}
 	r->n_waiting -= n;
 	return 0;
 }

@@ -812,24 +812,26 @@ static void deliver_answer(struct vm_carrier *c, struct vm_msg *m)
 	msg_free(c, m); /* nobody waits for it any more */
 }
 
-void carrier_taken(struct vm_carrier *c, uint64_t n)
+void carrier_taken(struct vm_carrier *c, struct vm_inbox *box, uint64_t n)
 {
 	size_t at;
 
-	c->n_owed += n;
-	if (c->going)
+	box->n_owed += n;
+	if (c->going || !box->n_owed)
 		return;
-	at = port_begin(c->port, 1, VM_TAKEN, c->number);
-	cbor_put_uint(&c->port->out, c->n_owed);
+	at = port_begin(c->port, 2, VM_TAKEN, c->number);
+	cbor_put_text(&c->port->out, box->name);
+	cbor_put_uint(&c->port->out, box->n_owed);
 	port_send(c->port, at);
-	c->n_owed = 0;
+	box->n_owed = 0;
 }
 
 void carrier_gone_back(struct vm_carrier *c)
 {
 	c->going = false;
-	if (c->n_owed)
-		carrier_taken(c, 0);
+	for (size_t i = 0; i < ARRAY_LEN(c->inbox); i++)
+		if (c->inbox[i])
+			carrier_taken(c, c->inbox[i], 0);
 }
 
 int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
@@ -856,7 +858,8 @@ int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
 	if (!box || box->n >= box->bound || !m) {
 		msg_free(c, m);
 		refuse_folder(c, kind, sender, tag);
-		carrier_taken(c, 1);
+		if (box)
+			carrier_taken(c, box, 1);
 		return 0;
 	}
 	*box->last = m;

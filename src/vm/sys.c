@@ -431,7 +431,7 @@ static int sys_inbox_close(lua_State *L)
 		return luaL_error(L,
 			"cannot wait here (inside a sort, gsub or metamethod called from C)");
 	if (box->n)
-		carrier_taken(c, box->n);
+		carrier_taken(c, box, box->n);
 	carrier_drop_inbox(c, box);
 	return wait_done(L, send_inbox(c, false, name, 0));
 }
@@ -451,7 +451,7 @@ static int push_folder(lua_State *L, struct vm_inbox *box)
 		box->last = &box->first;
 	box->n--;
 	msg_free(c, m);
-	carrier_taken(c, 1);
+	carrier_taken(c, box, 1);
 	if (rc)
 		return push_failure(L, ERR_MALFORMED, "the folder is malformed");
 	return 4;

@@ -98,6 +98,7 @@ struct vm_inbox {
 	char name[NAME_BYTES_MAX + 1];
 	struct vm_msg *first, **last;
 	size_t n, bound;
+	uint64_t n_owed; /* TAKEN that waits until GO is answered */
 };
 
 struct vm_call {
@@ -144,7 +145,6 @@ struct vm_carrier {
 	struct vm_bucket posts, logs;                   /* rates */
 	bool answers; /* the kernel passes answers of carriers on (START's field `answers`) */
 	bool going;   /* between GO and its answer the kernel hears nothing but USAGE and LOG */
-	uint64_t n_owed; /* TAKEN that waits for that answer */
 	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
 	int64_t cpu_start_us, usage_sent_ms;
 
@@ -186,7 +186,7 @@ struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n)
 void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
 void msg_free(struct vm_carrier *c, struct vm_msg *m);
 /* So many folders have left its inboxes. */
-void carrier_taken(struct vm_carrier *c, uint64_t n);
+void carrier_taken(struct vm_carrier *c, struct vm_inbox *box, uint64_t n);
 /* Its GO was refused: say what could not be said meanwhile. */
 void carrier_gone_back(struct vm_carrier *c);
 /* Push {first, last, bytes, [i] = encoded element} of an encoded array. ERR_MALFORMED: nothing

@@ -127,7 +127,7 @@ void hop_encode(struct buf *b, const struct hop *h);
 
 /* envelope = {briefcase: {name: [element...]}, channels: [], code: digest, counters: {name: uint},
  * hops: [COSE bytes...], log: [[time, kernel, text]...], path: [text...], state: bstr (CBOR with tags 28/29,
- * empty: none yet), ticket: COSE bytes, trail: [map...], undelivered: [[inbox, folder]...]}.
+ * empty: none yet), ticket: COSE bytes, trail: [map...], undelivered: [[inbox, sender, folder]...]}.
  * Held as bytes, with the parts as slices that borrow. */
 enum envelope_part { PART_BRIEFCASE, PART_CHANNELS, PART_CODE, PART_COUNTERS, PART_HOPS, PART_LOG,
 	PART_PATH, PART_STATE, PART_TICKET, PART_TRAIL, PART_UNDELIVERED, PART_COUNT };

@@ -153,15 +153,16 @@ static void trail_read(struct cbor_cursor *c)
 	cbor_close(c);
 }
 
-/* [[inbox, folder]...] */
+/* [[inbox, sender, folder]...] */
 static void undelivered_read(struct cbor_cursor *c)
 {
 	uint64_t n = cbor_open_array_max(c, COUNT_MAX);
 
 	for (uint64_t i = 0; !c->rc && i < n; i++) {
-		cbor_open_array(c, 2);
-		if (!name_printable(cbor_text(c, 0, NAME_BYTES_MAX)))
-			cbor_fail(c, ERR_MALFORMED);
+		cbor_open_array(c, 3);
+		for (int name = 0; name < 2; name++)
+			if (!name_printable(cbor_text(c, 0, NAME_BYTES_MAX)))
+				cbor_fail(c, ERR_MALFORMED);
 		struct slice folder = cbor_any(c);
 
 		if (!c->rc)

@@ -23,7 +23,7 @@
  *   [54, c, seq, frozen]      CHECKPOINT
  *   [55, c, level, text]      LOG
  *   [56, c, seq, open: bool, name, bound]  INBOX  open or close NAME/x
- *   [57, c, taken: uint]      TAKEN    so many folders were taken out of its inboxes
+ *   [57, c, inbox, n]         TAKEN    n folders were taken out of that inbox
  *   [58, c, cpu_us, memory_bytes]  USAGE   now and then, and before GO, FINISHED, FAULT
  *
  * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle), function: tstr

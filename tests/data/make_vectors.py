@@ -111,7 +111,7 @@ VECTORS = {
         "briefcase": BRIEFCASE, "channels": [], "code": run(2, 32), "counters": {"cpu": 12, "hops": 1},
         "hops": [b"hop"], "log": [[T0, "host0", "hi there"]], "path": ["host2"],
         "state": det(Tag(28, [Tag(29, 0)])), "ticket": b"ticket", "trail": [{"kernel": "host0"}],
-        "undelivered": [["replies", FOLDER]]}),
+        "undelivered": [["replies", "host1/Echo", FOLDER]]}),
     "cose": cose(LEAF),
     "cose-chain": cose(LEAF, REGISTRAR),
     "cose-to-sign": det(["Signature1", protected(LEAF), b"", det(TICKET)]),

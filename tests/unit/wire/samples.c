@@ -278,8 +278,9 @@ static void make_envelope(struct buf *out)
 	cbor_put_text(&b[PART_TRAIL], "kernel");
 	cbor_put_text(&b[PART_TRAIL], "host0");
 	cbor_put_array(&b[PART_UNDELIVERED], 1);
-	cbor_put_array(&b[PART_UNDELIVERED], 2);
+	cbor_put_array(&b[PART_UNDELIVERED], 3);
 	cbor_put_text(&b[PART_UNDELIVERED], "replies");
+	cbor_put_text(&b[PART_UNDELIVERED], "host1/Echo");
 	make_folder(&b[PART_UNDELIVERED]);
 	for (size_t i = 0; i < PART_COUNT; i++)
 		e.part[i] = part(&b[i], 0);
