@@ -249,12 +249,14 @@ struct act_journal {
 	struct kernel *k;
 	struct act *a;
 	const struct act_rule *rule;
+	uint8_t nonce[16];
 };
 
 static void act_saved(void *arg, int rc, const struct errmsg *em)
 {
 	AUTOFREE struct act_journal *j = arg;
 
+	map_del(j->k->acting, j->nonce, sizeof(j->nonce));
 	/* Killing works with a full disk too. */
 	if (rc < 0 && strcmp(j->rule->action, "kill") != 0)
 		act_fail(j->a, rc, err_show(rc, em));
@@ -277,7 +279,9 @@ void act_verb(struct kernel *k, struct request *rq)
 
 	a->rq = rq;
 	rc = act_verify(k, a, &rule, nonce, &deadline, &em);
-	if (rc == 0 && store_get(k->store, T_NONCE, nonce, sizeof(nonce), &seen, NULL) == 0)
+	/* Until the journal has it the nonce is known here only: two of one act may come at once. */
+	if (rc == 0 && (map_find(k->acting, nonce, sizeof(nonce)) ||
+			       store_get(k->store, T_NONCE, nonce, sizeof(nonce), &seen, NULL) == 0))
 		rc = err_set(&em, ERR_REPLAY, "this act was carried out before");
 	m = tos_map();
 	tos_set(m, "act", tos_text(a->name));
@@ -297,6 +301,8 @@ void act_verb(struct kernel *k, struct request *rq)
 	j->k = k;
 	j->a = a;
 	j->rule = rule;
+	memcpy(j->nonce, nonce, sizeof(nonce));
+	map_put(k->acting, j->nonce, sizeof(j->nonce), j);
 	t = store_begin(k->store);
 	store_put(t, T_NONCE, nonce, sizeof(nonce), "", 0, deadline + 2 * k->config.skew_ms);
 	audit_event(k, t, "act", m);

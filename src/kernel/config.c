@@ -136,6 +136,7 @@ static const struct {
 static const char *const default_rules[] = {
 	"allow role:admin * *",
 	"allow role:owner launch *",
+	"allow role:owner arrive *",
 	"allow role:owner kill own",
 	"allow role:owner suspend own",
 	"allow role:owner resume own",

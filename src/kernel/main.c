@@ -442,6 +442,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n, const 
 	k->uploads = map_new();
 	k->names = map_new();
 	k->watchers = map_new();
+	k->acting = map_new();
 	calls_init(k);
 	router_init(k);
 	rc = telemetry_init(k, em);

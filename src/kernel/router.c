@@ -256,8 +256,12 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 		if (rc < 0)
 			return rc;
 	}
-	if (inbox_is_kernels(inbox))
-		return inbox_dispatch(k, from, inbox, p, em);
+	if (inbox_is_kernels(inbox)) {
+		rc = inbox_dispatch(k, from, inbox, p, em);
+		if (rc == ERR_DENIED)
+			audit_denial(k, from, "post", inbox, "not for its class");
+		return rc;
+	}
 	if (!ext_has_inbox(k->exts, inbox, &flags))
 		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
 	info = origin_info(from);
@@ -570,6 +574,24 @@ void router_forward_held(struct kernel *k, struct resident *r, const char *kerne
 
 /* ---- all of it */
 
+/* What goes before every rule: strangers reach the Registrar here and nothing else, and a local user
+ * who may not read may not write either. Elsewhere their posts would pass for those of our clients. */
+static int may_post(struct kernel *k, const struct origin *from, const struct address *a, bool here,
+	struct errmsg *em)
+{
+	const char *why = NULL;
+
+	if (from->cls == ORIGIN_JOINER &&
+		!(here && a->kind == ADDRESS_INBOX && strcmp(a->inbox, "Registrar") == 0))
+		why = "a host that joins may only talk to the Registrar";
+	else if (from->cls == ORIGIN_CLIENT && !from->may_read)
+		why = "only the owner of the state directory and local.principals";
+	if (!why)
+		return 0;
+	audit_denial(k, from, "post", a->inbox, why);
+	return err_set(em, ERR_DENIED, "%s may not post to %s: %s", from->name, k->config.name, why);
+}
+
 int kernel_route(struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em)
 {
 	struct address a;
@@ -580,14 +602,13 @@ int kernel_route(struct kernel *k, const struct origin *from, const struct post 
 		return rc;
 	metric_add(k->metrics, "posts_total", NULL, 1);
 	here = !a.kernel[0] || strcmp(a.kernel, k->config.name) == 0;
+	rc = may_post(k, from, &a, here, em);
+	if (rc < 0)
+		return rc;
 	if (a.kind == ADDRESS_CARRIER)
 		return route_carrier(k, from, p, &a, em);
-	if (!here) {
-		/* Reading another kernel's Control needs the same right as reading ours. */
-		if (from->cls == ORIGIN_CLIENT && !from->may_read)
-			return err_set(em, ERR_DENIED, "uid not in local.principals");
+	if (!here)
 		return route_remote(k, from, p, a.kernel, em);
-	}
 	if (a.kind == ADDRESS_CLIENT) {
 		char name[NAME_BYTES_MAX + 1];
 
@@ -647,6 +668,8 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE ?
 			err_set(em, ERR_DENIED, "a client does not answer calls") : 0;
 	}
+	if (rc == ERR_DENIED)
+		audit_denial(k, &from, "post", "", err_show(rc, em));
 	if (rc == 0)
 		rc = kernel_route(k, &from, &p, em);
 	if (rc < 0) {
@@ -657,8 +680,6 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 
 		snprintf(label, sizeof(label), "code=\"%s\"", err_word(rc));
 		metric_add(k->metrics, "posts_failed_total", label, 1);
-		if (rc == ERR_DENIED)
-			audit_denial(k, &from, "post", "", err_show(rc, em));
 		if (p.kind == POST_CALL || p.kind == POST_ONEWAY) {
 			struct tos_value *dest = tos_text_n((const char *)p.dest.p, p.dest.n);
 			struct origin self;
@@ -678,6 +699,17 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 	return 0;
 }
 
+/* Content is staged in memory: not for strangers. */
+static bool may_upload(struct kernel *k, struct link *l)
+{
+	struct origin from;
+
+	if (link_kind(l) == LINK_KERNEL)
+		return true;
+	client_origin(k, l, &from);
+	return from.cls == ORIGIN_CLIENT && from.may_read;
+}
+
 int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *em)
 {
 	struct kernel *k = arg;
@@ -692,7 +724,7 @@ int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *e
 	case FRAME_POST:
 		return frame_post(k, l, &c, em);
 	case FRAME_CHUNK:
-		if (link_kind(l) != LINK_KERNEL && link_kind(l) != LINK_LOCAL && link_kind(l) != LINK_CLIENT)
+		if (!may_upload(k, l))
 			break;
 		type = chunk_decode(&c, &chunk);
 		link_consumed(l, LINK_CHUNKS, 1);
@@ -730,6 +762,8 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 	p.deadline_ms = (uint32_t)tos_get_int(rq->args, "deadline_ms", 0);
 	p.folder.p = tos_get_bytes(rq->args, "folder", &p.folder.n);
 	rc = address_parse((const char *)p.dest.p, p.dest.n, &a, &em);
+	if (rc == 0 && (p.kind > POST_FAILURE || !p.folder.p))
+		rc = err_set(&em, ERR_MALFORMED, "DELIVER lacks kind or folder");
 	if (rc == 0 && a.kind != ADDRESS_CARRIER)
 		rc = err_set(&em, ERR_NAME, "DELIVER is for carriers");
 	if (rc == 0)
