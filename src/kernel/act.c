@@ -1,6 +1,6 @@
 /*
- * Signed acts: what a principal asks for with its own signature, checked here, where it is carried out.
- * No kernel vouches for a principal.
+ * Signed acts: what a principal asks for with its own signature, checked here, where it is
+ * carried out. No kernel vouches for a principal.
  */
 #include "kernel/kernel.h"
 
@@ -37,8 +37,8 @@ static void act_carrier(struct kernel *k, struct act *a)
 {
 	static const struct {
 		const char *act, *wanted;
-	} wanted[] = { { "kill", "killed" }, { "suspend", "suspended" }, { "resume", "running" },
-		{ "retry", "retry" } };
+	} wanted[] = { { "kill", "killed" }, { "suspend", "suspended" },
+		{ "resume", "running" }, { "retry", "retry" } };
 	struct home_record *h = home_find(k, a->target);
 
 	if (!h) {
@@ -87,7 +87,8 @@ static void on_declared(void *arg, int rc, const struct errmsg *em)
 	home_declared(d->k, d->dead, names);
 	/* Copies here that are in doubt towards it ask their homes now. */
 	while ((r = map_next(d->k->residents, &it, NULL, NULL)))
-		if (r->state == SHELL_DEPARTING && r->in_doubt && !r->asking && strcmp(r->dest, d->dead) == 0) {
+		if (r->state == SHELL_DEPARTING && r->in_doubt && !r->asking &&
+			strcmp(r->dest, d->dead) == 0) {
 			tos_push(names, tos_text(r->name));
 			struct request *none = mem_new(struct request);
 
@@ -157,7 +158,6 @@ static void act_revoke(struct kernel *k, struct act *a)
 	act_free(a);
 }
 
-
 static void act_enroll(struct kernel *k, struct act *a)
 {
 	registrar_enroll_act(k, STEAL(a->rq), a->target, a->args);
@@ -196,8 +196,8 @@ static const char *target_owner(struct kernel *k, const char *name)
 	return r ? r->owner.name : h ? h->owner : "";
 }
 
-static int act_verify(struct kernel *k, struct act *a, const struct act_rule **rule, uint8_t nonce[16],
-	int64_t *deadline, struct errmsg *em)
+static int act_verify(struct kernel *k, struct act *a, const struct act_rule **rule,
+	uint8_t nonce[16], int64_t *deadline, struct errmsg *em)
 {
 	struct origin who = { .cls = ORIGIN_CLIENT };
 	struct slice bytes;
@@ -223,15 +223,18 @@ static int act_verify(struct kernel *k, struct act *a, const struct act_rule **r
 	*deadline = tos_get_int(a->payload, "deadline", 0);
 	p = tos_get_bytes(a->payload, "nonce", &n);
 	if (!p || n != 16 || tos_type(a->payload) != TOS_MAP || tos_len(a->payload) != 6)
-		return err_set(em, ERR_MALFORMED, "an act has act, args, deadline, kernel, nonce, target");
+		return err_set(em, ERR_MALFORMED,
+			"an act has act, args, deadline, kernel, nonce, target");
 	memcpy(nonce, p, n);
 	if (strcmp(tos_get_text(a->payload, "kernel", ""), k->config.name) != 0)
 		return err_set(em, ERR_DENIED, "the act is meant for kernel %s",
 			tos_get_text(a->payload, "kernel", ""));
 	if (*deadline < now - k->config.skew_ms)
-		return err_set(em, ERR_EXPIRED, "the act's deadline has passed; check the clocks");
+		return err_set(
+			em, ERR_EXPIRED, "the act's deadline has passed; check the clocks");
 	if (*deadline > now + ACT_MOST_MS + k->config.skew_ms)
-		return err_set(em, ERR_NOT_YET, "the act's deadline is too far off; check the clocks");
+		return err_set(
+			em, ERR_NOT_YET, "the act's deadline is too far off; check the clocks");
 	*rule = NULL;
 	for (size_t i = 0; i < ARRAY_LEN(act_rules); i++)
 		if (strcmp(act_rules[i].name, a->name) == 0)
@@ -279,9 +282,11 @@ void act_verb(struct kernel *k, struct request *rq)
 
 	a->rq = rq;
 	rc = act_verify(k, a, &rule, nonce, &deadline, &em);
-	/* Until the journal has it the nonce is known here only: two of one act may come at once. */
-	if (rc == 0 && (map_find(k->acting, nonce, sizeof(nonce)) ||
-			       store_get(k->store, T_NONCE, nonce, sizeof(nonce), &seen, NULL) == 0))
+	/* Until the journal has it the nonce is known here only: two of one act may come at
+	 * once. */
+	if (rc == 0 &&
+		(map_find(k->acting, nonce, sizeof(nonce)) ||
+			store_get(k->store, T_NONCE, nonce, sizeof(nonce), &seen, NULL) == 0))
 		rc = err_set(&em, ERR_REPLAY, "this act was carried out before");
 	m = tos_map();
 	tos_set(m, "act", tos_text(a->name));
@@ -296,7 +301,8 @@ void act_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	metric_add(k->metrics, "acts_total", NULL, 1);
-	log_notice("act", KV_STR("act", a->name), KV_STR("by", a->who.name), KV_STR("target", a->target));
+	log_notice("act", KV_STR("act", a->name), KV_STR("by", a->who.name),
+		KV_STR("target", a->target));
 	j = mem_new(struct act_journal);
 	j->k = k;
 	j->a = a;

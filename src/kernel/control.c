@@ -1,6 +1,6 @@
 /*
- * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are known by their
- * uid, acts by the signature of a principal.
+ * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are
+ * known by their uid, acts by the signature of a principal.
  */
 #include "kernel/kernel.h"
 
@@ -11,13 +11,13 @@
 #include "base/text.h"
 #include "core/path.h"
 
-#define NAME_KEEP_MS   600000
-#define NAMES_BLOCK    1000
-#define NAMES_OUT_MAX  100000
-#define CLIENTS_MAX    1000
-#define WATCHES_MAX    10000
-#define ACT_SKEW_MS    300000
-#define WAIT_MOST_MS   86400000
+#define NAME_KEEP_MS  600000
+#define NAMES_BLOCK   1000
+#define NAMES_OUT_MAX 100000
+#define CLIENTS_MAX   1000
+#define WATCHES_MAX   10000
+#define ACT_SKEW_MS   300000
+#define WAIT_MOST_MS  86400000
 
 /* ---- clients */
 
@@ -26,7 +26,8 @@ int client_up(struct kernel *k, struct link *l, const struct hello *h, struct er
 	char name[NAME_BYTES_MAX + 1];
 
 	if (map_size(k->clients) >= CLIENTS_MAX)
-		return err_set(em, ERR_FULL, "%s serves %d clients already", k->config.name, CLIENTS_MAX);
+		return err_set(em, ERR_FULL, "%s serves %d clients already", k->config.name,
+			CLIENTS_MAX);
 	if (h->want_name[0] && name_private_ok(h->want_name))
 		snprintf(name, sizeof(name), "%s/client/%s", k->config.name, h->want_name);
 	else
@@ -126,8 +127,10 @@ void watch_event(struct kernel *k, const char *name, struct tos_value *event)
 		slice_copy_text((struct slice){ key, len }, dest, sizeof(dest));
 		origin_self(k, &self);
 		folder_encode(&folder, "event", parts, 1);
-		struct post p = { .kind = POST_ONEWAY, .dest = slice_text(dest),
-			.sender = slice_text(self.name), .folder = slice_buf(&folder) };
+		struct post p = { .kind = POST_ONEWAY,
+			.dest = slice_text(dest),
+			.sender = slice_text(self.name),
+			.folder = slice_buf(&folder) };
 
 		if (kernel_route(k, &self, &p, &em) < 0)
 			metric_add(k->metrics, "watch_events_lost_total", NULL, 1);
@@ -227,18 +230,22 @@ static struct tos_value *home_show(struct home_record *h)
 		for (int i = 0; i < LIMIT_COUNT; i++)
 			tos_set(limits, limit_names[i], tos_int(t.limits[i]));
 		tos_set(m, "code", tos_text(text_hex(t.code, DIGEST_BYTES, hex)));
-		tos_set(m, "path", shell_ended(h->state) ? tos_array() : tos_value_copy(t.path));
+		tos_set(m, "path",
+			shell_ended(h->state) ? tos_array() : tos_value_copy(t.path));
 	}
 	ticket_fini(&t);
 	tos_set(m, "limits", limits);
 	tos_set(m, "usage", tos_map());
-	tos_set(m, "trail", tos_get(h->outcome, "trail") ? tos_value_copy(tos_get(h->outcome, "trail")) :
-							    tos_array());
+	tos_set(m, "trail",
+		tos_get(h->outcome, "trail") ? tos_value_copy(tos_get(h->outcome, "trail"))
+					     : tos_array());
 	if (h->fault)
 		tos_set(m, "fault", tos_value_copy(h->fault));
 	else
-		tos_set(m, "fault", tos_get(h->outcome, "fault") ? tos_value_copy(tos_get(h->outcome, "fault")) :
-								    tos_nil());
+		tos_set(m, "fault",
+			tos_get(h->outcome, "fault")
+				? tos_value_copy(tos_get(h->outcome, "fault"))
+				: tos_nil());
 	tos_set(m, "folders", tos_map());
 	tos_set(m, "id", tos_text(text_hex(h->id, DIGEST_BYTES, hex)));
 	tos_set(m, "incarnation", tos_int((int64_t)h->e.count));
@@ -247,8 +254,8 @@ static struct tos_value *home_show(struct home_record *h)
 	return m;
 }
 
-static void on_remote_show(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_remote_show(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct show_ask *a = arg;
 	struct home_record *h = home_find(k, a->name);
@@ -284,7 +291,8 @@ static void show_verb(struct kernel *k, struct request *rq)
 	}
 	h = home_find(k, name);
 	if (!h) {
-		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s (see: tos ps)", name, k->config.name);
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s (see: tos ps)",
+			name, k->config.name);
 		return;
 	}
 	if (shell_ended(h->state) || !h->kernel[0] || strcmp(h->kernel, k->config.name) == 0) {
@@ -309,7 +317,8 @@ static void locate_verb(struct kernel *k, struct request *rq)
 	if (may_read(k, rq) < 0)
 		return;
 	if (!r && !h) {
-		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s", name, k->config.name);
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s", name,
+			k->config.name);
 		return;
 	}
 	m = tos_map();
@@ -329,10 +338,14 @@ static void outcome_verb(struct kernel *k, struct request *rq)
 	if (may_read(k, rq) < 0)
 		return;
 	if (!h) {
-		request_fail(rq, ERR_NOT_FOUND, "no carrier %s was launched at %s", name, k->config.name);
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s was launched at %s", name,
+			k->config.name);
 		return;
 	}
-	home_wait(h, rq, (uint32_t)(wait_ms < 0 ? 0 : wait_ms > WAIT_MOST_MS ? WAIT_MOST_MS : wait_ms));
+	home_wait(h, rq,
+		(uint32_t)(wait_ms < 0              ? 0
+			   : wait_ms > WAIT_MOST_MS ? WAIT_MOST_MS
+						    : wait_ms));
 }
 
 static void log_verb(struct kernel *k, struct request *rq)
@@ -344,7 +357,8 @@ static void log_verb(struct kernel *k, struct request *rq)
 		return;
 	m = tos_map();
 	tos_set(m, "lines",
-		log_lines(k, tos_get_text(rq->args, "name", ""), (uint64_t)tos_get_int(rq->args, "after", 0),
+		log_lines(k, tos_get_text(rq->args, "name", ""),
+			(uint64_t)tos_get_int(rq->args, "after", 0),
 			(size_t)tos_get_int(rq->args, "most", 1000), &next));
 	tos_set(m, "next", tos_int((int64_t)next));
 	request_ok(rq, m);
@@ -375,8 +389,8 @@ static struct tos_value *kernel_row(struct kernel *k, const char *name, const ch
 	return m;
 }
 
-static void on_directory(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_directory(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct kernels_ask *a = arg;
 	const struct tos_value *list = tos_at(elements, 0);
@@ -390,7 +404,9 @@ static void on_directory(struct kernel *k, void *arg, int rc, const char *text,
 
 		map_put_str(seen, name, k);
 		tos_push(rows,
-			kernel_row(k, name, tos_as_text(tos_at(tos_get(tos_at(list, i), "addresses"), 0), "")));
+			kernel_row(k, name,
+				tos_as_text(
+					tos_at(tos_get(tos_at(list, i), "addresses"), 0), "")));
 	}
 	if (!map_find_str(seen, k->config.name))
 		tos_push(rows, kernel_row(k, k->config.name, ""));
@@ -475,18 +491,22 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 		tos_push(layers, row);
 	}
 	store_stats(k->store, &st);
-	tos_push(checks, check_row("store", !st.failed, st.failed ? st.failure : "writes are durable"));
+	tos_push(checks,
+		check_row("store", !st.failed, st.failed ? st.failure : "writes are durable"));
 	store_audit_check(k->store, &bad, &em);
-	snprintf(text, sizeof(text), bad ? "record %llu does not fit the chain" : "the chain is whole",
+	snprintf(text, sizeof(text),
+		bad ? "record %llu does not fit the chain" : "the chain is whole",
 		(unsigned long long)bad);
 	tos_push(checks, check_row("audit", bad == 0, text));
 	left = (k->signer->info.not_after_ms - clock_wall_ms()) / 86400000;
 	snprintf(text, sizeof(text), "expires in %lld days", (long long)left);
 	tos_push(checks, check_row("certificate", left > 7, text));
-	bool registrar = !k->config.registrar[0] || strcmp(k->config.registrar, k->config.name) == 0 ||
-		links_find(k->links, k->config.registrar);
+	bool registrar = !k->config.registrar[0] ||
+			 strcmp(k->config.registrar, k->config.name) == 0 ||
+			 links_find(k->links, k->config.registrar);
 
-	snprintf(text, sizeof(text), "%s%s", k->config.registrar, registrar ? "" : " is not linked");
+	snprintf(text, sizeof(text), "%s%s", k->config.registrar,
+		registrar ? "" : " is not linked");
 	tos_push(checks, check_row("registrar", registrar, text));
 	m = tos_map();
 	tos_set(m, "level", tos_text(k->layers.level));
@@ -495,7 +515,8 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, m);
 }
 
-static int audit_row(void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body)
+static int audit_row(
+	void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body)
 {
 	struct tos_value *rows = arg, *m = NULL;
 	char hex[65];
@@ -572,7 +593,8 @@ void name_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	if (k->next_name >= k->names_reserved) {
-		/* Numbers are reserved in blocks; a crash skips the rest of one, none is used twice. */
+		/* Numbers are reserved in blocks; a crash skips the rest of one, none is used
+		 * twice. */
 		struct store_txn *t = store_begin(k->store);
 		uint8_t be[8];
 
@@ -585,7 +607,8 @@ void name_verb(struct kernel *k, struct request *rq)
 	g = mem_new(struct given);
 	random_bytes(g->nonce, sizeof(g->nonce));
 	g->until_ms = clock_ms() + NAME_KEEP_MS;
-	snprintf(name, sizeof(name), "%s#%llu", k->config.name, (unsigned long long)++k->next_name);
+	snprintf(name, sizeof(name), "%s#%llu", k->config.name,
+		(unsigned long long)++k->next_name);
 	map_put_str(k->names, name, g);
 	m = tos_map();
 	tos_set(m, "name", tos_text(name));
@@ -667,7 +690,8 @@ static struct slice launch_bytes(struct kernel *k, struct request *rq, const cha
 	return s.n ? s : upload_find(k, digest);
 }
 
-static int launch_parts(struct kernel *k, struct request *rq, struct resident *r, struct errmsg *em)
+static int launch_parts(
+	struct kernel *k, struct request *rq, struct resident *r, struct errmsg *em)
 {
 	struct slice code = launch_bytes(k, rq, "code", r->ticket.code);
 	struct slice briefcase = launch_bytes(k, rq, "briefcase", r->ticket.briefcase);
@@ -678,8 +702,9 @@ static int launch_parts(struct kernel *k, struct request *rq, struct resident *r
 	if (code.n)
 		rc = code_verify(k, code, &c, em);
 	else
-		rc = (c = code_find(k, r->ticket.code, em)) ? 0 :
-							       err_set(em, ERR_NOT_FOUND, "the code did not come along");
+		rc = (c = code_find(k, r->ticket.code, em))
+			     ? 0
+			     : err_set(em, ERR_NOT_FOUND, "the code did not come along");
 	if (rc < 0)
 		return rc;
 	if (memcmp(c->digest, r->ticket.code, DIGEST_BYTES) != 0)
@@ -700,7 +725,8 @@ static int launch_parts(struct kernel *k, struct request *rq, struct resident *r
 }
 
 /* The name was given out with this nonce, and the ticket has not been used. */
-static int launch_name(struct kernel *k, const struct resident *r, bool *repeat, struct errmsg *em)
+static int launch_name(
+	struct kernel *k, const struct resident *r, bool *repeat, struct errmsg *em)
 {
 	struct home_record *h = home_find(k, r->ticket.name);
 	struct given *g = map_find_str(k->names, r->ticket.name);
@@ -709,12 +735,14 @@ static int launch_name(struct kernel *k, const struct resident *r, bool *repeat,
 	if (*repeat)
 		return 0;
 	if (h)
-		return err_set(em, ERR_REPLAY, "%s was launched with another ticket", r->ticket.name);
+		return err_set(
+			em, ERR_REPLAY, "%s was launched with another ticket", r->ticket.name);
 	if (strcmp(r->ticket.home, k->config.name) != 0)
-		return err_set(em, ERR_DENIED, "the ticket names %s as home, this is %s", r->ticket.home,
-			k->config.name);
+		return err_set(em, ERR_DENIED, "the ticket names %s as home, this is %s",
+			r->ticket.home, k->config.name);
 	if (!g || memcmp(g->nonce, r->ticket.nonce, sizeof(g->nonce)) != 0)
-		return err_set(em, ERR_REPLAY, "the name %s was not given out with this nonce; ask again",
+		return err_set(em, ERR_REPLAY,
+			"the name %s was not given out with this nonce; ask again",
 			r->ticket.name);
 	return 0;
 }
@@ -759,8 +787,8 @@ void launch_verb(struct kernel *k, struct request *rq)
 		return;
 	cose.p = tos_get_bytes(rq->args, "ticket", &cose.n);
 	r = resident_new(k);
-	rc = cose.p ? ticket_verify(k, cose, &r->ticket, r->id, &r->owner, &em) :
-		      err_set(&em, ERR_MALFORMED, "LAUNCH lacks its ticket");
+	rc = cose.p ? ticket_verify(k, cose, &r->ticket, r->id, &r->owner, &em)
+		    : err_set(&em, ERR_MALFORMED, "LAUNCH lacks its ticket");
 	if (rc == 0)
 		rc = launch_name(k, r, &repeat, &em);
 	if (rc == 0 && repeat) {

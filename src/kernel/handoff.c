@@ -1,8 +1,10 @@
 /*
- * The hand-off of carriers between kernels (doc/protocol.md, "Hand-off"): offer, send, accept, drop.
+ * The hand-off of carriers between kernels (doc/protocol.md, "Hand-off"): offer, send, accept,
+ * drop.
  *
- * Both sides journal before they act. Once the hop record has been given to the link, and always after a
- * restart, the copy counts as sent: only the destination's answer or a higher incarnation frees it.
+ * Both sides journal before they act. Once the hop record has been given to the link, and
+ * always after a restart, the copy counts as sent: only the destination's answer or a higher
+ * incarnation frees it.
  */
 #include "kernel/kernel.h"
 
@@ -14,8 +16,9 @@
 #include "tos/extension.h"
 
 #define KEEP_AFTER_MS ((int64_t)7 * 86400000)
-#define INLINE_BYTES  ((size_t)600 << 10) /* up to this, code and envelope travel within the post */
-#define ENVELOPE_MAX  ((size_t)160 << 20)
+/* up to this, code and envelope travel within the post */
+#define INLINE_BYTES ((size_t)600 << 10)
+#define ENVELOPE_MAX ((size_t)160 << 20)
 
 enum move_stage { MOVE_HOOKS, MOVE_OFFERED, MOVE_JOURNAL, MOVE_SENDING, MOVE_SENT };
 
@@ -49,7 +52,8 @@ int incarnation_read(const struct tos_value *v, struct incarnation *out)
 	const uint8_t *p = tos_as_bytes(tos_at(v, 1), &n);
 
 	*out = (struct incarnation){ 0 };
-	if (tos_type(v) != TOS_ARRAY || n != sizeof(out->nonce) || tos_as_int(tos_at(v, 0), -1) < 0)
+	if (tos_type(v) != TOS_ARRAY || n != sizeof(out->nonce) ||
+		tos_as_int(tos_at(v, 0), -1) < 0)
 		return ERR_MALFORMED;
 	out->count = (uint64_t)tos_as_int(tos_at(v, 0), 0);
 	memcpy(out->nonce, p, n);
@@ -61,7 +65,8 @@ static struct incarnation *incarnation_known(struct kernel *k, const uint8_t id[
 	return map_find(k->incarnations, id, DIGEST_BYTES);
 }
 
-void incarnation_learn(struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e)
+void incarnation_learn(
+	struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e)
 {
 	struct incarnation *known = incarnation_known(k, id);
 	struct store_txn *t;
@@ -106,7 +111,8 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->incarnations = map_new();
 	k->arrivals = map_new();
 	k->codes = map_new();
-	return store_each(k->store, T_INCARNATION, (struct slice){ NULL, 0 }, incarnation_row, k, em);
+	return store_each(
+		k->store, T_INCARNATION, (struct slice){ NULL, 0 }, incarnation_row, k, em);
 }
 
 /* ---- keys of the journal */
@@ -124,8 +130,8 @@ static void answer_key(struct buf *b, const uint8_t id[DIGEST_BYTES], const char
 		buf_add_u8(b, (uint8_t)(n >> shift));
 }
 
-static void put_map(struct store_txn *t, enum store_table tb, const struct buf *key, struct tos_value *m,
-	int64_t expires_ms)
+static void put_map(struct store_txn *t, enum store_table tb, const struct buf *key,
+	struct tos_value *m, int64_t expires_ms)
 {
 	uint8_t *bytes = NULL;
 	size_t n;
@@ -136,7 +142,8 @@ static void put_map(struct store_txn *t, enum store_table tb, const struct buf *
 	tos_value_free(m);
 }
 
-static void gone_put(struct store_txn *t, const struct resident *r, uint64_t n, const char *dest)
+static void gone_put(
+	struct store_txn *t, const struct resident *r, uint64_t n, const char *dest)
 {
 	AUTOBUF key = BUF_INIT;
 	struct tos_value *m = tos_map();
@@ -198,7 +205,8 @@ static struct resident *moving(struct kernel *k, const char *name, enum move_sta
 static void log_moved(struct resident *r, const struct move *mv)
 {
 	log_info("moved", KV_STR("carrier", r->name), KV_STR("dest", mv->dest),
-		KV_INT("bytes_code", mv->bytes_code), KV_INT("bytes_envelope", mv->bytes_envelope),
+		KV_INT("bytes_code", mv->bytes_code),
+		KV_INT("bytes_envelope", mv->bytes_envelope),
 		KV_INT("ms", clock_ms() - mv->began_ms));
 }
 
@@ -206,7 +214,8 @@ static void dropped(void *arg, int rc, const struct errmsg *em)
 {
 	(void)arg;
 	if (rc < 0)
-		log_error("a departure could not be journaled; the copy stays and will be dropped later",
+		log_error(
+			"a departure could not be journaled; the copy stays and will be dropped later",
 			KV_ERR(rc, em));
 }
 
@@ -289,9 +298,11 @@ static void move_answer(struct resident *r, const struct tos_value *answer)
 	else if (strcmp(word, "refused") == 0)
 		move_refused(r, err_from_word(code, strlen(code)), text);
 	else if (strcmp(word, "superseded") == 0)
-		resident_end(r, SHELL_EV_SUPERSEDE, "a higher incarnation is known at the destination");
+		resident_end(r, SHELL_EV_SUPERSEDE,
+			"a higher incarnation is known at the destination");
 	else if (strcmp(word, "unknown") == 0 && r->ticket.fast)
-		resident_end(r, SHELL_EV_LOSE, "the destination restarted while it moved (--fast)");
+		resident_end(
+			r, SHELL_EV_LOSE, "the destination restarted while it moved (--fast)");
 }
 
 static void move_doubt(struct resident *r, const char *text)
@@ -302,8 +313,10 @@ static void move_doubt(struct resident *r, const char *text)
 		r->in_doubt = true;
 		peer_want(r->k, r->dest, true);
 		metric_add(r->k->metrics, "moves_in_doubt_total", NULL, 1);
-		log_warning("move in doubt: the destination has not answered; it is asked again when it is back",
-			KV_STR("carrier", r->name), KV_STR("dest", r->dest), KV_STR("reason", text));
+		log_warning(
+			"move in doubt: the destination has not answered; it is asked again when it is back",
+			KV_STR("carrier", r->name), KV_STR("dest", r->dest),
+			KV_STR("reason", text));
 		if (!r->outcome_move)
 			home_report(r);
 	}
@@ -315,8 +328,8 @@ static void move_doubt(struct resident *r, const char *text)
 	}
 }
 
-static void on_sent(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_sent(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *name = arg;
 	bool sent = k->ending_call_sent;
@@ -360,8 +373,8 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 	if (inline_code && code)
 		tos_set(args, "code", tos_bytes(code->bundle.p, code->bundle.n));
 	r->resending = true;
-	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms, on_sent,
-		mem_strdup(r->name));
+	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms,
+		on_sent, mem_strdup(r->name));
 	if (r->move) {
 		r->move->stage = MOVE_SENT;
 		r->move->call = call;
@@ -384,7 +397,8 @@ static void on_content(struct kernel *k, void *arg, int rc)
 			resident_event(r, SHELL_EV_START, NULL);
 			resident_uncollect(r);
 			if (r->move)
-				move_failed(r, ERR_UNREACHABLE, "the link closed while the envelope was being sent");
+				move_failed(r, ERR_UNREACHABLE,
+					"the link closed while the envelope was being sent");
 		}
 		return;
 	}
@@ -424,8 +438,8 @@ static void send_now(struct resident *r)
 	}
 	r->resending = true;
 	if (need_code)
-		content_send(r->k, r->dest, code->digest, blob_slice(&code->bundle), on_code_content,
-			mem_strdup(r->name));
+		content_send(r->k, r->dest, code->digest, blob_slice(&code->bundle),
+			on_code_content, mem_strdup(r->name));
 	else
 		on_code_content(r->k, mem_strdup(r->name), 0);
 }
@@ -447,7 +461,8 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 		resident_event(r, SHELL_EV_START, NULL);
 		resident_uncollect(r);
 		if (r->outcome_move) {
-			/* Kept and tried again: the outcome must not be lost for want of a journal. */
+			/* Kept and tried again: the outcome must not be lost for want of a
+			 * journal. */
 			r->outcome_move = false;
 			move_cancel(r);
 			return;
@@ -539,8 +554,8 @@ static void departing_commit(struct resident *r)
 		on_frozen(ctx, rc, &em);
 }
 
-static void on_offered(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_offered(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *name = arg;
 	struct resident *r = moving(k, name, MOVE_OFFERED);
@@ -581,8 +596,7 @@ static void offer(struct resident *r)
 	tos_set(args, "n", tos_int((int64_t)r->n));
 	tos_set(args, "code", tos_bytes(r->code_digest, DIGEST_BYTES));
 	tos_set(args, "hops", tos_int((int64_t)r->hop_count));
-	tos_set(args, "bytes",
-		tos_int((int64_t)(r->briefcase.n + r->state_bytes.n)));
+	tos_set(args, "bytes", tos_int((int64_t)(r->briefcase.n + r->state_bytes.n)));
 	for (int i = 0; i < LIMIT_COUNT; i++) {
 		tos_set(limits, limit_names[i], tos_int(r->ticket.limits[i]));
 		if (r->minimum[i] >= 0)
@@ -590,8 +604,8 @@ static void offer(struct resident *r)
 	}
 	tos_set(args, "limits", limits);
 	tos_set(args, "minimum", minimum);
-	mv->call = kernel_call(r->k, mv->dest, "Handoff", "OFFER", args, mv->timeout_ms, on_offered,
-		mem_strdup(r->name));
+	mv->call = kernel_call(r->k, mv->dest, "Handoff", "OFFER", args, mv->timeout_ms,
+		on_offered, mem_strdup(r->name));
 }
 
 /* ---- a move to this kernel itself: one transaction */
@@ -628,7 +642,7 @@ static void self_move(struct resident *r)
 	struct {
 		struct kernel *k;
 		char name[NAME_BYTES_MAX + 1];
-	} *ctx;
+	} * ctx;
 	struct errmsg em = { "" };
 	struct store_txn *t;
 	int rc = freeze(r, 0, &em);
@@ -676,7 +690,8 @@ static void on_departure_hooks(struct kernel *k, void *arg, int rc, const char *
 		offer(r);
 }
 
-void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry, uint32_t timeout_ms)
+void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry,
+	uint32_t timeout_ms)
 {
 	if (r->move || r->state != SHELL_RUNNING || !(r->completed || r->via_go)) {
 		request_fail(rq, ERR_STATE, "%s is %s%s", r->name, shell_state_word(r->state),
@@ -690,7 +705,8 @@ void move_begin(struct resident *r, struct request *rq, const char *dest, bool e
 	if ((int64_t)r->hop_count >= r->usage.limit[LIMIT_hops]) {
 		r->usage.exceeded[LIMIT_hops]++;
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"hops\"", 1);
-		request_fail(rq, ERR_LIMIT, "limit hops: %llu of %lld", (unsigned long long)r->hop_count,
+		request_fail(rq, ERR_LIMIT, "limit hops: %llu of %lld",
+			(unsigned long long)r->hop_count,
 			(long long)r->usage.limit[LIMIT_hops]);
 		return;
 	}
@@ -702,7 +718,8 @@ void move_begin(struct resident *r, struct request *rq, const char *dest, bool e
 	r->move->stage = MOVE_HOOKS;
 	r->waiting[0] = 0;
 	snprintf(r->move->dest, sizeof(r->move->dest), "%s", dest);
-	hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks, mem_strdup(r->name));
+	hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks,
+		mem_strdup(r->name));
 }
 
 /* ---- going home at the end */
@@ -717,7 +734,8 @@ static void outcome_saved(void *arg, int rc, const struct errmsg *em)
 	struct home_record *h = home_find(ctx->k, ctx->name);
 
 	if (rc < 0) {
-		log_error("an outcome could not be journaled; it is kept and tried again", KV_ERR(rc, em));
+		log_error("an outcome could not be journaled; it is kept and tried again",
+			KV_ERR(rc, em));
 	} else if (r && h) {
 		struct tos_value *outcome = outcome_of(r);
 
@@ -790,8 +808,8 @@ static void resend(struct resident *r)
 {
 	struct link *l = links_find(r->k->links, r->dest);
 
-	/* When it was never given to a link it is simply sent; else the same hop record goes again,
-	 * and the destination repeats its answer from the journal. */
+	/* When it was never given to a link it is simply sent; else the same hop record goes
+	 * again, and the destination repeats its answer from the journal. */
 	if (!l || r->resending || r->asking || r->move)
 		return;
 	r->resend_at_ms = clock_ms() + r->k->config.retry_ms;
@@ -846,8 +864,8 @@ static void void_put(struct store_txn *t, const struct resident *r, const struct
 	put_map(t, T_VOID, &key, m, r->ticket.expires_ms + KEEP_AFTER_MS);
 }
 
-static void on_asked(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_asked(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct resolving *rs = arg;
 	struct resident *r = resident_find(k, rs->name);
@@ -859,11 +877,13 @@ static void on_asked(struct kernel *k, void *arg, int rc, const char *text,
 
 	if (!r || r->state != SHELL_DEPARTING) {
 		if (rs->rq)
-			request_fail(rs->rq, ERR_STATE, "%s is not in doubt any more", rs->name);
+			request_fail(
+				rs->rq, ERR_STATE, "%s is not in doubt any more", rs->name);
 		return;
 	}
 	r->asking = false;
-	if (rc == 0 && strcmp(word, "granted") == 0 && incarnation_read(tos_get(m, "e"), &e) == 0) {
+	if (rc == 0 && strcmp(word, "granted") == 0 &&
+		incarnation_read(tos_get(m, "e"), &e) == 0) {
 		t = store_begin(k->store);
 		void_put(t, r, &e);
 		r->e = e;
@@ -877,7 +897,8 @@ static void on_asked(struct kernel *k, void *arg, int rc, const char *text,
 		resident_event(r, SHELL_EV_RETURNED, NULL);
 		resident_put(t, r);
 		store_commit(t, NULL, NULL);
-		log_notice("doubt resolved: the carrier goes on here", KV_STR("carrier", r->name));
+		log_notice(
+			"doubt resolved: the carrier goes on here", KV_STR("carrier", r->name));
 		resident_go_on(r);
 		home_report(r);
 	} else if (rc == 0 && strcmp(word, "elsewhere") == 0) {
@@ -902,7 +923,8 @@ void resolve_begin(struct resident *r, struct request *rq)
 	struct tos_value *args;
 
 	if (r->state != SHELL_DEPARTING || r->asking) {
-		request_fail(rq, ERR_STATE, "%s is %s, not in doubt", r->name, shell_state_word(r->state));
+		request_fail(rq, ERR_STATE, "%s is %s, not in doubt", r->name,
+			shell_state_word(r->state));
 		return;
 	}
 	rs = mem_new(struct resolving);
@@ -915,7 +937,8 @@ void resolve_begin(struct resident *r, struct request *rq)
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)r->n - 1));
 	tos_set(args, "dest", tos_text(r->dest));
-	kernel_call(r->k, r->ticket.home, "Home", "ASK", args, r->k->config.call_ms, on_asked, rs);
+	kernel_call(
+		r->k, r->ticket.home, "Home", "ASK", args, r->k->config.call_ms, on_asked, rs);
 }
 
 struct void_sent {
@@ -923,7 +946,8 @@ struct void_sent {
 	size_t n;
 };
 
-static void on_void(struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+static void on_void(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct void_sent *v = arg;
 	struct store_txn *t;
@@ -956,7 +980,8 @@ static int void_row(void *arg, struct slice key, struct slice body, int64_t expi
 		args = tos_map();
 		tos_set(args, "id", tos_value_copy(tos_get(m, "id")));
 		tos_set(args, "e", tos_value_copy(tos_get(m, "e")));
-		kernel_call(ctx->k, ctx->peer, "Handoff", "VOID", args, ctx->k->config.call_ms, on_void, v);
+		kernel_call(ctx->k, ctx->peer, "Handoff", "VOID", args, ctx->k->config.call_ms,
+			on_void, v);
 	}
 	tos_value_free(m);
 	return 0;
@@ -978,7 +1003,8 @@ void handoff_voids(struct kernel *k, const char *peer)
 struct arrival {
 	struct kernel *k;
 	struct resident *r;
-	struct list requests; /* struct waiting_request: the same record may come again meanwhile */
+	/* struct waiting_request: the same record may come again meanwhile */
+	struct list requests;
 	struct hop hop;
 	struct blob hop_cose;
 	struct buf key;
@@ -1009,10 +1035,13 @@ static void offer_verb(struct kernel *k, struct request *rq)
 	const uint8_t *cose = tos_get_bytes(rq->args, "ticket", &n);
 	const uint8_t *code = tos_get_bytes(rq->args, "code", &n_code);
 	int64_t bytes = tos_get_int(rq->args, "bytes", 0);
-	int rc = cose && n_code == DIGEST_BYTES ? 0 : err_set(&em, ERR_MALFORMED, "an OFFER lacks its ticket");
+	int rc = cose && n_code == DIGEST_BYTES
+			 ? 0
+			 : err_set(&em, ERR_MALFORMED, "an OFFER lacks its ticket");
 
 	if (rc == 0 && !ext_hook(k->exts, TOS_INBOX_ON_COMPLETION, 0))
-		rc = err_set(&em, ERR_UNSUPPORTED, "%s has no mobility extension", k->config.name);
+		rc = err_set(
+			&em, ERR_UNSUPPORTED, "%s has no mobility extension", k->config.name);
 	if (rc == 0)
 		rc = ticket_verify(k, (struct slice){ cose, n }, &t, id, &owner, &em);
 	if (rc == 0)
@@ -1021,8 +1050,8 @@ static void offer_verb(struct kernel *k, struct request *rq)
 	if (rc == 0)
 		rc = admit_limits(k, &t, minimum, granted, &em);
 	if (rc == 0 && bytes > granted[LIMIT_state])
-		rc = err_set(&em, ERR_LIMIT, "limit state: %lld bytes, %s grants %lld", (long long)bytes,
-			k->config.name, (long long)granted[LIMIT_state]);
+		rc = err_set(&em, ERR_LIMIT, "limit state: %lld bytes, %s grants %lld",
+			(long long)bytes, k->config.name, (long long)granted[LIMIT_state]);
 	if (rc == 0 && tos_get_int(rq->args, "hops", 0) >= granted[LIMIT_hops])
 		rc = err_set(&em, ERR_LIMIT, "limit hops: %s grants %lld", k->config.name,
 			(long long)granted[LIMIT_hops]);
@@ -1030,7 +1059,8 @@ static void offer_verb(struct kernel *k, struct request *rq)
 		known = incarnation_known(k, id);
 		incarnation_read(tos_get(rq->args, "e"), &e);
 		if (known && incarnation_compare(&e, known) < 0)
-			rc = err_set(&em, ERR_SUPERSEDED, "a higher incarnation of %s is known", t.name);
+			rc = err_set(&em, ERR_SUPERSEDED, "a higher incarnation of %s is known",
+				t.name);
 	}
 	if (rc < 0) {
 		ticket_fini(&t);
@@ -1076,7 +1106,8 @@ static void arrival_answer(struct arrival *a, const char *word, int rc, const ch
 
 	map_del(k->arrivals, a->key.data, a->key.len);
 	while (!list_empty(&a->requests)) {
-		struct waiting_request *w = LIST_ITEM(a->requests.next, struct waiting_request, node);
+		struct waiting_request *w =
+			LIST_ITEM(a->requests.next, struct waiting_request, node);
 
 		list_del(&w->node);
 		request_ok(w->rq, answer_map(word, rc, text));
@@ -1090,7 +1121,8 @@ static void arrival_no_answer(struct arrival *a, int rc, const char *text)
 {
 	map_del(a->k->arrivals, a->key.data, a->key.len);
 	while (!list_empty(&a->requests)) {
-		struct waiting_request *w = LIST_ITEM(a->requests.next, struct waiting_request, node);
+		struct waiting_request *w =
+			LIST_ITEM(a->requests.next, struct waiting_request, node);
 
 		list_del(&w->node);
 		request_fail(w->rq, rc, "%s", text);
@@ -1126,15 +1158,17 @@ static void arrival_refuse(struct arrival *a, int rc, const char *text)
 	f->a = a;
 	f->rc = rc;
 	snprintf(f->text, sizeof(f->text), "%s", text);
-	log_notice("arrival refused", KV_STR("carrier", a->r->name), KV_STR("from", a->hop.from),
-		KV_STR("error", err_word(rc)), KV_STR("reason", text));
+	log_notice("arrival refused", KV_STR("carrier", a->r->name),
+		KV_STR("from", a->hop.from), KV_STR("error", err_word(rc)),
+		KV_STR("reason", text));
 	metric_add(k->metrics, "arrivals_refused_total", NULL, 1);
 	tos_set(m, "from", tos_text(a->hop.from));
 	tos_set(m, "carrier", tos_text(a->r->name));
 	tos_set(m, "code", tos_text(err_word(rc)));
 	tos_set(m, "text", tos_text(text));
 	put_map(t, T_ANSWER, &a->key, answer_map("refused", rc, text),
-		(a->r->ticket.expires_ms ? a->r->ticket.expires_ms : clock_wall_ms()) + KEEP_AFTER_MS);
+		(a->r->ticket.expires_ms ? a->r->ticket.expires_ms : clock_wall_ms()) +
+			KEEP_AFTER_MS);
 	audit_event(k, t, "arrival-refused", m);
 	failed = store_commit(t, refusal_saved, f);
 	if (failed < 0) {
@@ -1173,8 +1207,8 @@ static void arrival_journal(struct arrival *a)
 	struct errmsg em = { "" };
 	int rc;
 
-	/* An older copy of ours whose departure never was answered: this arrival is the proof that
-	 * it was accepted. */
+	/* An older copy of ours whose departure never was answered: this arrival is the proof
+	 * that it was accepted. */
 	if (old) {
 		vm_abandon(old);
 		old->state = SHELL_DEPARTING;
@@ -1187,7 +1221,8 @@ static void arrival_journal(struct arrival *a)
 	tos_set(m, "carrier", tos_text(r->name));
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "from", tos_text(a->hop.from));
-	put_map(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""), r->ticket.expires_ms + KEEP_AFTER_MS);
+	put_map(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""),
+		r->ticket.expires_ms + KEEP_AFTER_MS);
 	resident_put(t, r);
 	audit_event(k, t, "arrived", m);
 	rc = store_commit(t, arrival_saved, a);
@@ -1206,8 +1241,10 @@ static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *te
 		arrival_journal(a);
 }
 
-/* Each record signed by the kernel it left from, each naming the one before: from the home to here. */
-static int chain_verify(struct kernel *k, const struct resident *r, const struct hop *last, struct errmsg *em)
+/* Each record signed by the kernel it left from, each naming the one before: from the home to
+ * here. */
+static int chain_verify(
+	struct kernel *k, const struct resident *r, const struct hop *last, struct errmsg *em)
 {
 	uint8_t prev[DIGEST_BYTES] = { 0 };
 	char at[65];
@@ -1224,20 +1261,23 @@ static int chain_verify(struct kernel *k, const struct resident *r, const struct
 		const uint8_t *p = tos_as_bytes(tos_at(r->hops, i), &n);
 
 		rc = cose_verify(&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
-		/* A kernel whose certificate ran out or was revoked since may have signed in good time. */
+		/* A kernel whose certificate ran out or was revoked since may have signed in
+		 * good time. */
 		if (rc == ERR_EXPIRED)
 			rc = 0;
 		if (rc == 0)
 			rc = hop_decode(cose.payload, &hop, em);
 		if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop.from) != 0 ||
-				       strcmp(hop.from, at) != 0 || memcmp(hop.prev, prev, sizeof(prev)) != 0 ||
+				       strcmp(hop.from, at) != 0 ||
+				       memcmp(hop.prev, prev, sizeof(prev)) != 0 ||
 				       memcmp(hop.id, r->id, DIGEST_BYTES) != 0))
 			rc = err_set(em, ERR_SIGNATURE, "hop %zu of the chain does not fit", i);
 		snprintf(at, sizeof(at), "%s", hop.dest);
 		digest_bytes(p, n, prev);
 		hop_fini(&hop);
 	}
-	if (rc == 0 && (strcmp(last->from, at) != 0 || memcmp(last->prev, prev, sizeof(prev)) != 0))
+	if (rc == 0 &&
+		(strcmp(last->from, at) != 0 || memcmp(last->prev, prev, sizeof(prev)) != 0))
 		rc = err_set(em, ERR_SIGNATURE, "the hop record does not continue the chain");
 	return rc;
 }
@@ -1255,7 +1295,8 @@ static int parts_verify(struct slice envelope, const struct hop *hop, struct err
 
 		for (size_t i = 0; i < tos_len(digests); i++)
 			if (!tos_equal(tos_value_at(digests, i),
-				    tos_get(hop->parts, tos_as_text(tos_key_at(digests, i), ""))))
+				    tos_get(hop->parts,
+					    tos_as_text(tos_key_at(digests, i), ""))))
 				part = tos_as_text(tos_key_at(digests, i), part);
 		rc = err_set(em, ERR_SIGNATURE, "%s is not what %s signed", part, hop->from);
 	}
@@ -1263,7 +1304,8 @@ static int parts_verify(struct slice envelope, const struct hop *hop, struct err
 	return rc;
 }
 
-static int arrival_code(struct kernel *k, struct request *rq, struct resident *r, struct errmsg *em)
+static int arrival_code(
+	struct kernel *k, struct request *rq, struct resident *r, struct errmsg *em)
 {
 	struct code *code = code_find(k, r->code_digest, em);
 	struct slice bytes = { NULL, 0 };
@@ -1279,7 +1321,8 @@ static int arrival_code(struct kernel *k, struct request *rq, struct resident *r
 		if (rc < 0)
 			return rc;
 		if (memcmp(code->digest, r->code_digest, DIGEST_BYTES) != 0)
-			return err_set(em, ERR_SIGNATURE, "the code is not what the ticket names");
+			return err_set(
+				em, ERR_SIGNATURE, "the code is not what the ticket names");
 	}
 	blob_set(&r->code, blob_slice(&code->bundle));
 	r->author = code->author;
@@ -1288,7 +1331,8 @@ static int arrival_code(struct kernel *k, struct request *rq, struct resident *r
 }
 
 /* All that is checked of an envelope before anything of it may run. */
-static int arrival_check(struct arrival *a, struct request *rq, struct slice envelope, struct errmsg *em)
+static int arrival_check(
+	struct arrival *a, struct request *rq, struct slice envelope, struct errmsg *em)
 {
 	struct kernel *k = a->k;
 	struct resident *r = a->r;
@@ -1298,7 +1342,8 @@ static int arrival_check(struct arrival *a, struct request *rq, struct slice env
 	if (rc == 0)
 		rc = resident_load_envelope(r, envelope, em);
 	if (rc == 0)
-		rc = ticket_verify(k, blob_slice(&r->ticket_cose), &r->ticket, id, &r->owner, em);
+		rc = ticket_verify(
+			k, blob_slice(&r->ticket_cose), &r->ticket, id, &r->owner, em);
 	if (rc < 0)
 		return rc;
 	memcpy(r->id, id, sizeof(id));
@@ -1325,7 +1370,8 @@ static int arrival_check(struct arrival *a, struct request *rq, struct slice env
 		rc = err_set(em, ERR_LIMIT, "limit hops: %s grants %lld", k->config.name,
 			(long long)r->usage.limit[LIMIT_hops]);
 	if (rc == 0 && (int64_t)envelope.n > r->usage.limit[LIMIT_state] + (int64_t)(1 << 20))
-		rc = err_set(em, ERR_LIMIT, "limit state: the envelope has %zu bytes", envelope.n);
+		rc = err_set(
+			em, ERR_LIMIT, "limit state: the envelope has %zu bytes", envelope.n);
 	return rc;
 }
 
@@ -1344,8 +1390,10 @@ static bool replayed(struct kernel *k, const struct hop *hop)
 	buf_add(&key, hop->id, DIGEST_BYTES);
 	buf_add_str(&key, hop->suffix);
 	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
-		tos_decode(body.data, body.len, 0, &m) == 0 && incarnation_read(tos_get(m, "e"), &e) == 0)
-		yes = incarnation_compare(&e, &hop->e) == 0 && (int64_t)hop->n <= tos_get_int(m, "n", -1);
+		tos_decode(body.data, body.len, 0, &m) == 0 &&
+		incarnation_read(tos_get(m, "e"), &e) == 0)
+		yes = incarnation_compare(&e, &hop->e) == 0 &&
+		      (int64_t)hop->n <= tos_get_int(m, "n", -1);
 	tos_value_free(m);
 	return yes;
 }
@@ -1390,9 +1438,11 @@ static void send_verb(struct kernel *k, struct request *rq)
 		rc = hop_decode(cose.payload, &a->hop, &em);
 	if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, a->hop.from) != 0 ||
 			       strcmp(rq->from.kernel, a->hop.from) != 0))
-		rc = err_set(&em, ERR_SIGNATURE, "the hop record was not signed by %s", rq->from.kernel);
+		rc = err_set(&em, ERR_SIGNATURE, "the hop record was not signed by %s",
+			rq->from.kernel);
 	if (rc == 0 && strcmp(a->hop.dest, k->config.name) != 0)
-		rc = err_set(&em, ERR_DENIED, "the hop record names another destination, %s", a->hop.dest);
+		rc = err_set(&em, ERR_DENIED, "the hop record names another destination, %s",
+			a->hop.dest);
 	if (rc < 0) {
 		struct tos_value *m = tos_map();
 
@@ -1423,7 +1473,8 @@ static void send_verb(struct kernel *k, struct request *rq)
 	blob_set(&a->hop_cose, hop_cose);
 	known = incarnation_known(k, a->hop.id);
 	if (known && incarnation_compare(&a->hop.e, known) < 0) {
-		arrival_answer(a, "superseded", ERR_SUPERSEDED, "a higher incarnation is known here");
+		arrival_answer(
+			a, "superseded", ERR_SUPERSEDED, "a higher incarnation is known here");
 		return;
 	}
 	if (a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0) {
@@ -1431,14 +1482,16 @@ static void send_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	if (replayed(k, &a->hop)) {
-		arrival_refuse(a, ERR_REPLAY, "a later departure of this carrier is known here");
+		arrival_refuse(
+			a, ERR_REPLAY, "a later departure of this carrier is known here");
 		return;
 	}
 	envelope.p = tos_get_bytes(rq->args, "envelope", &envelope.n);
 	if (!envelope.n) {
 		const uint8_t *digest = tos_get_bytes(rq->args, "envelope_digest", &n);
 
-		envelope = digest && n == DIGEST_BYTES ? upload_find(k, digest) : (struct slice){ NULL, 0 };
+		envelope = digest && n == DIGEST_BYTES ? upload_find(k, digest)
+						       : (struct slice){ NULL, 0 };
 		if (!envelope.n) {
 			arrival_no_answer(a, ERR_NOT_FOUND, "the envelope did not come along");
 			return;
@@ -1458,7 +1511,8 @@ static void send_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	resident_trail(a->r, "arrived", a->hop.from, "");
-	hooks_run(k, a->r, TOS_INBOX_ON_ARRIVAL, k->config.name, a->hop.from, on_arrival_hooks, a);
+	hooks_run(k, a->r, TOS_INBOX_ON_ARRIVAL, k->config.name, a->hop.from, on_arrival_hooks,
+		a);
 }
 
 static void outcome_taken(void *arg, int rc, const struct errmsg *em)
@@ -1528,7 +1582,8 @@ static void void_verb(struct kernel *k, struct request *rq)
 	incarnation_learn(k, id, &e);
 	r = resident_by_id(k, id, "");
 	if (r && incarnation_compare(&r->e, &e) < 0)
-		resident_end(r, SHELL_EV_SUPERSEDE, "the source went on with a higher incarnation");
+		resident_end(
+			r, SHELL_EV_SUPERSEDE, "the source went on with a higher incarnation");
 	request_ok(rq, NULL);
 }
 
@@ -1549,8 +1604,10 @@ static void command_verb(struct kernel *k, struct request *rq)
 	if (has_e && incarnation_compare(&r->e, &e) < 0 &&
 		strcmp(tos_get_text(rq->args, "wanted", ""), "retry") != 0) {
 		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
-	} else if (r->state == SHELL_DEPARTING && strcmp(tos_get_text(rq->args, "wanted", ""), "retry") != 0) {
-		/* A copy that counts as sent: the command goes with it, the home repeats it there. */
+	} else if (r->state == SHELL_DEPARTING &&
+		   strcmp(tos_get_text(rq->args, "wanted", ""), "retry") != 0) {
+		/* A copy that counts as sent: the command goes with it, the home repeats it
+		 * there. */
 		tos_set(out, "departing", tos_text(r->dest));
 	} else {
 		resident_wanted(r, tos_get_text(rq->args, "wanted", ""), has_e ? &e : NULL);

@@ -1,9 +1,9 @@
 /*
  * tos-kernel: reads the configuration, opens the store, joins the parts, and runs the loop.
  *
- * Started by tosd with one socket on descriptor 3. It is unprivileged: what it needs beyond its state
- * directory (listening sockets, processes) tosd gives it. `--check-config` is run by tosd too, and gives
- * back the little that tosd must know, so that tosd need not parse anything.
+ * Started by tosd with one socket on descriptor 3. It is unprivileged: what it needs beyond its
+ * state directory (listening sockets, processes) tosd gives it. `--check-config` is run by tosd
+ * too, and gives back the little that tosd must know, so that tosd need not parse anything.
  */
 #include "kernel/kernel.h"
 
@@ -22,12 +22,11 @@
 #include "base/where.h"
 #include "ipc/ipc.h"
 
-#define TOSD_FD 3
-#define TICK_MS 100
+#define TOSD_FD        3
+#define TICK_MS        100
 #define CONFIG_WAIT_MS 10000
-#define STOP_MS 5000
-#define EXPIRE_TICKS 600
-
+#define STOP_MS        5000
+#define EXPIRE_TICKS   600
 
 /* ---- links: what the kernel answers */
 
@@ -46,8 +45,8 @@ static void on_hello(void *arg, const char *peer_name, struct hello *h)
 	snprintf(h->address, sizeof(h->address), "%s", k->config.advertise);
 }
 
-static void on_revocation(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_revocation(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	struct slice list;
 	struct errmsg em = { "" };
@@ -77,7 +76,8 @@ static int on_up(void *arg, struct link *l, const struct hello *h, struct errmsg
 	if (strcmp(link_name(l), k->config.registrar) == 0)
 		directory_register(k);
 	if (h->revocation > (k->revocation ? revocation_number(k->revocation) : 0))
-		kernel_call(k, link_name(l), "Kernel", "REVOCATION", NULL, 10000, on_revocation, NULL);
+		kernel_call(k, link_name(l), "Kernel", "REVOCATION", NULL, 10000, on_revocation,
+			NULL);
 	handoff_link_up(k, link_name(l));
 	home_link_up(k, link_name(l));
 	return 0;
@@ -107,12 +107,17 @@ static size_t on_resolve(void *arg, const char *name, char (*out)[128], size_t m
 	return peer_resolve(arg, name, out, most);
 }
 
-static const struct link_callbacks link_callbacks = { .hello = on_hello, .up = on_up,
-	.frame = kernel_frame, .down = on_down, .dial_failed = on_dial_failed, .resolve = on_resolve };
+static const struct link_callbacks link_callbacks = { .hello = on_hello,
+	.up = on_up,
+	.frame = kernel_frame,
+	.down = on_down,
+	.dial_failed = on_dial_failed,
+	.resolve = on_resolve };
 
 /* ---- extensions: what the kernel answers */
 
-static int on_ext_send(void *arg, const char *sender, const struct post *given, struct errmsg *em)
+static int on_ext_send(
+	void *arg, const char *sender, const struct post *given, struct errmsg *em)
 {
 	struct kernel *k = arg;
 	struct origin from = { .cls = ORIGIN_EXTENSION, .may_read = true };
@@ -163,7 +168,8 @@ static struct tos_value *read_ext_property(void *arg)
 
 	switch (p->type) {
 	case PROPERTY_INT:
-		return text_int(p->value, INT64_MIN, INT64_MAX, &v) == 0 ? tos_int(v) : tos_text(p->value);
+		return text_int(p->value, INT64_MIN, INT64_MAX, &v) == 0 ? tos_int(v)
+									 : tos_text(p->value);
 	case PROPERTY_FLOAT:
 		return tos_float(strtod(p->value, NULL));
 	case PROPERTY_BOOL:
@@ -174,7 +180,8 @@ static struct tos_value *read_ext_property(void *arg)
 }
 
 static void on_ext_property(void *arg, const char *ext, const char *path, const char *type,
-	const char *unit, const char *doc, int64_t min, int64_t max, bool read_only, const char *value)
+	const char *unit, const char *doc, int64_t min, int64_t max, bool read_only,
+	const char *value)
 {
 	static const char *const types[] = { "int", "float", "text", "bool" };
 	struct kernel *k = arg;
@@ -191,10 +198,11 @@ static void on_ext_property(void *arg, const char *ext, const char *path, const 
 		if (strcmp(types[i], type) == 0)
 			p->type = (enum property_type)i;
 	property_remove(k->properties, full);
-	rc = property_add(k->properties, full, p->type, unit ? unit : "", doc ? doc : "", min, max, true,
-		read_ext_property, p, &em);
+	rc = property_add(k->properties, full, p->type, unit ? unit : "", doc ? doc : "", min,
+		max, true, read_ext_property, p, &em);
 	if (rc < 0) {
-		log_warning("a property of an extension was not taken", KV_STR("path", full), KV_ERR(rc, &em));
+		log_warning("a property of an extension was not taken", KV_STR("path", full),
+			KV_ERR(rc, &em));
 		free(p);
 	}
 }
@@ -208,11 +216,12 @@ static void on_ext_ready(void *arg, const char *ext, int rc, const char *why)
 
 		snprintf(path, sizeof(path), "/%.64s", ext);
 		property_remove(k->properties, path);
-		log_error("an extension did not start", KV_STR("extension", ext), KV_STR("error", err_word(rc)),
-			KV_STR("reason", why));
+		log_error("an extension did not start", KV_STR("extension", ext),
+			KV_STR("error", err_word(rc)), KV_STR("reason", why));
 	} else
 		log_info("extension ready", KV_STR("extension", ext));
-	if (rc == 0 && strcmp(ext, "Directory") == 0 && strcmp(k->config.registrar, k->config.name) == 0)
+	if (rc == 0 && strcmp(ext, "Directory") == 0 &&
+		strcmp(k->config.registrar, k->config.name) == 0)
 		directory_register(k);
 }
 
@@ -223,7 +232,8 @@ static void on_ext_lost(void *arg, const char *ext, const char *why)
 
 	snprintf(label, sizeof(label), "extension=\"%.48s\"", ext);
 	metric_add(k->metrics, "extension_restarts_total", label, 1);
-	log_warning("an extension died; it is started again", KV_STR("extension", ext), KV_STR("reason", why));
+	log_warning("an extension died; it is started again", KV_STR("extension", ext),
+		KV_STR("reason", why));
 }
 
 static bool on_ext_reserved(void *arg, const char *inbox)
@@ -232,9 +242,15 @@ static bool on_ext_reserved(void *arg, const char *inbox)
 	return inbox_is_kernels(inbox);
 }
 
-static const struct ext_callbacks ext_callbacks = { .send = on_ext_send, .forward = on_ext_forward,
-	.spawn = on_ext_spawn, .kill = on_ext_kill, .count = on_ext_count, .property = on_ext_property,
-	.ready = on_ext_ready, .lost = on_ext_lost, .reserved = on_ext_reserved };
+static const struct ext_callbacks ext_callbacks = { .send = on_ext_send,
+	.forward = on_ext_forward,
+	.spawn = on_ext_spawn,
+	.kill = on_ext_kill,
+	.count = on_ext_count,
+	.property = on_ext_property,
+	.ready = on_ext_ready,
+	.lost = on_ext_lost,
+	.reserved = on_ext_reserved };
 
 static const char *configured_property(void *arg, const char *path)
 {
@@ -248,16 +264,22 @@ static const char *configured_property(void *arg, const char *path)
 
 static int load_extensions(struct kernel *k, const char *extensions_dir, struct errmsg *em)
 {
-	int rc = ext_host_new(k->loop, k->config.name, k->config.inbox_bound, &ext_callbacks, k, &k->exts);
+	int rc = ext_host_new(
+		k->loop, k->config.name, k->config.inbox_bound, &ext_callbacks, k, &k->exts);
 
 	for (size_t i = 0; rc == 0 && i < k->config.n_extensions; i++) {
 		struct config_extension *x = &k->config.extensions[i];
-		struct ext_load what = { .name = x->name, .library = x->library, .privileges = x->privileges,
-			.isolated = x->isolated, .property = configured_property, .arg = x };
+		struct ext_load what = { .name = x->name,
+			.library = x->library,
+			.privileges = x->privileges,
+			.isolated = x->isolated,
+			.property = configured_property,
+			.arg = x };
 		char path[TOSD_PATH_BYTES * 2];
 		const char *base = strrchr(x->library, '/');
 
-		/* Where the library's folder is closed to our uid tosd shows it to us elsewhere. */
+		/* Where the library's folder is closed to our uid tosd shows it to us
+		 * elsewhere. */
 		if (access(x->library, R_OK) != 0 && extensions_dir[0] && base) {
 			snprintf(path, sizeof(path), "%s/%s", extensions_dir, base + 1);
 			what.library = path;
@@ -267,7 +289,8 @@ static int load_extensions(struct kernel *k, const char *extensions_dir, struct 
 			return err_wrap(em, rc, "extension %s", x->name);
 	}
 	if (rc == 0 && !ext_hook(k->exts, 8u /* TOS_INBOX_ON_COMPLETION */, 0))
-		log_warning("no mobility extension is loaded: no carrier can reach this kernel");
+		log_warning(
+			"no mobility extension is loaded: no carrier can reach this kernel");
 	return rc;
 }
 
@@ -331,8 +354,8 @@ static int load_keys(struct kernel *k, struct errmsg *em)
 		rc = signer_load(key, cert, NULL, &k->signer, em);
 	if (rc == 0 && (k->signer->info.kind != CERT_KERNEL ||
 			       strcmp(k->signer->info.name, k->config.name) != 0))
-		rc = err_set(em, ERR_CONFIG, "%s is the certificate of %s, not of kernel %s", cert,
-			k->signer->info.name, k->config.name);
+		rc = err_set(em, ERR_CONFIG, "%s is the certificate of %s, not of kernel %s",
+			cert, k->signer->info.name, k->config.name);
 	if (rc < 0)
 		return rc;
 	snprintf(key, sizeof(key), "%s/registrar.key", k->dir);
@@ -360,8 +383,8 @@ static void load_revocation(struct kernel *k)
 		buf_add(&list, bytes, n);
 	fclose(f);
 	if (revocation_accept(k, slice_buf(&list), &em) < 0)
-		log_notice("the file with the revocation list was not taken", KV_STR("file", path),
-			KV_STR("reason", em.text));
+		log_notice("the file with the revocation list was not taken",
+			KV_STR("file", path), KV_STR("reason", em.text));
 }
 
 static int load_names(struct kernel *k, struct errmsg *em)
@@ -417,7 +440,8 @@ static int open_links(struct kernel *k, const int *listeners, size_t n, struct e
 	lc.ping_ms = k->config.ping_ms;
 	lc.silent_ms = k->config.silent_ms;
 	lc.queue_bytes = k->config.link_bytes;
-	rc = tls_context_new(k->signer, (struct slice){ k->root_der.data, k->root_der.len }, &k->tls, em);
+	rc = tls_context_new(
+		k->signer, (struct slice){ k->root_der.data, k->root_der.len }, &k->tls, em);
 	if (rc == 0) {
 		tls_context_trust(k->tls, k->revocation, k->config.skew_ms);
 		rc = links_new(k->loop, &lc, k->tls, &link_callbacks, k, &k->links, em);
@@ -430,8 +454,8 @@ static int open_links(struct kernel *k, const int *listeners, size_t n, struct e
 	return rc;
 }
 
-static int kernel_start(struct kernel *k, const int *listeners, size_t n, const char *extensions_dir,
-	struct errmsg *em)
+static int kernel_start(struct kernel *k, const int *listeners, size_t n,
+	const char *extensions_dir, struct errmsg *em)
 {
 	int rc;
 
@@ -492,7 +516,8 @@ static void kernel_serve(struct kernel *k)
 	else if (k->config.registrar[0])
 		peer_want(k, k->config.registrar, true);
 	tosd_ready(k);
-	log_notice("kernel ready", KV_INT("boot", k->boot_count), KV_INT("carriers", map_size(k->residents)));
+	log_notice("kernel ready", KV_INT("boot", k->boot_count),
+		KV_INT("carriers", map_size(k->residents)));
 	uv_run(k->loop, UV_RUN_DEFAULT);
 }
 
@@ -535,8 +560,8 @@ void kernel_stop(struct kernel *k)
 
 /* ---- the command line and tosd's first message */
 
-static int config_receive(struct kernel *k, int listeners[TOSD_LISTEN_MAX], size_t *n, char *extensions,
-	size_t cap, struct errmsg *em)
+static int config_receive(struct kernel *k, int listeners[TOSD_LISTEN_MAX], size_t *n,
+	char *extensions, size_t cap, struct errmsg *em)
 {
 	struct tosd_config_msg m;
 	struct pollfd pfd = { .fd = TOSD_FD, .events = POLLIN };
@@ -549,8 +574,9 @@ static int config_receive(struct kernel *k, int listeners[TOSD_LISTEN_MAX], size
 	rc = ipc_recv(TOSD_FD, &m, sizeof(m), &len, fds, ARRAY_LEN(fds), &n_fds, em);
 	if (rc < 0)
 		return rc;
-	if (len != sizeof(m) || m.head.type != TOSD_CONFIG || m.head.version != TOSD_MSG_VERSION ||
-		m.n_listen > TOSD_LISTEN_MAX || n_fds != m.n_listen + 1)
+	if (len != sizeof(m) || m.head.type != TOSD_CONFIG ||
+		m.head.version != TOSD_MSG_VERSION || m.n_listen > TOSD_LISTEN_MAX ||
+		n_fds != m.n_listen + 1)
 		return err_set(em, ERR_VERSION, "tosd is of another version");
 	memcpy(listeners, fds, m.n_listen * sizeof(int));
 	*n = m.n_listen;
@@ -619,7 +645,10 @@ int main(int argc, char **argv)
 		else if (strcmp(argv[i], "-V") == 0 || strcmp(argv[i], "--version") == 0)
 			return printf("tos-kernel %s\n", TOS_VERSION) > 0 ? 0 : 1;
 		else
-			return usage(strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0 ? 0 : 2);
+			return usage(
+				strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0
+					? 0
+					: 2);
 	}
 	if (!conf)
 		return usage(2);
@@ -640,9 +669,11 @@ int main(int argc, char **argv)
 	if (rc < 0) {
 		log_error("kernel does not start", KV_ERR(rc, &em));
 		/* What a restart cannot mend is not tried again. */
-		return rc == ERR_CONFIG || rc == ERR_STORE || rc == ERR_SYNTAX || rc == ERR_UNTRUSTED ||
-				rc == ERR_NOT_FOUND || rc == ERR_IO ?
-			TOSD_EXIT_BROKEN : 1;
+		return rc == ERR_CONFIG || rc == ERR_STORE || rc == ERR_SYNTAX ||
+				       rc == ERR_UNTRUSTED || rc == ERR_NOT_FOUND ||
+				       rc == ERR_IO
+			       ? TOSD_EXIT_BROKEN
+			       : 1;
 	}
 	kernel_serve(k);
 	return k->exit_code;

@@ -1,6 +1,7 @@
 /*
- * Carriers that are here: from the moment they are taken in until they are gone. The states are those of
- * core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are in handoff.c.
+ * Carriers that are here: from the moment they are taken in until they are gone. The states are
+ * those of core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are
+ * in handoff.c.
  */
 #include "kernel/kernel.h"
 
@@ -12,12 +13,12 @@
 #include "tos/extension.h"
 #include "wire/vmproto.h"
 
-#define KEEP_AFTER_MS ((int64_t)7 * 86400000)
-#define LOG_LINES_MAX 1000
-#define TRAIL_MAX 10000
+#define KEEP_AFTER_MS     ((int64_t)7 * 86400000)
+#define LOG_LINES_MAX     1000
+#define TRAIL_MAX         10000
 #define COMPLETED_CALL_MS 30000u
 #define ASK_AGAIN_MS      5000
-#define INBOX_GRACE_MS 2000
+#define INBOX_GRACE_MS    2000
 
 static void asked_drop(struct resident *r, bool all);
 
@@ -56,7 +57,8 @@ static void inboxes_drop(struct resident *r)
 
 			inbox_item_post(item, r->name, &p);
 			if (p.kind == POST_CALL)
-				kernel_fail_back(r->k, &p, ERR_MOVED, "the carrier left before it took the call");
+				kernel_fail_back(r->k, &p, ERR_MOVED,
+					"the carrier left before it took the call");
 			inbox_item_free(item);
 		}
 		free(in);
@@ -106,7 +108,8 @@ void resident_undelivered(struct resident *r)
 
 		snprintf(from.name, sizeof(from.name), "%s", tos_as_text(tos_at(row, 1), ""));
 		snprintf(dest, sizeof(dest), "%s/%s", r->name, tos_as_text(tos_at(row, 0), ""));
-		if (strlen(dest) <= NAME_BYTES_MAX && tos_encode(tos_at(row, 2), &bytes, &n) == 0) {
+		if (strlen(dest) <= NAME_BYTES_MAX &&
+			tos_encode(tos_at(row, 2), &bytes, &n) == 0) {
 			p.dest = slice_text(dest);
 			p.folder = (struct slice){ bytes, n };
 			router_hold(r, &from, &p);
@@ -164,7 +167,8 @@ struct resident *resident_find(struct kernel *k, const char *name)
 	return map_find_str(k->residents, name);
 }
 
-struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix)
+struct resident *resident_by_id(
+	struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix)
 {
 	struct resident *r;
 	size_t it = 0;
@@ -197,8 +201,10 @@ int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em)
 		return err_set(em, rc, "%s is %s: %s is not possible", r->name,
 			shell_state_word(r->state), shell_event_word(ev));
 	if (to != r->state) {
-		log_info("state", KV_STR("carrier", r->name), KV_STR("from", shell_state_word(r->state)),
-			KV_STR("to", shell_state_word(to)), KV_STR("event", shell_event_word(ev)));
+		log_info("state", KV_STR("carrier", r->name),
+			KV_STR("from", shell_state_word(r->state)),
+			KV_STR("to", shell_state_word(to)),
+			KV_STR("event", shell_event_word(ev)));
 		snprintf(label, sizeof(label), "state=\"%s\"", shell_state_word(to));
 		metric_add(r->k->metrics, "carrier_states_total", label, 1);
 		r->state = to;
@@ -234,7 +240,8 @@ void resident_log(struct resident *r, const char *level, const char *text)
 	if (tos_len(r->log) >= LOG_LINES_MAX)
 		tos_value_free(tos_take_at(r->log, 0));
 	tos_push(r->log, line);
-	log_info("carrier says", KV_STR("carrier", r->name), KV_STR("level", level), KV_STR("text", text));
+	log_info("carrier says", KV_STR("carrier", r->name), KV_STR("level", level),
+		KV_STR("text", text));
 	home_event(r->k, r->ticket.home, r->name, "log", NULL, text);
 }
 
@@ -278,8 +285,11 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 	value[PART_COUNTERS] = counters_of(r);
 	value[PART_TICKET] = tos_bytes(r->ticket_cose.p, r->ticket_cose.n);
 	value[PART_STATE] = tos_bytes(r->state_bytes.p, r->state_bytes.n);
-	const struct tos_value *lent[PART_COUNT] = { [PART_PATH] = path, [PART_TRAIL] = r->trail,
-		[PART_LOG] = r->log, [PART_HOPS] = r->hops, [PART_UNDELIVERED] = r->undelivered };
+	const struct tos_value *lent[PART_COUNT] = { [PART_PATH] = path,
+		[PART_TRAIL] = r->trail,
+		[PART_LOG] = r->log,
+		[PART_HOPS] = r->hops,
+		[PART_UNDELIVERED] = r->undelivered };
 
 	for (int i = 0; i < PART_COUNT && rc == 0; i++) {
 		if (i == PART_BRIEFCASE)
@@ -299,14 +309,15 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 	return rc;
 }
 
-static int decode_part(const struct envelope *env, enum envelope_part part, struct tos_value **out,
-	struct errmsg *em)
+static int decode_part(const struct envelope *env, enum envelope_part part,
+	struct tos_value **out, struct errmsg *em)
 {
 	struct tos_value *v = NULL;
 	int rc = tos_decode(env->part[part].p, env->part[part].n, (size_t)256 << 20, &v);
 
 	if (rc < 0)
-		return err_set(em, rc, "the envelope's part %s does not decode", envelope_part_names[part]);
+		return err_set(em, rc, "the envelope's part %s does not decode",
+			envelope_part_names[part]);
 	tos_value_free(*out);
 	*out = v;
 	return 0;
@@ -352,7 +363,8 @@ int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg
 		if (n == DIGEST_BYTES)
 			memcpy(r->code_digest, p, n);
 		else
-			rc = err_set(em, ERR_MALFORMED, "the envelope's code digest has %zu bytes", n);
+			rc = err_set(em, ERR_MALFORMED,
+				"the envelope's code digest has %zu bytes", n);
 	}
 	tos_value_free(counters);
 	tos_value_free(state);
@@ -369,7 +381,8 @@ static int digest_part(struct tos_value *out, const char *name, struct slice byt
 	return tos_set(out, name, tos_bytes(digest, sizeof(digest)));
 }
 
-/* A folder's digest is that of [name, [elements]], so that folders can be sealed one by one later. */
+/* A folder's digest is that of [name, [elements]], so that folders can be sealed one by one
+ * later. */
 static int digest_folders(struct tos_value *out, struct slice briefcase, struct errmsg *em)
 {
 	struct cbor_cursor c;
@@ -399,8 +412,8 @@ static int digest_folders(struct tos_value *out, struct slice briefcase, struct 
 
 int envelope_digests(const struct envelope *env, struct tos_value **out, struct errmsg *em)
 {
-	static const enum envelope_part parts[] = { PART_STATE, PART_PATH, PART_COUNTERS, PART_TRAIL,
-		PART_LOG, PART_UNDELIVERED, PART_CHANNELS };
+	static const enum envelope_part parts[] = { PART_STATE, PART_PATH, PART_COUNTERS,
+		PART_TRAIL, PART_LOG, PART_UNDELIVERED, PART_CHANNELS };
 	struct tos_value *m = tos_map();
 	int rc = 0;
 
@@ -465,7 +478,8 @@ void resident_put(struct store_txn *t, struct resident *r)
 		struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
 
 		if (code)
-			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p, code->bundle.n, 0);
+			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
+				code->bundle.n, 0);
 	}
 	r->saved = true;
 }
@@ -497,8 +511,8 @@ static void resident_save(struct resident *r)
 
 /* ---- going on */
 
-static void completed_done(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void completed_done(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *name = arg;
 	struct resident *r = resident_find(k, name);
@@ -522,13 +536,15 @@ static void ask_mobility(struct resident *r, const char *dest)
 
 	if (!inbox) {
 		if (r->via_go) {
-			vm_done(r, r->go_seq, ERR_UNSUPPORTED, "this kernel has no mobility extension");
+			vm_done(r, r->go_seq, ERR_UNSUPPORTED,
+				"this kernel has no mobility extension");
 			r->go_seq = 0;
 			r->via_go = false;
 		} else if (tos_len(r->path) == 0) {
 			outcome_begin(r);
 		} else {
-			resident_fault(r, ERR_UNSUPPORTED, "this kernel has no mobility extension", "");
+			resident_fault(r, ERR_UNSUPPORTED,
+				"this kernel has no mobility extension", "");
 		}
 		return;
 	}
@@ -621,8 +637,8 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 
 	if (resident_event(r, ev, NULL) < 0)
 		return;
-	/* The kill is journaled, then done; if it can't be journaled it is done all the same: the
-	 * VM ends here, before the store has answered. */
+	/* The kill is journaled, then done; if it can't be journaled it is done all the same:
+	 * the VM ends here, before the store has answered. */
 	vm_abandon(r);
 	resident_trail(r, shell_state_word(r->state), "", why);
 	t = store_begin(k->store);
@@ -704,12 +720,14 @@ void resident_vm_died(struct resident *r, const struct tosd_died *d)
 			(long long)r->usage.limit[LIMIT_cpu]);
 		r->usage.exceeded[LIMIT_cpu]++;
 	} else if (d->cause == TOSD_MEMORY_LIMIT) {
-		snprintf(text, sizeof(text), "limit memory: its tos-vm was ended by the system");
+		snprintf(
+			text, sizeof(text), "limit memory: its tos-vm was ended by the system");
 	} else {
 		rc = ERR_FAULT;
 		snprintf(text, sizeof(text), "its tos-vm died (%s %d)",
-			d->cause == TOSD_EXITED ? "exit status" :
-				d->cause == TOSD_SECCOMP ? "forbidden system call, signal" : "signal",
+			d->cause == TOSD_EXITED    ? "exit status"
+			: d->cause == TOSD_SECCOMP ? "forbidden system call, signal"
+						   : "signal",
 			d->status);
 		if (d->cause == TOSD_SECCOMP)
 			metric_add(r->k->metrics, "seccomp_kills_total", NULL, 1);
@@ -802,7 +820,7 @@ static int inbox_deliver(struct resident *r, const struct post *p, const char *i
 static bool inbox_grace(const struct resident *r)
 {
 	return r->state == SHELL_ARRIVING || r->state == SHELL_READY || r->started_ms == 0 ||
-		clock_ms() - r->started_ms < INBOX_GRACE_MS;
+	       clock_ms() - r->started_ms < INBOX_GRACE_MS;
 }
 
 int resident_post(struct resident *r, const struct origin *from, const struct post *p,
@@ -818,8 +836,9 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 		struct post f = *p;
 
 		f.kind = POST_ONEWAY;
-		return map_find_str(r->inboxes, "failures") && r->state == SHELL_RUNNING ?
-			inbox_deliver(r, &f, "failures") : 0;
+		return map_find_str(r->inboxes, "failures") && r->state == SHELL_RUNNING
+			       ? inbox_deliver(r, &f, "failures")
+			       : 0;
 	}
 	if (answer) {
 		/* Calls end with the stay: an answer that comes while it departs has no caller. */
@@ -828,10 +847,12 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 		return vm_deliver(r, p->kind, "", sender, p->tag, p->folder);
 	}
 	if (!inbox[0])
-		return err_set(em, ERR_NO_INBOX, "say which inbox of %s: %s/NAME", r->name, r->name);
+		return err_set(
+			em, ERR_NO_INBOX, "say which inbox of %s: %s/NAME", r->name, r->name);
 	if ((int64_t)(r->n_held + r->n_waiting) >= r->usage.limit[LIMIT_inbox]) {
 		r->usage.exceeded[LIMIT_inbox]++;
-		return err_set(em, ERR_FULL, "%zu folders wait for %s", r->n_held + r->n_waiting, r->name);
+		return err_set(em, ERR_FULL, "%zu folders wait for %s",
+			r->n_held + r->n_waiting, r->name);
 	}
 	if (r->state == SHELL_FAULTED)
 		return err_set(em, ERR_STATE, "%s is faulted", r->name);
@@ -851,8 +872,9 @@ static bool held_try(struct resident *r, const struct origin *from, const struct
 
 	(void)from;
 	if (slash)
-		slice_copy_text((struct slice){ (const uint8_t *)slash + 1,
-					p->dest.n - (size_t)(slash + 1 - (const char *)p->dest.p) },
+		slice_copy_text(
+			(struct slice){ (const uint8_t *)slash + 1,
+				p->dest.n - (size_t)(slash + 1 - (const char *)p->dest.p) },
 			inbox, sizeof(inbox));
 	if (map_find_str(r->inboxes, inbox) && !r->completed)
 		return inbox_deliver(r, p, inbox) == 0;
@@ -914,7 +936,8 @@ struct tos_value *resident_show(struct resident *r)
 	for (int i = 0; i < LIMIT_COUNT; i++) {
 		tos_set(limits, limit_names[i], tos_int(r->usage.limit[i]));
 		tos_set(usage, limit_names[i],
-			tos_int(i == LIMIT_cpu ? (int64_t)(vm_cpu_us(r) / 1000) : r->usage.used[i]));
+			tos_int(i == LIMIT_cpu ? (int64_t)(vm_cpu_us(r) / 1000)
+					       : r->usage.used[i]));
 	}
 	tos_set(m, "limits", limits);
 	tos_set(m, "usage", usage);
@@ -947,7 +970,8 @@ static bool check_limits(struct resident *r, int64_t wall_ms)
 			r->usage.exceeded[LIMIT_cpu]++;
 			metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"cpu\"", 1);
 			snprintf(text, sizeof(text), "limit cpu: used %llu ms of %lld ms",
-				(unsigned long long)cpu_ms, (long long)r->usage.limit[LIMIT_cpu]);
+				(unsigned long long)cpu_ms,
+				(long long)r->usage.limit[LIMIT_cpu]);
 			resident_fault(r, ERR_LIMIT, text, "");
 			return true;
 		}
@@ -959,7 +983,8 @@ static bool check_limits(struct resident *r, int64_t wall_ms)
 		return false;
 	if (wall_ms > lifetime || wall_ms > r->ticket.expires_ms) {
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"lifetime\"", 1);
-		snprintf(text, sizeof(text), wall_ms > lifetime ? "limit lifetime: %lld ms" : "its ticket expired",
+		snprintf(text, sizeof(text),
+			wall_ms > lifetime ? "limit lifetime: %lld ms" : "its ticket expired",
 			(long long)r->usage.limit[LIMIT_lifetime]);
 		resident_end(r, SHELL_EV_KILL, text);
 		return true;
@@ -981,8 +1006,8 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms)
 			home_report(r);
 		/* Mobility lost it (its process or the call died): ask again. */
-		if (r->state == SHELL_RUNNING && r->completed && !r->move && !r->completed_call &&
-			!r->scheduled && now_ms >= r->ask_again_ms)
+		if (r->state == SHELL_RUNNING && r->completed && !r->move &&
+			!r->completed_call && !r->scheduled && now_ms >= r->ask_again_ms)
 			resident_completed(r, "");
 	}
 }
@@ -1009,7 +1034,8 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 		rc = resident_load_envelope(r, (struct slice){ p, n }, &em);
 	}
 	if (rc == 0)
-		rc = ticket_verify(k, blob_slice(&r->ticket_cose), &r->ticket, r->id, &r->owner, &em);
+		rc = ticket_verify(
+			k, blob_slice(&r->ticket_cose), &r->ticket, r->id, &r->owner, &em);
 	/* An expired or revoked ticket is loaded all the same and ended by the rules for that. */
 	if (rc == ERR_EXPIRED || rc == ERR_REVOKED)
 		rc = 0;
@@ -1107,8 +1133,8 @@ static void shells_move(struct kernel *k, struct request *rq)
 		return;
 	if (timeout <= 0 || timeout > 600000)
 		timeout = k->config.offer_ms;
-	move_begin(r, rq, tos_get_text(rq->args, "dest", ""), tos_get_bool(rq->args, "entry", false),
-		(uint32_t)timeout);
+	move_begin(r, rq, tos_get_text(rq->args, "dest", ""),
+		tos_get_bool(rq->args, "entry", false), (uint32_t)timeout);
 }
 
 static void shells_drop_entry(struct kernel *k, struct request *rq)
@@ -1170,7 +1196,8 @@ static void shells_resume(struct kernel *k, struct request *rq)
 	}
 	r->via_go = false;
 	r->waiting[0] = 0;
-	vm_done(r, r->go_seq, err_from_word(code, strlen(code)), tos_get_text(rq->args, "text", ""));
+	vm_done(r, r->go_seq, err_from_word(code, strlen(code)),
+		tos_get_text(rq->args, "text", ""));
 	r->go_seq = 0;
 	request_ok(rq, NULL);
 }
@@ -1181,8 +1208,8 @@ static void shells_trail(struct kernel *k, struct request *rq)
 
 	if (!r)
 		return;
-	resident_trail(r, tos_get_text(rq->args, "event", "note"), tos_get_text(rq->args, "kernel", ""),
-		tos_get_text(rq->args, "error", ""));
+	resident_trail(r, tos_get_text(rq->args, "event", "note"),
+		tos_get_text(rq->args, "kernel", ""), tos_get_text(rq->args, "error", ""));
 	request_ok(rq, NULL);
 }
 
@@ -1192,8 +1219,8 @@ static void shells_waiting(struct kernel *k, struct request *rq)
 
 	if (!r)
 		return;
-	snprintf(r->waiting, sizeof(r->waiting), "for %s: %s", tos_get_text(rq->args, "dest", "?"),
-		tos_get_text(rq->args, "text", ""));
+	snprintf(r->waiting, sizeof(r->waiting), "for %s: %s",
+		tos_get_text(rq->args, "dest", "?"), tos_get_text(rq->args, "text", ""));
 	home_event(k, r->ticket.home, r->name, "wait", NULL, r->waiting);
 	request_ok(rq, NULL);
 }

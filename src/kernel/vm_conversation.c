@@ -1,6 +1,6 @@
 /*
- * What a carrier's tos-vm says. It is hostile as soon as it runs the carrier: each frame is decoded
- * strictly, bounded by the limits granted, and one out of order ends it.
+ * What a carrier's tos-vm says. It is hostile as soon as it runs the carrier: each frame is
+ * decoded strictly, bounded by the limits granted, and one out of order ends it.
  */
 #include "kernel/kernel.h"
 
@@ -12,10 +12,10 @@
 #include "core/path.h"
 #include "wire/vmproto.h"
 
-#define TEXT_MAX 4096
-#define TRACEBACK_MAX 16384
+#define TEXT_MAX       4096
+#define TRACEBACK_MAX  16384
 #define CALLS_OPEN_MAX 4096
-#define INBOXES_MAX 1024
+#define INBOXES_MAX    1024
 
 struct frozen {
 	struct slice path, state, briefcase;
@@ -36,8 +36,8 @@ static void frozen_read(struct cbor_cursor *c, struct frozen *f)
 }
 
 /* Whether it may keep this as what travels: size, form, and a path that it may have. */
-static int frozen_check(struct resident *r, const struct frozen *f, struct tos_value **path,
-	struct errmsg *em)
+static int frozen_check(
+	struct resident *r, const struct frozen *f, struct tos_value **path, struct errmsg *em)
 {
 	size_t bytes = f->path.n + f->state.n + f->briefcase.n;
 	struct tos_value *v = NULL;
@@ -84,8 +84,8 @@ static int finish_frame(struct cbor_cursor *c)
 
 /* ---- posts */
 
-static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, int rc, const char *text,
-	const char *dest)
+static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, int rc,
+	const char *text, const char *dest)
 {
 	AUTOBUF folder = BUF_INIT;
 	struct tos_value *parts[3] = { tos_text(err_word(rc)), tos_text(text), tos_text(dest) };
@@ -95,8 +95,8 @@ static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, i
 		metric_add(r->k->metrics, "answers_lost_total", NULL, 1);
 	else if (kind == POST_CALL)
 		vm_deliver(r, POST_FAILURE, "", "", tag, slice_buf(&folder));
-	else if (map_find_str(r->inboxes, "failures") && vm_deliver(r, POST_ONEWAY, "failures", "", 0,
-			slice_buf(&folder)) == 0)
+	else if (map_find_str(r->inboxes, "failures") &&
+		 vm_deliver(r, POST_ONEWAY, "failures", "", 0, slice_buf(&folder)) == 0)
 		r->n_waiting++;
 	for (int i = 0; i < 3; i++)
 		tos_value_free(parts[i]);
@@ -126,7 +126,8 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	snprintf(from.principal, sizeof(from.principal), "%s", r->owner.name);
 	from.roles = r->owner.roles;
 	p.sender = slice_text(from.name);
-	if ((p.kind == POST_ANSWER || p.kind == POST_FAILURE) && !resident_answers(r, p.tag, p.dest))
+	if ((p.kind == POST_ANSWER || p.kind == POST_FAILURE) &&
+		!resident_answers(r, p.tag, p.dest))
 		return 0; /* answered before, or too late: nobody waits for it */
 	if (!rate_take(&r->post_rate, 1, clock_ms())) {
 		r->usage.exceeded[LIMIT_posts]++;
@@ -167,7 +168,8 @@ static int on_go(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	if (rc == 0 && r->hop_count + 1 > (uint64_t)r->usage.limit[LIMIT_hops]) {
 		r->usage.exceeded[LIMIT_hops]++;
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"hops\"", 1);
-		rc = err_set(&why, ERR_LIMIT, "limit hops: %llu of %lld", (unsigned long long)r->hop_count,
+		rc = err_set(&why, ERR_LIMIT, "limit hops: %llu of %lld",
+			(unsigned long long)r->hop_count,
 			(long long)r->usage.limit[LIMIT_hops]);
 		tos_value_free(path);
 	}
@@ -236,7 +238,8 @@ static int on_fault(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 	(void)path;
 	if (strcmp(word, "limit") == 0)
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"memory\"", 1);
-	/* What a retry starts from is the arrival, or the last checkpoint: not the broken state. */
+	/* What a retry starts from is the arrival, or the last checkpoint: not the broken
+	 * state. */
 	resident_fault(r, err_from_word(word, strlen(word)), text, traceback);
 	return 0;
 }
@@ -402,10 +405,16 @@ static const struct vm_rule {
 	bool when_suspended; /* what was on its way when it was frozen */
 	int (*handler)(struct resident *r, struct cbor_cursor *c, struct errmsg *em);
 } vm_rules[] = {
-	{ VM_STARTED, true, on_started }, { VM_SEND, true, on_send }, { VM_GO, true, on_go },
-	{ VM_FINISHED, true, on_finished }, { VM_FAULT, true, on_fault },
-	{ VM_CHECKPOINT, true, on_checkpoint }, { VM_LOG, true, on_log }, { VM_INBOX, true, on_inbox },
-	{ VM_TAKEN, true, on_taken }, { VM_USAGE, true, on_usage },
+	{ VM_STARTED, true, on_started },
+	{ VM_SEND, true, on_send },
+	{ VM_GO, true, on_go },
+	{ VM_FINISHED, true, on_finished },
+	{ VM_FAULT, true, on_fault },
+	{ VM_CHECKPOINT, true, on_checkpoint },
+	{ VM_LOG, true, on_log },
+	{ VM_INBOX, true, on_inbox },
+	{ VM_TAKEN, true, on_taken },
+	{ VM_USAGE, true, on_usage },
 };
 
 int vm_frame(struct resident *r, struct slice frame, struct errmsg *em)
@@ -416,11 +425,14 @@ int vm_frame(struct resident *r, struct slice frame, struct errmsg *em)
 	if (type < 0)
 		return err_set(em, type, "a frame does not decode");
 	if (cbor_uint(&c, INT64_MAX) != r->vm->slot)
-		return err_set(em, ERR_MALFORMED, "a frame names a carrier that it does not hold");
+		return err_set(
+			em, ERR_MALFORMED, "a frame names a carrier that it does not hold");
 	/* The copy that counts as sent says nothing any more. */
 	if (r->state == SHELL_DEPARTING)
-		return type == VM_USAGE || type == VM_LOG ? 0 :
-							    err_set(em, ERR_STATE, "a frame of type %d while departing", type);
+		return type == VM_USAGE || type == VM_LOG
+			       ? 0
+			       : err_set(em, ERR_STATE, "a frame of type %d while departing",
+					 type);
 	for (size_t i = 0; i < ARRAY_LEN(vm_rules); i++)
 		if ((int)vm_rules[i].type == type)
 			return vm_rules[i].handler(r, &c, em);

@@ -4,35 +4,35 @@
  * doc/protocol.md, "Carriers".
  *
  * Signed payloads are maps with text keys in deterministic order. An unknown key is refused
- * unless it begins with "x-" (not critical); such keys are not kept, `extra` says that there were some.
- * Names are printable ASCII without blanks. Decoders write *out on success only; encoders trust their
- * argument, and what they make of a wrong one a decoder refuses.
+ * unless it begins with "x-" (not critical); such keys are not kept, `extra` says that there
+ * were some. Names are printable ASCII without blanks. Decoders write *out on success only;
+ * encoders trust their argument, and what they make of a wrong one a decoder refuses.
  */
 #pragma once
 
 #include "base/buf.h"
 #include "wire/frame.h"
 
-#define LIMIT_LIST(X)                                                                              \
-	/* name, unit, default asked, greatest, text */                                            \
-	X(cpu, "ms", 10000, 86400000, "CPU time over the carrier's life")                          \
-	X(memory, "B", 16 << 20, (int64_t)4 << 30, "memory of the carrier's VM")                   \
-	X(lifetime, "ms", 3600000, (int64_t)366 * 86400000, "time from launch to the end")         \
-	X(hops, "", 64, 100000, "accepted moves")                                                  \
-	X(posts, "1/s", 1000, 1000000, "posts in a second")                                        \
-	X(sent, "B", 64 << 20, (int64_t)1 << 40, "bytes posted over the carrier's life")           \
-	X(state, "B", 4 << 20, 64 << 20, "frozen size: self, briefcase, log, path")                \
-	X(inbox, "folders", 256, 65536, "folders waiting in all its inboxes")                      \
-	X(clones, "", 0, 1000000, "clones made by it and its clones")                              \
-	X(places, "", 0, 1000, "places retained")                                                  \
-	X(channels, "", 0, 1000, "open channels")                                                  \
+#define LIMIT_LIST(X)                                                                          \
+	/* name, unit, default asked, greatest, text */                                        \
+	X(cpu, "ms", 10000, 86400000, "CPU time over the carrier's life")                      \
+	X(memory, "B", 16 << 20, (int64_t)4 << 30, "memory of the carrier's VM")               \
+	X(lifetime, "ms", 3600000, (int64_t)366 * 86400000, "time from launch to the end")     \
+	X(hops, "", 64, 100000, "accepted moves")                                              \
+	X(posts, "1/s", 1000, 1000000, "posts in a second")                                    \
+	X(sent, "B", 64 << 20, (int64_t)1 << 40, "bytes posted over the carrier's life")       \
+	X(state, "B", 4 << 20, 64 << 20, "frozen size: self, briefcase, log, path")            \
+	X(inbox, "folders", 256, 65536, "folders waiting in all its inboxes")                  \
+	X(clones, "", 0, 1000000, "clones made by it and its clones")                          \
+	X(places, "", 0, 1000, "places retained")                                              \
+	X(channels, "", 0, 1000, "open channels")                                              \
 	X(programs, "", 0, 1000, "programs running")
 
 enum limit_id {
 #define LIMIT_ENUM(name, unit, def, max, text) LIMIT_##name,
 	LIMIT_LIST(LIMIT_ENUM)
 #undef LIMIT_ENUM
-	LIMIT_COUNT
+		LIMIT_COUNT
 };
 extern const char *const limit_names[LIMIT_COUNT];
 extern const char *const limit_units[LIMIT_COUNT];
@@ -52,7 +52,7 @@ struct manifest {
 	struct {
 		char name[129];
 		uint8_t digest[DIGEST_BYTES];
-	} *files; /* malloc'ed */
+	} * files;                   /* malloc'ed */
 	int64_t limits[LIMIT_COUNT]; /* -1: not stated */
 	char permissions[16][65];
 	size_t n_permissions;
@@ -63,8 +63,8 @@ void manifest_fini(struct manifest *m);
 int manifest_decode(struct slice payload, struct manifest *out, struct errmsg *em);
 void manifest_encode(struct buf *b, const struct manifest *m);
 
-/* bundle = [manifest COSE_Sign1 bytes, {file name: bytes}]; what "code" means everywhere is these
- * bytes, and the code digest is their SHA-256. */
+/* bundle = [manifest COSE_Sign1 bytes, {file name: bytes}]; what "code" means everywhere is
+ * these bytes, and the code digest is their SHA-256. */
 struct bundle {
 	struct slice manifest_cose;
 	uint64_t n_files;
@@ -72,15 +72,17 @@ struct bundle {
 		struct slice name, content;
 	} files[MANIFEST_FILES_MAX];
 };
-int bundle_decode(struct slice bytes, struct bundle *out, struct errmsg *em); /* borrows; no signature check */
+/* borrows; no signature check */
+int bundle_decode(struct slice bytes, struct bundle *out, struct errmsg *em);
 void bundle_encode(struct buf *b, struct slice manifest_cose, const struct slice *names,
 	const struct slice *contents, size_t n); /* sorts */
 
 /* ticket = {alternate, briefcase: digest, code: digest, expires, home, issued, itinerant: bool,
  * limits: {name: int}, name, nonce: bstr 16, options: {…}, path: [entry...]}.
  * `name` is the carrier's full name, host0#42. A path entry is a text: "a", "a|b".
- * options: {fast: bool, on-unreachable: "wait=30000" | "skip" | "alternate" | "fail" | "" (the kernel's)}.
- * briefcase: SHA-256 of the initial briefcase's encoding; a0 where there is none. */
+ * options: {fast: bool, on-unreachable: "wait=30000" | "skip" | "alternate" | "fail" | "" (the
+ * kernel's)}. briefcase: SHA-256 of the initial briefcase's encoding; a0 where there is
+ * none. */
 #define PATH_ENTRIES_MAX 10000
 struct ticket {
 	char name[NAME_BYTES_MAX + 1], home[65], alternate[65];
@@ -96,17 +98,18 @@ void ticket_fini(struct ticket *t);
 int ticket_decode(struct slice payload, struct ticket *out, struct errmsg *em);
 void ticket_encode(struct buf *b, const struct ticket *t);
 
-/* The two-part incarnation: raised by a declaration only. Ordered by count, then nonce bytewise. */
+/* The two-part incarnation: raised by a declaration only. Ordered by count, then nonce
+ * bytewise. */
 struct incarnation {
 	uint64_t count;
 	uint8_t nonce[8];
 };
 int incarnation_compare(const struct incarnation *a, const struct incarnation *b);
 
-/* hop = {boot: bstr (fast only) , dest, e: [count, nonce bstr 8], from, id: bstr 32, kind: 0 move | 1
- * outcome, n, parts: {name: digest}, prev: digest, suffix: tstr, time}. parts: one digest for each
- * of "state", "path", "counters", "trail", "log", "undelivered", "channels" and "folder/NAME" for
- * each folder. */
+/* hop = {boot: bstr (fast only) , dest, e: [count, nonce bstr 8], from, id: bstr 32, kind: 0
+ * move | 1 outcome, n, parts: {name: digest}, prev: digest, suffix: tstr, time}. parts: one
+ * digest for each of "state", "path", "counters", "trail", "log", "undelivered", "channels" and
+ * "folder/NAME" for each folder. */
 struct hop {
 	uint8_t id[DIGEST_BYTES];
 	char suffix[64]; /* clone suffix ".1.3" or "" */
@@ -125,12 +128,24 @@ void hop_fini(struct hop *h);
 int hop_decode(struct slice payload, struct hop *out, struct errmsg *em);
 void hop_encode(struct buf *b, const struct hop *h);
 
-/* envelope = {briefcase: {name: [element...]}, channels: [], code: digest, counters: {name: uint},
- * hops: [COSE bytes...], log: [[time, kernel, text]...], path: [text...], state: bstr (CBOR with tags 28/29,
- * empty: none yet), ticket: COSE bytes, trail: [map...], undelivered: [[inbox, sender, folder]...]}.
- * Held as bytes, with the parts as slices that borrow. */
-enum envelope_part { PART_BRIEFCASE, PART_CHANNELS, PART_CODE, PART_COUNTERS, PART_HOPS, PART_LOG,
-	PART_PATH, PART_STATE, PART_TICKET, PART_TRAIL, PART_UNDELIVERED, PART_COUNT };
+/* envelope = {briefcase: {name: [element...]}, channels: [], code: digest, counters: {name:
+ * uint}, hops: [COSE bytes...], log: [[time, kernel, text]...], path: [text...], state: bstr
+ * (CBOR with tags 28/29, empty: none yet), ticket: COSE bytes, trail: [map...], undelivered:
+ * [[inbox, sender, folder]...]}. Held as bytes, with the parts as slices that borrow. */
+enum envelope_part {
+	PART_BRIEFCASE,
+	PART_CHANNELS,
+	PART_CODE,
+	PART_COUNTERS,
+	PART_HOPS,
+	PART_LOG,
+	PART_PATH,
+	PART_STATE,
+	PART_TICKET,
+	PART_TRAIL,
+	PART_UNDELIVERED,
+	PART_COUNT
+};
 extern const char *const envelope_part_names[PART_COUNT];
 struct envelope {
 	struct slice part[PART_COUNT]; /* encoded items */

@@ -1,16 +1,18 @@
 /*
- * Between a kernel and a tos-vm (descriptor 3, frames as on links). Every frame names the carrier it
- * is about by a number that the kernel chose, so that one tos-vm can hold several.
+ * Between a kernel and a tos-vm (descriptor 3, frames as on links). Every frame names the
+ * carrier it is about by a number that the kernel chose, so that one tos-vm can hold several.
  *
- * The tos-vm is hostile as soon as it runs a carrier: the kernel bounds and checks everything here
- * and ends it at the first frame that is out of order.
+ * The tos-vm is hostile as soon as it runs a carrier: the kernel bounds and checks everything
+ * here and ends it at the first frame that is out of order.
  *
  * kernel -> vm
  *   [32, c, start map]        START   take the carrier and run it
- *   [33, c, kind, inbox, sender, tag, folder]  DELIVER  a post (kind as in frame.h); inbox is the part
- *                                              behind the slash, "" for answers to a call
- *   [34, c, seq, code, text, value]  DONE   answer to GO, CHECKPOINT, INBOX, SLEEP-less requests; code ""
- *                                    means it worked. A GO that was accepted is not answered: END comes
+ *   [33, c, kind, inbox, sender, tag, folder]  DELIVER  a post (kind as in frame.h); inbox is
+ *                                              the part behind the slash, "" for answers to a
+ *                                                  call
+ *   [34, c, seq, code, text, value]  DONE   answer to GO, CHECKPOINT, INBOX, SLEEP-less
+ *                                    requests; code "" means it worked. A GO that was accepted
+ *                                        is not answered: END comes
  *   [35, c]                   END     forget the carrier
  *   [36, c, map]              LIMITS  limits changed
  * vm -> kernel
@@ -19,17 +21,18 @@
  *   [50, c, kind, dest, tag, deadline_ms, folder]  SEND  a post or a call
  *   [51, c, seq, dest, frozen]  GO       dest "" means the next entry of the path
  *   [52, c, frozen]           FINISHED begin returned
- *   [53, c, code, text, traceback, frozen | null]  FAULT    code is an error word; text names file:line
+ *   [53, c, code, text, traceback, frozen | null]  FAULT    code is an error word; text names
+ *                                                  file:line
  *   [54, c, seq, frozen]      CHECKPOINT
  *   [55, c, level, text]      LOG
  *   [56, c, seq, open: bool, name, bound]  INBOX  open or close NAME/x
  *   [57, c, inbox, n]         TAKEN    n folders were taken out of that inbox
  *   [58, c, cpu_us, memory_bytes]  USAGE   now and then, and before GO, FINISHED, FAULT
  *
- * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle), function: tstr
- * ("begin"), home, kernel, limits: {name: int}, name, owner, path: [tstr], state: bstr, usage: {name: int},
- * failure: [code, text] | absent}
- * frozen = {briefcase, path: [tstr], state: bstr}
+ * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle),
+ * function: tstr ("begin"), home, kernel, limits: {name: int}, name, owner, path: [tstr],
+ * state: bstr, usage: {name: int}, failure: [code, text] | absent} frozen = {briefcase, path:
+ * [tstr], state: bstr}
  */
 #pragma once
 
