@@ -1,4 +1,5 @@
 /* Error codes and messages: see err.h. */
+#define ERR_HERE
 #include "base/err.h"
 
 #include <errno.h>
