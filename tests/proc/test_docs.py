@@ -220,7 +220,9 @@ def test_manual_pages_are_well_formed():
         pytest.skip("no mandoc")
     for page in pages():
         r = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True)
-        assert r.stdout + r.stderr == "", page
+        # scdoc puts a paragraph behind each heading, which mandoc calls superfluous.
+        said = [s for s in (r.stdout + r.stderr).splitlines() if "skipping paragraph macro" not in s]
+        assert not said, "\n".join(said)
 
 
 def test_commands_that_documents_name_exist():
