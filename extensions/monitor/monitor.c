@@ -639,7 +639,7 @@ static void answer(struct tos_ext *x, const struct tos_message *m)
 					  : "the host's files could not be read");
 	}
 	tos_count(x, rc == 0 ? "answered_from_cache" : rc > 0 ? "looked" : "failed", 1);
-	if (rc < 0) {
+	if (rc < 0 || !c) {
 		tos_fail(x, m->token, rc, text);
 		return;
 	}

@@ -481,7 +481,9 @@ int body_value_ok(const char *type, int64_t min, int64_t max, const char *value)
 	if (strcmp(type, "text") == 0)
 		return 0;
 	if (strcmp(type, "bool") == 0)
-		return strcmp(value, "true") && strcmp(value, "false") ? ERR_MALFORMED : 0;
+		return strcmp(value, "true") == 0 || strcmp(value, "false") == 0
+			       ? 0
+			       : ERR_MALFORMED;
 	if (strcmp(type, "int") == 0)
 		return text_int(value, bounded ? min : INT64_MIN, bounded ? max : INT64_MAX,
 			       &i) < 0

@@ -335,7 +335,8 @@ static int on_inbox(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 			inbox_fini(in);
 			free(in);
 		}
-		return vm_done(r, seq, 0, "") < 0 ? 0 : 0;
+		vm_done(r, seq, 0, "");
+		return 0;
 	}
 	if (!name_private_ok(name)) {
 		vm_done(r, seq, name_inbox_ok(name) ? ERR_DENIED : ERR_NAME,

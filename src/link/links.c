@@ -590,7 +590,7 @@ static int bind_local(const char *path, struct errmsg *em)
 	if (chmod(path, 0666) < 0)
 		return err_errno(em, "cannot set the mode of %s", path);
 	rc = fd;
-	fd = -1;
+	fd = -1; /* NOLINT(clang-analyzer-deadcode.DeadStores): AUTOCLOSE reads it */
 	return rc;
 }
 

@@ -121,7 +121,7 @@ int signer_load(const char *key_path, const char *cert_path, const char *passphr
 	struct signer **out, struct errmsg *em)
 {
 	AUTO(signer) s = mem_new(struct signer);
-	struct cert_info last;
+	struct cert_info last = { .kind = 0 };
 	int rc = certs_load(cert_path, s->chain, &s->n_chain, em);
 
 	if (rc < 0)

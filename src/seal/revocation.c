@@ -73,8 +73,10 @@ static void read_serials(struct cbor_cursor *c, struct revocation *r)
 
 	/* each takes two bytes at least, and the cursor has checked that they are there */
 	r->serials = mem_try((size_t)n * sizeof(struct serial));
-	if (!r->serials)
+	if (!r->serials) {
 		cbor_fail(c, ERR_NOMEM);
+		return;
+	}
 	for (uint64_t i = 0; i < n && c->rc == 0; i++) {
 		struct slice s = cbor_bytes(c, 1, SERIAL_BYTES_MAX);
 		struct serial *to = &r->serials[i];

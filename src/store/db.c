@@ -235,7 +235,7 @@ static int schema_upgrade(sqlite3 *db, struct errmsg *em)
 
 static int db_check(sqlite3 *db, struct errmsg *em)
 {
-	char verdict[200];
+	char verdict[200] = "";
 	int rc = db_ask(db, "PRAGMA quick_check(1)", NULL, verdict, sizeof(verdict), em);
 
 	if (rc < 0)

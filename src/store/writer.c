@@ -297,6 +297,7 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 	int rc = stmt_run(w, w->begin, em);
 
 	for (struct store_txn *t = first; rc == 0 && n > 0; t = t->next, n--) {
+		must(t);
 		if (t->rc < 0)
 			continue;
 		if (txn_apply(w, t) == 0)

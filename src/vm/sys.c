@@ -236,6 +236,7 @@ static void call_drop(struct vm_carrier *c, struct vm_call **at)
 {
 	struct vm_call *call = *at;
 
+	must(call);
 	*at = call->next;
 	msg_free(c, call->answer);
 	free(call);

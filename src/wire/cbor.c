@@ -348,7 +348,7 @@ static struct slice string_read(
 	n = head_read(c);
 	if (c->rc)
 		return s;
-	if (n > left_bytes(c))
+	if (n > left_bytes(c)) /* NOLINT(bugprone-branch-clone): in this order */
 		cbor_fail(c, ERR_MALFORMED);
 	else if (n > most)
 		cbor_fail(c, ERR_TOO_LARGE);
