@@ -235,7 +235,6 @@ struct kernel {
 	struct map *names;      /* names given out: name -> struct given */
 	struct map *watchers;   /* carrier -> struct watch list */
 	struct map *acting;     /* nonces of acts that are being journaled */
-	struct map *acting;     /* nonces of acts that are being journaled */
 	struct map *incarnations;/* id -> struct incarnation, highest known */
 	struct map *accounts;   /* principal -> struct account */
 	struct list later; /* struct later */
