@@ -146,7 +146,7 @@ static void run_local(struct kernel *k, void *arg)
 {
 	struct local_call *lc = arg;
 	struct cbor_cursor c;
-	struct post p;
+	struct post p = { 0 };
 	struct errmsg em = { "" };
 	struct origin self;
 	int rc;

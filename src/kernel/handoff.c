@@ -1027,7 +1027,7 @@ static void offer_verb(struct kernel *k, struct request *rq)
 	struct ticket t = { .path = NULL };
 	struct cert_info owner;
 	struct incarnation e = { 0 }, *known;
-	int64_t minimum[LIMIT_COUNT], granted[LIMIT_COUNT];
+	int64_t minimum[LIMIT_COUNT], granted[LIMIT_COUNT] = { 0 };
 	uint8_t id[DIGEST_BYTES];
 	struct errmsg em = { "" };
 	struct tos_value *out, *limits;

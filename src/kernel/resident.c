@@ -277,7 +277,7 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 {
 	AUTOBUF parts = BUF_MAX((size_t)160 << 20);
 	struct tos_value *value[PART_COUNT] = { NULL };
-	struct envelope env;
+	struct envelope env = { 0 };
 	int rc = 0;
 
 	value[PART_CHANNELS] = tos_array();

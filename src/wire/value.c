@@ -622,7 +622,11 @@ static void put_head_of(struct buf *b, const struct tos_value *v)
 {
 	uint8_t scalar[16];
 
-	switch (tos_type(v)) {
+	if (!v) { /* what is not there */
+		cbor_put_null(b);
+		return;
+	}
+	switch (v->type) {
 	case TOS_BYTES:
 		cbor_put_bytes(b, v->bytes, v->n);
 		break;
@@ -638,7 +642,7 @@ static void put_head_of(struct buf *b, const struct tos_value *v)
 	case TOS_TAG:
 		cbor_put_tag(b, v->tag);
 		break;
-	case TOS_NIL: /* also what is not there */
+	case TOS_NIL:
 		cbor_put_null(b);
 		break;
 	case TOS_BOOL:
