@@ -53,8 +53,10 @@ soak:
 	@$(SETUP) build test
 	@TOS_SOAK=1 tools/test $(BUILD) $(ASAN)
 
-install: all
-	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --tags runtime,man,devel
+install: $(BUILD)/build.ninja
+	@meson configure $(BUILD) --prefix=$(PREFIX)
+	@ninja -C $(BUILD) installable
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet --tags runtime,man,devel,doc
 
 clean:
 	rm -rf $(BUILD) $(ASAN) build-clang build-fuzz build-hostile build-coverage demo

@@ -173,6 +173,25 @@ def test_the_demo_ends_with_the_table_and_its_next_lines_work(shell):
         assert status == 0, f"{line}\n{said}"
 
 
+def test_the_installed_tree_works_wherever_it_was_put(shell):
+    """As make install lays it out, with a prefix that is not the one it was configured for."""
+    r = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--tags", "runtime,man,devel,doc",
+                        "--destdir", os.path.join(shell.dir, "root")], capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+    prefix = next(os.path.dirname(d) for d, _, files in os.walk(os.path.join(shell.dir, "root"))
+                  if os.path.basename(d) == "bin" and "tos" in files)
+    for path in ("bin/tos", "sbin/tosd", "libexec/tos/tos-kernel", "libexec/tos/tos-vm", "libexec/tos/tos-ext",
+                 "lib/tos/extensions/monitor.so", "share/tos/carriers/facts.lua", "lib/systemd/system/tosd@.service",
+                 "share/bash-completion/completions/tos", "include/tos/extension.h", "share/doc/tos/architecture.md"):
+        assert os.path.exists(os.path.join(prefix, path)), path
+    assert not pages() or os.path.exists(os.path.join(prefix, "share/man/man1/tos-launch.1"))
+    shell.env["PATH"] = f"{prefix}/bin:" + os.environ.get("PATH", "")
+    shell.env["TOS_HOME"] = os.path.join(shell.dir, "t")
+    status, got = shell.run("tos up -n 1 && tos launch facts --wait && tos doctor && tos down")
+    assert status == 0 and "host0#1 finished" in got, got
+    assert f"{prefix}/" in got and BUILD not in got, got
+
+
 # ---- links, pages, the tree
 
 def anchors(path):
