@@ -142,7 +142,7 @@ static void journey_end(struct journey *j)
 
 /* ---- words ---- */
 
-/* "30s", "500ms", "5m", "2h", "30"; -1 if it is none. */
+/* "30000" (ms, as tickets say it), "30s", "500ms", "5m", "2h"; -1 if it is none. */
 static int64_t duration_ms(const char *s)
 {
 	char *end;
@@ -150,8 +150,8 @@ static int64_t duration_ms(const char *s)
 	static const struct {
 		const char *unit;
 		int64_t ms;
-	} units[] = { { "ms", 1 }, { "s", 1000 }, { "", 1000 }, { "m", 60000 },
-		{ "h", 3600000 }, { "d", 86400000 } };
+	} units[] = { { "ms", 1 }, { "s", 1000 }, { "", 1 }, { "m", 60000 }, { "h", 3600000 },
+		{ "d", 86400000 } };
 
 	if (end == s || n < 0 || n > 1000000000)
 		return -1;

@@ -210,7 +210,7 @@ static void wait_gives_up_after_its_time_and_names_the_host(void **state)
 	int64_t before = clock_ms();
 
 	(void)state;
-	complete(w, "returned", NULL, false, "wait=300ms", texts("a", NULL));
+	complete(w, "returned", NULL, false, "wait=300", texts("a", NULL));
 	assert_true(world_until(w, has_fault));
 	assert_true(clock_ms() - before >= 299);
 	assert_true(clock_ms() - before < 2000);
