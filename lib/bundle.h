@@ -5,7 +5,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "wire/cbor.h"
+#include "wire/carrier.h"
 
 struct names;
 
@@ -21,6 +21,26 @@ struct slice shell_bundle(const struct tos_shell *s); /* empty: not signed; lent
  * commas. */
 int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c,
 	struct buf *unknown, struct buf *known, struct errmsg *em);
+
+/* Puts these folders (copies) in the place of those of the same names. */
+int shell_pack(struct tos_shell *s, const struct tos_value *briefcase, struct errmsg *em);
+/* What START tells a tos-vm of it, as a carrier called `name` at a kernel called `place`. */
+int shell_start(const struct tos_shell *s, const char *name, const char *place, struct buf *out,
+	struct errmsg *em);
+void shell_limits(const struct tos_shell *s, int64_t out[LIMIT_COUNT]);
+/*
+ * What it is made of: {parts: [{part: code | path | data, bytes, sha256}], path: text, folders:
+ * {name: elements}, limits: {what differs from the defaults}, on-unreachable, itinerant}. What
+ * path and data are counted in is their encoding.
+ */
+int shell_describe(const struct tos_shell *s, struct tos_value **out, struct errmsg *em);
+
+/* A briefcase that somebody else packed: {folder: [element...]} in CBOR. The failure names the
+ * byte. `file` is for the message. */
+int briefcase_unpack(
+	struct slice bytes, const char *file, struct tos_value **out, struct errmsg *em);
+/* The same rules for one that was read from elsewhere. */
+int briefcase_valid(const struct tos_value *v, const char *file, struct errmsg *em);
 
 /*
  * Check a bundle as a kernel would: manifest, chain, signature, role, dates, digest of every

@@ -64,6 +64,8 @@ TOS_API int tos_shell_source(const char *name, const char *source, size_t n,
 TOS_API int tos_shell_load(const char *path, struct tos_shell **out, struct tos_error *err);
 TOS_API int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error *err);
 TOS_API void tos_shell_free(struct tos_shell *s);
+/* The same bytes as they would be in a file. */
+TOS_API int tos_shell_write(const struct tos_shell *s, int fd, struct tos_error *err);
 /* "a,b|c,@all" */
 TOS_API int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err);
 /* takes element */
@@ -79,6 +81,18 @@ TOS_API int tos_shell_sign(
 /* Asks the home (the connected kernel) for a name, signs the ticket, launches. name: 129 bytes. */
 TOS_API int tos_shell_launch(struct tos_shell *s, struct tos_connection *c,
 	const struct tos_principal *owner, char name[129], struct tos_error *err);
+
+/* Run it in a sandboxed child of this process, without a kernel: once, at a place called
+ * "local", where nobody answers posts. Any of these may be NULL or 0. */
+struct tos_local {
+	void (*log)(void *arg, const char *level, const char *text);
+	bool (*stop)(void *arg); /* asked now and then: is it to be killed? */
+	void *arg;
+	uint32_t timeout_ms; /* then it is ended, and timed-out */
+};
+/* *out: as of tos_outcome(). */
+TOS_API int tos_shell_run(const struct tos_shell *s, const struct tos_local *how,
+	struct tos_value **out, struct tos_error *err);
 
 /* Wait for an outcome: a map {name, state, briefcase, trail, fault, log}. */
 TOS_API int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms,

@@ -33,7 +33,7 @@ struct option_spec {
 	const char *value; /* "PATH"; NULL: a flag */
 	const char *doc;
 };
-#define OPTIONS_MAX 16
+#define OPTIONS_MAX 24
 
 struct command {
 	const char *name;
@@ -132,12 +132,41 @@ void put_text(struct buf *b, const struct tos_value *v);
 /* ---- words.c: values from the command line */
 /* JSON if it is some (unless as_text), else text. */
 struct tos_value *word_value(const char *word, bool as_text);
+struct json_t;
+/* NULL where it can't be one. bytes: "base64:..." and {"base64": "..."} are bytes. */
+struct tos_value *json_value(const struct json_t *j, bool bytes);
+
+/* ---- briefcase.c: --briefcase FILE */
+struct tos_value *base64_value(const char *s); /* NULL: it is none */
+int briefcase_read(const char *file, struct tos_value **out, struct errmsg *em);
+/* What the option names goes into cli->shell; where there is none, folder CODE makes it. */
+int briefcase_take(struct cli *cli);
+
+/* ---- cmd_launch.c: for build too */
+#define PROPERTY_OPTIONS                                                                       \
+	{ "path", 'p', "PATH", "where it goes, such as host0,host1|host2,@all" },              \
+		{ "data", 'd', "NAME=VALUE",                                                   \
+			"push VALUE, text or JSON, into folder NAME; may be repeated" },       \
+		{ "briefcase", 'b', "FILE", "take these folders along, from JSON or CBOR" },   \
+		{ "limit", 'l', "NAME=VALUE",                                                  \
+			"a limit, such as cpu=2, memory=32M, hops=5; may be repeated" },       \
+		{ "on-unreachable", 'u', "WHAT",                                               \
+			"wait, wait=TIME, skip, alternate or fail; default wait=30s" },        \
+		{ "itinerant", 0, NULL, "it may change its path, where hosts allow that" },    \
+		{ "fast", 0, NULL, "keep it in memory only; a crash may lose it" },            \
+	{                                                                                      \
+		"expires", 0, "TIME",                                                          \
+			"how long its ticket is good, default its lifetime and a day"          \
+	}
+int launch_properties(struct cli *cli);
 
 /* ---- table.c */
 /* Rows are maps; columns: "key:TITLE" separated by spaces, or NULL: the union of keys with
  * `kernel` first, as titles. */
 void table_print(const struct tos_value *rows, const char *columns, FILE *out);
 void table_text(const struct tos_value *rows, const char *columns, struct buf *out);
+/* A limit as people write it: "10 s", "16 MiB", "1000 a second". */
+void limit_text(const char *name, int64_t value, char *out, size_t cap);
 /* "3m" "2d" ago for a wall time. */
 void age_text(int64_t since_wall_ms, int64_t now_wall_ms, char out[16]);
 

@@ -1,6 +1,7 @@
 /* tos build, verify */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -16,6 +17,14 @@ static void default_output(const char *file, char out[HOME_PATH_MAX])
 	snprintf(out, HOME_PATH_MAX, "%.*s.bundle", (int)(n > 900 ? 900 : n), file);
 }
 
+/* "-": standard output. */
+static int save(struct cli *cli, const char *output)
+{
+	if (strcmp(output, "-") == 0)
+		return tos_shell_write(cli->shell, STDOUT_FILENO, cli_err(cli));
+	return tos_shell_save(cli->shell, output, cli_err(cli));
+}
+
 static int run_build(struct cli *cli)
 {
 	const char *file = cli->args.word[0], *output = cli_option(cli, "output"),
@@ -24,15 +33,18 @@ static int run_build(struct cli *cli)
 	int rc = tos_shell_file(file, &cli->shell, cli_err(cli));
 
 	rc = rc || !name ? rc : tos_shell_option(cli->shell, "name", name, cli_err(cli));
+	rc = rc ? rc : launch_properties(cli);
 	rc = rc ? rc : cli_principal(cli);
 	rc = rc ? rc : tos_shell_sign(cli->shell, cli->principal, cli_err(cli));
 	if (!output) {
 		default_output(file, path);
 		output = path;
 	}
-	rc = rc ? rc : tos_shell_save(cli->shell, output, cli_err(cli));
+	rc = rc ? rc : save(cli, output);
 	if (rc < 0)
 		return cli_fail(cli, rc);
+	if (strcmp(output, "-") == 0)
+		return EXIT_DONE;
 	if (cli->json) {
 		struct tos_value *v = map_of("file", tos_text(output));
 
@@ -48,14 +60,18 @@ const struct command command_build = {
 	.args = "FILE",
 	.summary = "Sign a carrier's code, to be launched later or by somebody else",
 	.about = "Checks the syntax of a Lua source, writes its manifest, signs it as author and puts both into a bundle. Who "
-		 "launches a bundle signs the launch only.",
-	.examples = "tos build upgrade.lua -o upgrade.bundle\tThen tos launch upgrade.bundle\n",
+		 "launches a bundle signs the launch only. With a path, data, limits or other properties of a launch the file "
+		 "is a saved carrier, which holds these beside the bundle; they are its owner's, and not signed before the "
+		 "launch.",
+	.examples = "tos build upgrade.lua -o upgrade.bundle\tThen tos launch upgrade.bundle\n"
+		    "tos build upgrade.lua --path @all --data LEVEL=3 -o upgrade.tos\tWith path and data\n",
 	.run = run_build,
 	.min_args = 1,
 	.max_args = 1,
 	.words = "files",
 	.options = {
-		{ "output", 'o', "FILE", "where the bundle goes, default FILE without .lua, with .bundle" },
+		{ "output", 'o', "FILE", "where it goes, - for standard output; default FILE without .lua, with .bundle" },
+		PROPERTY_OPTIONS,
 		{ "name", 0, "NAME", "what the code is called, default the file's name" },
 		{ "as", 0, "PRINCIPAL", "the author; default from domain.conf" },
 	},
@@ -85,10 +101,43 @@ static void print_bundle(const struct tos_value *v)
 			(long long)tos_as_int(tos_value_at(files, i), 0));
 }
 
+/* What a saved carrier holds besides: path, data, limits. */
+static void print_saved(const struct tos_value *v)
+{
+	const struct tos_value *folders = tos_get(v, "folders"), *limits = tos_get(v, "limits");
+
+	printf("%-10s%s\n", "path",
+		*tos_get_text(v, "path", "") ? tos_get_text(v, "path", "") : "none");
+	for (size_t i = 0; i < tos_len(folders); i++)
+		printf("%-10s%s (%lld element%s)\n", "folder",
+			tos_as_text(tos_key_at(folders, i), "?"),
+			(long long)tos_as_int(tos_value_at(folders, i), 0),
+			tos_as_int(tos_value_at(folders, i), 0) == 1 ? "" : "s");
+	for (size_t i = 0; i < tos_len(limits); i++) {
+		char text[64];
+
+		limit_text(tos_as_text(tos_key_at(limits, i), ""),
+			tos_as_int(tos_value_at(limits, i), 0), text, sizeof(text));
+		printf("%-10s%s %s\n", "limit", tos_as_text(tos_key_at(limits, i), "?"), text);
+	}
+	putchar('\n');
+	table_print(tos_get(v, "parts"), "part:PART bytes:BYTES sha256:SHA-256", stdout);
+}
+
+/* Both in one map; the bundle's word for its code is its digest. */
+static void merge(struct tos_value *v, const struct tos_value *more)
+{
+	for (size_t i = 0; i < tos_len(more); i++)
+		tos_set_value(v, tos_value_copy(tos_key_at(more, i)),
+			tos_value_copy(tos_value_at(more, i)));
+}
+
 static int run_verify(struct cli *cli)
 {
-	struct tos_value *v = NULL;
-	int rc = tos_shell_load(cli->args.word[0], &cli->shell, cli_err(cli));
+	struct tos_value *v = NULL, *what = NULL;
+	const char *file =
+		strcmp(cli->args.word[0], "-") == 0 ? "/dev/stdin" : cli->args.word[0];
+	int rc = tos_shell_load(file, &cli->shell, cli_err(cli));
 	struct slice bundle = rc ? (struct slice){ NULL, 0 } : shell_bundle(cli->shell);
 
 	if (rc == 0 && !bundle.n)
@@ -99,25 +148,32 @@ static int run_verify(struct cli *cli)
 		if (rc < 0)
 			err_wrap(&cli->em, rc, "%s", cli->args.word[0]);
 	}
+	if (v && shell_describe(cli->shell, &what, NULL) == 0 && cli->json)
+		merge(v, what);
 	if (v && cli->json) {
 		tos_set(v, "valid", tos_bool(rc == 0));
 		print_json(v);
-	} else if (v)
+	} else if (v) {
 		print_bundle(v);
+		print_saved(what);
+	}
 	tos_value_free(v);
+	tos_value_free(what);
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
 const struct command command_verify = {
 	.name = "verify",
 	.args = "FILE",
-	.summary = "Check the signatures of a bundle",
+	.summary = "Check the signatures of a bundle, and print what is in it",
 	.about =
 		"Checks a bundle as a kernel would when it is offered one: that its files are "
 		"those which the manifest names, "
 		"who signed it, that the certificate leads to this domain's root, has the role "
 		"author, and is neither "
-		"expired nor on the revocation list known here. Prints what it says of itself.",
+		"expired nor on the revocation list known here. Prints what it says of itself, the path, folders and limits of a "
+		"saved carrier, and of its three parts (code, path, data) size and SHA-256. No kernel is needed. - reads "
+		"standard input.",
 	.examples = "tos verify upgrade.bundle\tWho wrote it, and is it whole\n",
 	.run = run_verify,
 	.min_args = 1,

@@ -96,10 +96,13 @@ static int set_options(struct cli *cli)
 	return rc;
 }
 
-static int set_properties(struct cli *cli)
+/* The briefcase comes first: the command line knows better. */
+int launch_properties(struct cli *cli)
 {
 	const char *path = cli_option(cli, "path"), *v;
-	int rc = path ? tos_shell_path(cli->shell, path, cli_err(cli)) : 0;
+	int rc = briefcase_take(cli);
+
+	rc = rc || !path ? rc : tos_shell_path(cli->shell, path, cli_err(cli));
 
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "data", &it));)
 		rc = add_data(cli, v);
@@ -150,13 +153,57 @@ static int sign(struct cli *cli)
 static int prepare(struct cli *cli)
 {
 	const char *line = cli_option(cli, "execute");
-	int rc = line ? shell_of_line(cli, line) : shell_of_word(cli, cli->args.word[0]);
+	int rc = line               ? shell_of_line(cli, line)
+		 : cli->args.n_word ? shell_of_word(cli, cli->args.word[0])
+				    : 0; /* in the briefcase */
 
-	rc = rc ? rc : set_properties(cli);
+	rc = rc ? rc : launch_properties(cli);
+	if (cli_option(cli, "local"))
+		return rc;
 	rc = rc ? rc : sign(cli);
 	rc = rc ? rc : cli_principal(cli);
 	rc = rc ? rc : cli_connect(cli);
 	return rc ? rc : check_hosts(cli);
+}
+
+/* ---- without a kernel */
+
+static void local_log(void *arg, const char *level, const char *text)
+{
+	struct tos_value *v = tos_text(text);
+
+	(void)arg;
+	fprintf(stderr, "local  %s", strcmp(level, "info") == 0 ? "" : level);
+	fputs(strcmp(level, "info") == 0 ? "" : ": ", stderr);
+	print_element(v, stderr);
+	fputc('\n', stderr);
+	tos_value_free(v);
+}
+
+static bool local_stop(void *arg)
+{
+	(void)arg;
+	return interrupted();
+}
+
+static int run_local(struct cli *cli)
+{
+	struct tos_local how = { local_log, local_stop, NULL, cli->timeout_ms };
+	struct tos_value *outcome = NULL;
+	int code, rc = prepare(cli);
+
+	if (rc < 0)
+		return cli_fail(cli, rc);
+	fputs("tos launch: --local runs it once, here, in a small sandbox (seccomp, limits) "
+	      "instead of a kernel's; posts go nowhere\n",
+		stderr);
+	interrupt_catch();
+	rc = tos_shell_run(cli->shell, &how, &outcome, cli_err(cli));
+	if (rc < 0)
+		return cli_fail(cli, rc);
+	code = interrupted() ? EXIT_DETACHED : outcome_print(cli, outcome);
+	tos_value_free(outcome);
+	return code;
 }
 
 static int run_launch(struct cli *cli)
@@ -167,9 +214,11 @@ static int run_launch(struct cli *cli)
 
 	if (line && cli->args.n_word)
 		return cli_usage(cli, "give either -e or a carrier, not both");
-	if (!line && !cli->args.n_word)
+	if (!line && !cli->args.n_word && !cli_option(cli, "briefcase"))
 		return cli_usage(cli, "which carrier? tos launch FILE, a shipped one such as "
 				      "facts, or -e 'LUA'");
+	if (cli_option(cli, "local"))
+		return run_local(cli);
 	rc = prepare(cli);
 	rc = rc ? rc
 		: tos_shell_launch(
@@ -198,10 +247,19 @@ const struct command command_launch = {
 		 "is every kernel, once each. Without a path the carrier runs at its home.\n\n"
 		 "With --wait its log lines and its states go to standard error as they come, and its outcome to "
 		 "standard output: a row a kernel from folder RESULTS, the trail, and any fault; the exit code is 0 if "
-		 "it finished. Ctrl-C detaches with exit code 130 and leaves it running; --timeout gives up waiting.",
+		 "it finished. Ctrl-C detaches with exit code 130 and leaves it running; --timeout gives up waiting.\n\n"
+		 "With --briefcase it takes folders along that are written in a file: JSON such as {\"SITES\": [\"a\", "
+		 "\"b\"]}, with bytes as \"base64:...\", or the same in CBOR; what tos wait --json printed is understood "
+		 "too. Folder HOST is the path, and folder CODE, with a Lua source as its one element, the carrier, so "
+		 "that a briefcase alone can be launched.\n\n"
+		 "With --local no kernel is needed, nor a domain: begin runs once in a child of this command, at a place "
+		 "called local, where posts and moves are refused, and its outcome is printed as with --wait. That "
+		 "child is confined by seccomp and the carrier's limits, which is less than a kernel's sandbox.",
 	.examples = "tos launch facts --path @all --wait\tFacts of every host\n"
 		    "tos launch hello.lua --path host0,host1,host2 --wait\tA carrier of one's own\n"
 		    "tos launch -e 'return tos.call(\"Monitor\", {\"load\"})' --path @all --wait\tOne line of Lua\n"
+		    "tos launch check.lua --local --data LEVEL=3\tTry it without a kernel\n"
+		    "tos launch --briefcase work.json --wait\tCode, path and data from one file\n"
 		    "tos launch check.lua --path 'a|b,c' --data LEVEL=3 --limit cpu=2 --on-unreachable skip\tWith "
 		    "alternatives, data and limits\n",
 	.run = run_launch,
@@ -209,15 +267,10 @@ const struct command command_launch = {
 	.words = "carriers",
 	.options = {
 		{ "execute", 'e', "LUA", "take this as the body of begin; what it returns goes to RESULTS" },
-		{ "path", 'p', "PATH", "where it goes, such as host0,host1|host2,@all" },
-		{ "data", 'd', "NAME=VALUE", "push VALUE, text or JSON, into folder NAME; may be repeated" },
-		{ "limit", 'l', "NAME=VALUE", "a limit, such as cpu=2, memory=32M, hops=5; may be repeated" },
-		{ "on-unreachable", 'u', "WHAT", "wait, wait=TIME, skip, alternate or fail; default wait=30s" },
-		{ "itinerant", 0, NULL, "it may change its path, where hosts allow that" },
-		{ "fast", 0, NULL, "keep it in memory only; a crash may lose it" },
+		PROPERTY_OPTIONS,
 		{ "wait", 'w', NULL, "wait for the outcome and print it" },
+		{ "local", 0, NULL, "run it here and now, once, without any kernel" },
 		{ "name", 0, "NAME", "what its code is called" },
-		{ "expires", 0, "TIME", "how long its ticket is good, default its lifetime and a day" },
 		{ "as", 0, "PRINCIPAL", "the owner; default from domain.conf" },
 		{ "author", 0, "PRINCIPAL", "who signs the code; default the owner" },
 	},

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "lib/bundle.h"
 
 #define COLUMNS_MAX 32
 
@@ -196,4 +197,43 @@ void age_text(int64_t since, int64_t now, char out[16])
 			snprintf(out, 16, "%" PRId64 "%c", age / units[i].ms, units[i].unit);
 			return;
 		}
+}
+
+static void number_text(int64_t v, const char *unit, char *out, size_t cap)
+{
+	static const char *const powers[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	static const struct {
+		int64_t ms;
+		const char *unit;
+	} times[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "min" }, { 1000, "s" },
+		{ 1, "ms" } };
+	size_t k = 0;
+
+	if (strcmp(unit, "B") == 0) {
+		double d = (double)v;
+
+		for (; d >= 1024 && k + 1 < ARRAY_LEN(powers); k++)
+			d /= 1024;
+		snprintf(out, cap, d == (double)(int64_t)d ? "%.0f %s" : "%.1f %s", d,
+			powers[k]);
+		return;
+	}
+	if (strcmp(unit, "ms") == 0) { /* the largest unit that it is whole tenths of */
+		while (k + 1 < ARRAY_LEN(times) && (v < times[k].ms || v * 10 % times[k].ms))
+			k++;
+		snprintf(out, cap, v % times[k].ms ? "%.1f %s" : "%.0f %s",
+			(double)v / (double)times[k].ms, times[k].unit);
+		return;
+	}
+	snprintf(out, cap, "%" PRId64, v);
+}
+
+void limit_text(const char *name, int64_t value, char *out, size_t cap)
+{
+	int id = limit_find(name, strlen(name));
+	const char *unit = id >= 0 ? limit_units[id] : "";
+
+	number_text(value, unit, out, cap);
+	if (strcmp(unit, "1/s") == 0 && strlen(out) + 10 < cap)
+		strcat(out, " a second");
 }

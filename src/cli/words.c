@@ -4,16 +4,51 @@
 
 #include "cli/cli.h"
 
-static struct tos_value *from_json(const json_t *j)
+static struct tos_value *text_value(const json_t *j, bool bytes)
 {
+	const char *s = json_string_value(j);
+
+	if (bytes && strncmp(s, "base64:", 7) == 0 && strlen(s) == json_string_length(j))
+		return base64_value(s + 7);
+	return tos_text_n(s, json_string_length(j));
+}
+
+static struct tos_value *unless(bool failed, struct tos_value *v)
+{
+	if (!failed)
+		return v;
+	tos_value_free(v);
+	return NULL;
+}
+
+static struct tos_value *object_value(json_t *j, bool bytes)
+{
+	const char *only = bytes && json_object_size(j) == 1
+				   ? json_string_value(json_object_get(j, "base64"))
+				   : NULL;
 	struct tos_value *v;
 	const char *key;
+	json_t *item;
+	int rc = 0;
+
+	if (only)
+		return base64_value(only);
+	v = tos_map();
+	json_object_foreach(j, key, item) rc =
+		rc ? rc : tos_set(v, key, json_value(item, bytes));
+	return unless(rc < 0, v);
+}
+
+struct tos_value *json_value(const json_t *j, bool bytes)
+{
+	struct tos_value *v;
+	int rc = 0;
 	json_t *item;
 	size_t i;
 
 	switch (json_typeof(j)) {
 	case JSON_STRING:
-		return tos_text_n(json_string_value(j), json_string_length(j));
+		return text_value(j, bytes);
 	case JSON_INTEGER:
 		return tos_int(json_integer_value(j));
 	case JSON_REAL:
@@ -25,13 +60,11 @@ static struct tos_value *from_json(const json_t *j)
 		return tos_nil();
 	case JSON_ARRAY:
 		v = tos_array();
-		json_array_foreach(j, i, item) if (tos_push(v, from_json(item)) < 0) break;
-		return v;
+		json_array_foreach(j, i, item) rc =
+			rc ? rc : tos_push(v, json_value(item, bytes));
+		return unless(rc < 0, v);
 	case JSON_OBJECT:
-		v = tos_map();
-		json_object_foreach((json_t *)(uintptr_t)j, key,
-			item) if (tos_set(v, key, from_json(item)) < 0) break;
-		return v;
+		return object_value((json_t *)(uintptr_t)j, bytes);
 	}
 	return NULL;
 }
@@ -46,7 +79,7 @@ struct tos_value *word_value(const char *word, bool as_text)
 	j = json_loads(word, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
 	if (!j)
 		return tos_text(word);
-	v = from_json(j);
+	v = json_value(j, false);
 	json_decref(j);
 	return v;
 }
