@@ -31,6 +31,16 @@ static inline void list_del(struct list *e)
 	e->next->prev = e->prev;
 	list_init(e);
 }
+/* All of `from`, in its order, to the end of `to`; `from` is empty then. */
+static inline void list_take(struct list *from, struct list *to)
+{
+	while (!list_empty(from)) {
+		struct list *e = from->next;
+
+		list_del(e);
+		list_add(to, e);
+	}
+}
 #define LIST_ITEM(ptr, type, member) CONTAINER_OF(ptr, type, member)
 /* clang-format off */
 #define LIST_EACH(pos, head) for ((pos) = (head)->next; (pos) != (head); (pos) = (pos)->next)

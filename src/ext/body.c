@@ -772,12 +772,7 @@ static void run_answers(struct body *b)
 
 	/* Only those that are there now: what an answer leads to waits for the next round. */
 	list_init(&now);
-	while (!list_empty(&b->answers)) {
-		struct list *e = b->answers.next;
-
-		list_del(e);
-		list_add(&now, e);
-	}
+	list_take(&b->answers, &now);
 	while (!list_empty(&now)) {
 		struct call *c = LIST_ITEM(now.next, struct call, link);
 
