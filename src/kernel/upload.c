@@ -211,7 +211,9 @@ int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST
 	return 0;
 }
 
-static void sendings_of(struct kernel *k, const char *peer)
+/* On with what is being sent to the peer, or an end to it. Either may begin another sending, which
+ * is put at the end of the list. */
+static void sendings_of(struct kernel *k, const char *peer, bool down)
 {
 	struct list *pos, *tmp;
 
@@ -221,28 +223,21 @@ static void sendings_of(struct kernel *k, const char *peer)
 	{
 		struct sending *s = LIST_ITEM(pos, struct sending, node);
 
-		/* Its end may begin another one, which is put at the end of the list. */
-		if (strcmp(s->peer, peer) == 0)
+		if (strcmp(s->peer, peer) != 0)
+			continue;
+		if (down)
+			sending_end(k, s, ERR_CLOSED);
+		else
 			sending_go(k, s);
 	}
 }
 
 void content_writable(struct kernel *k, struct link *l)
 {
-	sendings_of(k, link_name(l));
+	sendings_of(k, link_name(l), false);
 }
 
 void content_link_down(struct kernel *k, const char *peer)
 {
-	struct list *pos, *tmp;
-
-	if (!sendings_ready)
-		return;
-	LIST_EACH_SAFE(pos, tmp, &sendings)
-	{
-		struct sending *s = LIST_ITEM(pos, struct sending, node);
-
-		if (strcmp(s->peer, peer) == 0)
-			sending_end(k, s, ERR_CLOSED);
-	}
+	sendings_of(k, peer, true);
 }

@@ -481,7 +481,7 @@ struct tos_value *tos_at_mut(struct tos_value *array, size_t i)
 	return tos_type(array) == TOS_ARRAY && i < array->n ? array->items[i] : NULL;
 }
 
-struct tos_value *tos_get_mut(struct tos_value *map, const char *key)
+static struct tos_value *value_at_key(const struct tos_value *map, const char *key)
 {
 	struct key_ref k = key_of_text(key);
 	bool found;
@@ -493,16 +493,14 @@ struct tos_value *tos_get_mut(struct tos_value *map, const char *key)
 	return found ? map->items[2 * i + 1] : NULL;
 }
 
+struct tos_value *tos_get_mut(struct tos_value *map, const char *key)
+{
+	return value_at_key(map, key);
+}
+
 const struct tos_value *tos_get(const struct tos_value *map, const char *key)
 {
-	struct key_ref k = key_of_text(key);
-	bool found;
-	size_t i;
-
-	if (tos_type(map) != TOS_MAP)
-		return NULL;
-	i = map_search(map, &k, &found);
-	return found ? map->items[2 * i + 1] : NULL;
+	return value_at_key(map, key);
 }
 
 const struct tos_value *tos_key_at(const struct tos_value *map, size_t i)
