@@ -194,10 +194,20 @@ static int ask_outcome(struct wait *w, struct tos_value **out)
 	return rc == ERR_TIMEOUT ? ERR_AGAIN : rc;
 }
 
+/* Only the carrier's home tells of it; anybody may post to a client. */
+static bool is_event(const struct wait *w, const char *sender, const char *folder)
+{
+	char home[64], wanted[80];
+
+	cli_home_of(w->name, home);
+	snprintf(wanted, sizeof(wanted), "%s/Kernel", home);
+	return strcmp(folder, "event") == 0 && strcmp(sender, wanted) == 0;
+}
+
 static int one_step(struct wait *w, struct tos_value **out)
 {
 	struct tos_value *e = NULL;
-	char folder[129];
+	char sender[129], folder[129];
 	int rc;
 
 	if (!w->cli->connection)
@@ -213,8 +223,8 @@ static int one_step(struct wait *w, struct tos_value **out)
 		if (w->deadline && clock_ms() >= w->deadline)
 			return 0;
 	}
-	rc = tos_receive(w->cli->connection, SLICE_MS, NULL, folder, &e, cli_err(w->cli));
-	if (rc == 0 && strcmp(folder, "event") == 0)
+	rc = tos_receive(w->cli->connection, SLICE_MS, sender, folder, &e, cli_err(w->cli));
+	if (rc == 0 && is_event(w, sender, folder))
 		on_event(w, tos_at(e, 0));
 	tos_value_free(e);
 	if (is_gone(rc))
@@ -226,11 +236,11 @@ static int one_step(struct wait *w, struct tos_value **out)
 static void drain(struct wait *w)
 {
 	struct tos_value *e = NULL;
-	char folder[129];
+	char sender[129], folder[129];
 
 	while (w->cli->connection &&
-		tos_receive(w->cli->connection, 0, NULL, folder, &e, NULL) == 0) {
-		if (strcmp(folder, "event") == 0)
+		tos_receive(w->cli->connection, 0, sender, folder, &e, NULL) == 0) {
+		if (is_event(w, sender, folder))
 			on_event(w, tos_at(e, 0));
 		tos_value_free(STEAL(e));
 	}

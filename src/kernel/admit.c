@@ -244,7 +244,8 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 /* ---- hooks */
 
 struct hooks {
-	struct resident *r; /* owned by whoever runs the hooks; `dropped` tells that it died */
+	struct resident *r; /* an arrival's is kept by whoever runs the hooks; */
+	bool resident;      /* one that is in the table may end meanwhile */
 	uint32_t flag;
 	size_t next;
 	char dest[64], from[64], name[NAME_BYTES_MAX + 1];
@@ -356,8 +357,7 @@ static void hook_answered(
 {
 	struct hooks *h = arg;
 
-	/* A resident may have ended meanwhile; an arrival is kept by whoever runs its hooks. */
-	if (h->flag == TOS_INBOX_ON_DEPARTURE && resident_find(k, h->name) != h->r) {
+	if (h->resident && resident_find(k, h->name) != h->r) {
 		rc = ERR_CANCELLED;
 		text = "the carrier has ended";
 	}
@@ -396,6 +396,7 @@ void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *
 	struct hooks *h = mem_new(struct hooks);
 
 	h->r = r;
+	h->resident = resident_find(k, r->name) == r;
 	h->flag = flag;
 	snprintf(h->name, sizeof(h->name), "%s", r->name);
 	snprintf(h->dest, sizeof(h->dest), "%s", dest);

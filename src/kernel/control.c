@@ -627,11 +627,15 @@ static void launched(void *arg, int rc, const struct errmsg *em)
 	AUTOFREE struct launching *lg = arg;
 	struct kernel *k = lg->k;
 	struct resident *r = resident_find(k, lg->name);
+	struct home_record *h = home_find(k, lg->name);
 	struct tos_value *m;
 
+	if (rc == 0 && !r && h) { /* killed before the journal was through */
+		request_ok(lg->rq, home_row(h));
+		return;
+	}
 	if (rc < 0 || !r) {
-		struct home_record *h = map_del_str(k->homes, lg->name);
-
+		h = map_del_str(k->homes, lg->name);
 		if (r)
 			resident_free(r);
 		home_free(h);

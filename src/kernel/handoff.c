@@ -19,6 +19,7 @@
 /* up to this, code and envelope travel within the post */
 #define INLINE_BYTES ((size_t)600 << 10)
 #define ENVELOPE_MAX ((size_t)160 << 20)
+#define INCARNATIONS_MAX 1000000
 
 enum move_stage { MOVE_HOOKS, MOVE_OFFERED, MOVE_JOURNAL, MOVE_SENDING, MOVE_SENT };
 
@@ -77,6 +78,10 @@ void incarnation_learn(
 	if (e->count == 0 || (known && incarnation_compare(e, known) <= 0))
 		return;
 	if (!known) {
+		if (map_size(k->incarnations) >= INCARNATIONS_MAX) {
+			metric_add(k->metrics, "incarnations_dropped_total", NULL, 1);
+			return;
+		}
 		known = mem_new(struct incarnation);
 		map_put(k->incarnations, id, DIGEST_BYTES, known);
 	}
@@ -1497,12 +1502,13 @@ static void send_verb(struct kernel *k, struct request *rq)
 			return;
 		}
 	}
-	incarnation_learn(k, a->hop.id, &a->hop.e);
 	rc = arrival_check(a, rq, envelope, &em);
 	if (rc < 0) {
 		arrival_refuse(a, rc, err_show(rc, &em));
 		return;
 	}
+	/* Not before: a record that is nobody's carrier must not supersede one that is. */
+	incarnation_learn(k, a->hop.id, &a->hop.e);
 	tos_push(a->r->hops, tos_bytes(hop_cose.p, hop_cose.n));
 	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&a->r->log_rate, 200, clock_ms());
@@ -1568,6 +1574,22 @@ static void arrival_outcome(struct arrival *a)
 		arrival_no_answer(a, rc, err_text(rc));
 }
 
+/* Did it come from that kernel, by its last hop record? */
+static bool came_from(const struct resident *r, const char *kernel)
+{
+	struct hop hop = { .parts = NULL };
+	struct slice bytes = { NULL, 0 };
+	struct cose cose;
+	bool yes;
+
+	if (tos_len(r->hops))
+		bytes.p = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &bytes.n);
+	yes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 && hop_decode(cose.payload, &hop, NULL) == 0 &&
+	      strcmp(hop.from, kernel) == 0;
+	hop_fini(&hop);
+	return yes;
+}
+
 static void void_verb(struct kernel *k, struct request *rq)
 {
 	struct incarnation e;
@@ -1579,8 +1601,18 @@ static void void_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, ERR_MALFORMED, "VOID lacks id or e");
 		return;
 	}
-	incarnation_learn(k, id, &e);
 	r = resident_by_id(k, id, "");
+	/* Only its source went on without it, or its home knows better. */
+	if (r && strcmp(r->ticket.home, rq->from.kernel) != 0 && !came_from(r, rq->from.kernel)) {
+		struct tos_value *m = tos_map();
+
+		tos_set(m, "carrier", tos_text(r->name));
+		tos_set(m, "from", tos_text(rq->from.kernel));
+		audit_event(k, NULL, "void-refused", m);
+		request_fail(rq, ERR_DENIED, "%s did not come from %s", r->name, rq->from.kernel);
+		return;
+	}
+	incarnation_learn(k, id, &e);
 	if (r && incarnation_compare(&r->e, &e) < 0)
 		resident_end(
 			r, SHELL_EV_SUPERSEDE, "the source went on with a higher incarnation");

@@ -550,6 +550,22 @@ static void take_fault(struct home_record *h, const struct tos_value *args)
 	h->outcome = o;
 }
 
+/* An incarnation that this home never granted: a kernel that claims it would end the true copy. */
+static bool raised_elsewhere(struct kernel *k, const struct home_record *h, const struct request *rq)
+{
+	struct incarnation e;
+	struct tos_value *m;
+
+	if (shell_ended(h->state) || incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
+		incarnation_compare(&e, &h->e) <= 0)
+		return false;
+	m = tos_map();
+	tos_set(m, "carrier", tos_text(h->name));
+	tos_set(m, "from", tos_text(who_asks(k, rq)));
+	audit_event(k, NULL, "report-refused", m);
+	return true;
+}
+
 static void arrived_verb(struct kernel *k, struct request *rq)
 {
 	struct home_record *h = home_args(k, rq);
@@ -560,6 +576,10 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 
 	if (!h)
 		return;
+	if (raised_elsewhere(k, h, rq)) {
+		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
+		return;
+	}
 	out = tos_map();
 	tos_set(out, "e", incarnation_value(&h->e));
 	if (shell_ended(h->state)) {
@@ -634,6 +654,10 @@ static void ended_verb(struct kernel *k, struct request *rq)
 
 	if (!h)
 		return;
+	if (raised_elsewhere(k, h, rq)) {
+		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
+		return;
+	}
 	if (shell_ended(h->state) || state < 0 || !shell_ended((enum shell_state)state) ||
 		incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
 		incarnation_compare(&e, &h->e) < 0) {

@@ -233,8 +233,9 @@ struct kernel {
 	struct map *places;     /* carrier -> struct place: where it was seen last */
 	struct map *streams;    /* sender|dest -> struct stream_queue */
 	struct map *names;      /* names given out: name -> struct given */
+	struct map *client_calls;/* client|tag -> struct client_call: waits for another kernel's answer */
 	struct map *watchers;   /* carrier -> struct watch list */
-	struct map *acting;     /* nonces of acts that are being journaled */
+	struct map *acting;     /* nonces of acts, digests of tokens that are being journaled */
 	struct map *incarnations;/* id -> struct incarnation, highest known */
 	struct map *accounts;   /* principal -> struct account */
 	struct list later; /* struct later */

@@ -39,6 +39,17 @@ struct peer *peer_get(struct kernel *k, const char *name)
 	return p;
 }
 
+static bool hop_is_from(struct slice bytes, const char *kernel)
+{
+	struct hop hop = { .parts = NULL };
+	struct cose cose;
+	bool yes = cose_decode(bytes, &cose, NULL) == 0 && hop_decode(cose.payload, &hop, NULL) == 0 &&
+		   strcmp(hop.from, kernel) == 0;
+
+	hop_fini(&hop);
+	return yes;
+}
+
 /* Vouch for the carrier on this link unless that was done. A carrier that is not here, or whose
  * home this is not, gets no vouching and is refused at the other end. */
 static void vouch(struct kernel *k, struct peer *p, const char *carrier)
@@ -50,9 +61,10 @@ static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 
 	if (map_find_str(p->vouched, carrier) || !r)
 		return;
-	if (tos_len(r->hops) > 0) {
-		hop.p = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &hop.n);
-		n = 1;
+	/* The record by which it came here: of another kernel's, so behind those of moves from here to here. */
+	for (size_t i = tos_len(r->hops); i > 0 && n == 0; i--) {
+		hop.p = tos_as_bytes(tos_at(r->hops, i - 1), &hop.n);
+		n = hop_is_from(hop, k->config.name) ? 0 : 1;
 	}
 	vouch_encode(&frame, blob_slice(&r->ticket_cose), &hop, n);
 	if (buf_check(&frame) == 0 &&
@@ -411,6 +423,7 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 			rc = hop_decode(cose.payload, &hop, em);
 		ok = rc == 0 && kernel.kind == CERT_KERNEL &&
 		     strcmp(kernel.name, hop.from) == 0 && strcmp(hop.dest, p->name) == 0 &&
+		     strcmp(hop.from, p->name) != 0 && /* nobody vouches for itself */
 		     memcmp(hop.id, id, sizeof(id)) == 0;
 		hop_fini(&hop);
 	}

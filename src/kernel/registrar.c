@@ -95,7 +95,7 @@ void registrar_enroll_act(
 		return;
 	}
 	known = get_row(k, T_ENROLLED, slice_text(name));
-	if ((known || strcmp(name, k->config.name) == 0) &&
+	if ((known || strcmp(name, k->config.name) == 0 || links_find(k->links, name)) &&
 		!tos_get_bool(args, "replace", false)) {
 		tos_value_free(known);
 		request_fail(rq, ERR_EXISTS,
@@ -123,6 +123,7 @@ void registrar_enroll_act(
 	m = tos_map();
 	tos_set(m, "name", tos_text(name));
 	tos_set(m, "expires", tos_int(token.expires_ms));
+	tos_set(m, "replace", tos_bool(tos_get_bool(args, "replace", false)));
 	t = store_begin(k->store);
 	put_row(t, T_TOKEN, (struct slice){ digest, sizeof(digest) }, m,
 		token.expires_ms + 86400000);
@@ -141,6 +142,7 @@ void registrar_enroll_act(
 
 struct enrolling {
 	struct kernel *k;
+	uint8_t token[DIGEST_BYTES];
 	struct request *rq;
 	struct tos_value *answer;
 };
@@ -149,6 +151,7 @@ static void enrolled(void *arg, int rc, const struct errmsg *em)
 {
 	AUTOFREE struct enrolling *e = arg;
 
+	map_del(e->k->acting, e->token, sizeof(e->token));
 	if (rc < 0) {
 		tos_value_free(e->answer);
 		request_fail(e->rq, rc, "%s", err_show(rc, em));
@@ -174,9 +177,11 @@ static struct tos_value *enrol_answer(struct kernel *k, struct slice der)
 	return m;
 }
 
-static int enroll_check(
+static int enroll_check(struct kernel *k, const uint8_t digest[DIGEST_BYTES],
 	struct tos_value *token, const char *name, const uint8_t *key, struct errmsg *em)
 {
+	struct tos_value *known;
+	bool taken;
 	size_t n;
 	const uint8_t *spent = tos_get_bytes(token, "public_key", &n);
 
@@ -190,7 +195,15 @@ static int enroll_check(
 			"the token has expired; make a new one with tos enroll");
 	if (spent && (n != 32 || memcmp(spent, key, 32) != 0))
 		return err_set(em, ERR_REPLAY, "the token was used by another key");
-	return 0;
+	if (map_find(k->acting, digest, DIGEST_BYTES))
+		return err_set(em, ERR_REPLAY, "the token is just being used");
+	if (spent)
+		return 0;
+	/* Two tokens for one name may be out: the second needs to have been made with --replace. */
+	known = get_row(k, T_ENROLLED, slice_text(name));
+	taken = known && !tos_get_bool(token, "replace", false);
+	tos_value_free(known);
+	return taken ? err_set(em, ERR_EXISTS, "%s has been enrolled since the token was made", name) : 0;
 }
 
 static int issue(struct kernel *k, const char *name, const uint8_t key[32], struct buf *der,
@@ -229,7 +242,7 @@ static void enroll_verb(struct kernel *k, struct request *rq)
 	}
 	digest_bytes(secret, n_secret, digest);
 	token = get_row(k, T_TOKEN, (struct slice){ digest, sizeof(digest) });
-	rc = enroll_check(token, name, key, &em);
+	rc = enroll_check(k, digest, token, name, key, &em);
 	before = tos_get_bytes(token, "certificate", &n);
 	if (rc == 0 && before) { /* a repeat with the same key: the same certificate */
 		request_ok(rq, enrol_answer(k, (struct slice){ before, n }));
@@ -250,6 +263,8 @@ static void enroll_verb(struct kernel *k, struct request *rq)
 	e = mem_new(struct enrolling);
 	e->k = k;
 	e->rq = rq;
+	memcpy(e->token, digest, sizeof(digest));
+	map_put(k->acting, e->token, sizeof(e->token), e);
 	e->answer = enrol_answer(k, slice_buf(&der));
 	t = store_begin(k->store);
 	/* The token is spent in the store before the certificate is given out. */

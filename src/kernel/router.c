@@ -16,6 +16,8 @@
 #define STREAMS_MAX 50000
 #define STREAM_POSTS_MAX 1024
 #define PLACES_MAX 100000
+#define CLIENT_CALLS_MAX 100000
+#define CLIENT_CALL_LATE_MS 10000
 #define MOVED_PAUSE_MS 20
 #define DELIVER_MS 10000
 #define DENIALS_AUDITED_PER_S 20
@@ -282,13 +284,79 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 	return rc;
 }
 
-static int route_client(struct kernel *k, const struct post *p, const char *name, struct errmsg *em)
+/* A client's call to another kernel, so that no third one can answer it. */
+struct client_call {
+	char kernel[64];
+	int64_t until_ms;
+};
+
+static void client_calls_trim(struct kernel *k, int64_t now_ms)
+{
+	struct client_call *c;
+	const void *key;
+	size_t it = 0, len;
+
+	while ((c = map_next(k->client_calls, &it, &key, &len)))
+		if (now_ms > c->until_ms) {
+			map_del(k->client_calls, key, len);
+			free(c);
+		}
+}
+
+static void client_call_key(const char *client, uint64_t tag, char key[NAME_BYTES_MAX + 24])
+{
+	snprintf(key, NAME_BYTES_MAX + 24, "%s|%llu", client, (unsigned long long)tag);
+}
+
+static int client_call_note(struct kernel *k, const struct origin *from, const struct post *p,
+	const char *kernel, struct errmsg *em)
+{
+	char key[NAME_BYTES_MAX + 24];
+	struct client_call *c;
+
+	if (map_size(k->client_calls) >= CLIENT_CALLS_MAX)
+		client_calls_trim(k, clock_ms());
+	if (map_size(k->client_calls) >= CLIENT_CALLS_MAX)
+		return err_set(em, ERR_FULL, "too many calls of clients wait for other kernels");
+	c = mem_new(struct client_call);
+	snprintf(c->kernel, sizeof(c->kernel), "%s", kernel);
+	c->until_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + CLIENT_CALL_LATE_MS;
+	client_call_key(from->name, p->tag, key);
+	free(map_put_str(k->client_calls, key, c));
+	return 0;
+}
+
+/* Was that kernel asked? Its answer is taken once. Carriers answer from wherever they are. */
+static bool client_call_answered(struct kernel *k, const struct origin *from, const struct post *p,
+	const char *client)
+{
+	char key[NAME_BYTES_MAX + 24];
+	struct client_call *c;
+
+	client_call_key(client, p->tag, key);
+	c = map_find_str(k->client_calls, key);
+	if (!from->kernel[0] || from->cls == ORIGIN_CARRIER || (p->kind == POST_FAILURE && p->tag == 0)) {
+		free(map_del_str(k->client_calls, key));
+		return true;
+	}
+	if (!c || (c->kernel[0] && strcmp(c->kernel, from->kernel) != 0))
+		return false;
+	free(map_del_str(k->client_calls, key));
+	return true;
+}
+
+static int route_client(struct kernel *k, const struct origin *from, const struct post *p, const char *name,
+	struct errmsg *em)
 {
 	struct link *l = map_find_str(k->clients, name);
 	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
 
 	if (!l)
 		return err_set(em, ERR_NOT_FOUND, "client %s is gone", name);
+	if ((p->kind == POST_ANSWER || p->kind == POST_FAILURE) && !client_call_answered(k, from, p, name)) {
+		metric_add(k->metrics, "answers_unexpected_total", NULL, 1);
+		return err_set(em, ERR_DENIED, "%s was not asked by %s", from->kernel, name);
+	}
 	post_encode(&frame, p);
 	return buf_check(&frame) < 0 ? ERR_TOO_LARGE :
 				       link_send(l, LINK_POSTS, frame.data, frame.len);
@@ -607,6 +675,11 @@ int kernel_route(struct kernel *k, const struct origin *from, const struct post 
 	rc = may_post(k, from, &a, here, em);
 	if (rc < 0)
 		return rc;
+	if (from->cls == ORIGIN_CLIENT && !from->kernel[0] && p->kind == POST_CALL &&
+		(!here || a.kind == ADDRESS_CARRIER))
+		rc = client_call_note(k, from, p, a.kind == ADDRESS_CARRIER ? "" : a.kernel, em);
+	if (rc < 0)
+		return rc;
 	if (a.kind == ADDRESS_CARRIER)
 		return route_carrier(k, from, p, &a, em);
 	if (!here)
@@ -615,7 +688,7 @@ int kernel_route(struct kernel *k, const struct origin *from, const struct post 
 		char name[NAME_BYTES_MAX + 1];
 
 		snprintf(name, sizeof(name), "%s/client/%s", k->config.name, a.inbox);
-		return route_client(k, p, name, em);
+		return route_client(k, from, p, name, em);
 	}
 	return route_inbox(k, from, p, a.inbox, em);
 }
@@ -867,6 +940,7 @@ int router_init(struct kernel *k)
 {
 	k->places = map_new();
 	k->streams = map_new();
+	k->client_calls = map_new();
 	return 0;
 }
 
