@@ -628,7 +628,7 @@ static int usage(int status)
 
 int main(int argc, char **argv)
 {
-	struct kernel *k = mem_new(struct kernel);
+	struct kernel *k;
 	int listeners[TOSD_LISTEN_MAX];
 	char extensions[TOSD_PATH_BYTES] = "";
 	struct errmsg em = { "" };
@@ -654,6 +654,7 @@ int main(int argc, char **argv)
 		return usage(2);
 	if (check)
 		return check_config(conf);
+	k = mem_new(struct kernel); /* for the life of the process */
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_DUMPABLE, 0);
 	log_init("tos-kernel", NULL, LOG_INFO, false);
