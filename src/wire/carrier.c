@@ -208,6 +208,7 @@ static void files_read(struct fields *f, struct manifest *m)
 static void entry_check(struct cbor_cursor *c, const struct manifest *m)
 {
 	for (size_t i = 0; i < m->n_files; i++)
+		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): n_files > 0 */
 		if (strcmp(m->files[i].name, m->entry) == 0)
 			return;
 	cbor_fail(c, ERR_MALFORMED);

@@ -348,8 +348,8 @@ static struct slice string_read(
 	n = head_read(c);
 	if (c->rc)
 		return s;
-	if (n > left_bytes(c)) /* NOLINT(bugprone-branch-clone): in this order */
-		cbor_fail(c, ERR_MALFORMED);
+	if (n > left_bytes(c)) /* comes before: larger than allowed */
+		cbor_fail(c, ERR_MALFORMED); /* NOLINT(bugprone-branch-clone): the order */
 	else if (n > most)
 		cbor_fail(c, ERR_TOO_LARGE);
 	else if (n < least || (kind == CBOR_TEXT && !text_utf8((const char *)c->p, (size_t)n)))
