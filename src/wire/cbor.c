@@ -348,7 +348,7 @@ static struct slice string_read(
 	n = head_read(c);
 	if (c->rc)
 		return s;
-	if (n > left_bytes(c)) /* comes before: larger than allowed */
+	if (n > left_bytes(c))
 		cbor_fail(c, ERR_MALFORMED); /* NOLINT(bugprone-branch-clone): the order */
 	else if (n > most)
 		cbor_fail(c, ERR_TOO_LARGE);
