@@ -39,12 +39,7 @@ static void on_idle(uv_idle_t *idle)
 
 	/* What is added while this batch runs waits for the next turn. */
 	list_init(&batch);
-	while (!list_empty(&k->later)) {
-		struct list *n = k->later.next;
-
-		list_del(n);
-		list_add(&batch, n);
-	}
+	list_take(&k->later, &batch);
 	while (!list_empty(&batch)) {
 		struct later *l = LIST_ITEM(batch.next, struct later, node);
 
@@ -245,8 +240,14 @@ void call_cancel(struct kernel *k, uint64_t number)
 
 	if (c) {
 		map_del(k->calls, &number, sizeof(number));
+		free(c->arg);
 		free(c);
 	}
+}
+
+bool call_waits(const struct kernel *k, uint64_t number)
+{
+	return call_get(k, number) != NULL;
 }
 
 bool call_sent(const struct kernel *k, uint64_t number)

@@ -259,6 +259,21 @@ static void move_accepted(struct resident *r)
 	resident_free(r);
 }
 
+/* Back from a departure that did not come about. Where its process died meanwhile (or this whole
+ * kernel did) there is no run to go on with: it begins again. */
+static void departure_over(struct resident *r)
+{
+	resident_event(r, SHELL_EV_RETURNED, NULL);
+	resident_uncollect(r);
+	if (r->vm || r->completed) {
+		resident_event(r, SHELL_EV_START, NULL);
+		return;
+	}
+	r->via_go = false;
+	r->go_seq = 0;
+	resident_go_on(r);
+}
+
 /* It came back in the same run: tos.go returns, a path goes on with its next choice. */
 static void move_refused(struct resident *r, int rc, const char *text)
 {
@@ -269,9 +284,7 @@ static void move_refused(struct resident *r, int rc, const char *text)
 	if (r->in_doubt)
 		peer_want(r->k, r->dest, false);
 	r->in_doubt = r->sent = r->outcome_move = false;
-	resident_event(r, SHELL_EV_RETURNED, NULL);
-	resident_event(r, SHELL_EV_START, NULL);
-	resident_uncollect(r);
+	departure_over(r);
 	t = store_begin(r->k->store);
 	resident_put(t, r);
 	store_commit(t, NULL, NULL);
@@ -288,6 +301,8 @@ static void move_refused(struct resident *r, int rc, const char *text)
 	}
 	resident_deliver_held(r);
 }
+
+static void move_doubt(struct resident *r, const char *text);
 
 /* What the destination said, now or on a repeat. */
 static void move_answer(struct resident *r, const struct tos_value *answer)
@@ -308,6 +323,8 @@ static void move_answer(struct resident *r, const struct tos_value *answer)
 	else if (strcmp(word, "unknown") == 0 && r->ticket.fast)
 		resident_end(
 			r, SHELL_EV_LOSE, "the destination restarted while it moved (--fast)");
+	else
+		move_doubt(r, "the destination's answer makes no sense");
 }
 
 static void move_doubt(struct resident *r, const char *text)
@@ -333,14 +350,41 @@ static void move_doubt(struct resident *r, const char *text)
 	}
 }
 
+/* Which departure an answer is about: one that comes late must not settle the next. */
+struct departure {
+	uint64_t n;
+	struct incarnation e;
+	char name[NAME_BYTES_MAX + 1];
+};
+
+static struct departure *departure_new(const struct resident *r)
+{
+	struct departure *d = mem_new(struct departure);
+
+	d->n = r->n;
+	d->e = r->e;
+	snprintf(d->name, sizeof(d->name), "%s", r->name);
+	return d;
+}
+
+static struct resident *departing(struct kernel *k, const struct departure *d)
+{
+	struct resident *r = resident_find(k, d->name);
+
+	return r && r->state == SHELL_DEPARTING && r->n == d->n &&
+			       incarnation_compare(&r->e, &d->e) == 0 ?
+		       r :
+		       NULL;
+}
+
 static void on_sent(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
-	AUTOFREE char *name = arg;
+	AUTOFREE struct departure *d = arg;
 	bool sent = k->ending_call_sent;
-	struct resident *r = resident_find(k, name);
+	struct resident *r = departing(k, d);
 
-	if (!r || r->state != SHELL_DEPARTING)
+	if (!r)
 		return;
 	r->resending = false;
 	if (r->move)
@@ -353,19 +397,29 @@ static void on_sent(
 	} else {
 		/* The frame never left: nothing is in doubt, the departure number stays used. */
 		r->sent = false;
-		resident_event(r, SHELL_EV_RETURNED, NULL);
-		resident_event(r, SHELL_EV_START, NULL);
-		resident_uncollect(r);
+		departure_over(r);
 		if (r->move)
 			move_failed(r, ERR_UNREACHABLE, text);
 	}
+}
+
+/* The bundle as its author signed it; empty where neither memory nor the store has it. */
+static struct slice author_code(struct resident *r)
+{
+	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+
+	if (!code && !r->code_changed)
+		return blob_slice(&r->code);
+	if (!code)
+		code = code_find(r->k, r->code_digest, NULL);
+	return code ? blob_slice(&code->bundle) : (struct slice){ NULL, 0 };
 }
 
 static void send_post(struct resident *r, bool inline_code, bool inline_envelope)
 {
 	struct tos_value *args = tos_map();
 	uint8_t digest[DIGEST_BYTES];
-	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+	struct slice code = author_code(r);
 	uint64_t call;
 
 	tos_set(args, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
@@ -375,11 +429,11 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 		digest_bytes(r->envelope.p, r->envelope.n, digest);
 		tos_set(args, "envelope_digest", tos_bytes(digest, sizeof(digest)));
 	}
-	if (inline_code && code)
-		tos_set(args, "code", tos_bytes(code->bundle.p, code->bundle.n));
+	if (inline_code && code.n)
+		tos_set(args, "code", tos_bytes(code.p, code.n));
 	r->resending = true;
 	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms,
-		on_sent, mem_strdup(r->name));
+		on_sent, departure_new(r));
 	if (r->move) {
 		r->move->stage = MOVE_SENT;
 		r->move->call = call;
@@ -388,19 +442,17 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 
 static void on_content(struct kernel *k, void *arg, int rc)
 {
-	AUTOFREE char *name = arg;
-	struct resident *r = resident_find(k, name);
+	AUTOFREE struct departure *d = arg;
+	struct resident *r = departing(k, d);
 
-	if (!r || r->state != SHELL_DEPARTING)
+	if (!r)
 		return;
 	if (rc < 0) {
 		r->resending = false;
 		if (r->sent || r->outcome_move) {
 			move_doubt(r, "the link closed while the envelope was being sent");
 		} else {
-			resident_event(r, SHELL_EV_RETURNED, NULL);
-			resident_event(r, SHELL_EV_START, NULL);
-			resident_uncollect(r);
+			departure_over(r);
 			if (r->move)
 				move_failed(r, ERR_UNREACHABLE,
 					"the link closed while the envelope was being sent");
@@ -412,25 +464,24 @@ static void on_content(struct kernel *k, void *arg, int rc)
 
 static void on_code_content(struct kernel *k, void *arg, int rc)
 {
-	char *name = arg;
-	struct resident *r = resident_find(k, name);
+	struct resident *r = departing(k, arg);
 	uint8_t digest[DIGEST_BYTES];
 
-	if (rc < 0 || !r || r->state != SHELL_DEPARTING) {
+	if (rc < 0 || !r) {
 		on_content(k, arg, rc < 0 ? rc : ERR_CANCELLED);
 		return;
 	}
 	digest_bytes(r->envelope.p, r->envelope.n, digest);
-	content_send(k, r->dest, digest, blob_slice(&r->envelope), on_content, name);
+	content_send(k, r->dest, digest, blob_slice(&r->envelope), on_content, arg);
 }
 
 /* Send what the destination lacks, and last the hop record. */
 static void send_now(struct resident *r)
 {
-	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+	struct slice code = author_code(r);
 	/* After a restart we don't know any more what it lacks: send all. */
-	bool need_code = !r->outcome_move && (!r->move || r->move->need_code) && code;
-	size_t code_bytes = need_code ? code->bundle.n : 0;
+	bool need_code = !r->outcome_move && (!r->move || r->move->need_code) && code.n;
+	size_t code_bytes = need_code ? code.n : 0;
 
 	if (r->move) {
 		r->move->stage = MOVE_SENDING;
@@ -443,10 +494,10 @@ static void send_now(struct resident *r)
 	}
 	r->resending = true;
 	if (need_code)
-		content_send(r->k, r->dest, code->digest, blob_slice(&code->bundle),
-			on_code_content, mem_strdup(r->name));
+		content_send(
+			r->k, r->dest, r->code_digest, code, on_code_content, departure_new(r));
 	else
-		on_code_content(r->k, mem_strdup(r->name), 0);
+		on_code_content(r->k, departure_new(r), 0);
 }
 
 static void on_frozen(void *arg, int rc, const struct errmsg *em)
@@ -462,9 +513,7 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 	if (!r || r->state != SHELL_DEPARTING)
 		return;
 	if (rc < 0) {
-		resident_event(r, SHELL_EV_RETURNED, NULL);
-		resident_event(r, SHELL_EV_START, NULL);
-		resident_uncollect(r);
+		departure_over(r);
 		if (r->outcome_move) {
 			/* Kept and tried again: the outcome must not be lost for want of a
 			 * journal. */
@@ -896,6 +945,8 @@ static void on_asked(
 		peer_want(k, r->dest, false);
 		r->in_doubt = r->sent = r->outcome_move = false;
 		resident_trail(r, "resolved", r->dest, "declared dead");
+		move_cancel(r);
+		r->resending = false;
 		vm_abandon(r);
 		r->via_go = false;
 		r->go_seq = 0;

@@ -107,7 +107,7 @@ typedef void call_done_fn(struct kernel *k, void *arg, int rc, const char *text,
  * timeout_ms counts connecting too. Returns the call's number, for call_cancel. */
 uint64_t kernel_call(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *args,
 	uint32_t timeout_ms, call_done_fn *done, void *arg);
-/* Forget it: done will not be called. */
+/* Forget it: done will not be called. Its arg is given to free(). */
 void call_cancel(struct kernel *k, uint64_t number);
 /* A one-way post of the kernel's own. Takes args. */
 void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *args);
@@ -300,6 +300,7 @@ void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), voi
 uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *elements,
 	uint32_t timeout_ms, const char *vouch_for, call_done_fn *done, void *arg);
 void call_mark_sent(struct kernel *k, uint64_t number);
+bool call_waits(const struct kernel *k, uint64_t number); /* somebody still waits for its answer */
 /* The Messenger said where: ends its LOCATE call. */
 int calls_forwarded(struct kernel *k, const struct post *original, const char *kernel);
 void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p);
@@ -325,7 +326,7 @@ struct vm {
 	struct stream *stream;
 	int pid, pidfd;
 	bool frozen, stream_closed, died;
-	int64_t since_ms;
+	int64_t asked_us;
 };
 #define VM_MAGIC 0x766d3031u
 int vm_start(struct resident *r, struct errmsg *em);   /* asks tosd for a tos-vm and hands the carrier over */

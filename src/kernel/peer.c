@@ -122,6 +122,15 @@ static void queue_flush(struct kernel *k, struct peer *p)
 {
 	while (p->link && !list_empty(&p->queue)) {
 		struct waiting_post *w = LIST_ITEM(p->queue.next, struct waiting_post, node);
+
+		/* A call that was given up as never sent must not leave after that: the carrier of
+		 * such a SEND runs on here. */
+		if (w->call && !call_waits(k, w->call)) {
+			list_del(&w->node);
+			p->queued_bytes -= w->n;
+			free(w);
+			continue;
+		}
 		int rc =
 			send_now(k, p, (struct slice){ w->frame, w->n }, w->call, w->vouch_for);
 

@@ -605,6 +605,10 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	char error[300];
 
 	vm_abandon(r);
+	/* A copy that may have been sent is settled by its destination's answer, whatever its process
+	 * says or does by then. */
+	if (r->state == SHELL_DEPARTING)
+		return;
 	move_cancel(r);
 	call_cancel(r->k, r->completed_call);
 	r->completed_call = 0;
@@ -1046,7 +1050,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 	state = shell_state_parse(tos_get_text(row, "state", ""));
 	if (rc == 0 && state < 0)
 		rc = err_set(&em, ERR_STORE, "unknown state");
-	if (rc < 0) {
+	if (rc < 0 || !code) {
 		/* Nothing is dropped: the row stays in the store, the operator is told. */
 		log_error("a carrier in the store could not be loaded; its row is kept",
 			KV_STR("carrier", r->name), KV_ERR(rc, &em));

@@ -388,7 +388,7 @@ static int on_usage(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 	int rc;
 
 	(void)cbor_uint(c, INT64_MAX); /* the kernel reads the CPU clock itself */
-	r->usage.used[LIMIT_memory] = (int64_t)cbor_uint(c, INT64_MAX);
+	r->usage.used[LIMIT_memory] = (int64_t)cbor_uint(c, (uint64_t)1 << 42);
 	rc = finish_frame(c);
 	return rc < 0 ? err_set(em, rc, "a USAGE frame does not decode") : 0;
 }
