@@ -4,14 +4,14 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 
-static void print_rows(const struct cli *cli, const struct tos_value *rows)
+static void print_rows(const struct cli *cli, const struct tos_value *rows, const char *columns)
 {
 	if (!tos_len(rows))
 		return;
 	if (cli->json)
 		print_json(rows);
 	else
-		table_print(rows, "name:NAME asked:ASKED state:STATE", stdout);
+		table_print(rows, columns, stdout);
 }
 
 static int act_on(struct cli *cli, const char *act, const char *word, struct tos_value *rows)
@@ -42,7 +42,7 @@ static int run_act(struct cli *cli)
 		if (rc < 0)
 			code = cli_fail(cli, rc);
 	}
-	print_rows(cli, rows);
+	print_rows(cli, rows, "name:NAME asked:ASKED state:WAS");
 	tos_value_free(rows);
 	return code;
 }
@@ -54,6 +54,7 @@ static int run_act(struct cli *cli)
 
 const struct command command_suspend = {
 	.name = "suspend",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "Have carriers stop where they are until they are resumed",
 	.about = "Records the wish at the carrier's home, which passes it on to where the "
@@ -68,6 +69,7 @@ const struct command command_suspend = {
 
 const struct command command_resume = {
 	.name = "resume",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "Have suspended carriers go on",
 	.about = "Takes back tos suspend.",
@@ -80,6 +82,7 @@ const struct command command_resume = {
 
 const struct command command_kill = {
 	.name = "kill",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "End carriers, wherever they are",
 	.about = "Records at the carrier's home that it is to be killed. It is ended where it "
@@ -94,6 +97,7 @@ const struct command command_kill = {
 
 const struct command command_retry = {
 	.name = "retry",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "Have faulted carriers run again where they failed",
 	.about = "Starts begin again at the kernel where the carrier faulted, with the state "
@@ -193,13 +197,14 @@ static int run_resolve(struct cli *cli)
 		if (rc < 0)
 			code = cli_fail(cli, rc);
 	}
-	print_rows(cli, rows);
+	print_rows(cli, rows, "name:NAME asked:ASKED state:STATE");
 	tos_value_free(rows);
 	return code;
 }
 
 const struct command command_resolve = {
 	.name = "resolve",
+	.words = "names",
 	.args = "[CARRIER]...",
 	.summary = "Settle moves whose end is not known",
 	.about = "When a link or a kernel fails at the moment of a hand-over, the source keeps "

@@ -198,6 +198,7 @@ static int run_log(struct cli *cli)
 
 const struct command command_log = {
 	.name = "log",
+	.words = "names",
 	.args = "[CARRIER]",
 	.summary = "Show the log of a kernel, or all that concerns a carrier",
 	.about = "Without a carrier, the recent log lines of the asked kernel. With one, its "

@@ -1,4 +1,5 @@
 /* tos ps, show, locate */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -189,6 +190,42 @@ static void print_map(const char *title, const struct tos_value *m)
 	putchar('\n');
 }
 
+/* Limits and usage are milliseconds and bytes on the wire; people write cpu=10s, memory=16M. */
+static void print_amount(const char *name, int64_t n)
+{
+	static const char units[] = " KMG";
+	bool time = strcmp(name, "cpu") == 0 || strcmp(name, "lifetime") == 0;
+	bool size = strcmp(name, "memory") == 0 || strcmp(name, "sent") == 0 ||
+		    strcmp(name, "state") == 0;
+	size_t u = 0;
+
+	if (time && n % 1000 == 0) {
+		printf("%" PRId64 "s", n / 1000);
+	} else if (time) {
+		printf("%.3fs", (double)n / 1000);
+	} else {
+		for (; size && n > 0 && n % 1024 == 0 && u < 3; u++)
+			n /= 1024;
+		printf("%" PRId64, n);
+		if (u)
+			putchar(units[u]);
+	}
+}
+
+static void print_amounts(const char *title, const struct tos_value *m)
+{
+	if (!tos_len(m))
+		return;
+	printf("%-12s", title);
+	for (size_t i = 0; i < tos_len(m); i++) {
+		const char *name = tos_as_text(tos_key_at(m, i), "?");
+
+		printf("%s%s=", i ? " " : "", name);
+		print_amount(name, tos_as_int(tos_value_at(m, i), 0));
+	}
+	putchar('\n');
+}
+
 static void print_field(const char *title, const struct tos_value *v)
 {
 	if (tos_type(v) == TOS_NIL || (tos_type(v) == TOS_BYTES))
@@ -221,7 +258,8 @@ static void print_show(const struct tos_value *v)
 	char age[16];
 
 	for (size_t i = 0; i < ARRAY_LEN(plain); i++)
-		print_field(plain[i], tos_get(v, plain[i]));
+		if (*tos_get_text(v, plain[i], "-")) /* an empty text says nothing */
+			print_field(plain[i], tos_get(v, plain[i]));
 	if (tos_get_bool(v, "in_doubt", false))
 		puts("in doubt    yes; 'tos resolve' has it settled");
 	age_text(tos_get_int(v, "since_ms", 0), clock_wall_ms(), age);
@@ -233,8 +271,8 @@ static void print_show(const struct tos_value *v)
 		printf("%s%s", i ? "," : "", tos_as_text(tos_at(path, i), "?"));
 	puts(tos_len(path) ? "" : "-");
 	print_map("folders", tos_get(v, "folders"));
-	print_map("limits", tos_get(v, "limits"));
-	print_map("usage", tos_get(v, "usage"));
+	print_amounts("limits", tos_get(v, "limits"));
+	print_amounts("usage", tos_get(v, "usage"));
 	for (size_t i = 0; i < tos_len(tos_get(v, "trail")); i++) {
 		struct tos_value *t = tos_value_copy(tos_at(tos_get(v, "trail"), i));
 		char when[CLOCK_TEXT_BYTES];
@@ -294,6 +332,7 @@ static int run_show(struct cli *cli)
 
 const struct command command_show = {
 	.name = "show",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "Show all that is known of a carrier",
 	.about = "Asks the carrier's home, which answers also when the carrier's place is "
@@ -332,6 +371,7 @@ static int run_locate(struct cli *cli)
 
 const struct command command_locate = {
 	.name = "locate",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "Say where carriers are",
 	.about = "Asks the home of each carrier where it was last heard of.",

@@ -25,6 +25,7 @@ static int run_wait(struct cli *cli)
 
 const struct command command_wait = {
 	.name = "wait",
+	.words = "names",
 	.args = "CARRIER...",
 	.summary = "Wait until carriers have ended and print their outcomes",
 	.about = "Waits for each carrier in turn and prints what it brought home: a row a kernel from folder RESULTS, "

@@ -17,13 +17,44 @@ static void option_name(const struct option_spec *o, char out[64])
 			o->value ? o->value : "");
 }
 
+#define HELP_WIDTH 80
+
+/* Words of s from column `at` on; lines after the first begin at column `indent`. Newlines of s stay. */
+static void help_wrap(const char *s, size_t at, size_t indent, FILE *out)
+{
+	size_t begin = at;
+
+	while (*s) {
+		size_t n = strcspn(s, " \n");
+
+		if (at > begin && at + 1 + n > HELP_WIDTH) {
+			fprintf(out, "\n%*s", (int)indent, "");
+			at = begin = indent;
+		} else if (at > begin) {
+			fputc(' ', out);
+			at++;
+		}
+		fprintf(out, "%.*s", (int)n, s);
+		at += n;
+		s += n;
+		for (; *s == ' ' || *s == '\n'; s++)
+			if (*s == '\n') {
+				fprintf(out, "\n%*s", s[1] && s[1] != '\n' ? (int)indent : 0,
+					"");
+				at = begin = indent;
+			}
+	}
+	fputc('\n', out);
+}
+
 static void help_options(const struct option_spec *o, FILE *out)
 {
 	char name[64];
 
 	for (; o->name; o++) {
 		option_name(o, name);
-		fprintf(out, "  %-28s %s\n", name, o->doc);
+		fprintf(out, "  %-28s ", name);
+		help_wrap(o->doc, 31, 31, out);
 	}
 }
 
@@ -58,8 +89,9 @@ static void help_examples(const char *s, FILE *out)
 
 void help_command(const struct command *c, FILE *out)
 {
-	fprintf(out, "usage: tos %s [OPTION]...%s%s\n\n%s.\n\n%s\n", c->name,
-		*c->args ? " " : "", c->args, c->summary, c->about);
+	fprintf(out, "usage: tos %s [OPTION]...%s%s\n\n%s.\n\n", c->name, *c->args ? " " : "",
+		c->args, c->summary);
+	help_wrap(c->about, 0, 0, out);
 	if (c->options[0].name) {
 		fputs("\nOptions:\n", out);
 		help_options(c->options, out);
@@ -230,9 +262,11 @@ void completion_print(FILE *out)
 	      "return;;\n"
 	      "\t--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- "
 	      "\"$cur\")); return;;\n"
-	      "\t--path) COMPREPLY=($(compgen -W \"@all $(command ls \"$home/kernels\" "
+	      /* Each entry and each alternative of a path on its own. */
+	      "\t-p|--path) i=${cur%\"${cur##*[,|]}\"}\n"
+	      "\t\tCOMPREPLY=($(compgen -P \"$i\" -W \"@all $(command ls \"$home/kernels\" "
 	      "2>/dev/null)\" -- "
-	      "\"$cur\")); return;;\n"
+	      "\"${cur##*[,|]}\")); compopt -o nospace 2>/dev/null; return;;\n"
 	      "\t--home|-o|--output) COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n\tesac\n"
 	      "\tcase $cmd in\n\t'') words='",
 		out);
@@ -255,6 +289,10 @@ void completion_print(FILE *out)
 		else if (c->words && strcmp(c->words, "files") == 0)
 			fputs("\n\t\t[[ $cur == -* ]] || { COMPREPLY=($(compgen -f -- "
 			      "\"$cur\")); return; }",
+				out);
+		else if (c->words && strcmp(c->words, "names") == 0)
+			fputs("\n\t\t[[ $cur == -* ]] || words=$(tos ps --timeout 2s 2>/dev/null | "
+			      "sed '1d;s/ .*//')",
 				out);
 		else if (c->words)
 			fprintf(out, "\n\t\t[[ $cur == -* ]] || words='%s'", c->words);
