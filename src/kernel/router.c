@@ -13,13 +13,13 @@
 #include "base/log.h"
 #include "tos/extension.h"
 
-#define STREAMS_MAX 50000
-#define STREAM_POSTS_MAX 1024
-#define PLACES_MAX 100000
-#define CLIENT_CALLS_MAX 100000
-#define CLIENT_CALL_LATE_MS 10000
-#define MOVED_PAUSE_MS 20
-#define DELIVER_MS 10000
+#define STREAMS_MAX           50000
+#define STREAM_POSTS_MAX      1024
+#define PLACES_MAX            100000
+#define CLIENT_CALLS_MAX      100000
+#define CLIENT_CALL_LATE_MS   10000
+#define MOVED_PAUSE_MS        20
+#define DELIVER_MS            10000
 #define DENIALS_AUDITED_PER_S 20
 
 struct place {
@@ -51,7 +51,8 @@ struct stream_queue {
 
 const char *origin_class_word(enum origin_class c)
 {
-	static const char *const words[] = { "kernel", "extension", "carrier", "client", "joiner" };
+	static const char *const words[] = { "kernel", "extension", "carrier", "client",
+		"joiner" };
 
 	return words[c];
 }
@@ -126,7 +127,8 @@ int kernel_allowed(struct kernel *k, const struct origin *from, const char *acti
 	const char *why = "";
 
 	/* A host that joins has no principal yet: its token is checked by the Registrar. */
-	if (from->cls == ORIGIN_JOINER && strcmp(action, "post") == 0 && strcmp(object, "Registrar") == 0)
+	if (from->cls == ORIGIN_JOINER && strcmp(action, "post") == 0 &&
+		strcmp(object, "Registrar") == 0)
 		return 0;
 	subject_of(from, &s);
 	if (firewall_check(k->firewall, &s, action, &o, &why) == 0)
@@ -153,8 +155,11 @@ void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_k
 		parts[i] = tos_at(elements, i);
 	folder_encode(&bytes, folder, parts, n);
 	origin_self(k, &self);
-	struct post p = { .kind = kind, .dest = slice_text(dest), .sender = slice_text(self.name),
-		.tag = tag, .folder = slice_buf(&bytes) };
+	struct post p = { .kind = kind,
+		.dest = slice_text(dest),
+		.sender = slice_text(self.name),
+		.tag = tag,
+		.folder = slice_buf(&bytes) };
 
 	if (buf_check(&bytes) < 0 || bytes.len > FRAME_BYTES_MAX - 512) {
 		/* The answer does not fit a frame; the caller is told so instead. */
@@ -162,7 +167,8 @@ void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_k
 		struct tos_value *word = tos_text(err_word(ERR_TOO_LARGE));
 		struct tos_value *text = tos_text("the answer does not fit a frame");
 
-		folder_encode(&bytes, "failure", (const struct tos_value *const[]){ word, text }, 2);
+		folder_encode(
+			&bytes, "failure", (const struct tos_value *const[]){ word, text }, 2);
 		tos_value_free(word);
 		tos_value_free(text);
 		p.kind = POST_FAILURE;
@@ -198,12 +204,13 @@ void kernel_fail_back(struct kernel *k, const struct post *p, int rc, const char
 			struct errmsg em;
 			struct post f;
 			struct tos_value *dest = tos_text_n((const char *)p->dest.p, p->dest.n);
-			const struct tos_value *parts[] = { tos_at(elements, 0), tos_at(elements, 1),
-				dest };
+			const struct tos_value *parts[] = { tos_at(elements, 0),
+				tos_at(elements, 1), dest };
 
 			origin_self(k, &self);
 			folder_encode(&bytes, "failure", parts, 3);
-			f = (struct post){ .kind = POST_ONEWAY, .sender = slice_text(self.name),
+			f = (struct post){ .kind = POST_ONEWAY,
+				.sender = slice_text(self.name),
 				.folder = slice_buf(&bytes) };
 			resident_post(r, &self, &f, "failures", &em);
 			tos_value_free(dest);
@@ -317,25 +324,28 @@ static int client_call_note(struct kernel *k, const struct origin *from, const s
 	if (map_size(k->client_calls) >= CLIENT_CALLS_MAX)
 		client_calls_trim(k, clock_ms());
 	if (map_size(k->client_calls) >= CLIENT_CALLS_MAX)
-		return err_set(em, ERR_FULL, "too many calls of clients wait for other kernels");
+		return err_set(
+			em, ERR_FULL, "too many calls of clients wait for other kernels");
 	c = mem_new(struct client_call);
 	snprintf(c->kernel, sizeof(c->kernel), "%s", kernel);
-	c->until_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + CLIENT_CALL_LATE_MS;
+	c->until_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) +
+		      CLIENT_CALL_LATE_MS;
 	client_call_key(from->name, p->tag, key);
 	free(map_put_str(k->client_calls, key, c));
 	return 0;
 }
 
 /* Was that kernel asked? Its answer is taken once. Carriers answer from wherever they are. */
-static bool client_call_answered(struct kernel *k, const struct origin *from, const struct post *p,
-	const char *client)
+static bool client_call_answered(
+	struct kernel *k, const struct origin *from, const struct post *p, const char *client)
 {
 	char key[NAME_BYTES_MAX + 24];
 	struct client_call *c;
 
 	client_call_key(client, p->tag, key);
 	c = map_find_str(k->client_calls, key);
-	if (!from->kernel[0] || from->cls == ORIGIN_CARRIER || (p->kind == POST_FAILURE && p->tag == 0)) {
+	if (!from->kernel[0] || from->cls == ORIGIN_CARRIER ||
+		(p->kind == POST_FAILURE && p->tag == 0)) {
 		free(map_del_str(k->client_calls, key));
 		return true;
 	}
@@ -345,21 +355,22 @@ static bool client_call_answered(struct kernel *k, const struct origin *from, co
 	return true;
 }
 
-static int route_client(struct kernel *k, const struct origin *from, const struct post *p, const char *name,
-	struct errmsg *em)
+static int route_client(struct kernel *k, const struct origin *from, const struct post *p,
+	const char *name, struct errmsg *em)
 {
 	struct link *l = map_find_str(k->clients, name);
 	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
 
 	if (!l)
 		return err_set(em, ERR_NOT_FOUND, "client %s is gone", name);
-	if ((p->kind == POST_ANSWER || p->kind == POST_FAILURE) && !client_call_answered(k, from, p, name)) {
+	if ((p->kind == POST_ANSWER || p->kind == POST_FAILURE) &&
+		!client_call_answered(k, from, p, name)) {
 		metric_add(k->metrics, "answers_unexpected_total", NULL, 1);
 		return err_set(em, ERR_DENIED, "%s was not asked by %s", from->kernel, name);
 	}
 	post_encode(&frame, p);
-	return buf_check(&frame) < 0 ? ERR_TOO_LARGE :
-				       link_send(l, LINK_POSTS, frame.data, frame.len);
+	return buf_check(&frame) < 0 ? ERR_TOO_LARGE
+				     : link_send(l, LINK_POSTS, frame.data, frame.len);
 }
 
 static int route_remote(struct kernel *k, const struct origin *from, const struct post *p,
@@ -369,10 +380,12 @@ static int route_remote(struct kernel *k, const struct origin *from, const struc
 	uint32_t wait_ms = p->deadline_ms ? p->deadline_ms : k->config.call_ms;
 
 	if (from->kernel[0])
-		return err_set(em, ERR_DENIED, "%s does not pass posts on to %s", k->config.name, kernel);
+		return err_set(em, ERR_DENIED, "%s does not pass posts on to %s",
+			k->config.name, kernel);
 	post_encode(&frame, p);
 	if (buf_check(&frame) < 0 || frame.len > FRAME_BYTES_MAX)
-		return err_set(em, ERR_TOO_LARGE, "a post is at most %u bytes", FRAME_BYTES_MAX);
+		return err_set(
+			em, ERR_TOO_LARGE, "a post is at most %u bytes", FRAME_BYTES_MAX);
 	return peer_send(k, kernel, slice_buf(&frame), clock_ms() + wait_ms, 0,
 		from->cls == ORIGIN_CARRIER ? from->name : NULL, em);
 }
@@ -404,7 +417,8 @@ static void stream_next(struct kernel *k, struct stream_queue *q);
 
 static struct stream_post *stream_first(struct stream_queue *q)
 {
-	return list_empty(&q->posts) ? NULL : LIST_ITEM(q->posts.next, struct stream_post, node);
+	return list_empty(&q->posts) ? NULL
+				     : LIST_ITEM(q->posts.next, struct stream_post, node);
 }
 
 static void stream_pop(struct stream_queue *q)
@@ -418,8 +432,8 @@ static void stream_pop(struct stream_queue *q)
 }
 
 /* The key travels through callbacks, never the pointer: the queue may be gone by then. */
-static void on_delivered(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_delivered(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *key = arg;
 	struct stream_queue *q = map_find_str(k->streams, key);
@@ -468,8 +482,8 @@ static void stream_send(struct kernel *k, struct stream_queue *q, const char *ke
 		mem_strdup(q->key));
 }
 
-static void on_located(struct kernel *k, void *arg, int rc, const char *text,
-	const struct tos_value *elements)
+static void on_located(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE char *key = arg;
 	struct stream_queue *q = map_find_str(k->streams, key);
@@ -490,7 +504,10 @@ static void on_located(struct kernel *k, void *arg, int rc, const char *text,
 
 			if (slash)
 				slice_copy_text((struct slice){ (const uint8_t *)slash + 1,
-							copy.post.dest.n - (size_t)(slash + 1 - (const char *)copy.post.dest.p) },
+							copy.post.dest.n -
+								(size_t)(slash + 1 -
+									 (const char *)copy.post
+										 .dest.p) },
 					inbox, sizeof(inbox));
 			rc = resident_post(r, &sp->from, &sp->post, inbox, &em);
 			if (rc < 0)
@@ -524,7 +541,8 @@ static void stream_locate(struct kernel *k, struct stream_queue *q)
 	if (!inbox) {
 		kernel_fail_back(k, &sp->post, ERR_UNSUPPORTED,
 			"no extension of this kernel locates carriers (Messenger is not loaded)");
-		stream_pop(q); /* stream_next(), which called us, goes on: q must outlive this */
+		stream_pop(
+			q); /* stream_next(), which called us, goes on: q must outlive this */
 		return;
 	}
 	args = tos_map();
@@ -544,7 +562,8 @@ static void stream_next(struct kernel *k, struct stream_queue *q)
 		struct resident *r = resident_find(k, q->dest);
 
 		if (clock_ms() >= sp->deadline_at_ms) {
-			kernel_fail_back(k, &sp->post, ERR_EXPIRED, "the carrier was not found in time");
+			kernel_fail_back(
+				k, &sp->post, ERR_EXPIRED, "the carrier was not found in time");
 			stream_pop(q);
 			continue;
 		}
@@ -621,7 +640,8 @@ static int route_carrier(struct kernel *k, const struct origin *from, const stru
 	if (r && !shell_ended(r->state))
 		return resident_post(r, from, p, a->inbox, em);
 	if (from->kernel[0])
-		return err_set(em, ERR_NOT_FOUND, "%s is not at %s", a->carrier, k->config.name);
+		return err_set(
+			em, ERR_NOT_FOUND, "%s is not at %s", a->carrier, k->config.name);
 	return stream_add(k, from, p, a->carrier, em);
 }
 
@@ -646,8 +666,8 @@ void router_forward_held(struct kernel *k, struct resident *r, const char *kerne
 
 /* What goes before every rule: strangers reach the Registrar here and nothing else, and a local user
  * who may not read may not write either. Elsewhere their posts would pass for those of our clients. */
-static int may_post(struct kernel *k, const struct origin *from, const struct address *a, bool here,
-	struct errmsg *em)
+static int may_post(struct kernel *k, const struct origin *from, const struct address *a,
+	bool here, struct errmsg *em)
 {
 	const char *why = NULL;
 
@@ -659,10 +679,12 @@ static int may_post(struct kernel *k, const struct origin *from, const struct ad
 	if (!why)
 		return 0;
 	audit_denial(k, from, "post", a->inbox, why);
-	return err_set(em, ERR_DENIED, "%s may not post to %s: %s", from->name, k->config.name, why);
+	return err_set(
+		em, ERR_DENIED, "%s may not post to %s: %s", from->name, k->config.name, why);
 }
 
-int kernel_route(struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em)
+int kernel_route(
+	struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em)
 {
 	struct address a;
 	int rc = address_parse((const char *)p->dest.p, p->dest.n, &a, em);
@@ -677,7 +699,8 @@ int kernel_route(struct kernel *k, const struct origin *from, const struct post 
 		return rc;
 	if (from->cls == ORIGIN_CLIENT && !from->kernel[0] && p->kind == POST_CALL &&
 		(!here || a.kind == ADDRESS_CARRIER))
-		rc = client_call_note(k, from, p, a.kind == ADDRESS_CARRIER ? "" : a.kernel, em);
+		rc = client_call_note(
+			k, from, p, a.kind == ADDRESS_CARRIER ? "" : a.kernel, em);
 	if (rc < 0)
 		return rc;
 	if (a.kind == ADDRESS_CARRIER)
@@ -710,14 +733,15 @@ static int origin_from_peer(struct kernel *k, const char *peer, struct slice sen
 	if (a.kind == ADDRESS_CARRIER) {
 		vouched = peer_vouched_for(p, a.carrier);
 		if (!vouched)
-			return err_set(em, ERR_DENIED, "nobody vouches for %s at %s", a.carrier, peer);
+			return err_set(
+				em, ERR_DENIED, "nobody vouches for %s at %s", a.carrier, peer);
 		*out = *vouched;
 		place_note(k, a.carrier, peer);
 		return 0;
 	}
 	if (strcmp(a.kernel, peer) != 0)
-		return err_set(em, ERR_DENIED, "%s does not speak for %.*s", peer, (int)sender.n,
-			(const char *)sender.p);
+		return err_set(em, ERR_DENIED, "%s does not speak for %.*s", peer,
+			(int)sender.n, (const char *)sender.p);
 	if (a.kind == ADDRESS_CLIENT)
 		out->cls = ORIGIN_CLIENT;
 	else if (strcmp(a.inbox, "Kernel") == 0)
@@ -726,7 +750,8 @@ static int origin_from_peer(struct kernel *k, const char *peer, struct slice sen
 	return 0;
 }
 
-static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, struct errmsg *em)
+static int frame_post(
+	struct kernel *k, struct link *l, struct cbor_cursor *c, struct errmsg *em)
 {
 	struct origin from;
 	struct post p;
@@ -740,8 +765,9 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 	} else {
 		client_origin(k, l, &from);
 		p.sender = slice_text(from.name);
-		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE ?
-			err_set(em, ERR_DENIED, "a client does not answer calls") : 0;
+		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE
+			     ? err_set(em, ERR_DENIED, "a client does not answer calls")
+			     : 0;
 	}
 	if (rc == ERR_DENIED)
 		audit_denial(k, &from, "post", "", err_show(rc, em));
@@ -750,7 +776,8 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 	if (rc < 0) {
 		/* The post failed, not the link. The sender's kernel passes the failure on. */
 		AUTOBUF folder = BUF_INIT, frame = BUF_INIT;
-		struct tos_value *word = tos_text(err_word(rc)), *text = tos_text(err_show(rc, em));
+		struct tos_value *word = tos_text(err_word(rc)),
+				 *text = tos_text(err_show(rc, em));
 		char label[64];
 
 		snprintf(label, sizeof(label), "code=\"%s\"", err_word(rc));
@@ -763,8 +790,10 @@ static int frame_post(struct kernel *k, struct link *l, struct cbor_cursor *c, s
 			folder_encode(&folder, "failure",
 				(const struct tos_value *const[]){ word, text, dest }, 3);
 			tos_value_free(dest);
-			post_encode(&frame, &(struct post){ .kind = POST_FAILURE, .dest = p.sender,
-						    .sender = slice_text(self.name), .tag = p.tag,
+			post_encode(&frame, &(struct post){ .kind = POST_FAILURE,
+						    .dest = p.sender,
+						    .sender = slice_text(self.name),
+						    .tag = p.tag,
 						    .folder = slice_buf(&folder) });
 			link_send(l, LINK_POSTS, frame.data, frame.len);
 		}
@@ -821,7 +850,7 @@ int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *e
 /* DELIVER: a post to a carrier that is said to be here. */
 static void deliver_verb(struct kernel *k, struct request *rq)
 {
-	struct origin from;
+	struct origin from = { 0 };
 	struct address a;
 	struct post p = { .kind = POST_ONEWAY };
 	struct errmsg em = { "" };
@@ -852,8 +881,9 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 	r = resident_find(k, a.carrier);
 	pl = map_find_str(k->places, a.carrier);
 	if (r && !shell_ended(r->state)) {
-		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE ?
-			0 : kernel_allowed(k, &from, "post", "carrier", "", &em);
+		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE
+			     ? 0
+			     : kernel_allowed(k, &from, "post", "carrier", "", &em);
 		if (rc == 0)
 			rc = resident_post(r, &from, &p, a.inbox, &em);
 		if (rc < 0)
@@ -861,7 +891,7 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 		else
 			request_ok(rq, NULL);
 	} else if (pl && strcmp(pl->kernel, k->config.name) != 0 &&
-		strcmp(pl->kernel, rq->from.kernel) != 0) {
+		   strcmp(pl->kernel, rq->from.kernel) != 0) {
 		request_fail(rq, ERR_MOVED, "%s", pl->kernel);
 	} else {
 		request_fail(rq, ERR_NOT_FOUND, "%s is not at %s", a.carrier, k->config.name);
@@ -875,7 +905,8 @@ static void relay_dial_verb(struct kernel *k, struct request *rq)
 	const char *dial = tos_get_text(rq->args, "dial", "");
 	struct tos_value *args;
 
-	if (strcmp(dial, rq->from.kernel) != 0 || !name_kernel_ok(to) || !links_find(k->links, to)) {
+	if (strcmp(dial, rq->from.kernel) != 0 || !name_kernel_ok(to) ||
+		!links_find(k->links, to)) {
 		request_fail(rq, ERR_UNREACHABLE, "%s is not linked here", to);
 		return;
 	}
@@ -975,7 +1006,8 @@ int router_hold(struct resident *r, const struct origin *from, const struct post
 		return ERR_NOMEM;
 	sp->from = *from;
 	sp->post = *p;
-	sp->deadline_at_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
+	sp->deadline_at_ms =
+		clock_ms() + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
 	memcpy(sp->bytes, p->dest.p, p->dest.n);
 	sp->post.dest.p = sp->bytes;
 	memcpy(sp->bytes + p->dest.n, p->folder.p, p->folder.n);
@@ -988,7 +1020,8 @@ int router_hold(struct resident *r, const struct origin *from, const struct post
 }
 
 /* Give each held post to fn, which returns true to have it taken out of the queue. */
-void router_held_each(struct resident *r, bool (*fn)(struct resident *r, const struct origin *from, const struct post *p))
+void router_held_each(struct resident *r,
+	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p))
 {
 	struct list *pos, *tmp;
 	int64_t now = clock_ms();
@@ -999,7 +1032,8 @@ void router_held_each(struct resident *r, bool (*fn)(struct resident *r, const s
 		bool late = now >= sp->deadline_at_ms;
 
 		if (late)
-			kernel_fail_back(r->k, &sp->post, ERR_EXPIRED, "the carrier did not take it in time");
+			kernel_fail_back(r->k, &sp->post, ERR_EXPIRED,
+				"the carrier did not take it in time");
 		if (late || fn(r, &sp->from, &sp->post)) {
 			list_del(&sp->node);
 			r->n_held--;
