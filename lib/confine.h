@@ -8,6 +8,6 @@ struct confinement {
 	int64_t memory; /* bytes that the carrier is granted */
 	int64_t cpu_ms;
 };
-/* In the child, between fork() and exec: namespaces where they are allowed, limits, no_new_privs,
- * and the list of system calls. False where the last two are not to be had. */
+/* In the child, between fork() and exec: namespaces where they are allowed, limits,
+ * no_new_privs, and the list of system calls. False where the last two are not to be had. */
 bool confine(const struct confinement *c);

@@ -374,11 +374,11 @@ static int refuse_if_there(const struct home *h, struct errmsg *em)
 		if (path_join(path, sizeof(path), NULL, h->path, parts[i], NULL) == 0 &&
 			access(path, F_OK) == 0)
 			return err_set(em, ERR_EXISTS,
-				strcmp(parts[i], "kernels") == 0 ?
-					"%s is there, but no domain.conf: was 'tos join' begun and not "
-					"finished? Repeat it, or remove that folder" :
-					"%s is there already; nothing was changed. Use "
-					"another --home, or remove it",
+				strcmp(parts[i], "kernels") == 0
+					? "%s is there, but no domain.conf: was 'tos join' begun and not "
+					  "finished? Repeat it, or remove that folder"
+					: "%s is there already; nothing was changed. Use "
+					  "another --home, or remove it",
 				path);
 	return 0;
 }

@@ -79,7 +79,8 @@ int err_wrap(struct errmsg *em, int rc, const char *fmt, ...)
 /* err_set() with ": strerror(errno)" behind it. Returns ERR_IO. */
 int err_errno(struct errmsg *em, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* A static analyzer sees one file at a time: this tells it that what comes back is the rc given. */
+/* A static analyzer sees one file at a time: this tells it that what comes back is the rc
+ * given. */
 #if defined(__clang_analyzer__) && !defined(ERR_HERE)
 #define err_set(em, rc, ...)  (err_set(em, rc, __VA_ARGS__), (rc))
 #define err_wrap(em, rc, ...) (err_wrap(em, rc, __VA_ARGS__), (rc))

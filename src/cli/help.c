@@ -19,7 +19,8 @@ static void option_name(const struct option_spec *o, char out[64])
 
 #define HELP_WIDTH 80
 
-/* Words of s from column `at` on; lines after the first begin at column `indent`. Newlines of s stay. */
+/* Words of s from column `at` on; lines after the first begin at column `indent`. Newlines of s
+ * stay. */
 static void help_wrap(const char *s, size_t at, size_t indent, FILE *out)
 {
 	size_t begin = at;

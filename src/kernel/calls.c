@@ -360,8 +360,9 @@ void calls_tick(struct kernel *k, int64_t now_ms)
 		if (now_ms < c->deadline_at_ms)
 			continue;
 		snprintf(text, sizeof(text), "no answer from %s in time", c->what);
-		/* Ending it may start another call. The walk is by index: at worst it misses some,
-		 * which the next tick sees. To begin anew each time would cost the square. */
+		/* Ending it may start another call. The walk is by index: at worst it misses
+		 * some, which the next tick sees. To begin anew each time would cost the
+		 * square. */
 		call_end(k, c, ERR_TIMEOUT, text, NULL);
 	}
 }
@@ -405,10 +406,11 @@ int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbo
 
 	if (!in)
 		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
-	/* An extension of another kernel is that kernel's to vouch for: it deals with no carrier here
-	 * and speaks for no place; it may ask where a carrier is. */
+	/* An extension of another kernel is that kernel's to vouch for: it deals with no
+	 * carrier here and speaks for no place; it may ask where a carrier is. */
 	if (!(in->classes & 1u << from->cls) ||
-		(from->cls == ORIGIN_EXTENSION && from->kernel[0] && strcmp(inbox, "Shells") == 0))
+		(from->cls == ORIGIN_EXTENSION && from->kernel[0] &&
+			strcmp(inbox, "Shells") == 0))
 		return err_set(em, ERR_DENIED, "inbox %s is not for a %s", inbox,
 			origin_class_word(from->cls));
 	rq = mem_new(struct request);
@@ -434,7 +436,8 @@ int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbo
 		request_free(rq);
 		return rc;
 	}
-	if (from->cls == ORIGIN_EXTENSION && strcmp(inbox, "Home") == 0 && strcmp(rq->verb, "WHERE") != 0) {
+	if (from->cls == ORIGIN_EXTENSION && strcmp(inbox, "Home") == 0 &&
+		strcmp(rq->verb, "WHERE") != 0) {
 		rc = err_set(em, ERR_DENIED, "only kernels report to a home");
 		request_free(rq);
 		return rc;

@@ -43,8 +43,8 @@ static bool hop_is_from(struct slice bytes, const char *kernel)
 {
 	struct hop hop = { .parts = NULL };
 	struct cose cose;
-	bool yes = cose_decode(bytes, &cose, NULL) == 0 && hop_decode(cose.payload, &hop, NULL) == 0 &&
-		   strcmp(hop.from, kernel) == 0;
+	bool yes = cose_decode(bytes, &cose, NULL) == 0 &&
+		   hop_decode(cose.payload, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0;
 
 	hop_fini(&hop);
 	return yes;
@@ -61,7 +61,8 @@ static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 
 	if (map_find_str(p->vouched, carrier) || !r)
 		return;
-	/* The record by which it came here: of another kernel's, so behind those of moves from here to here. */
+	/* The record by which it came here: of another kernel's, so behind those of moves from
+	 * here to here. */
 	for (size_t i = tos_len(r->hops); i > 0 && n == 0; i--) {
 		hop.p = tos_as_bytes(tos_at(r->hops, i - 1), &hop.n);
 		n = hop_is_from(hop, k->config.name) ? 0 : 1;
@@ -123,8 +124,8 @@ static void queue_flush(struct kernel *k, struct peer *p)
 	while (p->link && !list_empty(&p->queue)) {
 		struct waiting_post *w = LIST_ITEM(p->queue.next, struct waiting_post, node);
 
-		/* A call that was given up as never sent must not leave after that: the carrier of
-		 * such a SEND runs on here. */
+		/* A call that was given up as never sent must not leave after that: the carrier
+		 * of such a SEND runs on here. */
 		if (w->call && !call_waits(k, w->call)) {
 			list_del(&w->node);
 			p->queued_bytes -= w->n;

@@ -199,11 +199,14 @@ static int enroll_check(struct kernel *k, const uint8_t digest[DIGEST_BYTES],
 		return err_set(em, ERR_REPLAY, "the token is just being used");
 	if (spent)
 		return 0;
-	/* Two tokens for one name may be out: the second needs to have been made with --replace. */
+	/* Two tokens for one name may be out: the second needs to have been made with
+	 * --replace. */
 	known = get_row(k, T_ENROLLED, slice_text(name));
 	taken = known && !tos_get_bool(token, "replace", false);
 	tos_value_free(known);
-	return taken ? err_set(em, ERR_EXISTS, "%s has been enrolled since the token was made", name) : 0;
+	return taken ? err_set(em, ERR_EXISTS, "%s has been enrolled since the token was made",
+			       name)
+		     : 0;
 }
 
 static int issue(struct kernel *k, const char *name, const uint8_t key[32], struct buf *der,

@@ -605,8 +605,8 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	char error[300];
 
 	vm_abandon(r);
-	/* A copy that may have been sent is settled by its destination's answer, whatever its process
-	 * says or does by then. */
+	/* A copy that may have been sent is settled by its destination's answer, whatever its
+	 * process says or does by then. */
 	if (r->state == SHELL_DEPARTING)
 		return;
 	move_cancel(r);

@@ -1,9 +1,10 @@
 /*
- * The router: every post passes here, whoever sent it. It takes the address apart, asks the firewall,
- * and hands the post to an inbox, a carrier, a client, or another kernel.
+ * The router: every post passes here, whoever sent it. It takes the address apart, asks the
+ * firewall, and hands the post to an inbox, a carrier, a client, or another kernel.
  *
- * Posts to carriers that are elsewhere go through a stream each (sender, destination): one post at a
- * time, so that order is kept while the carrier moves (doc/protocol.md, "Posts to carriers").
+ * Posts to carriers that are elsewhere go through a stream each (sender, destination): one post
+ * at a time, so that order is kept while the carrier moves (doc/protocol.md, "Posts to
+ * carriers").
  */
 #include "kernel/kernel.h"
 
@@ -236,7 +237,8 @@ static struct tos_value *origin_info(const struct origin *from)
 	return info;
 }
 
-/* What a durable extension needs to tell a repeat from a new request (doc/protocol.md, "Hand-off"). */
+/* What a durable extension needs to tell a repeat from a new request (doc/protocol.md,
+ * "Hand-off"). */
 static void incarnation_info(struct kernel *k, const struct origin *from, const struct post *p,
 	struct tos_value *info)
 {
@@ -279,7 +281,8 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 	info = origin_info(from);
 	if (from->cls == ORIGIN_CARRIER && !from->kernel[0])
 		incarnation_info(k, from, p, info);
-	/* Extensions know the kernel that they live in by the empty name: nobody else can have it. */
+	/* Extensions know the kernel that they live in by the empty name: nobody else can have
+	 * it. */
 	struct post to = *p;
 
 	if (from->cls == ORIGIN_KERNEL && !from->kernel[0])
@@ -664,8 +667,9 @@ void router_forward_held(struct kernel *k, struct resident *r, const char *kerne
 
 /* ---- all of it */
 
-/* What goes before every rule: strangers reach the Registrar here and nothing else, and a local user
- * who may not read may not write either. Elsewhere their posts would pass for those of our clients. */
+/* What goes before every rule: strangers reach the Registrar here and nothing else, and a local
+ * user who may not read may not write either. Elsewhere their posts would pass for those of our
+ * clients. */
 static int may_post(struct kernel *k, const struct origin *from, const struct address *a,
 	bool here, struct errmsg *em)
 {
@@ -716,7 +720,8 @@ int kernel_route(
 	return route_inbox(k, from, p, a.inbox, em);
 }
 
-/* Who sends, as this peer may claim: its own kernel, extensions and clients, and carriers it vouched for. */
+/* Who sends, as this peer may claim: its own kernel, extensions and clients, and carriers it
+ * vouched for. */
 static int origin_from_peer(struct kernel *k, const char *peer, struct slice sender,
 	struct origin *out, struct errmsg *em)
 {

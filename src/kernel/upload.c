@@ -211,8 +211,8 @@ int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST
 	return 0;
 }
 
-/* On with what is being sent to the peer, or an end to it. Either may begin another sending, which
- * is put at the end of the list. */
+/* On with what is being sent to the peer, or an end to it. Either may begin another sending,
+ * which is put at the end of the list. */
 static void sendings_of(struct kernel *k, const char *peer, bool down)
 {
 	struct list *pos, *tmp;
