@@ -531,12 +531,28 @@ static void stop_hard(uv_timer_t *t)
 	_exit(k->exit_code);
 }
 
+/* No name is given out any more: the numbers that were reserved beyond the last one are free again. */
+static void names_give_back(struct kernel *k)
+{
+	struct store_txn *t;
+	uint8_t be[8];
+
+	if (k->names_reserved == k->next_name)
+		return;
+	for (int i = 0; i < 8; i++)
+		be[i] = (uint8_t)(k->next_name >> (56 - 8 * i));
+	t = store_begin(k->store);
+	store_put(t, T_META, "names", 5, be, sizeof(be), 0);
+	store_commit(t, NULL, NULL);
+}
+
 static void stopped(void *arg)
 {
 	struct kernel *k = arg;
 
 	if (--k->n_closing)
 		return;
+	names_give_back(k);
 	store_close(k->store, STOP_MS);
 	exit(k->exit_code);
 }

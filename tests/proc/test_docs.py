@@ -190,6 +190,9 @@ def test_the_installed_tree_works_wherever_it_was_put(shell):
     status, got = shell.run("tos up -n 1 && tos launch facts --wait && tos doctor && tos down")
     assert status == 0 and "host0#1 finished" in got, got
     assert f"{prefix}/" in got and BUILD not in got, got
+    # A clean stop loses no numbers.
+    status, got = shell.run("tos up >/dev/null 2>&1 && tos launch postman")
+    assert status == 0 and got == "host0#2\n", got
 
 
 # ---- links, pages, the tree
