@@ -103,12 +103,7 @@ static void queue_fail(struct kernel *k, struct peer *p, int rc, const char *tex
 	struct list failed;
 
 	list_init(&failed);
-	while (!list_empty(&p->queue)) {
-		struct list *n = p->queue.next;
-
-		list_del(n);
-		list_add(&failed, n);
-	}
+	list_take(&p->queue, &failed);
 	p->queued_bytes = 0;
 	while (!list_empty(&failed)) {
 		struct waiting_post *w = LIST_ITEM(failed.next, struct waiting_post, node);
