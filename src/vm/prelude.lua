@@ -124,6 +124,26 @@ local function folder_element(s, value)
 	return to_element(value, "the element", 3)
 end
 
+-- The i-th element, encoded, or nothing.
+local function folder_at(s, i)
+	return mtype(i) == "integer" and i >= 1 and i <= s.last - s.first + 1 and s[s.first + i - 1] or nil
+end
+
+-- Puts an element in the place of the i-th or behind the last.
+local function folder_put(s, i, element)
+	local n = s.last - s.first + 1
+	if mtype(i) ~= "integer" or i < 1 or i > n + 1 then
+		error(format("a folder of %d elements has no place %s", n, tostring(i)), 3)
+	end
+	if i == n + 1 then
+		store_add(s, element)
+	else
+		local at = s.first + i - 1
+		s.bytes = s.bytes - #s[at] + #element
+		s[at] = element
+	end
+end
+
 local function folder_of(s)
 	local f = s.object
 	if not f then
@@ -167,7 +187,7 @@ function F.get(f, i)
 	if i == nil then
 		return store_values(s)
 	end
-	local element = mtype(i) == "integer" and i >= 1 and i <= s.last - s.first + 1 and s[s.first + i - 1]
+	local element = folder_at(s, i)
 	if element then
 		return decode(element)
 	end
@@ -187,18 +207,7 @@ function F.set(f, i, value)
 		end
 		return f
 	end
-	local n = s.last - s.first + 1
-	if mtype(i) ~= "integer" or i < 1 or i > n + 1 then
-		error(format("a folder of %d elements has no place %s", n, tostring(i)), 2)
-	end
-	local element = folder_element(s, value)
-	if i == n + 1 then
-		store_add(s, element)
-	else
-		local at = s.first + i - 1
-		s.bytes = s.bytes - #s[at] + #element
-		s[at] = element
-	end
+	folder_put(s, i, folder_element(s, value))
 	return f
 end
 
@@ -227,8 +236,7 @@ end
 
 function folder_meta.__index(f, k)
 	if mtype(k) == "integer" then
-		local s = store_of(f)
-		local element = k >= 1 and k <= s.last - s.first + 1 and s[s.first + k - 1]
+		local element = folder_at(store_of(f), k)
 		if element then
 			return decode(element)
 		end
@@ -239,21 +247,10 @@ end
 
 function folder_meta.__newindex(f, k, v)
 	local s = store_of(f)
-	local n = s.last - s.first + 1
-	if mtype(k) ~= "integer" or k < 1 or k > n + 1 then
-		error(format("a folder of %d elements has no place %s", n, tostring(k)), 2)
-	end
 	if v == nil then
 		error("an element can't be nil; take it out with pop or dequeue, or use tos.null", 2)
 	end
-	local element = folder_element(s, v)
-	if k == n + 1 then
-		store_add(s, element)
-	else
-		local at = s.first + k - 1
-		s.bytes = s.bytes - #s[at] + #element
-		s[at] = element
-	end
+	folder_put(s, k, folder_element(s, v))
 end
 
 local function folder_step(f, i)
