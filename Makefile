@@ -59,4 +59,4 @@ install: $(BUILD)/build.ninja
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet --tags runtime,man,devel,doc
 
 clean:
-	rm -rf $(BUILD) $(ASAN) build-clang build-fuzz build-hostile build-coverage demo
+	rm -rf $(BUILD) $(ASAN) build-* demo
