@@ -7,7 +7,8 @@
 const struct option_spec global_options[] = {
 	{ "home", 0, "DIR",
 		"where the domain is; default $TOS_HOME, else ~/.tos, for root /var/lib/tos" },
-	{ "kernel", 'k', "NAME", "ask this kernel instead of the first one that answers" },
+	{ "kernel", 'k', "NAME",
+		"ask this kernel, here or elsewhere, instead of the first that answers" },
 	{ "timeout", 't', "TIME", "give up after that long, such as 500ms, 10s, 5m" },
 	{ "json", 'j', NULL, "print JSON" },
 	{ "help", 'h', NULL, "print help and exit" },

@@ -67,10 +67,23 @@ int cli_usage(struct cli *cli, const char *fmt, ...)
 
 int cli_connect(struct cli *cli)
 {
+	int rc;
+
 	if (cli->connection)
 		return 0;
-	return tos_connect(cli->home, cli->kernel, cli_timeout(cli, 10000), &cli->connection,
+	rc = tos_connect(cli->home, cli->kernel, cli_timeout(cli, 10000), &cli->connection,
 		cli_err(cli));
+	if (rc != ERR_NOT_FOUND || !cli->kernel)
+		return rc;
+	if (tos_connect(cli->home, NULL, cli_timeout(cli, 10000), &cli->connection, NULL) < 0)
+		return rc;
+	cli->remote = true;
+	return 0;
+}
+
+const char *cli_kernel(const struct cli *cli)
+{
+	return cli->remote ? cli->kernel : tos_connection_kernel(cli->connection);
 }
 
 void cli_disconnect(struct cli *cli)
@@ -119,6 +132,7 @@ int cli_ask(struct cli *cli, const char *kernel, const char *verb, struct tos_va
 	char dest[129] = "Control";
 	int rc = cli_connect(cli);
 
+	kernel = cli->remote && !kernel ? cli->kernel : kernel;
 	if (rc == 0 && kernel && strcmp(kernel, tos_connection_kernel(cli->connection)) != 0)
 		snprintf(dest, sizeof(dest), "%.64s/Control", kernel);
 	if (rc < 0)
@@ -144,6 +158,7 @@ int cli_act(struct cli *cli, const char *kernel, const char *act, const char *ta
 	int rc = cli_principal(cli);
 
 	rc = rc ? rc : cli_connect(cli);
+	kernel = cli->remote && !kernel ? cli->kernel : kernel;
 	rc = rc ? rc
 		: tos_act(cli->connection, cli->principal, kernel, act, target, args,
 			  cli_timeout(cli, 10000), &answer, cli_err(cli));

@@ -85,6 +85,7 @@ struct cli {
 	const char *home;   /* --home, or NULL */
 	const char *kernel; /* --kernel, or NULL */
 	bool json;
+	bool remote; /* --kernel is of another machine: asked through the connected one */
 	uint32_t timeout_ms; /* --timeout, or 0: the command's own default */
 	struct errmsg em;
 	struct tos_connection *connection; /* of cli_connect() */
@@ -101,12 +102,15 @@ int cli_usage(struct cli *cli, const char *fmt, ...) __attribute__((format(print
 /* For the em parameters of libtos. */
 struct tos_error *cli_err(struct cli *cli);
 
-/* Connect to --kernel or the default one, once. 0 or a negative code with cli->em set. */
+/* Connect to --kernel or the default one, once; where --kernel is none of this TOS_HOME, to one
+ * that passes on what it is asked. 0 or a negative code with cli->em set. */
 int cli_connect(struct cli *cli);
 /* Connect to this kernel of this TOS_HOME if it runs here; otherwise stay with the default
  * connection. */
 int cli_connect_to(struct cli *cli, const char *kernel);
 void cli_disconnect(struct cli *cli);
+/* The kernel that is asked: --kernel, or the connected one. */
+const char *cli_kernel(const struct cli *cli);
 /* Load --as or domain.conf's principal, once. */
 int cli_principal(struct cli *cli);
 /* VERB with a map (taken; NULL for none) to Control of `kernel` (NULL: the connected one);
@@ -141,6 +145,9 @@ struct tos_value *base64_value(const char *s); /* NULL: it is none */
 int briefcase_read(const char *file, struct tos_value **out, struct errmsg *em);
 /* What the option names goes into cli->shell; where there is none, folder CODE makes it. */
 int briefcase_take(struct cli *cli);
+
+/* ---- cmd_completion.c */
+void carriers_shipped(struct buf *out, const char *between); /* their names */
 
 /* ---- cmd_launch.c: for build too */
 #define PROPERTY_OPTIONS                                                                       \

@@ -23,7 +23,7 @@ const struct command command_completion = {
 };
 
 /* Shipped carriers lie beside facts. */
-static void list_carriers(void)
+void carriers_shipped(struct buf *out, const char *between)
 {
 	char path[4096];
 	struct dirent *e;
@@ -37,7 +37,8 @@ static void list_carriers(void)
 		size_t n = strlen(e->d_name);
 
 		if (n > 4 && strcmp(e->d_name + n - 4, ".lua") == 0)
-			printf("%.*s\n", (int)(n - 4), e->d_name);
+			buf_printf(out, "%s%.*s", out->len ? between : "", (int)(n - 4),
+				e->d_name);
 	}
 	if (d)
 		closedir(d);
@@ -49,7 +50,10 @@ static int run_manual(struct cli *cli)
 	const struct command *c = name && strcmp(name, "tos") != 0 ? command_find(name) : NULL;
 
 	if (cli_option(cli, "carriers")) {
-		list_carriers();
+		AUTOBUF list = BUF_INIT;
+
+		carriers_shipped(&list, "\n");
+		puts(buf_cstr(&list));
 		return EXIT_DONE;
 	}
 	if (name && !c && strcmp(name, "tos") != 0)

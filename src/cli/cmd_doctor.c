@@ -233,17 +233,20 @@ static void check_running(struct tos_value *list, const char *kernel, const stru
 {
 	const struct tos_value *layers = tos_get(v, "layers"), *checks = tos_get(v, "checks");
 	const char *level = tos_get_text(v, "level", "?");
+	size_t on = 0;
 
-	finding(list, kernel, "sandbox", strcmp(level, "full") == 0 ? GOOD : LESS, "level %s",
-		level);
+	for (size_t i = 0; i < tos_len(layers); i++)
+		on += strcmp(tos_get_text(tos_at(layers, i), "state", ""), "on") == 0;
+	finding(list, kernel, "sandbox", strcmp(level, "full") == 0 ? GOOD : LESS,
+		"level %s, %zu of %zu layers on", level, on, tos_len(layers));
 	for (size_t i = 0; i < tos_len(layers); i++) {
 		const struct tos_value *l = tos_at(layers, i);
 		const char *state = tos_get_text(l, "state", "?"),
 			   *reason = tos_get_text(l, "reason", "");
 
 		finding(list, kernel, tos_get_text(l, "name", "?"),
-			strcmp(state, "on") == 0 ? GOOD : LESS, "%s%s%s", state,
-			*reason ? ": " : "", reason);
+			strcmp(state, "on") == 0 ? GOOD : LESS, "%s", *reason ? reason : state);
+		tos_set(tos_at_mut(list, tos_len(list) - 1), "layer", tos_bool(true));
 	}
 	for (size_t i = 0; i < tos_len(checks); i++) {
 		const struct tos_value *c = tos_at(checks, i);
@@ -254,9 +257,23 @@ static void check_running(struct tos_value *list, const char *kernel, const stru
 	}
 }
 
+/* --kernel of another machine. */
+static void check_remote(struct cli *cli, struct tos_value *list)
+{
+	struct tos_value *v = NULL;
+	int rc = cli_ask(cli, NULL, "DOCTOR", NULL, &v);
+
+	if (rc == 0)
+		check_running(list, cli->kernel, v);
+	else
+		finding(list, cli->kernel, "kernel", BAD, "%s", err_show(rc, &cli->em));
+	tos_value_free(v);
+}
+
 static void check_kernels(struct cli *cli, struct tos_value *list, const struct home *h)
 {
 	struct names all = { NULL, 0 };
+	bool found = !cli->kernel;
 
 	if (home_kernels(h, &all) < 0)
 		return;
@@ -266,6 +283,7 @@ static void check_kernels(struct cli *cli, struct tos_value *list, const struct 
 
 		if (cli->kernel && strcmp(cli->kernel, all.v[i]) != 0)
 			continue;
+		found = true;
 		cli_disconnect(cli);
 		rc = tos_connect(cli->home, all.v[i], cli_timeout(cli, 5000), &cli->connection,
 			cli_err(cli));
@@ -287,6 +305,24 @@ static void check_kernels(struct cli *cli, struct tos_value *list, const struct 
 		tos_value_free(v);
 	}
 	names_fini(&all);
+	if (!found)
+		check_remote(cli, list);
+}
+
+/* Layers that are on are only counted, unless all is asked for. */
+static void print_findings(const struct tos_value *list, bool all)
+{
+	struct tos_value *rows = tos_array();
+
+	for (size_t i = 0; i < tos_len(list); i++) {
+		const struct tos_value *f = tos_at(list, i);
+
+		if (all || !tos_get_bool(f, "layer", false) ||
+			strcmp(tos_get_text(f, "state", ""), "ok") != 0)
+			tos_push(rows, tos_value_copy(f));
+	}
+	table_print(rows, "where:WHERE check:CHECK state:STATE text:FINDING", stdout);
+	tos_value_free(rows);
 }
 
 static int run_doctor(struct cli *cli)
@@ -314,7 +350,7 @@ static int run_doctor(struct cli *cli)
 	if (cli->json)
 		print_json(list);
 	else
-		table_print(list, "where:WHERE check:CHECK state:STATE text:FINDING", stdout);
+		print_findings(list, cli_option(cli, "all"));
 	tos_value_free(list);
 	if (!bad)
 		return EXIT_DONE;
@@ -334,6 +370,9 @@ const struct command command_doctor = {
 		 "it does not. Works without a domain too. The exit code is 1 if a check "
 		 "failed; degraded means that "
 		 "things work with less protection.",
-	.examples = "tos doctor\tEverything\n",
+	.examples = "tos doctor\tEverything\n"
+		    "tos doctor --all --kernel host1\tEach layer of a kernel's sandbox\n",
 	.run = run_doctor,
+	.options = { { "all", 'a', NULL,
+		"also the layers of a sandbox that are as they should be" } },
 };

@@ -55,12 +55,15 @@ static int shell_of_word(struct cli *cli, const char *word)
 	char path[4096];
 
 	if (access(word, F_OK) < 0) {
+		AUTOBUF shipped = BUF_INIT;
+
+		carriers_shipped(&shipped, ", ");
 		if (strchr(word, '/') || strchr(word, '.') ||
 			where_carrier(word, path, sizeof(path)) < 0)
 			return err_set(&cli->em, ERR_NOT_FOUND,
 				"there is no file %s and no shipped carrier of that "
-				"name; shipped are facts and postman",
-				word);
+				"name; shipped are: %s",
+				word, buf_cstr(&shipped));
 		word = path;
 	}
 	return is_source(word) ? tos_shell_file(word, &cli->shell, cli_err(cli))
@@ -163,6 +166,11 @@ static int prepare(struct cli *cli)
 	rc = rc ? rc : sign(cli);
 	rc = rc ? rc : cli_principal(cli);
 	rc = rc ? rc : cli_connect(cli);
+	if (rc == 0 && cli->remote)
+		rc = err_set(&cli->em, ERR_NOT_FOUND,
+			"a carrier's home is a kernel of this machine, which %s is not; "
+			"--path %s goes there",
+			cli->kernel, cli->kernel);
 	return rc ? rc : check_hosts(cli);
 }
 

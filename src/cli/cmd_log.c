@@ -37,7 +37,7 @@ static int find_sources(struct cli *cli, const char *carrier, struct source *s, 
 	if (!carrier) {
 		rc = cli_connect(cli);
 		if (rc == 0)
-			add_source(s, n, tos_connection_kernel(cli->connection));
+			add_source(s, n, cli_kernel(cli));
 		return rc;
 	}
 	cli_home_of(carrier, home);
@@ -120,6 +120,24 @@ static void print_lines(const struct cli *cli, const struct tos_value *lines)
 	free(each);
 }
 
+/* A kernel that still has it in its own log has just told us. */
+static bool said_already(const struct tos_value *lines, const struct tos_value *log)
+{
+	const char *kernel = tos_as_text(tos_at(log, 1), ""),
+		   *text = tos_as_text(tos_at(log, 2), "");
+	int64_t wall = tos_as_int(tos_at(log, 0), 0);
+
+	for (size_t i = 0; *text && i < tos_len(lines); i++) {
+		const struct tos_value *line = tos_at(lines, i);
+
+		if (llabs(tos_get_int(line, "wall", 0) - wall) < 1000 &&
+			strcmp(tos_get_text(line, "kernel", ""), kernel) == 0 &&
+			strstr(tos_get_text(line, "text", ""), text))
+			return true;
+	}
+	return false;
+}
+
 /* The lines that travelled with it: of kernels that no longer answer too. */
 static void travelled(struct cli *cli, const char *carrier, struct tos_value *lines)
 {
@@ -137,7 +155,11 @@ static void travelled(struct cli *cli, const char *carrier, struct tos_value *li
 	log = tos_get(outcome, "log");
 	for (size_t i = 0; i < tos_len(log); i++) {
 		const struct tos_value *l = tos_at(log, i);
-		struct tos_value *line = map_of("wall", tos_value_copy(tos_at(l, 0)));
+		struct tos_value *line;
+
+		if (said_already(lines, l))
+			continue;
+		line = map_of("wall", tos_value_copy(tos_at(l, 0)));
 
 		tos_set(line, "kernel", tos_value_copy(tos_at(l, 1)));
 		tos_set(line, "level", tos_text("carrier"));

@@ -27,6 +27,17 @@ static const char *folder_name(const struct cli *cli)
 	return f ? f : "";
 }
 
+/* "Echo" of a kernel that is not of this machine is host9/Echo. */
+static const char *destination(const struct cli *cli, char out[200])
+{
+	const char *word = cli->args.word[0];
+
+	if (!cli->remote || strpbrk(word, "/#"))
+		return word;
+	snprintf(out, 200, "%.64s/%.129s", cli->kernel, word);
+	return out;
+}
+
 /* A one-way post is answered only when it fails; wait a moment for that. */
 static int await_failure(struct cli *cli)
 {
@@ -52,11 +63,12 @@ static int await_failure(struct cli *cli)
 static int run_post(struct cli *cli)
 {
 	struct tos_value *elements = NULL;
+	char dest[200];
 	int rc = elements_of(cli, &elements);
 
 	rc = rc ? rc : cli_connect(cli);
 	rc = rc ? rc
-		: tos_send(cli->connection, cli->args.word[0], folder_name(cli), elements,
+		: tos_send(cli->connection, destination(cli, dest), folder_name(cli), elements,
 			  cli_err(cli));
 	rc = rc ? rc : await_failure(cli);
 	tos_value_free(elements);
@@ -120,12 +132,12 @@ static void print_answer(const struct cli *cli, const char *folder, const struct
 static int run_call(struct cli *cli)
 {
 	struct tos_value *elements = NULL, *answer = NULL;
-	char folder[129];
+	char folder[129], dest[200];
 	int rc = elements_of(cli, &elements);
 
 	rc = rc ? rc : cli_connect(cli);
 	rc = rc ? rc
-		: tos_ask(cli->connection, cli->args.word[0], folder_name(cli), elements,
+		: tos_ask(cli->connection, destination(cli, dest), folder_name(cli), elements,
 			  cli_timeout(cli, 10000), folder, &answer, cli_err(cli));
 	if (rc == 0)
 		print_answer(cli, folder, answer);

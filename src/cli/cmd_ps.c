@@ -43,8 +43,7 @@ static int ask_ps(struct cli *cli, const char *kernel, bool all, struct tos_valu
 	int rc = cli_ask(cli, kernel, "PS", map_of("all", tos_bool(all)), &answer);
 
 	if (rc == 0)
-		add_rows(
-			rows, answer, kernel ? kernel : tos_connection_kernel(cli->connection));
+		add_rows(rows, answer, kernel ? kernel : cli_kernel(cli));
 	tos_value_free(answer);
 	return rc;
 }
@@ -125,10 +124,34 @@ static void print_ps(const struct tos_value *rows)
 	tos_value_free(shown);
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return names_compare(tos_get_text(*(const struct tos_value *const *)a, "name", ""),
+		tos_get_text(*(const struct tos_value *const *)b, "name", ""));
+}
+
+/* host0#2 before host0#10. */
+static struct tos_value *sorted(struct tos_value *rows)
+{
+	size_t n = tos_len(rows);
+	struct tos_value **each = mem_zero((n + 1) * sizeof(*each)), *out = tos_array();
+
+	while (tos_len(rows))
+		each[tos_len(rows) - 1] = tos_take_at(rows, tos_len(rows) - 1);
+	qsort(each, n, sizeof(*each), by_name);
+	for (size_t i = 0; i < n; i++)
+		tos_push(out, each[i]);
+	free(each);
+	tos_value_free(rows);
+	return out;
+}
+
 static int ps_once(struct cli *cli, bool all)
 {
 	struct tos_value *rows = tos_array();
 	int rc = all ? ps_domain(cli, rows) : ps_here(cli, rows);
+
+	rows = sorted(rows);
 
 	if (!all)
 		drop_old(rows);

@@ -390,5 +390,5 @@ const struct command command_down = {
 		    "tos down host1\tOne of them\n",
 	.run = run_down,
 	.max_args = ARGS_ANY,
-	.words = NULL,
+	.words = "kernels",
 };

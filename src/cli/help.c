@@ -252,28 +252,31 @@ void completion_print(FILE *out)
 	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i\n"
 	      "\tlocal home=${TOS_HOME:-$HOME/.tos} words=\n"
 	      "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
-	      "\t\tcase ${COMP_WORDS[i]} in -*) ;; *) cmd=${COMP_WORDS[i]}; break;; "
-	      "esac\n\tdone\n"
+	      "\t\tcase ${COMP_WORDS[i]} in --home|--kernel|-k|--timeout|-t) ((i++));; -*) ;; "
+	      "*) cmd=${COMP_WORDS[i]}; break;; esac\n\tdone\n"
 	      "\tcase $prev in\n"
 	      "\t-k|--kernel|--dead) COMPREPLY=($(compgen -W \"$(command ls \"$home/kernels\" "
 	      "2>/dev/null)\" "
 	      "-- \"$cur\")); return;;\n"
-	      "\t--as) COMPREPLY=($(compgen -W \"$(command ls \"$home/keys\" 2>/dev/null)\" -- "
+	      "\t--as|--author) COMPREPLY=($(compgen -W \"$(command ls \"$home/keys\" 2>/dev/null)\" -- "
 	      "\"$cur\")); "
 	      "return;;\n"
-	      "\t--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- "
+	      "\t-u|--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- "
 	      "\"$cur\")); return;;\n"
 	      /* Each entry and each alternative of a path on its own. */
 	      "\t-p|--path) i=${cur%\"${cur##*[,|]}\"}\n"
 	      "\t\tCOMPREPLY=($(compgen -P \"$i\" -W \"@all $(command ls \"$home/kernels\" "
 	      "2>/dev/null)\" -- "
 	      "\"${cur##*[,|]}\")); compopt -o nospace 2>/dev/null; return;;\n"
-	      "\t--home|-o|--output) COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n\tesac\n"
+	      "\t--home|-o|--output|-b|--briefcase|--passphrase-file) COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n\tesac\n"
 	      "\tcase $cmd in\n\t'') words='",
 		out);
 	for (size_t i = 0; commands[i]; i++)
 		if (!commands[i]->hidden)
 			fprintf(out, "%s%s", i ? " " : "", commands[i]->name);
+	fputs("'\n\t\t[[ $cur == -* ]] && words='", out);
+	for (const struct option_spec *o = global_options; o->name; o++)
+		fprintf(out, " --%s", o->name);
 	fputs("';;\n", out);
 	for (size_t i = 0; commands[i]; i++) {
 		const struct command *c = commands[i];
@@ -284,8 +287,12 @@ void completion_print(FILE *out)
 		completion_options(c, out);
 		fputs("'", out);
 		if (c->words && strcmp(c->words, "carriers") == 0)
-			fputs("\n\t\t[[ $cur == -* ]] || words=$(tos manual --carriers "
-			      "2>/dev/null)",
+			fputs("\n\t\t[[ $cur == -* ]] || words=\"$(tos manual --carriers "
+			      "2>/dev/null) $(compgen -f -- \"$cur\")\"",
+				out);
+		else if (c->words && strcmp(c->words, "kernels") == 0)
+			fputs("\n\t\t[[ $cur == -* ]] || words=$(command ls "
+			      "\"$home/kernels\" 2>/dev/null)",
 				out);
 		else if (c->words && strcmp(c->words, "files") == 0)
 			fputs("\n\t\t[[ $cur == -* ]] || { COMPREPLY=($(compgen -f -- "

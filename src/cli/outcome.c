@@ -42,18 +42,23 @@ static void print_trail(const struct tos_value *trail)
 
 static void print_fault(const char *name, const char *state, const struct tos_value *fault)
 {
-	const char *traceback = tos_get_text(fault, "traceback", "");
+	const char *traceback = tos_get_text(fault, "traceback", ""),
+		   *code = tos_get_text(fault, "code", "fault"),
+		   *text = tos_get_text(fault, "text", "");
+	/* "limit cpu: ..." needs no "limit: ", and an error of its own no word at all. */
+	bool said = strcmp(code, "fault") == 0 || strncmp(text, code, strlen(code)) == 0;
 
 	if (tos_type(fault) != TOS_MAP) {
 		fprintf(stderr, "tos: %s is %s\n", name, state);
 		return;
 	}
-	fprintf(stderr, "tos: %s is %s at %s: %s: %s\n", name, state,
-		tos_get_text(fault, "kernel", "?"), tos_get_text(fault, "code", "fault"),
-		tos_get_text(fault, "text", ""));
+	fprintf(stderr, "tos: %s is %s at %s: %s%s%s\n", name, state,
+		tos_get_text(fault, "kernel", "?"), said ? "" : code, said ? "" : ": ", text);
 	if (*traceback)
 		fprintf(stderr, "%s%s", traceback,
 			traceback[strlen(traceback) - 1] == '\n' ? "" : "\n");
+	if (strcmp(state, "faulted") == 0 && strncmp(name, "local#", 6) != 0)
+		fprintf(stderr, "tos retry %s has it run again there\n", name);
 }
 
 /* Other folders than RESULTS are only named: they may hold anything. */

@@ -153,6 +153,16 @@ static void put_cell(struct buf *out, const char *text, const struct column *c, 
 	buf_add_str(out, last ? "\n" : "  ");
 }
 
+/* No blanks where the last cells of a row are empty. */
+static void end_line(struct buf *out)
+{
+	size_t n = out->len;
+
+	while (n > 1 && out->data[n - 1] == '\n' && out->data[n - 2] == ' ')
+		out->data[--n - 1] = '\n';
+	out->len = n;
+}
+
 void table_text(const struct tos_value *rows, const char *columns, struct buf *out)
 {
 	struct column c[COLUMNS_MAX];
@@ -164,11 +174,13 @@ void table_text(const struct tos_value *rows, const char *columns, struct buf *o
 	measure(rows, c, n);
 	for (size_t k = 0; k < n; k++)
 		put_cell(out, c[k].title, &c[k], k + 1 == n);
-	for (size_t i = 0; i < tos_len(rows); i++)
+	for (size_t i = 0; i < tos_len(rows); i++) {
 		for (size_t k = 0; k < n; k++) {
 			cell(tos_at(rows, i), c[k].key, &text);
 			put_cell(out, buf_cstr(&text), &c[k], k + 1 == n);
 		}
+		end_line(out);
+	}
 }
 
 void table_print(const struct tos_value *rows, const char *columns, FILE *out)

@@ -5,11 +5,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "lib/bundle.h"
 
 /* A table of our own, so that a new command changes no test here. */
 static const struct command go = {
@@ -144,8 +146,8 @@ static void a_table_has_the_union_of_columns_with_kernel_first(void **state)
 	tos_push(rows, tos_int(3));
 	table_text(rows, NULL, &text);
 	assert_string_equal(buf_cstr(&text), "kernel   free  note  value\n"
-					     "host0   12345        \n"
-					     "host10      7  low   \n"
+					     "host0   12345\n"
+					     "host10      7  low\n"
 					     "                         3\n");
 	tos_value_free(rows);
 }
@@ -161,7 +163,7 @@ static void given_columns_take_their_titles_and_leave_out_the_rest(void **state)
 	table_text(rows, "kernel:KERNEL absent:X free:FREE", &text);
 	assert_string_equal(buf_cstr(&text), "KERNEL  X  FREE\n"
 					     "host0      1 GiB\n"
-					     "h\xc3\xb6st       \n");
+					     "h\xc3\xb6st\n");
 	tos_value_free(rows);
 }
 
@@ -260,6 +262,140 @@ static void the_home_of_a_carrier_stands_in_its_name(void **state)
 	assert_string_equal(kernel, "host0");
 }
 
+/* ---- briefcases and amounts */
+
+static void base64_is_read_strictly(void **state)
+{
+	static const char *const wrong[] = { "A", "AAA", "A===", "AA=A", "AAA*", "=AAA",
+		"AAAAA", "AA==AAAA" };
+	static const struct {
+		const char *text, *bytes;
+	} right[] = { { "", "" }, { "YQ==", "a" }, { "YWI=", "ab" }, { "YWJj", "abc" },
+		{ "YWJj+/8=", "abc\xfb\xff" } };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+		assert_null(base64_value(wrong[i]));
+	for (size_t i = 0; i < ARRAY_LEN(right); i++) {
+		struct tos_value *v = base64_value(right[i].text);
+		size_t n = 0;
+		const uint8_t *p = tos_as_bytes(v, &n);
+
+		assert_int_equal(tos_type(v), TOS_BYTES);
+		assert_int_equal(n, strlen(right[i].bytes));
+		assert_memory_equal(p, right[i].bytes, n);
+		tos_value_free(v);
+	}
+}
+
+static int read_back(const void *p, size_t n, struct tos_value **out)
+{
+	char file[] = "/tmp/tos-test.XXXXXX";
+	int fd = mkstemp(file), rc;
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, p, n), (ssize_t)n);
+	close(fd);
+	rc = briefcase_read(file, out, &em);
+	unlink(file);
+	return rc;
+}
+
+static struct tos_value *some_briefcase(void)
+{
+	struct tos_value *b = tos_map(), *f = tos_array(), *m = tos_map();
+
+	tos_set(m, "", tos_float(1.0));
+	tos_set(m, "deep", tos_array());
+	tos_push(f, tos_int(INT64_MIN));
+	tos_push(f, tos_int(INT64_MAX));
+	tos_push(f, tos_float(0.1));
+	tos_push(f, tos_bool(true));
+	tos_push(f, tos_nil());
+	tos_push(f, tos_bytes("\0\xff\x80", 3));
+	tos_push(f, tos_bytes("", 0));
+	tos_push(f, tos_text("gr\xc3\xb6\xc3\x9f"
+			     "er \"q\" \\ \n\t"));
+	tos_push(f, m);
+	tos_set(b, "", f);
+	tos_set(b, "EMPTY", tos_array());
+	return b;
+}
+
+static void a_briefcase_survives_json_and_cbor(void **state)
+{
+	struct tos_value *b = some_briefcase(), *back = NULL;
+	uint8_t *p = NULL;
+	size_t n = 0;
+
+	(void)state;
+	for (unsigned indent = 0; indent < 3; indent += 2) {
+		char *json = tos_to_json(b, indent);
+
+		assert_int_equal(read_back(json, strlen(json), &back), 0);
+		assert_true(tos_equal(b, back));
+		tos_value_free(STEAL(back));
+		free(json);
+	}
+	assert_int_equal(tos_encode(b, &p, &n), 0);
+	assert_int_equal(read_back(p, n, &back), 0);
+	assert_true(tos_equal(b, back));
+	tos_value_free(STEAL(back));
+	for (size_t k = 0; k < n;
+		k++) /* each truncation names the file, and none is believed */
+		assert_true(read_back(p, k, &back) < 0 && strstr(em.text, "/tmp/tos-test"));
+	free(p);
+	tos_value_free(b);
+}
+
+static void a_wrong_briefcase_is_refused_with_its_place(void **state)
+{
+	static const struct {
+		const char *text, *says;
+	} wrong[] = {
+		{ "", "is empty" },
+		{ "[1]", "map of folders" },
+		{ "{\"A\": 3}", "'A' is not a list" },
+		{ "{\"A\": [1,]}", ":1:10:" },
+		{ "{\"A\": [1]\n", ":2:" },
+		{ "{\"A\": [1], \"A\": []}", "duplicate" },
+		{ "{\"\\u00e9\": []}", "printable ASCII" },
+		{ "{\"A\": [\"base64:A\"]}", "base64" },
+		{ "{\"A\": [{\"base64\": \"A\"}]}", "base64" },
+		{ "\xa1\x61\x41\x81", "ends at byte 4" },
+		{ "\xa1\x61\x41\x80\x01", "byte 4" },
+		{ "\xa1\x61\x41\x01", "'A' is not a list" },
+	};
+	struct tos_value *back = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		assert_true(read_back(wrong[i].text, strlen(wrong[i].text), &back) < 0);
+		if (!strstr(em.text, wrong[i].says))
+			fail_msg("%s: %s", wrong[i].text, em.text);
+	}
+}
+
+static void limits_are_written_as_people_say_them(void **state)
+{
+	static const struct {
+		const char *name;
+		int64_t value;
+		const char *text;
+	} each[] = { { "cpu", 10000, "10 s" }, { "cpu", 1, "1 ms" }, { "cpu", 1500, "1.5 s" },
+		{ "cpu", 0, "0 ms" }, { "lifetime", 3600000, "1 h" },
+		{ "memory", 16 << 20, "16 MiB" }, { "memory", 1000, "1000 B" },
+		{ "memory", 101218, "98.8 KiB" }, { "posts", 1000, "1000 a second" },
+		{ "hops", 64, "64" }, { "other", 7, "7" } };
+	char text[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(each); i++) {
+		limit_text(each[i].name, each[i].value, text, sizeof(text));
+		assert_string_equal(text, each[i].text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,6 +412,10 @@ int main(void)
 		cmocka_unit_test(words_are_json_where_they_are_some),
 		cmocka_unit_test(exit_codes_follow_the_failure),
 		cmocka_unit_test(the_home_of_a_carrier_stands_in_its_name),
+		cmocka_unit_test(base64_is_read_strictly),
+		cmocka_unit_test(a_briefcase_survives_json_and_cbor),
+		cmocka_unit_test(a_wrong_briefcase_is_refused_with_its_place),
+		cmocka_unit_test(limits_are_written_as_people_say_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -572,6 +572,53 @@ static void a_saved_shell_comes_back_as_it_was(void **state)
 	tos_shell_free(t);
 }
 
+static void what_is_written_to_a_descriptor_is_the_file(void **state)
+{
+	struct tos_shell *s = shell_of(10);
+	AUTOBUF saved = BUF_INIT;
+	uint8_t bytes[8192];
+	char file[600];
+	int ends[2];
+
+	(void)state;
+	snprintf(file, sizeof(file), "%s/a", home);
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(tos_shell_path(s, "host0", &err), 0);
+	assert_int_equal(tos_shell_save(s, file, &err), 0);
+	assert_int_equal(tos_shell_write(s, ends[1], &err), 0);
+	close(ends[1]);
+	assert_int_equal(bytes_read(file, sizeof(bytes), &saved, NULL), 0);
+	assert_int_equal(read(ends[0], bytes, sizeof(bytes)), (ssize_t)saved.len);
+	assert_memory_equal(bytes, saved.data, saved.len);
+	close(ends[0]);
+	tos_shell_free(s);
+}
+
+static void a_shell_tells_its_three_parts(void **state)
+{
+	static const char *const names[] = { "code", "path", "data" };
+	struct tos_shell *s = shell_of(10);
+	struct tos_value *v = NULL;
+
+	(void)state;
+	assert_int_equal(tos_shell_path(s, "host0,host1|host2", &err), 0);
+	assert_int_equal(tos_shell_push(s, "DATA", tos_int(3), &err), 0);
+	assert_int_equal(shell_describe(s, &v, em_of(&err)), 0);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		const struct tos_value *part = tos_at(tos_get(v, "parts"), i);
+
+		assert_string_equal(tos_get_text(part, "part", ""), names[i]);
+		assert_int_equal(strlen(tos_get_text(part, "sha256", "")), 64);
+		assert_true(tos_get_int(part, "bytes", 0) > 0);
+	}
+	/* {"DATA": [3]} is a1 64 44415441 81 03 */
+	assert_int_equal(tos_get_int(tos_at(tos_get(v, "parts"), 2), "bytes", 0), 8);
+	assert_string_equal(tos_get_text(v, "path", ""), "host0,host1|host2");
+	assert_int_equal(tos_get_int(tos_get(v, "folders"), "DATA", 0), 1);
+	tos_value_free(v);
+	tos_shell_free(s);
+}
+
 static void wrong_properties_are_named(void **state)
 {
 	struct tos_shell *s = shell_of(10);
@@ -674,6 +721,8 @@ int main(void)
 		cmocka_unit_test(a_dead_peer_ends_the_conversation),
 		cmocka_unit_test(what_was_built_verifies_until_a_byte_changes),
 		cmocka_unit_test(a_saved_shell_comes_back_as_it_was),
+		cmocka_unit_test(what_is_written_to_a_descriptor_is_the_file),
+		cmocka_unit_test(a_shell_tells_its_three_parts),
 		cmocka_unit_test(wrong_properties_are_named),
 		cmocka_unit_test(a_small_launch_goes_in_one_folder),
 		cmocka_unit_test(a_large_launch_goes_ahead_in_chunks),
