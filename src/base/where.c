@@ -61,17 +61,21 @@ int where_program(const char *name, char *out, size_t cap)
 		"../../bin/%1$s" };
 	static const char *const beside[] = { "%1$s" };
 
-	for (size_t i = 0; i < ARRAY_LEN(rooms); i++) {
-		char pattern[64];
-		const char *one[1] = { pattern };
+	char room[64], from_examples[64];
+	const char *const built[] = { room, from_examples };
 
-		if (strcmp(rooms[i].name, name) != 0)
-			continue;
-		snprintf(pattern, sizeof(pattern), "../%s/%%1$s", rooms[i].room);
-		if (try_each(one, 1, name, out, cap) == 0)
-			return 0;
-	}
+	room[0] = from_examples[0] = 0;
+	for (size_t i = 0; i < ARRAY_LEN(rooms); i++)
+		if (strcmp(rooms[i].name, name) == 0) {
+			snprintf(room, sizeof(room), "../%s/%%1$s", rooms[i].room);
+			snprintf(from_examples, sizeof(from_examples), "../src/%s/%%1$s",
+				rooms[i].room);
+		}
+	if (room[0] && try_each(built, 1, name, out, cap) == 0)
+		return 0;
 	if (try_each(installed, ARRAY_LEN(installed), name, out, cap) == 0)
+		return 0;
+	if (room[0] && try_each(built + 1, 1, name, out, cap) == 0)
 		return 0;
 	return try_each(beside, 1, name, out, cap);
 }

@@ -173,6 +173,21 @@ def test_the_demo_ends_with_the_table_and_its_next_lines_work(shell):
         assert status == 0, f"{line}\n{said}"
 
 
+def test_the_launcher_in_c_launches_what_the_guide_shows(shell):
+    with open(os.path.join(shell.dir, "hello.lua"), "w") as f:
+        f.write(read("examples/hello.lua"))
+    shell.env["TOS_HOME"] = os.path.join(shell.dir, "t")
+    status, got = shell.run(f"tos up -n 3 >/dev/null 2>&1 && {BUILD}/examples/launch && tos wait 1")
+    assert status == 0 and got.startswith("host0#1\n"), got
+    assert [re.search(rf"^host{i} +{i + 1}$", got, re.M) for i in range(3)].count(None) == 0, got
+
+
+def test_documents_show_the_example_files_as_they_are():
+    for path in ("README.md", "doc/guide/first-carrier.md"):
+        shown = [content for _, mark, content in blocks(read(path)) if mark == "lua hello.lua"]
+        assert shown == [read("examples/hello.lua")], path
+
+
 def test_the_installed_tree_works_wherever_it_was_put(shell):
     """As make install lays it out, with a prefix that is not the one it was configured for."""
     r = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--tags", "runtime,man,devel,doc",
