@@ -20,6 +20,7 @@
 #define INLINE_BYTES ((size_t)600 << 10)
 #define ENVELOPE_MAX ((size_t)160 << 20)
 #define INCARNATIONS_MAX 1000000
+#define REPEATS_MAX 16 /* of one record that wait for the same answer */
 
 enum move_stage { MOVE_HOOKS, MOVE_OFFERED, MOVE_JOURNAL, MOVE_SENDING, MOVE_SENT };
 
@@ -255,7 +256,7 @@ static void move_accepted(struct resident *r)
 		peer_want(k, dest, false);
 	router_forward_held(k, r, dest);
 	if (!r->outcome_move)
-		home_report_gone(k, r->ticket.home, r->name, r->id, &r->e, n, dest);
+		home_report_gone(r, n, dest);
 	resident_free(r);
 }
 
@@ -1061,6 +1062,7 @@ struct arrival {
 	struct resident *r;
 	/* struct waiting_request: the same record may come again meanwhile */
 	struct list requests;
+	size_t n_waiting;
 	struct hop hop;
 	struct blob hop_cose;
 	struct buf key;
@@ -1305,6 +1307,7 @@ static int chain_verify(
 	uint8_t prev[DIGEST_BYTES] = { 0 };
 	char at[65];
 	struct trust trust;
+	int64_t now = clock_wall_ms();
 	int rc = 0;
 
 	kernel_trust(k, &trust);
@@ -1316,13 +1319,13 @@ static int chain_verify(
 		size_t n;
 		const uint8_t *p = tos_as_bytes(tos_at(r->hops, i), &n);
 
-		rc = cose_verify(&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
-		/* A kernel whose certificate ran out or was revoked since may have signed in
-		 * good time. */
-		if (rc == ERR_EXPIRED)
-			rc = 0;
+		rc = cose_decode((struct slice){ p, n }, &cose, em);
 		if (rc == 0)
 			rc = hop_decode(cose.payload, &hop, em);
+		/* A kernel whose certificate has run out since signed in good time. */
+		trust.now_ms = hop.time_ms < now ? hop.time_ms : now;
+		if (rc == 0)
+			rc = cose_verify(&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
 		if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop.from) != 0 ||
 				       strcmp(hop.from, at) != 0 ||
 				       memcmp(hop.prev, prev, sizeof(prev)) != 0 ||
@@ -1409,9 +1412,17 @@ static int arrival_check(
 	r->n = a->hop.n + 1;
 	if (memcmp(id, a->hop.id, sizeof(id)) != 0)
 		return err_set(em, ERR_SIGNATURE, "the hop record is another carrier's");
+	/* Nobody makes clones in this version: with a suffix of its own a kernel could double one. */
+	if (r->suffix[0])
+		return err_set(em, ERR_UNSUPPORTED, "clones are not supported");
+	/* A home that gives one name to two tickets must not have one carrier replace the other. */
+	if (resident_find(k, r->name) && memcmp(resident_find(k, r->name)->id, id, sizeof(id)) != 0)
+		return err_set(em, ERR_EXISTS, "another carrier of the name %s is here", r->name);
 	if (memcmp(r->code_digest, r->ticket.code, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the code is not what the owner signed");
 	rc = chain_verify(k, r, &a->hop, em);
+	if (r->hop_count < tos_len(r->hops))
+		r->hop_count = tos_len(r->hops); /* the chain can't be talked away */
 	if (rc == 0 && !r->ticket.itinerant && !path_is_suffix(r->path, r->ticket.path))
 		rc = err_set(em, ERR_DENIED, "the path is not what the owner signed");
 	if (rc == 0 && a->hop.kind == 1)
@@ -1470,6 +1481,18 @@ static bool answered_before(struct kernel *k, struct request *rq, const struct b
 
 static void arrival_outcome(struct arrival *a);
 
+static struct arrival *arrival_of(struct kernel *k, const struct hop *hop)
+{
+	struct arrival *a;
+	size_t it = 0;
+
+	while ((a = map_next(k->arrivals, &it, NULL, NULL)))
+		if (memcmp(a->hop.id, hop->id, DIGEST_BYTES) == 0 &&
+			strcmp(a->hop.suffix, hop->suffix) == 0)
+			return a;
+	return NULL;
+}
+
 static void send_verb(struct kernel *k, struct request *rq)
 {
 	struct slice hop_cose, envelope;
@@ -1477,6 +1500,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	struct waiting_request *w;
 	struct cert_info who;
 	struct errmsg em = { "" };
+	struct resident *old;
 	struct arrival *a;
 	struct trust trust;
 	struct cose cose;
@@ -1511,16 +1535,32 @@ static void send_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	answer_key(&a->key, a->hop.id, a->hop.suffix, &a->hop.e, a->hop.n);
-	if (answered_before(k, rq, &a->key)) {
+	/* What was accepted from a --fast carrier before a restart is gone: said before the journal's
+	 * answer is repeated. */
+	bool rebooted =
+		a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0;
+
+	if (!rebooted && answered_before(k, rq, &a->key)) {
 		arrival_free(a);
 		return;
 	}
 	struct arrival *under_way = map_find(k->arrivals, a->key.data, a->key.len);
 
+	if ((!under_way && arrival_of(k, &a->hop)) || (under_way && under_way->n_waiting >= REPEATS_MAX)) {
+		/* Two departures of one carrier at once: one has to be settled first. */
+		arrival_free(a);
+		request_fail(rq, ERR_STATE, "an arrival of this carrier is under way");
+		return;
+	}
 	w = mem_new(struct waiting_request);
 	w->rq = rq;
 	if (under_way) {
+		/* Only its answer is waited for: what came along once more is not kept. */
+		tos_value_free(rq->elements);
+		rq->elements = NULL;
+		rq->args = NULL;
 		list_add(&under_way->requests, &w->node);
+		under_way->n_waiting++;
 		arrival_free(a);
 		return;
 	}
@@ -1533,7 +1573,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 			a, "superseded", ERR_SUPERSEDED, "a higher incarnation is known here");
 		return;
 	}
-	if (a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0) {
+	if (rebooted) {
 		arrival_answer(a, "unknown", ERR_UNKNOWN, "this kernel restarted since");
 		return;
 	}
@@ -1558,8 +1598,14 @@ static void send_verb(struct kernel *k, struct request *rq)
 		arrival_refuse(a, rc, err_show(rc, &em));
 		return;
 	}
-	/* Not before: a record that is nobody's carrier must not supersede one that is. */
-	incarnation_learn(k, a->hop.id, &a->hop.e);
+	old = resident_by_id(k, a->hop.id, a->hop.suffix);
+	if (old && incarnation_compare(&old->e, &a->hop.e) < 0) {
+		/* Only the home raises an incarnation: it is asked before our copy gives way. When it
+		 * knows of this one it ends ours, and the repeat of this record finds room. */
+		home_report(old);
+		arrival_no_answer(a, ERR_STATE, "a lower incarnation is here; its home is being asked");
+		return;
+	}
 	tos_push(a->r->hops, tos_bytes(hop_cose.p, hop_cose.n));
 	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&a->r->log_rate, 200, clock_ms());
@@ -1586,6 +1632,32 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
 	arrival_answer(a, "accepted", 0, "");
 }
 
+/* Does the outcome come from where the carrier is? A kernel that had it once has a chain that verifies,
+ * too: but the record by which it came there is of an earlier departure than the home has heard of. */
+static bool outcome_of_holder(const struct home_record *h, const struct arrival *a)
+{
+	const struct tos_value *hops = a->r->hops;
+
+	if (strcmp(h->kernel, a->hop.from) == 0)
+		return true;
+	for (size_t i = tos_len(hops); i > 0; i--) {
+		struct hop hop = { .parts = NULL };
+		struct slice bytes;
+		struct cose cose;
+		bool came, fits;
+
+		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
+		if (cose_decode(bytes, &cose, NULL) < 0 || hop_decode(cose.payload, &hop, NULL) < 0)
+			return false;
+		came = strcmp(hop.from, a->hop.from) != 0 && strcmp(hop.dest, a->hop.from) == 0;
+		fits = incarnation_compare(&hop.e, &h->e) == 0 && hop.n + 1 >= h->n;
+		hop_fini(&hop);
+		if (came)
+			return fits;
+	}
+	return false;
+}
+
 /* A finished carrier comes home: its outcome is journaled with the answer. */
 static void arrival_outcome(struct arrival *a)
 {
@@ -1600,8 +1672,13 @@ static void arrival_outcome(struct arrival *a)
 		arrival_refuse(a, ERR_UNKNOWN, "this is not its home, or its home forgot it");
 		return;
 	}
-	if (shell_ended(h->state) && h->state != SHELL_FINISHED) {
+	/* The outcome that was taken is repeated from the journal; no other replaces it. */
+	if (shell_ended(h->state) || incarnation_compare(&a->hop.e, &h->e) < 0) {
 		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has ended otherwise");
+		return;
+	}
+	if (incarnation_compare(&a->hop.e, &h->e) > 0 || !outcome_of_holder(h, a)) {
+		arrival_refuse(a, ERR_REPLAY, "its home knows it to be elsewhere");
 		return;
 	}
 	m = tos_map();

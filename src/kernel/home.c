@@ -310,6 +310,10 @@ static void on_reported(
 	if (!r)
 		return;
 	r->reporting = false;
+	if (rc == ERR_SUPERSEDED) {
+		resident_end(r, SHELL_EV_SUPERSEDE, "its home never granted this incarnation");
+		return;
+	}
 	if (rc == ERR_NOT_FOUND || rc == ERR_UNKNOWN) {
 		/* The home forgot it, or never knew it. It is not ours to decide: it goes on
 		 * and is kept; its end is reported all the same. */
@@ -331,8 +335,59 @@ static void on_reported(
 		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
 		return;
 	}
+	/* Learnt from the home alone: a record of another kernel's may claim any incarnation. */
+	if (incarnation_read(tos_get(m, "e"), &e) == 0 && incarnation_compare(&r->e, &e) == 0)
+		incarnation_learn(k, r->id, &e);
 	if (wanted[0] && r->state != SHELL_DEPARTING)
 		resident_wanted(r, wanted, NULL);
+}
+
+#define EVIDENCE_BYTES_MAX ((size_t)128 << 10)
+#define REPORT_LOG_BYTES   ((size_t)256 << 10)
+
+/* What shows the home that the carrier came here: the record that another kernel signed for it. */
+static void put_evidence(const struct resident *r, struct tos_value *args)
+{
+	for (size_t i = tos_len(r->hops); i > 0; i--) {
+		struct hop hop = { .parts = NULL };
+		struct slice bytes;
+		struct cose cose;
+		bool from_other;
+
+		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
+		from_other = cose_decode(bytes, &cose, NULL) == 0 &&
+			     hop_decode(cose.payload, &hop, NULL) == 0 &&
+			     strcmp(hop.from, r->k->config.name) != 0;
+		hop_fini(&hop);
+		if (!from_other)
+			continue;
+		if (bytes.n <= EVIDENCE_BYTES_MAX)
+			tos_set(args, "hop", tos_bytes(bytes.p, bytes.n));
+		return;
+	}
+}
+
+/* A list's last elements, as many as fit: a report must fit a frame whatever the carrier logged. */
+static void put_last(struct tos_value *args, const char *key, const struct tos_value *list, size_t most)
+{
+	struct tos_value *out = tos_array();
+	size_t from = tos_len(list), bytes = 0;
+
+	while (from > 0) {
+		uint8_t *enc = NULL;
+		size_t n = 0;
+
+		if (tos_encode(tos_at(list, from - 1), &enc, &n) < 0)
+			n = most;
+		free(enc);
+		bytes += n;
+		if (bytes > most)
+			break;
+		from--;
+	}
+	for (; from < tos_len(list); from++)
+		tos_push(out, tos_value_copy(tos_at(list, from)));
+	tos_set(args, key, out);
 }
 
 /* ARRIVED: where it is, in what state, in which incarnation. Repeated until the home has
@@ -353,11 +408,12 @@ void home_report(struct resident *r)
 	tos_set(args, "n", tos_int((int64_t)r->n));
 	tos_set(args, "state", tos_text(shell_state_word(r->state)));
 	tos_set(args, "in_doubt", tos_bool(r->in_doubt));
+	put_evidence(r, args);
 	if (r->fault)
 		tos_set(args, "fault", tos_value_copy(r->fault));
 	if (r->state == SHELL_FAULTED) {
-		tos_set(args, "trail", tos_value_copy(r->trail));
-		tos_set(args, "log", tos_value_copy(r->log));
+		put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
+		put_last(args, "log", r->log, REPORT_LOG_BYTES);
 		if (r->briefcase.n < (256 << 10)) {
 			struct tos_value *b = NULL;
 
@@ -456,18 +512,17 @@ static int outbox_row(void *arg, struct slice key, struct slice body, int64_t ex
 	return 0;
 }
 
-void home_report_gone(struct kernel *k, const char *home, const char *name,
-	const uint8_t id[DIGEST_BYTES], const struct incarnation *e, uint64_t n,
-	const char *dest)
+void home_report_gone(struct resident *r, uint64_t n, const char *dest)
 {
 	struct tos_value *args = tos_map();
 
-	tos_set(args, "name", tos_text(name));
-	tos_set(args, "id", tos_bytes(id, DIGEST_BYTES));
-	tos_set(args, "e", incarnation_value(e));
+	tos_set(args, "name", tos_text(r->name));
+	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
+	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)n));
 	tos_set(args, "dest", tos_text(dest));
-	outbox_add(k, home, "GONE", name, args);
+	put_evidence(r, args);
+	outbox_add(r->k, r->ticket.home, "GONE", r->name, args);
 }
 
 void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state,
@@ -483,8 +538,9 @@ void home_ended(struct kernel *k, const char *home, struct resident *r, enum she
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "state", tos_text(shell_state_word(state)));
 	tos_set(args, "why", tos_text(why));
-	tos_set(args, "trail", tos_value_copy(r->trail));
-	tos_set(args, "log", tos_value_copy(r->log));
+	put_evidence(r, args);
+	put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
+	put_last(args, "log", r->log, REPORT_LOG_BYTES);
 	outbox_add(k, home, "ENDED", r->name, args);
 }
 
@@ -536,6 +592,43 @@ static const char *who_asks(const struct kernel *k, const struct request *rq)
 	return rq->from.kernel[0] ? rq->from.kernel : k->config.name;
 }
 
+/* Whether that kernel holds the carrier, or held it when it says so: it is where the home knows it to be,
+ * or another kernel handed it over to it no earlier than the home has heard of. `e` and the number
+ * of the report's next departure, `n`, are the report's. */
+static bool holds_it(
+	struct kernel *k, struct home_record *h, const struct request *rq, const struct incarnation *e)
+{
+	const char *who = who_asks(k, rq);
+	struct hop hop = { .parts = NULL };
+	struct slice bytes;
+	struct cert_info signer;
+	struct trust trust;
+	struct cose cose;
+	bool yes;
+
+	if (!rq->from.kernel[0] || strcmp(h->kernel, who) == 0)
+		return true;
+	bytes.p = tos_get_bytes(rq->args, "hop", &bytes.n);
+	if (!bytes.p)
+		return false;
+	kernel_trust(k, &trust);
+	yes = cose_verify(&trust, "hop", bytes, &cose, &signer, NULL) == 0 &&
+	      hop_decode(cose.payload, &hop, NULL) == 0 && signer.kind == CERT_KERNEL &&
+	      strcmp(signer.name, hop.from) == 0 && strcmp(hop.from, who) != 0 &&
+	      strcmp(hop.dest, who) == 0 && memcmp(hop.id, h->id, DIGEST_BYTES) == 0 &&
+	      incarnation_compare(&hop.e, e) == 0 && hop.n + 1 >= h->n;
+	hop_fini(&hop);
+	return yes;
+}
+
+/* An honest kernel comes here when its carrier has been elsewhere since: nothing it says is taken. */
+static void report_ignored(struct kernel *k, const struct home_record *h, const struct request *rq)
+{
+	metric_add(k->metrics, "home_reports_ignored_total", NULL, 1);
+	log_notice("a report was not taken: its sender does not hold the carrier",
+		KV_STR("carrier", h->name), KV_STR("from", rq->from.kernel), KV_STR("verb", rq->verb));
+}
+
 static void take_fault(struct home_record *h, const struct tos_value *args)
 {
 	struct tos_value *o = tos_map();
@@ -573,11 +666,19 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	struct incarnation e;
 	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
 	int state = shell_state_parse(tos_get_text(rq->args, "state", ""));
+	/* Whoever has it for sure is right against one who does not know. */
+	bool doubt = tos_get_bool(rq->args, "in_doubt", false);
 
 	if (!h)
 		return;
 	if (raised_elsewhere(k, h, rq)) {
-		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
+		/* A place that was handed such a copy ends it; anybody else is just denied. */
+		bool handed = strcmp(h->kernel, who_asks(k, rq)) != 0 &&
+			      incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
+			      holds_it(k, h, rq, &e);
+
+		request_fail(rq, handed ? ERR_SUPERSEDED : ERR_DENIED,
+			"only the home raises an incarnation");
 		return;
 	}
 	out = tos_map();
@@ -588,14 +689,20 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		request_ok(rq, out);
 		return;
 	}
-	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 &&
-		incarnation_compare(&e, &h->e) >= 0 &&
-		(incarnation_compare(&e, &h->e) > 0 || n >= h->n)) {
-		h->e = e;
+	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 && (int64_t)n >= 0 &&
+		!shell_ended((enum shell_state)state) && incarnation_compare(&e, &h->e) == 0 &&
+		n >= h->n && !(doubt && n == h->n && strcmp(h->kernel, who_asks(k, rq)) != 0)) {
+		if (!holds_it(k, h, rq, &e)) {
+			report_ignored(k, h, rq);
+			request_ok(rq, out);
+			return;
+		}
 		h->n = n;
 		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
 		place_note(k, h->name, h->kernel);
-		h->in_doubt = tos_get_bool(rq->args, "in_doubt", false);
+		h->in_doubt = doubt;
+		if (strcmp(h->wanted, "retry") == 0)
+			h->wanted[0] = 0; /* it has been done: this is the raised incarnation */
 		if (state == SHELL_FAULTED && tos_get(rq->args, "fault"))
 			take_fault(h, rq->args);
 		else if (state != SHELL_FAULTED) {
@@ -606,8 +713,10 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		home_save(k, h);
 		waiters_tell(h);
 	}
+	/* A retry may be answered before its place has it on disk: it is told again for as long as
+	 * that place reports the incarnation from before. */
 	if (strcmp(h->wanted, "killed") == 0 || strcmp(h->wanted, "suspended") == 0 ||
-		(strcmp(h->wanted, "retry") == 0 && h->command_due))
+		(strcmp(h->wanted, "retry") == 0 && strcmp(h->kernel, who_asks(k, rq)) == 0))
 		tos_set(out, "wanted", tos_text(h->wanted));
 	request_ok(rq, out);
 }
@@ -622,7 +731,13 @@ static void gone_verb(struct kernel *k, struct request *rq)
 		return;
 	/* Departure n was accepted there: the copy there carries n + 1. */
 	if (!shell_ended(h->state) && incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
-		incarnation_compare(&e, &h->e) == 0 && n + 1 > h->n) {
+		incarnation_compare(&e, &h->e) == 0 && (int64_t)n >= 0 && n + 1 > h->n &&
+		name_kernel_ok(tos_get_text(rq->args, "dest", ""))) {
+		if (!holds_it(k, h, rq, &e)) {
+			report_ignored(k, h, rq);
+			request_ok(rq, NULL);
+			return;
+		}
 		h->n = n + 1;
 		snprintf(
 			h->kernel, sizeof(h->kernel), "%s", tos_get_text(rq->args, "dest", ""));
@@ -658,9 +773,14 @@ static void ended_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
 		return;
 	}
-	if (shell_ended(h->state) || state < 0 || !shell_ended((enum shell_state)state) ||
+	if (shell_ended(h->state) || (state != SHELL_KILLED && state != SHELL_LOST) ||
 		incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
 		incarnation_compare(&e, &h->e) < 0) {
+		request_ok(rq, NULL);
+		return;
+	}
+	if (!holds_it(k, h, rq, &e)) {
+		report_ignored(k, h, rq);
 		request_ok(rq, NULL);
 		return;
 	}

@@ -442,8 +442,7 @@ void home_put(struct store_txn *t, const struct home_record *h);
 void home_free(struct home_record *h);
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
-void home_report_gone(struct kernel *k, const char *home, const char *name, const uint8_t id[DIGEST_BYTES], const struct incarnation *e, uint64_t n,
-	const char *dest);
+void home_report_gone(struct resident *r, uint64_t n, const char *dest);
 void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state, const char *why);
 void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state, struct tos_value *outcome); /* takes outcome; in memory */
 void home_event(struct kernel *k, const char *home, const char *name, const char *kind, const char *state, const char *text);
