@@ -17,10 +17,10 @@
 
 #define KEEP_AFTER_MS ((int64_t)7 * 86400000)
 /* up to this, code and envelope travel within the post */
-#define INLINE_BYTES ((size_t)600 << 10)
-#define ENVELOPE_MAX ((size_t)160 << 20)
+#define INLINE_BYTES     ((size_t)600 << 10)
+#define ENVELOPE_MAX     ((size_t)160 << 20)
 #define INCARNATIONS_MAX 1000000
-#define REPEATS_MAX 16 /* of one record that wait for the same answer */
+#define REPEATS_MAX      16 /* of one record that wait for the same answer */
 
 enum move_stage { MOVE_HOOKS, MOVE_OFFERED, MOVE_JOURNAL, MOVE_SENDING, MOVE_SENT };
 
@@ -260,8 +260,8 @@ static void move_accepted(struct resident *r)
 	resident_free(r);
 }
 
-/* Back from a departure that did not come about. Where its process died meanwhile (or this whole
- * kernel did) there is no run to go on with: it begins again. */
+/* Back from a departure that did not come about. Where its process died meanwhile (or this
+ * whole kernel did) there is no run to go on with: it begins again. */
 static void departure_over(struct resident *r)
 {
 	resident_event(r, SHELL_EV_RETURNED, NULL);
@@ -373,9 +373,9 @@ static struct resident *departing(struct kernel *k, const struct departure *d)
 	struct resident *r = resident_find(k, d->name);
 
 	return r && r->state == SHELL_DEPARTING && r->n == d->n &&
-			       incarnation_compare(&r->e, &d->e) == 0 ?
-		       r :
-		       NULL;
+			       incarnation_compare(&r->e, &d->e) == 0
+		       ? r
+		       : NULL;
 }
 
 static void on_sent(
@@ -1325,7 +1325,8 @@ static int chain_verify(
 		/* A kernel whose certificate has run out since signed in good time. */
 		trust.now_ms = hop.time_ms < now ? hop.time_ms : now;
 		if (rc == 0)
-			rc = cose_verify(&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
+			rc = cose_verify(
+				&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
 		if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop.from) != 0 ||
 				       strcmp(hop.from, at) != 0 ||
 				       memcmp(hop.prev, prev, sizeof(prev)) != 0 ||
@@ -1412,12 +1413,16 @@ static int arrival_check(
 	r->n = a->hop.n + 1;
 	if (memcmp(id, a->hop.id, sizeof(id)) != 0)
 		return err_set(em, ERR_SIGNATURE, "the hop record is another carrier's");
-	/* Nobody makes clones in this version: with a suffix of its own a kernel could double one. */
+	/* Nobody makes clones in this version: with a suffix of its own a kernel could double
+	 * one. */
 	if (r->suffix[0])
 		return err_set(em, ERR_UNSUPPORTED, "clones are not supported");
-	/* A home that gives one name to two tickets must not have one carrier replace the other. */
-	if (resident_find(k, r->name) && memcmp(resident_find(k, r->name)->id, id, sizeof(id)) != 0)
-		return err_set(em, ERR_EXISTS, "another carrier of the name %s is here", r->name);
+	/* A home that gives one name to two tickets must not have one carrier replace the
+	 * other. */
+	if (resident_find(k, r->name) &&
+		memcmp(resident_find(k, r->name)->id, id, sizeof(id)) != 0)
+		return err_set(
+			em, ERR_EXISTS, "another carrier of the name %s is here", r->name);
 	if (memcmp(r->code_digest, r->ticket.code, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the code is not what the owner signed");
 	rc = chain_verify(k, r, &a->hop, em);
@@ -1535,8 +1540,8 @@ static void send_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	answer_key(&a->key, a->hop.id, a->hop.suffix, &a->hop.e, a->hop.n);
-	/* What was accepted from a --fast carrier before a restart is gone: said before the journal's
-	 * answer is repeated. */
+	/* What was accepted from a --fast carrier before a restart is gone: said before the
+	 * journal's answer is repeated. */
 	bool rebooted =
 		a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0;
 
@@ -1546,7 +1551,8 @@ static void send_verb(struct kernel *k, struct request *rq)
 	}
 	struct arrival *under_way = map_find(k->arrivals, a->key.data, a->key.len);
 
-	if ((!under_way && arrival_of(k, &a->hop)) || (under_way && under_way->n_waiting >= REPEATS_MAX)) {
+	if ((!under_way && arrival_of(k, &a->hop)) ||
+		(under_way && under_way->n_waiting >= REPEATS_MAX)) {
 		/* Two departures of one carrier at once: one has to be settled first. */
 		arrival_free(a);
 		request_fail(rq, ERR_STATE, "an arrival of this carrier is under way");
@@ -1600,10 +1606,12 @@ static void send_verb(struct kernel *k, struct request *rq)
 	}
 	old = resident_by_id(k, a->hop.id, a->hop.suffix);
 	if (old && incarnation_compare(&old->e, &a->hop.e) < 0) {
-		/* Only the home raises an incarnation: it is asked before our copy gives way. When it
-		 * knows of this one it ends ours, and the repeat of this record finds room. */
+		/* Only the home raises an incarnation: it is asked before our copy gives way.
+		 * When it knows of this one it ends ours, and the repeat of this record finds
+		 * room. */
 		home_report(old);
-		arrival_no_answer(a, ERR_STATE, "a lower incarnation is here; its home is being asked");
+		arrival_no_answer(
+			a, ERR_STATE, "a lower incarnation is here; its home is being asked");
 		return;
 	}
 	tos_push(a->r->hops, tos_bytes(hop_cose.p, hop_cose.n));
@@ -1632,8 +1640,9 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
 	arrival_answer(a, "accepted", 0, "");
 }
 
-/* Does the outcome come from where the carrier is? A kernel that had it once has a chain that verifies,
- * too: but the record by which it came there is of an earlier departure than the home has heard of. */
+/* Does the outcome come from where the carrier is? A kernel that had it once has a chain that
+ * verifies, too: but the record by which it came there is of an earlier departure than the home
+ * has heard of. */
 static bool outcome_of_holder(const struct home_record *h, const struct arrival *a)
 {
 	const struct tos_value *hops = a->r->hops;
@@ -1647,7 +1656,8 @@ static bool outcome_of_holder(const struct home_record *h, const struct arrival 
 		bool came, fits;
 
 		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
-		if (cose_decode(bytes, &cose, NULL) < 0 || hop_decode(cose.payload, &hop, NULL) < 0)
+		if (cose_decode(bytes, &cose, NULL) < 0 ||
+			hop_decode(cose.payload, &hop, NULL) < 0)
 			return false;
 		came = strcmp(hop.from, a->hop.from) != 0 && strcmp(hop.dest, a->hop.from) == 0;
 		fits = incarnation_compare(&hop.e, &h->e) == 0 && hop.n + 1 >= h->n;
@@ -1712,8 +1722,8 @@ static bool came_from(const struct resident *r, const char *kernel)
 
 	if (tos_len(r->hops))
 		bytes.p = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &bytes.n);
-	yes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 && hop_decode(cose.payload, &hop, NULL) == 0 &&
-	      strcmp(hop.from, kernel) == 0;
+	yes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
+	      hop_decode(cose.payload, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0;
 	hop_fini(&hop);
 	return yes;
 }
@@ -1731,13 +1741,15 @@ static void void_verb(struct kernel *k, struct request *rq)
 	}
 	r = resident_by_id(k, id, "");
 	/* Only its source went on without it, or its home knows better. */
-	if (r && strcmp(r->ticket.home, rq->from.kernel) != 0 && !came_from(r, rq->from.kernel)) {
+	if (r && strcmp(r->ticket.home, rq->from.kernel) != 0 &&
+		!came_from(r, rq->from.kernel)) {
 		struct tos_value *m = tos_map();
 
 		tos_set(m, "carrier", tos_text(r->name));
 		tos_set(m, "from", tos_text(rq->from.kernel));
 		audit_event(k, NULL, "void-refused", m);
-		request_fail(rq, ERR_DENIED, "%s did not come from %s", r->name, rq->from.kernel);
+		request_fail(
+			rq, ERR_DENIED, "%s did not come from %s", r->name, rq->from.kernel);
 		return;
 	}
 	incarnation_learn(k, id, &e);

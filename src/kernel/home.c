@@ -367,8 +367,10 @@ static void put_evidence(const struct resident *r, struct tos_value *args)
 	}
 }
 
-/* A list's last elements, as many as fit: a report must fit a frame whatever the carrier logged. */
-static void put_last(struct tos_value *args, const char *key, const struct tos_value *list, size_t most)
+/* A list's last elements, as many as fit: a report must fit a frame whatever the carrier
+ * logged. */
+static void put_last(
+	struct tos_value *args, const char *key, const struct tos_value *list, size_t most)
 {
 	struct tos_value *out = tos_array();
 	size_t from = tos_len(list), bytes = 0;
@@ -592,11 +594,11 @@ static const char *who_asks(const struct kernel *k, const struct request *rq)
 	return rq->from.kernel[0] ? rq->from.kernel : k->config.name;
 }
 
-/* Whether that kernel holds the carrier, or held it when it says so: it is where the home knows it to be,
- * or another kernel handed it over to it no earlier than the home has heard of. `e` and the number
- * of the report's next departure, `n`, are the report's. */
-static bool holds_it(
-	struct kernel *k, struct home_record *h, const struct request *rq, const struct incarnation *e)
+/* Whether that kernel holds the carrier, or held it when it says so: it is where the home knows
+ * it to be, or another kernel handed it over to it no earlier than the home has heard of. `e`
+ * and the number of the report's next departure, `n`, are the report's. */
+static bool holds_it(struct kernel *k, struct home_record *h, const struct request *rq,
+	const struct incarnation *e)
 {
 	const char *who = who_asks(k, rq);
 	struct hop hop = { .parts = NULL };
@@ -621,12 +623,15 @@ static bool holds_it(
 	return yes;
 }
 
-/* An honest kernel comes here when its carrier has been elsewhere since: nothing it says is taken. */
-static void report_ignored(struct kernel *k, const struct home_record *h, const struct request *rq)
+/* An honest kernel comes here when its carrier has been elsewhere since: nothing it says is
+ * taken. */
+static void report_ignored(
+	struct kernel *k, const struct home_record *h, const struct request *rq)
 {
 	metric_add(k->metrics, "home_reports_ignored_total", NULL, 1);
 	log_notice("a report was not taken: its sender does not hold the carrier",
-		KV_STR("carrier", h->name), KV_STR("from", rq->from.kernel), KV_STR("verb", rq->verb));
+		KV_STR("carrier", h->name), KV_STR("from", rq->from.kernel),
+		KV_STR("verb", rq->verb));
 }
 
 static void take_fault(struct home_record *h, const struct tos_value *args)
@@ -644,7 +649,8 @@ static void take_fault(struct home_record *h, const struct tos_value *args)
 }
 
 /* An incarnation that this home never granted: a kernel that claims it would end the true copy. */
-static bool raised_elsewhere(struct kernel *k, const struct home_record *h, const struct request *rq)
+static bool raised_elsewhere(
+	struct kernel *k, const struct home_record *h, const struct request *rq)
 {
 	struct incarnation e;
 	struct tos_value *m;
@@ -689,9 +695,10 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		request_ok(rq, out);
 		return;
 	}
-	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 && (int64_t)n >= 0 &&
-		!shell_ended((enum shell_state)state) && incarnation_compare(&e, &h->e) == 0 &&
-		n >= h->n && !(doubt && n == h->n && strcmp(h->kernel, who_asks(k, rq)) != 0)) {
+	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 &&
+		(int64_t)n >= 0 && !shell_ended((enum shell_state)state) &&
+		incarnation_compare(&e, &h->e) == 0 && n >= h->n &&
+		!(doubt && n == h->n && strcmp(h->kernel, who_asks(k, rq)) != 0)) {
 		if (!holds_it(k, h, rq, &e)) {
 			report_ignored(k, h, rq);
 			request_ok(rq, out);
@@ -713,8 +720,8 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		home_save(k, h);
 		waiters_tell(h);
 	}
-	/* A retry may be answered before its place has it on disk: it is told again for as long as
-	 * that place reports the incarnation from before. */
+	/* A retry may be answered before its place has it on disk: it is told again for as long
+	 * as that place reports the incarnation from before. */
 	if (strcmp(h->wanted, "killed") == 0 || strcmp(h->wanted, "suspended") == 0 ||
 		(strcmp(h->wanted, "retry") == 0 && strcmp(h->kernel, who_asks(k, rq)) == 0))
 		tos_set(out, "wanted", tos_text(h->wanted));

@@ -1,6 +1,6 @@
 /*
- * The kernel: one struct that joins the parts, shared by the files of this room and by nobody else.
- * Runs in tos-kernel, on its one loop thread.
+ * The kernel: one struct that joins the parts, shared by the files of this room and by nobody
+ * else. Runs in tos-kernel, on its one loop thread.
  */
 #pragma once
 
@@ -35,25 +35,34 @@ struct peer;
 struct home_record;
 
 /* ---- who sends a post: filled in by whoever took it from its connection, never from its bytes */
-enum origin_class { ORIGIN_KERNEL, ORIGIN_EXTENSION, ORIGIN_CARRIER, ORIGIN_CLIENT, ORIGIN_JOINER };
+enum origin_class {
+	ORIGIN_KERNEL,
+	ORIGIN_EXTENSION,
+	ORIGIN_CARRIER,
+	ORIGIN_CLIENT,
+	ORIGIN_JOINER
+};
 struct origin {
 	enum origin_class cls;
-	char name[NAME_BYTES_MAX + 1]; /* full address of the sender: host0#42, host0/Echo, host0/client/7 */
-	char kernel[64];               /* kernel it came from; "" for here */
+	/* full address of the sender: host0#42, host0/Echo, host0/client/7 */
+	char name[NAME_BYTES_MAX + 1];
+	char kernel[64]; /* kernel it came from; "" for here */
 	char principal[CERT_NAME_MAX + 1];
 	unsigned roles;
-	bool may_read;                 /* local clients: uid allowed to read */
-	struct link *link;             /* clients and joiners: the connection; else NULL */
+	bool may_read;     /* local clients: uid allowed to read */
+	struct link *link; /* clients and joiners: the connection; else NULL */
 };
 const char *origin_class_word(enum origin_class c);
-void origin_self(const struct kernel *k, struct origin *o); /* this kernel's own inbox "Kernel" */
+/* this kernel's own inbox "Kernel" */
+void origin_self(const struct kernel *k, struct origin *o);
 
 /* ---- bytes that we own */
 struct blob {
 	uint8_t *p;
 	size_t n;
 };
-void blob_set(struct blob *b, struct slice s); /* copies; aborts without memory: bounded by limits before */
+/* copies; aborts without memory: bounded by limits before */
+void blob_set(struct blob *b, struct slice s);
 void blob_free(struct blob *b);
 static inline struct slice blob_slice(const struct blob *b)
 {
@@ -74,19 +83,22 @@ static inline struct slice slice_buf(const struct buf *b)
 bool slice_equal(struct slice a, struct slice b);
 void slice_copy_text(struct slice s, char *out, size_t cap);
 
-/* ---- a request to one of the kernel's own inboxes; ends by exactly one request_ok or request_fail */
+/* ---- a request to one of the kernel's own inboxes; ends by exactly one request_ok or
+ * request_fail */
 struct request {
 	struct kernel *k;
 	struct origin from;
 	char inbox[64], verb[NAME_BYTES_MAX + 1];
 	uint64_t tag; /* 0: nobody waits for the answer */
 	uint8_t trace[TRACE_BYTES];
-	int64_t deadline_at_ms; /* monotonic; 0 none */
-	struct tos_value *elements; /* array */
+	int64_t deadline_at_ms;       /* monotonic; 0 none */
+	struct tos_value *elements;   /* array */
 	const struct tos_value *args; /* its first element if that is a map, else NULL */
 };
-void request_ok(struct request *rq, struct tos_value *result); /* takes both; NULL result: empty map */
-void request_fail(struct request *rq, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* takes both; NULL result: empty map */
+void request_ok(struct request *rq, struct tos_value *result);
+void request_fail(struct request *rq, int rc, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 void request_free(struct request *rq);
 
 typedef void verb_fn(struct kernel *k, struct request *rq); /* takes rq */
@@ -96,21 +108,23 @@ struct verb {
 };
 struct kernel_inbox {
 	const char *name, *doc;
-	unsigned classes; /* bits 1 << enum origin_class that may post here at all */
+	unsigned classes;         /* bits 1 << enum origin_class that may post here at all */
 	const struct verb *verbs; /* ends with a zero row */
 };
 
 /* ---- calls that the kernel itself makes */
 typedef void call_done_fn(struct kernel *k, void *arg, int rc, const char *text,
 	const struct tos_value *elements);
-/* Call KERNEL/INBOX (kernel "" or our own name: here). Takes args (a map). done comes exactly once, always later.
- * timeout_ms counts connecting too. Returns the call's number, for call_cancel. */
-uint64_t kernel_call(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *args,
-	uint32_t timeout_ms, call_done_fn *done, void *arg);
+/* Call KERNEL/INBOX (kernel "" or our own name: here). Takes args (a map). done comes exactly
+ * once, always later. timeout_ms counts connecting too. Returns the call's number, for
+ * call_cancel. */
+uint64_t kernel_call(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
+	struct tos_value *args, uint32_t timeout_ms, call_done_fn *done, void *arg);
 /* Forget it: done will not be called. Its arg is given to free(). */
 void call_cancel(struct kernel *k, uint64_t number);
 /* A one-way post of the kernel's own. Takes args. */
-void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *args);
+void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
+	struct tos_value *args);
 /* The call's frame has been given to a link (so the other side may act on it). */
 bool call_sent(const struct kernel *k, uint64_t number);
 
@@ -139,23 +153,25 @@ struct resident {
 	char name[NAME_BYTES_MAX + 1], suffix[64];
 	enum shell_state state;
 	struct incarnation e;
-	uint64_t n;        /* number of the next departure */
+	uint64_t n; /* number of the next departure */
 	struct ticket ticket;
 	struct cert_info owner, author;
 	struct blob ticket_cose;
-	struct blob code;  /* the bundle as run here: the author's, unless a hook replaced files for this stay */
+	/* the bundle as run here: the author's, unless a hook replaced files for this stay */
+	struct blob code;
 	bool code_changed;
 	uint8_t code_digest[DIGEST_BYTES];
 	/* the envelope's parts */
 	struct blob briefcase, state_bytes;
 	struct tos_value *path, *trail, *log, *hops, *undelivered;
-	struct usage usage;     /* used here and before; limits granted for this stay */
+	struct usage usage;           /* used here and before; limits granted for this stay */
 	int64_t minimum[LIMIT_COUNT]; /* what the manifest says it cannot do without */
 	uint64_t hop_count;
 	int64_t launched_ms, since_ms; /* wall */
-	bool completed;    /* begin returned (or must not run here): Mobility is to move it on */
-	bool via_go;       /* the present move was asked for by tos.go */
-	bool saved;        /* a row in the store exists */
+	/* begin returned (or must not run here): Mobility is to move it on */
+	bool completed;
+	bool via_go;                /* the present move was asked for by tos.go */
+	bool saved;                 /* a row in the store exists */
 	bool report_due, reporting; /* the home must hear of it */
 	int64_t report_at_ms;
 	/* a move under way */
@@ -167,23 +183,26 @@ struct resident {
 	struct blob hop_cose, envelope; /* what was sent, for repeating */
 	/* a fault */
 	struct tos_value *fault;
-	char waiting[256];  /* what it waits for, for people */
+	char waiting[256]; /* what it waits for, for people */
 	/* its VM */
 	struct vm *vm;
-	int64_t started_ms; /* monotonic; 0: not started in this stay */
+	int64_t started_ms;     /* monotonic; 0: not started in this stay */
 	uint64_t cpu_before_us; /* CPU used before this VM */
 	struct rate post_rate, log_rate;
-	struct map *inboxes;      /* name -> struct inbox: what was delivered and not yet taken */
-	struct map *asked;        /* tag, sender -> struct asked: calls that it may answer */
-	struct list held;         /* posts kept until it can take them */
-	size_t n_held, n_waiting; /* folders held here; folders in its VM that it has not taken */
+	/* name -> struct inbox: what was delivered and not yet taken */
+	struct map *inboxes;
+	struct map *asked; /* tag, sender -> struct asked: calls that it may answer */
+	struct list held;  /* posts kept until it can take them */
+	/* folders held here; folders in its VM that it has not taken */
+	size_t n_held, n_waiting;
 	uint64_t n_delivered;
-	int64_t charged_cpu_ms, charged_sent, charged_at_ms; /* what the owner's account has of this stay */
-	uint64_t go_seq;       /* of the GO that waits for its answer; 0 none */
+	/* what the owner's account has of this stay */
+	int64_t charged_cpu_ms, charged_sent, charged_at_ms;
+	uint64_t go_seq;         /* of the GO that waits for its answer; 0 none */
 	uint64_t completed_call; /* Mobility is being told */
 	int64_t ask_again_ms;    /* when Mobility is told again, should it have forgotten */
-	bool scheduled;        /* resident_go_on is due on a later turn */
-	bool frozen_taken;     /* briefcase, path and state come from the VM's last freeze */
+	bool scheduled;          /* resident_go_on is due on a later turn */
+	bool frozen_taken;       /* briefcase, path and state come from the VM's last freeze */
 };
 
 /* ---- the kernel */
@@ -222,26 +241,28 @@ struct kernel {
 	struct metrics *metrics;
 	struct signer *registrar; /* NULL: not the registrar */
 	/* tables */
-	struct map *peers;      /* name -> struct peer */
-	struct map *residents;  /* name -> struct resident */
-	struct map *homes;      /* name -> struct home_record: live, and ended of late */
-	struct map *calls;      /* number -> struct call */
-	struct map *arrivals;   /* id, e, n -> struct arrival in progress */
-	struct map *clients;    /* name -> struct client */
-	struct map *uploads;    /* digest -> struct upload */
-	struct map *codes;      /* digest -> struct code: verified bundles in memory */
-	struct map *places;     /* carrier -> struct place: where it was seen last */
-	struct map *streams;    /* sender|dest -> struct stream_queue */
-	struct map *names;      /* names given out: name -> struct given */
-	struct map *client_calls;/* client|tag -> struct client_call: waits for another kernel's answer */
-	struct map *watchers;   /* carrier -> struct watch list */
-	struct map *acting;     /* nonces of acts, digests of tokens that are being journaled */
-	struct map *incarnations;/* id -> struct incarnation, highest known */
-	struct map *accounts;   /* principal -> struct account */
-	struct list later; /* struct later */
+	struct map *peers;     /* name -> struct peer */
+	struct map *residents; /* name -> struct resident */
+	struct map *homes;     /* name -> struct home_record: live, and ended of late */
+	struct map *calls;     /* number -> struct call */
+	struct map *arrivals;  /* id, e, n -> struct arrival in progress */
+	struct map *clients;   /* name -> struct client */
+	struct map *uploads;   /* digest -> struct upload */
+	struct map *codes;     /* digest -> struct code: verified bundles in memory */
+	struct map *places;    /* carrier -> struct place: where it was seen last */
+	struct map *streams;   /* sender|dest -> struct stream_queue */
+	struct map *names;     /* names given out: name -> struct given */
+	struct map *
+		client_calls; /* client|tag -> struct client_call: waits for another kernel's answer */
+	struct map *watchers; /* carrier -> struct watch list */
+	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
+	struct map *incarnations; /* id -> struct incarnation, highest known */
+	struct map *accounts;     /* principal -> struct account */
+	struct list later;        /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
-	bool ending_call_sent; /* of the call whose done is running: its frame had been given to a link */
+	/* of the call whose done is running: its frame had been given to a link */
+	bool ending_call_sent;
 	uint64_t next_call, next_name, names_reserved, next_client;
 	uv_timer_t tick;
 	struct tos_value *log_ring; /* array of maps, bounded */
@@ -251,14 +272,15 @@ struct kernel {
 };
 
 /* ---- router.c */
-/* Route one post. 0: taken over (whatever fails later is answered by a failure post); else the failure known at once, for
- * which the caller answers. */
-int kernel_route(struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em);
+/* Route one post. 0: taken over (whatever fails later is answered by a failure post); else the
+ * failure known at once, for which the caller answers. */
+int kernel_route(
+	struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em);
 /* Tell the sender of p that it failed: a failure post with its tag. Never fails itself. */
 void kernel_fail_back(struct kernel *k, const struct post *p, int rc, const char *text);
 /* Hand an answer or failure to whoever called: dest, tag. */
-void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_kind kind, const char *folder,
-	const struct tos_value *elements);
+void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_kind kind,
+	const char *folder, const struct tos_value *elements);
 int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *em);
 int router_init(struct kernel *k);
 void router_tick(struct kernel *k, int64_t now_ms);
@@ -267,47 +289,57 @@ void place_note(struct kernel *k, const char *carrier, const char *kernel);
 void place_forget(struct kernel *k, const char *carrier);
 /* Posts held for a carrier that left: send them after it. */
 int router_hold(struct resident *r, const struct origin *from, const struct post *p);
-void router_held_each(struct resident *r, bool (*fn)(struct resident *r, const struct origin *from, const struct post *p));
+void router_held_each(struct resident *r,
+	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p));
 void router_forward_held(struct kernel *k, struct resident *r, const char *kernel);
 void subject_of(const struct origin *from, struct subject *out);
 /* The firewall; a denial is audited (rate-limited) and counted. */
-int kernel_allowed(struct kernel *k, const struct origin *from, const char *action, const char *object, const char *owner,
-	struct errmsg *em);
+int kernel_allowed(struct kernel *k, const struct origin *from, const char *action,
+	const char *object, const char *owner, struct errmsg *em);
 
 /* ---- peer.c */
-struct peer *peer_get(struct kernel *k, const char *name); /* made when new; bounded, then NULL */
-/* Send a frame (borrowed) to that kernel, now or once there is a link, until the deadline. `call`: number of the kernel's own call
- * that it carries, else 0. vouch_for: the carrier that must be vouched for first, or NULL. A post that can't be sent in the end is
- * answered by a failure post to its sender. 0, ERR_FULL, ERR_NAME, ERR_CLOSED. */
-int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms, uint64_t call, const char *vouch_for,
-	struct errmsg *em);
+/* made when new; bounded, then NULL */
+struct peer *peer_get(struct kernel *k, const char *name);
+/* Send a frame (borrowed) to that kernel, now or once there is a link, until the deadline.
+ * `call`: number of the kernel's own call that it carries, else 0. vouch_for: the carrier that
+ * must be vouched for first, or NULL. A post that can't be sent in the end is answered by a
+ * failure post to its sender. 0, ERR_FULL, ERR_NAME, ERR_CLOSED. */
+int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms,
+	uint64_t call, const char *vouch_for, struct errmsg *em);
 void peer_link_up(struct kernel *k, struct link *l, const struct hello *h);
 void peer_link_down(struct kernel *k, struct link *l);
 void peer_dial_failed(struct kernel *k, const char *name, int rc, const char *why);
 size_t peer_resolve(struct kernel *k, const char *name, char (*out)[128], size_t most);
-int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket, struct slice hops, struct errmsg *em);
+int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket, struct slice hops,
+	struct errmsg *em);
 void peer_want(struct kernel *k, const char *name, bool want);
 void peers_tick(struct kernel *k, int64_t now_ms);
 int peers_init(struct kernel *k, struct errmsg *em);
-const struct origin *peer_vouched_for(struct peer *p, const char *carrier); /* NULL: nobody does */
+/* NULL: nobody does */
+const struct origin *peer_vouched_for(struct peer *p, const char *carrier);
 
 /* ---- calls.c */
 int calls_init(struct kernel *k);
 void calls_close(struct kernel *k);
 /* Run fn on a later turn of the loop. */
 void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg);
-/* kernel_call with the address of a carrier that must be vouched for, and a prepared array of elements (taken). */
-uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb, struct tos_value *elements,
-	uint32_t timeout_ms, const char *vouch_for, call_done_fn *done, void *arg);
+/* kernel_call with the address of a carrier that must be vouched for, and a prepared array of
+ * elements (taken). */
+uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
+	struct tos_value *elements, uint32_t timeout_ms, const char *vouch_for,
+	call_done_fn *done, void *arg);
 void call_mark_sent(struct kernel *k, uint64_t number);
-bool call_waits(const struct kernel *k, uint64_t number); /* somebody still waits for its answer */
+/* somebody still waits for its answer */
+bool call_waits(const struct kernel *k, uint64_t number);
 /* The Messenger said where: ends its LOCATE call. */
 int calls_forwarded(struct kernel *k, const struct post *original, const char *kernel);
 void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p);
 void calls_tick(struct kernel *k, int64_t now_ms);
 void calls_failed(struct kernel *k, uint64_t number, int rc, const char *text);
-/* Dispatch a post to one of the kernel's own inboxes. ERR_NO_INBOX if there is none of that name. */
-int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox, const struct post *p, struct errmsg *em);
+/* Dispatch a post to one of the kernel's own inboxes. ERR_NO_INBOX if there is none of that
+ * name. */
+int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox,
+	const struct post *p, struct errmsg *em);
 bool inbox_is_kernels(const char *inbox);
 
 /* ---- child.c: tosd and the VMs */
@@ -329,10 +361,12 @@ struct vm {
 	int64_t asked_us;
 };
 #define VM_MAGIC 0x766d3031u
-int vm_start(struct resident *r, struct errmsg *em);   /* asks tosd for a tos-vm and hands the carrier over */
-void vm_abandon(struct resident *r);                   /* end it; r->vm becomes NULL at once */
+/* asks tosd for a tos-vm and hands the carrier over */
+int vm_start(struct resident *r, struct errmsg *em);
+void vm_abandon(struct resident *r); /* end it; r->vm becomes NULL at once */
 void vm_freeze(struct resident *r, bool freeze);
-int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender, uint64_t tag, struct slice folder);
+int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
+	uint64_t tag, struct slice folder);
 int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
 uint64_t vm_cpu_us(const struct resident *r);
 uint64_t vm_memory_bytes(const struct resident *r);
@@ -341,7 +375,8 @@ uint64_t vm_memory_bytes(const struct resident *r);
 struct resident *resident_new(struct kernel *k);
 void resident_free(struct resident *r);
 struct resident *resident_find(struct kernel *k, const char *name);
-struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix);
+struct resident *resident_by_id(
+	struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix);
 int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em);
 void resident_put(struct store_txn *t, struct resident *r); /* its row */
 void resident_del(struct store_txn *t, struct resident *r);
@@ -350,13 +385,15 @@ void resident_go_on(struct resident *r);
 /* begin returned or tos.go was called: Mobility is to deal with it. */
 void resident_completed(struct resident *r, const char *dest);
 void resident_fault(struct resident *r, int rc, const char *text, const char *traceback);
-/* End the stay for good (killed, superseded, lost): VM ended, row deleted, home told; `ev` one of KILL, SUPERSEDE, LOSE. */
+/* End the stay for good (killed, superseded, lost): VM ended, row deleted, home told; `ev` one
+ * of KILL, SUPERSEDE, LOSE. */
 void resident_end(struct resident *r, enum shell_event ev, const char *why);
 void resident_trail(struct resident *r, const char *event, const char *peer, const char *error);
 void resident_log(struct resident *r, const char *level, const char *text);
 struct tos_value *resident_row(struct resident *r);  /* as PS */
 struct tos_value *resident_show(struct resident *r); /* as SHOW */
-int resident_post(struct resident *r, const struct origin *from, const struct post *p, const char *inbox, struct errmsg *em);
+int resident_post(struct resident *r, const struct origin *from, const struct post *p,
+	const char *inbox, struct errmsg *em);
 bool resident_answers(struct resident *r, uint64_t tag, struct slice sender);
 /* What was delivered to its inboxes and never taken goes along: copied to r->undelivered. */
 void resident_collect(struct resident *r);
@@ -375,7 +412,8 @@ void resident_key(const struct resident *r, struct buf *out);
 size_t residents_of(struct kernel *k, const char *principal);
 /* The digests of an envelope's parts, as a hop record signs them. */
 int envelope_digests(const struct envelope *env, struct tos_value **out, struct errmsg *em);
-int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out); /* encoded */
+/* encoded */
+int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out);
 int resident_load_envelope(struct resident *r, struct slice envelope, struct errmsg *em);
 void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e);
 extern const struct verb shells_verbs[];
@@ -390,19 +428,25 @@ struct code {
 };
 /* The verified code, from memory or the store; NULL and em if it is not here. */
 struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], struct errmsg *em);
-int code_verify(struct kernel *k, struct slice bundle, struct code **out, struct errmsg *em); /* cached in k->codes */
-int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
+/* cached in k->codes */
+int code_verify(struct kernel *k, struct slice bundle, struct code **out, struct errmsg *em);
+int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out,
+	uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
 void kernel_trust(const struct kernel *k, struct trust *out);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
-int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em);
-int admit_check(struct kernel *k, const struct cert_info *owner, const char *action, bool counts, struct errmsg *em);
+int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT],
+	int64_t out[LIMIT_COUNT], struct errmsg *em);
+int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
+	bool counts, struct errmsg *em);
 /* Hooks: call each ON_ARRIVAL or ON_DEPARTURE inbox in turn; done(rc, text) later. Modifies r. */
 typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text);
-void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest, const char *from, hooks_done_fn *done, void *arg);
+void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest,
+	const char *from, hooks_done_fn *done, void *arg);
 
 /* ---- handoff.c */
 extern const struct verb handoff_verbs[];
-void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry, uint32_t timeout_ms);
+void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry,
+	uint32_t timeout_ms);
 void move_cancel(struct resident *r);
 void outcome_begin(struct resident *r);
 void handoff_link_up(struct kernel *k, const char *peer);
@@ -411,7 +455,8 @@ int handoff_load(struct kernel *k, struct errmsg *em);
 void handoff_voids(struct kernel *k, const char *peer);
 struct tos_value *incarnation_value(const struct incarnation *e);
 int incarnation_read(const struct tos_value *v, struct incarnation *out);
-void incarnation_learn(struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e);
+void incarnation_learn(
+	struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e);
 void resolve_begin(struct resident *r, struct request *rq);
 
 /* ---- home.c */
@@ -443,9 +488,13 @@ void home_free(struct home_record *h);
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
 void home_report_gone(struct resident *r, uint64_t n, const char *dest);
-void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state, const char *why);
-void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state, struct tos_value *outcome); /* takes outcome; in memory */
-void home_event(struct kernel *k, const char *home, const char *name, const char *kind, const char *state, const char *text);
+void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state,
+	const char *why);
+/* takes outcome; in memory */
+void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state,
+	struct tos_value *outcome);
+void home_event(struct kernel *k, const char *home, const char *name, const char *kind,
+	const char *state, const char *text);
 void home_link_up(struct kernel *k, const char *peer);
 struct tos_value *home_row(const struct home_record *h);
 struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
@@ -456,7 +505,8 @@ bool home_is_declared(struct kernel *k, const char *kernel);
 
 /* ---- control.c, act.c, registrar.c, directory */
 void kernel_stop(struct kernel *k);
-void registrar_enroll_act(struct kernel *k, struct request *rq, const char *name, const struct tos_value *args);
+void registrar_enroll_act(
+	struct kernel *k, struct request *rq, const char *name, const struct tos_value *args);
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name);
 extern const struct verb control_verbs[], kernel_verbs[], registrar_verbs[];
 void act_verb(struct kernel *k, struct request *rq);
@@ -467,7 +517,8 @@ void client_down(struct kernel *k, struct link *l);
 void client_origin(struct kernel *k, struct link *l, struct origin *out);
 void watch_event(struct kernel *k, const char *name, struct tos_value *event); /* takes event */
 int registrar_init(struct kernel *k, struct errmsg *em);
-int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em); /* a higher number is kept, journaled, acted on */
+/* a higher number is kept, journaled, acted on */
+int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em);
 void directory_register(struct kernel *k);
 void directory_learn(struct kernel *k, const char *name, const struct tos_value *addresses);
 
@@ -479,7 +530,8 @@ void upload_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES]);
 void uploads_tick(struct kernel *k, int64_t now_ms);
 /* Send content as chunks over the peer's link as credit allows; done(rc) later. */
 typedef void content_sent_fn(struct kernel *k, void *arg, int rc);
-int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST_BYTES], struct slice content, content_sent_fn *done, void *arg);
+int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST_BYTES],
+	struct slice content, content_sent_fn *done, void *arg);
 void content_writable(struct kernel *k, struct link *l);
 void content_link_down(struct kernel *k, const char *peer);
 
@@ -490,10 +542,13 @@ void account_open(struct resident *r); /* a stay begins; usage so far was charge
 void account_charge(struct store_txn *t, struct resident *r);
 
 /* ---- telemetry.c */
-void audit_event(struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map); /* takes map; t NULL: its own transaction */
+/* takes map; t NULL: its own transaction */
+void audit_event(
+	struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map);
 int telemetry_init(struct kernel *k, struct errmsg *em);
 void metrics_collect(struct kernel *k);
-struct tos_value *log_lines(struct kernel *k, const char *name, uint64_t after, size_t most, uint64_t *next);
+struct tos_value *log_lines(
+	struct kernel *k, const char *name, uint64_t after, size_t most, uint64_t *next);
 int properties_init(struct kernel *k, struct errmsg *em);
 /* True when nothing new may be admitted because the store or the audit cannot be written. */
 bool admission_closed(const struct kernel *k, struct errmsg *em);
