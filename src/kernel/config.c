@@ -822,6 +822,30 @@ static int text_scan(const char *text, size_t n, const char *where, struct errms
 	return 0;
 }
 
+/* Comments of one line become blanks: libconfuse counts the line of each three times. */
+static void comments_blank(char *text, size_t n)
+{
+	char quote = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (quote) {
+			if (text[i] == '\\')
+				i++;
+			else if (text[i] == quote)
+				quote = 0;
+		} else if (text[i] == '"' || text[i] == '\'') {
+			quote = text[i];
+		} else if (text[i] == '/' && i + 1 < n && text[i + 1] == '*') {
+			for (i += 2; i + 1 < n && !(text[i] == '*' && text[i + 1] == '/');)
+				i++;
+			i++;
+		} else if (text[i] == '#' || (text[i] == '/' && i + 1 < n && text[i + 1] == '/')) {
+			for (; i < n && text[i] != '\n'; i++)
+				text[i] = ' ';
+		}
+	}
+}
+
 static int parse_marked(struct buf *text, cfg_t *cfg, struct errmsg *em)
 {
 	struct reading now = { .where = cfg->filename, .em = em };
@@ -849,6 +873,8 @@ static int parse_tree(const char *text, size_t n, cfg_t *cfg, struct errmsg *em)
 	AUTOBUF marked = BUF_INIT;
 
 	buf_add(&marked, text, n);
+	if (buf_check(&marked) == 0)
+		comments_blank((char *)marked.data, marked.len);
 	buf_add_str(&marked, "\n" END_MARK " = reached\n");
 	if (buf_check(&marked) < 0)
 		return err_set(em, ERR_NOMEM, "no memory to read %s", cfg->filename);

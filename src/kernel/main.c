@@ -633,6 +633,19 @@ static int check_config(const char *path)
 	return 0;
 }
 
+/* People know the state directory by its own path, not by the one that tosd gave it in here. */
+static void show_outside(const struct kernel *k, struct errmsg *em)
+{
+	const char *at = k->dir[0] ? strstr(em->text, k->dir) : NULL;
+	const char *slash = strrchr(k->socket_path, '/');
+	struct errmsg said = *em;
+
+	if (at && slash)
+		snprintf(em->text, sizeof(em->text), "%.*s%.*s%s", (int)(at - em->text), said.text,
+			(int)(slash - k->socket_path), k->socket_path,
+			said.text + (at - em->text) + strlen(k->dir));
+}
+
 static int usage(int status)
 {
 	fprintf(status ? stderr : stdout,
@@ -684,6 +697,7 @@ int main(int argc, char **argv)
 		rc = kernel_start(k, listeners, n, extensions, &em);
 	}
 	if (rc < 0) {
+		show_outside(k, &em);
 		log_error("kernel does not start", KV_ERR(rc, &em));
 		/* What a restart cannot mend is not tried again. */
 		return rc == ERR_CONFIG || rc == ERR_STORE || rc == ERR_SYNTAX ||
