@@ -394,6 +394,8 @@ struct tos_value *resident_row(struct resident *r);  /* as PS */
 struct tos_value *resident_show(struct resident *r); /* as SHOW */
 int resident_post(struct resident *r, const struct origin *from, const struct post *p,
 	const char *inbox, struct errmsg *em);
+/* A post to that inbox would have to be kept for it, here or on its way. */
+bool resident_would_hold(const struct resident *r, const char *inbox);
 bool resident_answers(struct resident *r, uint64_t tag, struct slice sender);
 /* What was delivered to its inboxes and never taken goes along: copied to r->undelivered. */
 void resident_collect(struct resident *r);

@@ -827,6 +827,15 @@ static bool inbox_grace(const struct resident *r)
 	       clock_ms() - r->started_ms < INBOX_GRACE_MS;
 }
 
+bool resident_would_hold(const struct resident *r, const char *inbox)
+{
+	if (!inbox[0] || r->state == SHELL_FAULTED)
+		return false; /* refused at once */
+	if (r->state == SHELL_DEPARTING || r->completed)
+		return true;
+	return !map_find_str(r->inboxes, inbox) && inbox_grace(r);
+}
+
 int resident_post(struct resident *r, const struct origin *from, const struct post *p,
 	const char *inbox, struct errmsg *em)
 {

@@ -500,23 +500,7 @@ static void on_located(
 		struct resident *r = resident_find(k, q->dest);
 
 		if (r && strcmp(kernel, k->config.name) == 0) {
-			struct stream_post copy = *sp;
-			struct errmsg em = { "" };
-			const char *slash = memchr(copy.post.dest.p, '/', copy.post.dest.n);
-			char inbox[64] = "";
-
-			if (slash)
-				slice_copy_text((struct slice){ (const uint8_t *)slash + 1,
-							copy.post.dest.n -
-								(size_t)(slash + 1 -
-									 (const char *)copy.post
-										 .dest.p) },
-					inbox, sizeof(inbox));
-			rc = resident_post(r, &sp->from, &sp->post, inbox, &em);
-			if (rc < 0)
-				kernel_fail_back(k, &sp->post, rc, err_show(rc, &em));
-			stream_pop(q);
-			stream_next(k, q);
+			stream_next(k, q); /* delivers it here */
 			return;
 		}
 		if (strcmp(kernel, k->config.name) != 0) {
@@ -557,6 +541,25 @@ static void stream_locate(struct kernel *k, struct stream_queue *q)
 		mem_strdup(q->key));
 }
 
+static void stream_deliver(struct kernel *k, struct stream_queue *q, struct resident *r)
+{
+	struct stream_post *sp = stream_first(q);
+	struct slice dest = sp->post.dest;
+	const uint8_t *slash = memchr(dest.p, '/', dest.n);
+	struct errmsg em = { "" };
+	char inbox[64] = "";
+	int rc;
+
+	if (slash)
+		slice_copy_text(
+			(struct slice){ slash + 1, dest.n - (size_t)(slash + 1 - dest.p) },
+			inbox, sizeof(inbox));
+	rc = resident_post(r, &sp->from, &sp->post, inbox, &em);
+	if (rc < 0)
+		kernel_fail_back(k, &sp->post, rc, err_show(rc, &em));
+	stream_pop(q);
+}
+
 static void stream_next(struct kernel *k, struct stream_queue *q)
 {
 	while (!q->busy && stream_first(q)) {
@@ -571,9 +574,11 @@ static void stream_next(struct kernel *k, struct stream_queue *q)
 			continue;
 		}
 		if (clock_ms() < q->again_at_ms)
-			return; /* the tick comes back */
-		if (r && !shell_ended(r->state))
-			pl = NULL; /* it came here meanwhile; the Messenger will say so */
+			return;                    /* the tick comes back */
+		if (r && !shell_ended(r->state)) { /* it came here meanwhile */
+			stream_deliver(k, q, r);
+			continue;
+		}
 		if (pl && strcmp(pl->kernel, k->config.name) != 0)
 			stream_send(k, q, pl->kernel);
 		else
@@ -628,6 +633,14 @@ static int stream_add(struct kernel *k, const struct origin *from, const struct 
 	return 0;
 }
 
+static bool stream_waits(struct kernel *k, const struct origin *from, const char *carrier)
+{
+	char key[2 * NAME_BYTES_MAX + 4];
+
+	snprintf(key, sizeof(key), "%s|%s", from->name, carrier);
+	return !from->kernel[0] && map_find_str(k->streams, key) != NULL;
+}
+
 static int route_carrier(struct kernel *k, const struct origin *from, const struct post *p,
 	const struct address *a, struct errmsg *em)
 {
@@ -640,7 +653,8 @@ static int route_carrier(struct kernel *k, const struct origin *from, const stru
 		if (rc < 0)
 			return rc;
 	}
-	if (r && !shell_ended(r->state))
+	/* Behind those of the same sender that are still being brought to it. */
+	if (r && !shell_ended(r->state) && (answer || !stream_waits(k, from, a->carrier)))
 		return resident_post(r, from, p, a->inbox, em);
 	if (from->kernel[0])
 		return err_set(
@@ -889,9 +903,15 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE
 			     ? 0
 			     : kernel_allowed(k, &from, "post", "carrier", "", &em);
+		/* A kernel passes on no other kernel's posts: what would have to wait here waits
+		 * where it was sent, in order, and comes again. */
+		if (rc == 0 && resident_would_hold(r, a.inbox))
+			rc = err_set(&em, ERR_MOVED, "%s", k->config.name);
 		if (rc == 0)
 			rc = resident_post(r, &from, &p, a.inbox, &em);
-		if (rc < 0)
+		if (rc == ERR_MOVED)
+			request_fail(rq, rc, "%s", em.text);
+		else if (rc < 0)
 			request_fail(rq, rc, "%s", err_show(rc, &em));
 		else
 			request_ok(rq, NULL);
