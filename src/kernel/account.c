@@ -86,6 +86,12 @@ void account_open(struct resident *r)
 	r->charged_at_ms = clock_ms();
 }
 
+/* Bytes times milliseconds would not fit for a large one that stays for long. */
+static int64_t byte_seconds(int64_t bytes, int64_t ms)
+{
+	return bytes * (ms / 1000) + bytes * (ms % 1000) / 1000;
+}
+
 void account_charge(struct store_txn *t, struct resident *r)
 {
 	struct account *a = account_get(r->k, r->owner.name);
@@ -99,7 +105,7 @@ void account_charge(struct store_txn *t, struct resident *r)
 	a->cpu_ms += cpu_ms - r->charged_cpu_ms;
 	a->sent_bytes += r->usage.used[LIMIT_sent] - r->charged_sent;
 	a->memory_byte_seconds +=
-		r->usage.used[LIMIT_memory] * ((now - r->charged_at_ms) / 1000);
+		byte_seconds(r->usage.used[LIMIT_memory], now - r->charged_at_ms);
 	a->stays++;
 	r->charged_cpu_ms = cpu_ms;
 	r->charged_sent = r->usage.used[LIMIT_sent];

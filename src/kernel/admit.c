@@ -223,6 +223,7 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 	bool counts, struct errmsg *em)
 {
 	struct origin who = { .cls = ORIGIN_CARRIER, .roles = owner->roles };
+	size_t here;
 	int rc;
 
 	snprintf(who.name, sizeof(who.name), "%s", owner->name);
@@ -232,7 +233,11 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 		rc = admission_closed(k, em) ? ERR_STORE : 0;
 	if (rc < 0 || !counts)
 		return rc;
-	if (map_size(k->residents) + map_size(k->arrivals) >= k->config.carriers)
+	here = map_size(k->residents) + map_size(k->arrivals);
+	/* Once it was sent, an arrival is itself among the arrivals. */
+	if (here > k->config.carriers ||
+		(here == k->config.carriers &&
+			(strcmp(action, "arrive") != 0 || map_size(k->arrivals) == 0)))
 		return err_set(em, ERR_LIMIT, "limit carriers: %s holds %zu", k->config.name,
 			map_size(k->residents));
 	if (residents_of(k, owner->name) >= k->config.carriers_per_principal)
