@@ -204,13 +204,16 @@ void kernel_fail_back(struct kernel *k, const struct post *p, int rc, const char
 			struct origin self;
 			struct errmsg em;
 			struct post f;
+			char own[NAME_BYTES_MAX + 16];
 			struct tos_value *dest = tos_text_n((const char *)p->dest.p, p->dest.n);
 			const struct tos_value *parts[] = { tos_at(elements, 0),
 				tos_at(elements, 1), dest };
 
 			origin_self(k, &self);
 			folder_encode(&bytes, "failure", parts, 3);
+			snprintf(own, sizeof(own), "%s/failures", r->name);
 			f = (struct post){ .kind = POST_ONEWAY,
+				.dest = slice_text(own),
 				.sender = slice_text(self.name),
 				.folder = slice_buf(&bytes) };
 			resident_post(r, &self, &f, "failures", &em);

@@ -84,6 +84,21 @@ static int finish_frame(struct cbor_cursor *c)
 
 /* ---- posts */
 
+/* Into its own inbox `failures`, as any other post. */
+static void failure_post(struct resident *r, struct slice folder)
+{
+	char dest[NAME_BYTES_MAX + 16];
+	struct origin self;
+	struct errmsg em;
+	struct post p = { .kind = POST_ONEWAY, .folder = folder };
+
+	origin_self(r->k, &self);
+	snprintf(dest, sizeof(dest), "%s/failures", r->name);
+	p.dest = slice_text(dest);
+	p.sender = slice_text(self.name);
+	resident_post(r, &self, &p, "failures", &em);
+}
+
 static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, int rc,
 	const char *text, const char *dest)
 {
@@ -95,9 +110,8 @@ static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, i
 		metric_add(r->k->metrics, "answers_lost_total", NULL, 1);
 	else if (kind == POST_CALL)
 		vm_deliver(r, POST_FAILURE, "", "", tag, slice_buf(&folder));
-	else if (map_find_str(r->inboxes, "failures") &&
-		 vm_deliver(r, POST_ONEWAY, "failures", "", 0, slice_buf(&folder)) == 0)
-		r->n_waiting++;
+	else if (map_find_str(r->inboxes, "failures"))
+		failure_post(r, slice_buf(&folder));
 	for (int i = 0; i < 3; i++)
 		tos_value_free(parts[i]);
 }
