@@ -123,7 +123,11 @@ static int resolve_one(struct cli *cli, const char *word, struct tos_value *rows
 		return rc;
 	cli_home_of(name, kernel);
 	rc = cli_ask(cli, kernel, "SHOW", map_of("name", tos_text(name)), &row);
-	if (rc == 0 && !tos_get_bool(row, "in_doubt", false))
+	if (rc == 0 && !tos_get_bool(row, "in_doubt", false) &&
+		state_is_final(tos_get_text(row, "state", "")))
+		rc = err_set(&cli->em, ERR_STATE, "%s is %s; no move of it is in doubt", name,
+			tos_get_text(row, "state", "?"));
+	else if (rc == 0 && !tos_get_bool(row, "in_doubt", false))
 		fprintf(stderr,
 			"tos resolve: %s is %s and not known to be in doubt; asking all the "
 			"same\n",

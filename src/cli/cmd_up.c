@@ -146,12 +146,21 @@ static int say_late(
 		k->name);
 }
 
+/* One that ended is the cause, whoever waits for it. */
+static struct kernel_up *find_ended(const struct home *h, struct kernel_up *all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (all[i].state == UNASKED && !keeper_pid(h, all[i].name))
+			return &all[i];
+	return NULL;
+}
+
 static int wait_ready(struct cli *cli, const struct home *h, struct kernel_up *all, size_t n)
 {
 	int64_t deadline = clock_ms() + cli_timeout(cli, 30000), told = clock_ms() + 2000;
 
 	for (;;) {
-		struct kernel_up *late = NULL;
+		struct kernel_up *late = NULL, *ended;
 
 		ask_all(cli, h, all, n);
 		for (size_t i = n; i-- > 0;)
@@ -159,9 +168,9 @@ static int wait_ready(struct cli *cli, const struct home *h, struct kernel_up *a
 				late = &all[i];
 		if (!late)
 			return 0;
-		if (!keeper_pid(h, late->name) && late->state == UNASKED &&
-			clock_ms() > told - 1500)
-			return say_late(cli, h, late, true);
+		ended = clock_ms() > told - 1500 ? find_ended(h, all, n) : NULL;
+		if (ended)
+			return say_late(cli, h, ended, true);
 		if (clock_ms() >= deadline)
 			return say_late(cli, h, late, false);
 		if (clock_ms() >= told) {

@@ -2,11 +2,14 @@
 
 The build tree is $TOS_BUILD.
 """
+import base64
+import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -220,7 +223,6 @@ def test_doctor_works_without_a_domain(home):
 
 
 def test_a_port_in_use_is_left_alone(home):
-    import socket
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -250,6 +252,154 @@ def test_completion_and_manual_come_from_the_table(home):
 def test_joining_with_a_bad_token_fails(home):
     home.run("join", "tos1.AAAA", expect=1)
     home.run("join", "nonsense", expect=1)
+
+
+# ---- without any kernel: --local, --briefcase, saved carriers
+
+@kernels
+def test_a_carrier_runs_without_a_kernel_or_a_domain(home):
+    home.file("hello.lua", HELLO)
+    r = home.run("launch", "hello.lua", "--local")
+    assert re.search(r"^local +1$", r.stdout, re.M) and "sandbox" in r.stderr
+    lua = """tos.log("here", tos.kernel())
+        local answer, code = tos.call("Monitor", {"os"}, 5)
+        local went, why = tos.go("host1")
+        return { code = code, why = why, kept = tos.checkpoint(), n = tos.briefcase.N[1].a, raw = tos.bytes("xy") }"""
+    r = home.run("launch", "-e", lua, "--data", 'N={"a": 7}', "--local", "--json")
+    o = json.loads(r.stdout)
+    row = o["briefcase"]["RESULTS"][0]
+    assert (row["code"], row["why"], row["kept"], row["n"]) == ("no-such-inbox", "unsupported", True, 7)
+    assert row["raw"] == "base64:" + base64.b64encode(b"xy").decode()
+    assert o["state"] == "finished" and o["log"][0][1:] == ["local", "here local"]
+    assert "local  here local" in r.stderr
+    assert not os.path.exists(home.env["TOS_HOME"])
+
+
+@kernels
+def test_a_local_run_keeps_its_limits(home):
+    r = home.run("launch", "-e", "while true do end", "--limit", "cpu=300ms", "--local", expect=1)
+    assert "limit cpu" in r.stderr
+    r = home.run("launch", "-e", "local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end", "--local", expect=1)
+    assert "limit memory" in r.stderr
+    assert "boom" in home.run("launch", "-e", "error('boom')", "--local", expect=1).stderr
+    home.run("launch", "-e", "tos.sleep(60)", "--local", "--timeout", "200ms", expect=4)
+
+
+@kernels
+def test_a_local_run_has_no_files_and_no_network(home):
+    p = subprocess.Popen([TOS, "launch", "-e", "tos.log('up') tos.sleep(60)", "--local"], env=home.env, cwd=home.path,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "up" not in p.stderr.readline():
+        assert p.poll() is None
+    child = open(f"/proc/{p.pid}/task/{p.pid}/children").read().split()[0]
+    status = dict(line.split(":", 1) for line in open(f"/proc/{child}/status"))
+    assert status["NoNewPrivs"].strip() == "1"
+    assert set(os.listdir(f"/proc/{child}/fd")) <= {"0", "1", "2", "3"}
+    if "libasan" not in open(f"/proc/{child}/maps").read():
+        assert status["Seccomp"].strip() == "2"
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=10)
+    assert p.returncode == 130
+    assert not os.path.exists(f"/proc/{child}") or "Z" in open(f"/proc/{child}/stat").read()
+
+
+BRIEFCASE = {
+    "CODE": ["function begin(self) tos.briefcase.RESULTS = { kernel = tos.kernel(), n = #tos.briefcase.RAW[1] } end\n"],
+    "HOST": ["host1"],
+    "RAW": ["base64:" + base64.b64encode(bytes(range(256))).decode()],
+    "MIXED": [1, -2, 1.5, True, None, "text", {"k": [[]]}, {"base64": "AAE="}],
+    "EMPTY": [],
+}
+
+
+@kernels
+def test_a_briefcase_goes_out_and_comes_back(home):
+    home.file("b.json", json.dumps(BRIEFCASE))
+    out = home.out("launch", "--briefcase", "b.json", "--local", "--json")
+    got = json.loads(out)["briefcase"]
+    assert got["RESULTS"] == [{"kernel": "local", "n": 256}]
+    assert got["RAW"] == BRIEFCASE["RAW"] and got["EMPTY"] == []
+    assert got["MIXED"] == BRIEFCASE["MIXED"][:-1] + ["base64:AAE="]
+    assert "CODE" not in got and "HOST" not in got
+    home.file("again.json", out)  # what was printed is read again, and the same
+    again = json.loads(home.out("launch", "-e", "", "--briefcase", "again.json", "--local", "--json"))["briefcase"]
+    assert again == got
+    cbor2 = pytest.importorskip("cbor2")
+    data = cbor2.dumps({"N": [b"\x00\xff", 5]}, canonical=True)
+    with open(os.path.join(home.path, "b.cbor"), "wb") as f:
+        f.write(data)
+    lua = "return { n = #tos.briefcase.N[1], m = tos.briefcase.N[2] }"
+    o = json.loads(home.out("launch", "-e", lua, "--briefcase", "b.cbor", "--local", "--json"))
+    assert o["briefcase"]["RESULTS"] == [{"kernel": "local", "n": 2, "m": 5}]
+    assert o["briefcase"]["N"] == ["base64:AP8=", 5]
+
+
+def test_a_wrong_briefcase_is_told_with_file_and_place(home):
+    for text, says in [('{"A": [1', "x:1:"), ("", "x is empty"), ('{"A": 1}', "x: folder 'A' is not a list"),
+                       ('{"A": []}', "x has no folder CODE"), ('{"CODE": []}', "x: folder CODE"),
+                       ('{"CODE": ["function begin() x x end"]}', "x:1:"),
+                       ('{"CODE": ["function begin() end"], "HOST": ["A B"]}', "x: folder HOST")]:
+        home.file("x", text)
+        r = home.run("launch", "--briefcase", "x", "--local", expect=None)
+        assert r.returncode in (1, 2) and says in r.stderr and len(r.stderr.splitlines()) == 1, (text, r.stderr)
+    assert "no file" in home.run("launch", "--briefcase", "y", "--local", expect=1).stderr
+
+
+def test_a_saved_carrier_shows_its_parts(home):
+    home.run("init")
+    home.file("hello.lua", HELLO)
+    args = ["build", "hello.lua", "--path", "host0,host1|host2", "--data", "N=[1, 2]", "--limit", "cpu=2s"]
+    assert home.out(*args, "-o", "c.tos") == "c.tos\n"
+    v = home.json("verify", "c.tos")
+    assert v["valid"] and v["path"] == "host0,host1|host2" and v["folders"] == {"N": 1} and v["limits"] == {"cpu": 2000}
+    parts = {p["part"]: p for p in v["parts"]}
+    assert set(parts) == {"code", "path", "data"} and parts["code"]["sha256"] == v["code"]
+    data = bytes.fromhex("a1614e81820102")  # {"N": [[1, 2]]}
+    assert (parts["data"]["bytes"], parts["data"]["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    path = b"\x82\x65host0\x6bhost1|host2"
+    assert (parts["path"]["bytes"], parts["path"]["sha256"]) == (len(path), hashlib.sha256(path).hexdigest())
+    text = home.out("verify", "c.tos")
+    assert "host0,host1|host2" in text and parts["data"]["sha256"] in text and "2 s" in text
+    # To a stream it is the same bytes, but for the moment at which it was signed.
+    with open(os.path.join(home.path, "s.tos"), "wb") as f:
+        subprocess.run([TOS, *args, "-o", "-"], env=home.env, cwd=home.path, stdout=f, check=True)
+    assert os.path.getsize(os.path.join(home.path, "s.tos")) == os.path.getsize(os.path.join(home.path, "c.tos"))
+    with open(os.path.join(home.path, "s.tos"), "rb") as f:
+        r = subprocess.run([TOS, "verify", "-"], env=home.env, cwd=home.path, stdin=f, capture_output=True)
+    assert r.returncode == 0, r.stderr
+    size = os.path.getsize(os.path.join(home.path, "c.tos"))
+    os.truncate(os.path.join(home.path, "c.tos"), size // 2)
+    assert "c.tos" in home.run("verify", "c.tos", expect=1).stderr
+
+
+def complete(home, line):
+    script = f"""source <({TOS} completion)
+COMP_WORDS=({line}); [[ '{line}' == *' ' ]] && COMP_WORDS+=('')
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _tos; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    env = dict(home.env, PATH=os.path.dirname(TOS) + ":" + home.env["PATH"])
+    r = subprocess.run(["bash", "-c", script], env=env, cwd=home.path, capture_output=True, text=True, timeout=30)
+    assert r.stderr == "", r.stderr
+    return set(r.stdout.split())
+
+
+def test_bash_completes_commands_options_and_names(home):
+    home.run("init")
+    home.run("principal", "add", "alice")
+    home.file("mine.lua", HELLO)
+    assert {"launch", "log", "locate"} == complete(home, "tos l")
+    assert {"launch", "ps", "doctor"} <= complete(home, "tos ")
+    assert {"--limit", "--local"} == complete(home, "tos launch --l")
+    assert complete(home, "tos --home /x laun") == {"launch"}
+    assert {"facts", "postman", "mine.lua"} <= complete(home, "tos launch ")
+    assert complete(home, "tos launch facts --path ho") == {"host0"}
+    assert complete(home, "tos launch facts --as al") == {"alice"}
+    assert complete(home, "tos ps --kernel ") == {"host0"} == complete(home, "tos down ")
+    assert complete(home, "tos verify mi") == {"mine.lua"}
+
+
+def test_a_missing_carrier_names_the_shipped_ones(home):
+    r = home.run("launch", "nothing", expect=1)
+    assert "nothing" in r.stderr and "facts" in r.stderr and "postman" in r.stderr
 
 
 # ---- with kernels
@@ -366,6 +516,103 @@ def test_reading_a_kernel(fleet):
 
 
 @kernels
+def test_a_saved_carrier_and_a_raw_briefcase_travel(fleet):
+    fleet.run("build", "hello.lua", "--path", "host1,host2", "--data", "N=1", "-o", "c.tos")
+    o = fleet.json("launch", "c.tos", "--wait")
+    assert [r["kernel"] for r in o["briefcase"]["RESULTS"]] == ["host1", "host2"] and o["briefcase"]["N"] == [1]
+    fleet.file("b.json", json.dumps(BRIEFCASE))
+    o = fleet.json("launch", "--briefcase", "b.json", "--wait")
+    assert o["briefcase"]["RESULTS"] == [{"kernel": "host1", "n": 256}] and o["briefcase"]["RAW"] == BRIEFCASE["RAW"]
+    o = fleet.json("launch", "--briefcase", "b.json", "--path", "host2", "--wait")  # the command line knows better
+    assert o["briefcase"]["RESULTS"][0]["kernel"] == "host2"
+
+
+@kernels
+def test_the_launcher_in_c_delivers_to_all_three(fleet):
+    r = subprocess.run([os.path.join(BUILD, "examples/launch"), "hello.lua"], env=fleet.env, cwd=fleet.path, timeout=30,
+                       capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    name = r.stdout.strip()
+    o = fleet.json("wait", name, "--timeout", "30s")
+    assert [row["kernel"] for row in o["briefcase"]["RESULTS"]] == ["host0", "host1", "host2"]
+    for k in ["host0", "host1", "host2"]:
+        with open(os.path.join(fleet.env["TOS_HOME"], "kernels", k, "log")) as f:
+            assert f"{name}: Hello, World\n" in f.read(), k
+
+
+@kernels
+def test_a_retried_carrier_finishes(fleet):
+    lua = "if tos.now() < tos.briefcase.AT[1] then error('too early') end return 1"
+    r = fleet.run("launch", "-e", lua, "--data", f"AT={time.time() + 1.5}", "--path", "host1", "--wait", expect=1)
+    name = r.stdout.split()[0]
+    assert "too early" in r.stderr and f"tos retry {name}" in r.stderr
+    while time.time() < json.loads(fleet.out("wait", name, "--json", expect=1))["briefcase"]["AT"][0]:
+        time.sleep(0.1)
+    fleet.run("retry", name)
+    end = time.monotonic() + 15
+    while fleet.json("show", name)["state"] != "finished" and time.monotonic() < end:
+        time.sleep(0.1)
+    assert fleet.json("wait", name, "--timeout", "5s")["state"] == "finished"
+    assert fleet.json("show", name)["incarnation"] == 1
+    assert "is finished; no move of it is in doubt" in fleet.run("resolve", name, expect=1).stderr
+
+
+@kernels
+def test_a_revoked_principal_launches_no_more(fleet):
+    fleet.run("principal", "add", "carol", "--role", "owner,author")
+    assert fleet.json("launch", "-e", "return 1", "--as", "carol", "--wait")["state"] == "finished"
+    fleet.run("principal", "revoke", "carol")
+    assert "revoked" in fleet.run("launch", "-e", "return 1", "--as", "carol", expect=3).stderr
+
+
+def watched(home, args, until, then=None):
+    """What `tos ARGS` printed until a line has `until` in it; Ctrl-C then ends it well."""
+    p = subprocess.Popen([TOS, *args], env=home.env, cwd=home.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         text=True)
+    try:
+        line = p.stdout.readline()
+        if then:
+            then()
+        while until not in line:
+            line = p.stdout.readline()
+            assert line, p.stderr.read()
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=10)
+        return p.returncode
+    finally:
+        p.kill()
+
+
+@kernels
+def test_watching(fleet):
+    name = fleet.out("launch", "-e", "tos.sleep(60)", "--path", "host2").strip()
+    assert watched(fleet, ["ps", "--watch"], name) == 0
+    assert watched(fleet, ["log", "--follow"], "marker of a test",
+                   lambda: fleet.run("launch", "-e", "tos.log('marker of a test')", "--wait")) == 0
+    assert {"name": name, "kernel": "host2", "home": "host0"}.items() <= fleet.json("locate", name)[0].items()
+    assert re.search(rf"^{name} +host2 ", fleet.out("locate", name), re.M)
+    assert name in fleet.out("ps", "--all") and name in fleet.out("ps", "--kernel", "host2")
+    assert name in complete(fleet, "tos kill ")
+    fleet.run("kill", name)
+    names = [c["name"] for c in fleet.json("ps")]
+    assert names == sorted(names, key=lambda n: int(n.split("#")[1]))
+
+
+@kernels
+def test_output_is_clean(fleet):
+    name = fleet.out("launch", "-e", "tos.log('said once')", "--path", "host1", "--wait").split()[0]
+    shown = fleet.out("show", name)
+    assert not re.search(r"^wanted *$", shown, re.M) and "cpu=10s" in shown and "memory=16M" in shown
+    assert fleet.out("log", name).count("said once") == 1
+    for args in [["kernels"], ["ps"], ["get"], ["doctor"], ["show", name]]:
+        assert not re.search(r" +$", fleet.out(*args), re.M), args
+    assert "seccomp" in fleet.out("doctor", "--all", "--kernel", "host1")
+    assert fleet.out("get", "/name", "--value", "--kernel", "host2") == "host2\n"
+    text = fleet.out("metrics")
+    assert all(re.match(r"# (HELP|TYPE) |[a-z_]+({.*})? [-+.0-9e]+$|[a-z_]+({.*})? \+Inf$", line) for line in text.splitlines())
+
+
+@kernels
 def test_another_host_joins_and_is_removed(fleet):
     token = fleet.json("enroll", "web1")["token"]
     other = Home(tempfile.mkdtemp(prefix="tos-join."))
@@ -375,6 +622,14 @@ def test_another_host_joins_and_is_removed(fleet):
         other.run("up")
         o = fleet.json("launch", "hello.lua", "--path", "host1,web1", "--wait")
         assert [r["kernel"] for r in o["briefcase"]["RESULTS"]] == ["host1", "web1"]
+        # It has no socket here: what it is asked goes through a kernel that has.
+        assert fleet.out("get", "/name", "--value", "--kernel", "web1") == "web1\n"
+        assert isinstance(fleet.json("ps", "--kernel", "web1"), list)
+        assert "one" in json.loads(fleet.out("call", "Monitor", "load", "--kernel", "web1"))
+        fleet.run("post", "Echo", "over there", "--kernel", "web1")
+        assert "web1" in fleet.out("doctor", "--kernel", "web1")
+        assert "--path web1" in fleet.run("launch", "hello.lua", "--kernel", "web1", expect=1).stderr
+        assert "web9" in fleet.run("ps", "--kernel", "web9", expect=None).stderr
         fleet.run("enroll", "web1", expect=1)  # needs --replace
         fleet.run("kernels", "remove", "web1")
         end = time.monotonic() + 10
@@ -401,5 +656,16 @@ def test_down_and_up_again(fleet):
     assert {k["state"] for k in fleet.json("down")} == {"stopped"}
     assert {k["state"] for k in fleet.json("down")} == {"was not running"}
     fleet.run("ps", expect=5)
+    conf = open(os.path.join(fleet.env["TOS_HOME"], "kernels/host1/tosd.conf")).read()
+    port = int(re.search(r"127\.0\.0\.1:(\d+)", conf).group(1))
+    with socket.socket() as s:  # somebody else took the port meanwhile
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", port))
+        s.listen()
+        r = fleet.run("up", expect=1)
+        assert "host1" in r.stderr.splitlines()[-1] and f"{port} is in use" in r.stderr
+        r = fleet.run("doctor", expect=1)
+        assert re.search(rf"host1 +port +failed +127.0.0.1:{port}: .*in use", r.stdout)
+        fleet.run("down")
     fleet.run("up")
     assert fleet.json("ps", "--all")
