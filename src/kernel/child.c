@@ -292,6 +292,8 @@ static void on_vm_frame(void *arg, struct stream *s, struct slice frame)
 			vm_bad(v, "the first frame was not READY");
 			return;
 		}
+		metric_add(v->k->metrics, "vms_start_us_total", NULL,
+			(uint64_t)(clock_us() - v->asked_us));
 		rc = vm_hand_over(v);
 		if (rc < 0)
 			resident_fault(v->r, rc, "it could not be handed to its tos-vm", "");
@@ -331,7 +333,7 @@ int vm_start(struct resident *r, struct errmsg *em)
 	v->slot = c->slot;
 	v->r = r;
 	v->pidfd = -1;
-	v->since_ms = clock_ms();
+	v->asked_us = clock_us();
 	c->vm = v;
 	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
 	/* The hard limit is the backstop: the kernel reads the CPU clock and is more exact. */
