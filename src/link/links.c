@@ -371,8 +371,9 @@ void links_stats(const struct links *ls, struct links_stats *out)
 /* ---- listening */
 
 /* Strangers that never finish must not keep the others out: beyond the bound the oldest one
- * makes room, for an honest handshake is over long before it is the oldest. */
-static bool make_room(struct links *ls)
+ * makes room, for an honest handshake is over long before it is the oldest. Local ones are counted for
+ * themselves: whoever floods the port does not keep the owner from killing a carrier. */
+static bool make_room(struct links *ls, bool local)
 {
 	struct link *oldest = NULL;
 	size_t n = 0;
@@ -382,7 +383,8 @@ static bool make_room(struct links *ls)
 	{
 		struct link *l = LIST_ITEM(e, struct link, node);
 
-		if (l->dialled || l->told_up || l->state == LINK_UP || l->state == LINK_DEAD)
+		if (l->dialled || l->told_up || l->state == LINK_UP || l->state == LINK_DEAD ||
+			(l->kind == LINK_LOCAL) != local)
 			continue;
 		n++;
 		if (l->state < LINK_UP && (!oldest || l->since_ms < oldest->since_ms))
@@ -438,7 +440,7 @@ static void accept_one(struct links *ls, uv_stream_t *listener, bool local)
 	struct link *l;
 	int rc;
 
-	if (ls->closing || !make_room(ls)) {
+	if (ls->closing || !make_room(ls, local)) {
 		ls->stats.refused++;
 		drop_connection(ls, listener);
 		return;
