@@ -172,7 +172,7 @@ int launch_properties(struct cli *cli);
  * `kernel` first, as titles. */
 void table_print(const struct tos_value *rows, const char *columns, FILE *out);
 void table_text(const struct tos_value *rows, const char *columns, struct buf *out);
-/* A limit as people write it: "10 s", "16 MiB", "1000 a second". */
+/* A limit as it is given to --limit: "10s", "16M", "1000". */
 void limit_text(const char *name, int64_t value, char *out, size_t cap);
 /* "3m" "2d" ago for a wall time. */
 void age_text(int64_t since_wall_ms, int64_t now_wall_ms, char out[16]);

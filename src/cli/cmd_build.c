@@ -118,7 +118,7 @@ static void print_saved(const struct tos_value *v)
 
 		limit_text(tos_as_text(tos_key_at(limits, i), ""),
 			tos_as_int(tos_value_at(limits, i), 0), text, sizeof(text));
-		printf("%-10s%s %s\n", "limit", tos_as_text(tos_key_at(limits, i), "?"), text);
+		printf("%-10s%s=%s\n", "limit", tos_as_text(tos_key_at(limits, i), "?"), text);
 	}
 	putchar('\n');
 	table_print(tos_get(v, "parts"), "part:PART bytes:BYTES sha256:SHA-256", stdout);

@@ -1,5 +1,4 @@
 /* tos ps, show, locate */
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,6 +7,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "lib/bundle.h"
 
 #define HOUR_MS ((int64_t)3600000)
 
@@ -213,40 +213,27 @@ static void print_map(const char *title, const struct tos_value *m)
 	putchar('\n');
 }
 
-/* Limits and usage are milliseconds and bytes on the wire; people write cpu=10s, memory=16M. */
-static void print_amount(const char *name, int64_t n)
+/* Limits and usage are milliseconds and bytes on the wire; people write cpu=10s, memory=16M.
+ * In the order of their table; what was not used is left out. */
+static void print_amounts(const char *title, const struct tos_value *m, bool zeros)
 {
-	static const char units[] = " KMG";
-	bool time = strcmp(name, "cpu") == 0 || strcmp(name, "lifetime") == 0;
-	bool size = strcmp(name, "memory") == 0 || strcmp(name, "sent") == 0 ||
-		    strcmp(name, "state") == 0;
-	size_t u = 0;
+	bool any = false;
 
-	if (time && n % 1000 == 0) {
-		printf("%" PRId64 "s", n / 1000);
-	} else if (time) {
-		printf("%.3fs", (double)n / 1000);
-	} else {
-		for (; size && n > 0 && n % 1024 == 0 && u < 3; u++)
-			n /= 1024;
-		printf("%" PRId64, n);
-		if (u)
-			putchar(units[u]);
+	for (size_t i = 0; i < LIMIT_COUNT; i++) {
+		const struct tos_value *v = tos_get(m, limit_names[i]);
+		char text[64];
+
+		if (tos_type(v) != TOS_INT || (!zeros && tos_as_int(v, 0) == 0))
+			continue;
+		limit_text(limit_names[i], tos_as_int(v, 0), text, sizeof(text));
+		if (any)
+			printf(" %s=%s", limit_names[i], text);
+		else
+			printf("%-12s%s=%s", title, limit_names[i], text);
+		any = true;
 	}
-}
-
-static void print_amounts(const char *title, const struct tos_value *m)
-{
-	if (!tos_len(m))
-		return;
-	printf("%-12s", title);
-	for (size_t i = 0; i < tos_len(m); i++) {
-		const char *name = tos_as_text(tos_key_at(m, i), "?");
-
-		printf("%s%s=", i ? " " : "", name);
-		print_amount(name, tos_as_int(tos_value_at(m, i), 0));
-	}
-	putchar('\n');
+	if (any)
+		putchar('\n');
 }
 
 static void print_field(const char *title, const struct tos_value *v)
@@ -294,8 +281,8 @@ static void print_show(const struct tos_value *v)
 		printf("%s%s", i ? "," : "", tos_as_text(tos_at(path, i), "?"));
 	puts(tos_len(path) ? "" : "-");
 	print_map("folders", tos_get(v, "folders"));
-	print_amounts("limits", tos_get(v, "limits"));
-	print_amounts("usage", tos_get(v, "usage"));
+	print_amounts("limits", tos_get(v, "limits"), true);
+	print_amounts("usage", tos_get(v, "usage"), false);
 	for (size_t i = 0; i < tos_len(tos_get(v, "trail")); i++) {
 		struct tos_value *t = tos_value_copy(tos_at(tos_get(v, "trail"), i));
 		char when[CLOCK_TEXT_BYTES];

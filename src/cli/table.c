@@ -211,33 +211,33 @@ void age_text(int64_t since, int64_t now, char out[16])
 		}
 }
 
-static void number_text(int64_t v, const char *unit, char *out, size_t cap)
+/* "16M", or "98.8K" where it is no whole number of any unit. */
+static void size_text(int64_t v, char *out, size_t cap)
 {
-	static const char *const powers[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	static const char units[] = "\0KMGT";
+	double d = (double)v;
+	size_t u = 0;
+
+	for (; d >= 1024 && u + 1 < sizeof(units) - 1; u++)
+		d /= 1024;
+	snprintf(out, cap, d == (double)(int64_t)d ? "%.0f%.1s" : "%.1f%.1s", d, &units[u]);
+}
+
+/* In the largest unit that it is a whole number of: "10s", "1500ms". */
+static void time_text(int64_t ms, char *out, size_t cap)
+{
 	static const struct {
 		int64_t ms;
 		const char *unit;
-	} times[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "min" }, { 1000, "s" },
+	} units[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "m" }, { 1000, "s" },
 		{ 1, "ms" } };
-	size_t k = 0;
+	size_t u = 0;
 
-	if (strcmp(unit, "B") == 0) {
-		double d = (double)v;
-
-		for (; d >= 1024 && k + 1 < ARRAY_LEN(powers); k++)
-			d /= 1024;
-		snprintf(out, cap, d == (double)(int64_t)d ? "%.0f %s" : "%.1f %s", d,
-			powers[k]);
-		return;
+	while (ms == 0 || ms % units[u].ms) {
+		if (++u == ARRAY_LEN(units) - 1)
+			break;
 	}
-	if (strcmp(unit, "ms") == 0) { /* the largest unit that it is whole tenths of */
-		while (k + 1 < ARRAY_LEN(times) && (v < times[k].ms || v * 10 % times[k].ms))
-			k++;
-		snprintf(out, cap, v % times[k].ms ? "%.1f %s" : "%.0f %s",
-			(double)v / (double)times[k].ms, times[k].unit);
-		return;
-	}
-	snprintf(out, cap, "%" PRId64, v);
+	snprintf(out, cap, "%" PRId64 "%s", ms / units[u].ms, units[u].unit);
 }
 
 void limit_text(const char *name, int64_t value, char *out, size_t cap)
@@ -245,7 +245,10 @@ void limit_text(const char *name, int64_t value, char *out, size_t cap)
 	int id = limit_find(name, strlen(name));
 	const char *unit = id >= 0 ? limit_units[id] : "";
 
-	number_text(value, unit, out, cap);
-	if (strcmp(unit, "1/s") == 0 && strlen(out) + 10 < cap)
-		strcat(out, " a second");
+	if (strcmp(unit, "B") == 0)
+		size_text(value, out, cap);
+	else if (strcmp(unit, "ms") == 0)
+		time_text(value, out, cap);
+	else
+		snprintf(out, cap, "%" PRId64, value);
 }

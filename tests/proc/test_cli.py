@@ -359,7 +359,7 @@ def test_a_saved_carrier_shows_its_parts(home):
     path = b"\x82\x65host0\x6bhost1|host2"
     assert (parts["path"]["bytes"], parts["path"]["sha256"]) == (len(path), hashlib.sha256(path).hexdigest())
     text = home.out("verify", "c.tos")
-    assert "host0,host1|host2" in text and parts["data"]["sha256"] in text and "2 s" in text
+    assert "host0,host1|host2" in text and parts["data"]["sha256"] in text and "cpu=2s" in text
     # To a stream it is the same bytes, but for the moment at which it was signed.
     with open(os.path.join(home.path, "s.tos"), "wb") as f:
         subprocess.run([TOS, *args, "-o", "-"], env=home.env, cwd=home.path, stdout=f, check=True)

@@ -382,11 +382,12 @@ static void limits_are_written_as_people_say_them(void **state)
 		const char *name;
 		int64_t value;
 		const char *text;
-	} each[] = { { "cpu", 10000, "10 s" }, { "cpu", 1, "1 ms" }, { "cpu", 1500, "1.5 s" },
-		{ "cpu", 0, "0 ms" }, { "lifetime", 3600000, "1 h" },
-		{ "memory", 16 << 20, "16 MiB" }, { "memory", 1000, "1000 B" },
-		{ "memory", 101218, "98.8 KiB" }, { "posts", 1000, "1000 a second" },
-		{ "hops", 64, "64" }, { "other", 7, "7" } };
+	} each[] = { { "cpu", 10000, "10s" }, { "cpu", 1, "1ms" }, { "cpu", 1500, "1500ms" },
+		{ "cpu", 0, "0ms" }, { "cpu", 90000, "90s" }, { "lifetime", 3600000, "1h" },
+		{ "lifetime", 90 * 60000, "90m" }, { "memory", 16 << 20, "16M" },
+		{ "memory", 0, "0" }, { "memory", 1000, "1000" }, { "memory", 101218, "98.8K" },
+		{ "sent", (int64_t)1 << 40, "1T" }, { "posts", 1000, "1000" },
+		{ "other", 7, "7" } };
 	char text[64];
 
 	(void)state;
