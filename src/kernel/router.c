@@ -906,8 +906,8 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE
 			     ? 0
 			     : kernel_allowed(k, &from, "post", "carrier", "", &em);
-		/* A kernel passes on no other kernel's posts: what would have to wait here waits
-		 * where it was sent, in order, and comes again. */
+		/* A kernel passes on no other kernel's posts: what would have to wait here
+		 * waits where it was sent, in order, and comes again. */
 		if (rc == 0 && resident_would_hold(r, a.inbox))
 			rc = err_set(&em, ERR_MOVED, "%s", k->config.name);
 		if (rc == 0)

@@ -371,8 +371,9 @@ void links_stats(const struct links *ls, struct links_stats *out)
 /* ---- listening */
 
 /* Strangers that never finish must not keep the others out: beyond the bound the oldest one
- * makes room, for an honest handshake is over long before it is the oldest. Local ones are counted for
- * themselves: whoever floods the port does not keep the owner from killing a carrier. */
+ * makes room, for an honest handshake is over long before it is the oldest. Local ones are
+ * counted for themselves: whoever floods the port does not keep the owner from killing a
+ * carrier. */
 static bool make_room(struct links *ls, bool local)
 {
 	struct link *oldest = NULL;
