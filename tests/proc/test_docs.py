@@ -111,8 +111,9 @@ class Shell:
         return r.returncode, r.stdout
 
     def close(self):
-        if "TOS_HOME" in self.env:
-            subprocess.run([TOS, "down"], env=self.env, capture_output=True, timeout=60)
+        for entry in os.scandir(self.dir):  # a document may use more than one TOS_HOME
+            if os.path.exists(os.path.join(entry.path, "domain.conf")):
+                subprocess.run([TOS, "down", "--home", entry.path], env=self.env, capture_output=True, timeout=60)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
