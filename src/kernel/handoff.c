@@ -994,6 +994,7 @@ void resolve_begin(struct resident *r, struct request *rq)
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)r->n - 1));
 	tos_set(args, "dest", tos_text(r->dest));
+	home_evidence(r, args);
 	kernel_call(
 		r->k, r->ticket.home, "Home", "ASK", args, r->k->config.call_ms, on_asked, rs);
 }

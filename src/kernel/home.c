@@ -13,6 +13,7 @@
 #define KEEP_AFTER_MS    ((int64_t)7 * 86400000)
 #define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
 #define COMMAND_AGAIN_MS 1000
+#define OUTBOX_AGAIN_MS  10000
 #define EVENT_TEXT_MAX   8192
 
 struct outcome_waiter {
@@ -68,7 +69,7 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_set(m, "owner", tos_text(h->owner));
 	tos_set(m, "state", tos_text(shell_state_word(h->state)));
 	tos_set(m, "kernel", tos_text(h->kernel));
-	tos_set(m, "e", incarnation_value(&h->e));
+	tos_set(m, "e", incarnation_value(h->raising ? &h->next_e : &h->e));
 	tos_set(m, "n", tos_int((int64_t)h->n));
 	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
 	tos_set(m, "wanted", tos_text(h->wanted));
@@ -149,6 +150,7 @@ static int home_row_load(void *arg, struct slice key, struct slice body, int64_t
 int homes_load(struct kernel *k, struct errmsg *em)
 {
 	k->homes = map_new();
+	k->notes = map_new();
 	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
 }
 
@@ -168,12 +170,58 @@ struct home_record *home_find(struct kernel *k, const char *name)
 	return h;
 }
 
+struct home_saving {
+	struct kernel *k;
+	char name[NAME_BYTES_MAX + 1];
+};
+
+static void home_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct home_saving *s = arg;
+	struct home_record *h = rc < 0 ? map_find_str(s->k->homes, s->name) : NULL;
+
+	(void)em;
+	if (h)
+		h->save_due = true; /* memory is ahead of the store: the tick tries again */
+}
+
 static void home_save(struct kernel *k, struct home_record *h)
 {
-	struct store_txn *t = store_begin(k->store);
+	struct home_saving *s;
+	struct store_txn *t;
 
+	h->save_due = true;
+	if (h->raising)
+		return; /* once that has come out */
+	s = mem_new(struct home_saving);
+	s->k = k;
+	snprintf(s->name, sizeof(s->name), "%s", h->name);
+	t = store_begin(k->store);
 	home_put(t, h);
-	store_commit(t, NULL, NULL);
+	if (store_commit(t, home_saved, s) < 0)
+		free(s);
+	else
+		h->save_due = false;
+}
+
+/* A higher incarnation counts when it is durable: until then reports are answered with the present one,
+ * and if the journal fails nothing has happened. */
+static void raise_begin(struct home_record *h)
+{
+	h->raising = true;
+	h->next_e.count = h->e.count + 1;
+	random_bytes(h->next_e.nonce, sizeof(h->next_e.nonce));
+}
+
+static void raise_end(struct kernel *k, struct home_record *h, int rc)
+{
+	if (!h->raising)
+		return;
+	h->raising = false;
+	if (rc == 0) {
+		h->e = h->next_e;
+		incarnation_learn(k, h->id, &h->e);
+	}
 }
 
 struct tos_value *home_row(const struct home_record *h)
@@ -325,7 +373,6 @@ static void on_reported(
 		r->report_at_ms = clock_ms() + k->config.retry_ms;
 		return;
 	}
-	r->report_due = false;
 	if (strcmp(wanted, "retry") == 0 && incarnation_read(tos_get(m, "e"), &e) == 0) {
 		resident_wanted(r, wanted, &e);
 		return;
@@ -346,7 +393,7 @@ static void on_reported(
 #define REPORT_LOG_BYTES   ((size_t)256 << 10)
 
 /* What shows the home that the carrier came here: the record that another kernel signed for it. */
-static void put_evidence(const struct resident *r, struct tos_value *args)
+void home_evidence(const struct resident *r, struct tos_value *args)
 {
 	for (size_t i = tos_len(r->hops); i > 0; i--) {
 		struct hop hop = { .parts = NULL };
@@ -410,7 +457,7 @@ void home_report(struct resident *r)
 	tos_set(args, "n", tos_int((int64_t)r->n));
 	tos_set(args, "state", tos_text(shell_state_word(r->state)));
 	tos_set(args, "in_doubt", tos_bool(r->in_doubt));
-	put_evidence(r, args);
+	home_evidence(r, args);
 	if (r->fault)
 		tos_set(args, "fault", tos_value_copy(r->fault));
 	if (r->state == SHELL_FAULTED) {
@@ -424,6 +471,7 @@ void home_report(struct resident *r)
 		}
 	}
 	r->reporting = true;
+	r->report_due = false; /* news that comes from here on makes it due again */
 	kernel_call(r->k, r->ticket.home, "Home", "ARRIVED", args, r->k->config.report_ms,
 		on_reported, mem_strdup(r->name));
 }
@@ -448,8 +496,9 @@ static void on_note(
 
 	(void)text;
 	(void)elements;
+	map_del_str(k->notes, o->key);
 	/* Any answer of the home's own settles it; only silence and a missing link do not. */
-	if (rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_SUPERSEDED) {
+	if (rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_SUPERSEDED || rc == ERR_DENIED) {
 		t = store_begin(k->store);
 		store_del(t, T_OUTBOX, o->key, strlen(o->key));
 		store_commit(t, NULL, NULL);
@@ -459,6 +508,11 @@ static void on_note(
 
 static void note_send(struct kernel *k, struct outbox_note *o)
 {
+	if (map_find_str(k->notes, o->key)) {
+		outbox_free(o);
+		return;
+	}
+	map_put_str(k->notes, o->key, k);
 	kernel_call(k, o->home, "Home", o->verb, tos_value_copy(o->args), k->config.report_ms,
 		on_note, o);
 }
@@ -502,10 +556,15 @@ static int outbox_row(void *arg, struct slice key, struct slice body, int64_t ex
 	(void)expires_ms;
 	if (tos_decode(body.p, body.n, 0, &m) < 0)
 		return 0;
-	if (strcmp(tos_get_text(m, "home", ""), ctx->peer) == 0 && key.n < sizeof(o->key)) {
+	const char *home = tos_get_text(m, "home", "");
+
+	/* Without a peer: whatever can be sent now, to this kernel itself too. */
+	if ((ctx->peer ? strcmp(home, ctx->peer) == 0 :
+			 strcmp(home, ctx->k->config.name) == 0 || links_find(ctx->k->links, home)) &&
+		key.n < sizeof(o->key)) {
 		o = mem_new(struct outbox_note);
 		slice_copy_text(key, o->key, sizeof(o->key));
-		snprintf(o->home, sizeof(o->home), "%s", ctx->peer);
+		snprintf(o->home, sizeof(o->home), "%s", home);
 		snprintf(o->verb, sizeof(o->verb), "%s", tos_get_text(m, "verb", ""));
 		o->args = tos_value_copy(tos_get(m, "args"));
 		note_send(ctx->k, o);
@@ -523,7 +582,7 @@ void home_report_gone(struct resident *r, uint64_t n, const char *dest)
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)n));
 	tos_set(args, "dest", tos_text(dest));
-	put_evidence(r, args);
+	home_evidence(r, args);
 	outbox_add(r->k, r->ticket.home, "GONE", r->name, args);
 }
 
@@ -540,7 +599,7 @@ void home_ended(struct kernel *k, const char *home, struct resident *r, enum she
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "state", tos_text(shell_state_word(state)));
 	tos_set(args, "why", tos_text(why));
-	put_evidence(r, args);
+	home_evidence(r, args);
 	put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
 	put_last(args, "log", r->log, REPORT_LOG_BYTES);
 	outbox_add(k, home, "ENDED", r->name, args);
@@ -759,10 +818,16 @@ static void ended_saved(void *arg, int rc, const struct errmsg *em)
 {
 	struct request *rq = arg;
 
-	if (rc < 0)
+	if (rc < 0) {
+		struct home_record *h =
+			map_find_str(rq->k->homes, tos_get_text(rq->args, "name", ""));
+
+		if (h)
+			h->save_due = true;
 		request_fail(rq, rc, "%s", err_show(rc, em));
-	else
+	} else {
 		request_ok(rq, NULL);
+	}
 }
 
 static void ended_verb(struct kernel *k, struct request *rq)
@@ -778,6 +843,11 @@ static void ended_verb(struct kernel *k, struct request *rq)
 		return;
 	if (raised_elsewhere(k, h, rq)) {
 		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
+		return;
+	}
+	if (h->save_due) {
+		/* The place keeps its note until our journal has caught up with memory. */
+		request_fail(rq, ERR_STORE, "what is known of %s is not durable yet", h->name);
 		return;
 	}
 	if (shell_ended(h->state) || (state != SHELL_KILLED && state != SHELL_LOST) ||
@@ -851,23 +921,62 @@ bool home_is_declared(struct kernel *k, const char *kernel)
 }
 
 struct grant {
+	struct kernel *k;
 	struct request *rq;
-	struct incarnation e;
+	char name[NAME_BYTES_MAX + 1];
 };
+
+static void ask_answer(struct request *rq, const char *word, const struct incarnation *e)
+{
+	struct tos_value *out = tos_map();
+
+	tos_set(out, "answer", tos_text(word));
+	if (e)
+		tos_set(out, "e", incarnation_value(e));
+	request_ok(rq, out);
+}
 
 static void granted(void *arg, int rc, const struct errmsg *em)
 {
 	AUTOFREE struct grant *g = arg;
-	struct tos_value *out;
+	struct home_record *h = home_find(g->k, g->name);
 
+	if (h)
+		raise_end(g->k, h, rc);
 	if (rc < 0) {
 		request_fail(g->rq, rc, "%s", err_show(rc, em));
-		return;
+	} else if (!h || shell_ended(h->state)) {
+		ask_answer(g->rq, "elsewhere", NULL); /* killed meanwhile */
+	} else {
+		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(g->k, g->rq));
+		h->in_doubt = false;
+		if (strcmp(h->wanted, "retry") == 0)
+			h->wanted[0] = 0;
+		ask_answer(g->rq, "granted", &h->e);
 	}
-	out = tos_map();
-	tos_set(out, "answer", tos_text("granted"));
-	tos_set(out, "e", incarnation_value(&g->e));
-	request_ok(g->rq, out);
+}
+
+/* The holder asks anew: it had not got the answer, or had lost it in a crash. */
+static bool granted_before(const struct home_record *h, const char *who, const struct incarnation *e,
+	uint64_t n)
+{
+	return !shell_ended(h->state) && incarnation_compare(e, &h->e) < 0 &&
+	       strcmp(h->kernel, who) == 0 && h->n <= n + 1;
+}
+
+/* May that kernel have a copy that it froze for departure n? The place that the home knows, or one that was
+ * handed it; where the home heard of it at the dead destination already, the one before that. */
+static bool may_ask(struct kernel *k, struct home_record *h, const struct request *rq,
+	const struct incarnation *e, const char *dest)
+{
+	uint64_t n = h->n;
+	bool yes;
+
+	if (strcmp(h->kernel, dest) == 0 && h->n > 0)
+		h->n--;
+	yes = holds_it(k, h, rq, e);
+	h->n = n;
+	return yes;
 }
 
 static void ask_verb(struct kernel *k, struct request *rq)
@@ -878,7 +987,8 @@ static void ask_verb(struct kernel *k, struct request *rq)
 	struct incarnation e;
 	struct store_txn *t;
 	struct grant *g;
-	struct tos_value *m, *out;
+	struct tos_value *m;
+	char was[sizeof(h->kernel)];
 	int rc;
 
 	if (!h)
@@ -887,11 +997,22 @@ static void ask_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, ERR_MALFORMED, "ASK lacks e");
 		return;
 	}
+	if (h->raising) {
+		request_fail(rq, ERR_STATE, "a raise of %s is being journaled", h->name);
+		return;
+	}
+	if (granted_before(h, who_asks(k, rq), &e, n)) {
+		ask_answer(rq, "granted", &h->e);
+		return;
+	}
 	/* Somebody has it in a later departure or a higher incarnation, or it is over. */
 	if (shell_ended(h->state) || incarnation_compare(&e, &h->e) < 0 || h->n > n + 1) {
-		out = tos_map();
-		tos_set(out, "answer", tos_text("elsewhere"));
-		request_ok(rq, out);
+		ask_answer(rq, "elsewhere", NULL);
+		return;
+	}
+	if (incarnation_compare(&e, &h->e) > 0 || !may_ask(k, h, rq, &e, dest)) {
+		report_ignored(k, h, rq);
+		request_fail(rq, ERR_DENIED, "%s does not hold %s", who_asks(k, rq), h->name);
 		return;
 	}
 	if (!home_is_declared(k, dest)) {
@@ -900,25 +1021,27 @@ static void ask_verb(struct kernel *k, struct request *rq)
 			h->name, dest, dest);
 		return;
 	}
-	h->e.count++;
-	random_bytes(h->e.nonce, sizeof(h->e.nonce));
-	snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
-	h->in_doubt = false;
 	g = mem_new(struct grant);
+	g->k = k;
 	g->rq = rq;
-	g->e = h->e;
-	incarnation_learn(k, h->id, &h->e);
+	snprintf(g->name, sizeof(g->name), "%s", h->name);
 	m = tos_map();
 	tos_set(m, "carrier", tos_text(h->name));
-	tos_set(m, "holder", tos_text(h->kernel));
+	tos_set(m, "holder", tos_text(who_asks(k, rq)));
 	tos_set(m, "dead", tos_text(dest));
+	/* The row as it will be; memory follows when it is durable. */
+	raise_begin(h);
+	snprintf(was, sizeof(was), "%s", h->kernel);
+	snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
 	t = store_begin(k->store);
 	home_put(t, h);
+	snprintf(h->kernel, sizeof(h->kernel), "%s", was);
 	audit_event(k, t, "incarnation-raised", m);
 	rc = store_commit(t, granted, g);
 	if (rc < 0) {
-		request_fail(rq, rc, "%s", err_text(rc));
-		free(g);
+		struct errmsg em = { "" };
+
+		granted(g, rc, &em);
 	}
 }
 
@@ -950,11 +1073,15 @@ void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
 
 /* ---- commands */
 
+struct command {
+	char name[NAME_BYTES_MAX + 1], wanted[sizeof(((struct home_record *)0)->wanted)];
+};
+
 static void on_command(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
-	AUTOFREE char *name = arg;
-	struct home_record *h = home_find(k, name);
+	AUTOFREE struct command *c = arg;
+	struct home_record *h = home_find(k, c->name);
 	const char *state = tos_get_text(tos_at(elements, 0), "state", "");
 	const char *departing = tos_get_text(tos_at(elements, 0), "departing", "");
 
@@ -962,7 +1089,13 @@ static void on_command(
 	if (!h)
 		return;
 	h->commanding = false;
+	if (strcmp(h->wanted, c->wanted) != 0) {
+		h->command_at_ms = 0; /* this answers an older wish: a kill must not be lost on it */
+		return;
+	}
 	h->command_at_ms = clock_ms() + COMMAND_AGAIN_MS;
+	if (strcmp(h->wanted, "suspended") == 0 && strcmp(state, "running") == 0)
+		return; /* it was about to move: again, here or there */
 	if (rc < 0 || departing[0] || strcmp(state, "gone") == 0)
 		return; /* it is on its way: repeated until its place has said so */
 	h->command_due = false;
@@ -973,27 +1106,37 @@ static void command_send(struct kernel *k, struct home_record *h)
 {
 	struct resident *r = resident_find(k, h->name);
 	struct tos_value *args;
+	struct command *c;
 
 	h->command_at_ms = clock_ms() + COMMAND_AGAIN_MS;
 	if (r && r->state != SHELL_DEPARTING) {
-		h->command_due = false;
 		resident_wanted(r, h->wanted, &h->e);
+		r = resident_find(k, h->name);
+		h->command_due = r && r->state == SHELL_RUNNING && strcmp(h->wanted, "suspended") == 0;
+		return;
+	}
+	if (!r && strcmp(h->kernel, k->config.name) == 0 && strcmp(h->wanted, "killed") == 0) {
+		/* Killing works for what is not there any more, too. */
+		home_outcome(k, h, SHELL_KILLED, NULL);
+		home_save(k, h);
 		return;
 	}
 	if (!h->kernel[0] || strcmp(h->kernel, k->config.name) == 0 || h->commanding)
 		return;
 	h->commanding = true;
+	c = mem_new(struct command);
+	snprintf(c->name, sizeof(c->name), "%s", h->name);
+	snprintf(c->wanted, sizeof(c->wanted), "%s", h->wanted);
 	args = tos_map();
 	tos_set(args, "name", tos_text(h->name));
 	tos_set(args, "wanted", tos_text(h->wanted));
 	tos_set(args, "e", incarnation_value(&h->e));
-	kernel_call(k, h->kernel, "Handoff", "COMMAND", args, k->config.call_ms, on_command,
-		mem_strdup(h->name));
+	kernel_call(k, h->kernel, "Handoff", "COMMAND", args, k->config.call_ms, on_command, c);
 }
 
 struct wanted_saved {
 	struct kernel *k;
-	char name[NAME_BYTES_MAX + 1];
+	char name[NAME_BYTES_MAX + 1], wanted[sizeof(((struct home_record *)0)->wanted)];
 	struct request *rq;
 };
 
@@ -1003,9 +1146,15 @@ static void on_wanted_saved(void *arg, int rc, const struct errmsg *em)
 	struct home_record *h = home_find(w->k, w->name);
 	struct tos_value *out;
 
+	if (h && strcmp(w->wanted, "retry") == 0)
+		raise_end(w->k, h, rc);
 	/* A kill is done even if it could not be journaled. */
-	if (h && (rc == 0 || strcmp(h->wanted, "killed") == 0))
+	if (h && !shell_ended(h->state) && (rc == 0 || strcmp(w->wanted, "killed") == 0)) {
+		if (strcmp(h->wanted, "killed") != 0)
+			snprintf(h->wanted, sizeof(h->wanted), "%s", w->wanted);
+		h->command_due = true;
 		command_send(w->k, h);
+	}
 	h = home_find(w->k, w->name);
 	if (rc < 0) {
 		request_fail(w->rq, rc, "%s", err_show(rc, em));
@@ -1022,6 +1171,8 @@ int home_want(struct kernel *k, struct home_record *h, const char *wanted, struc
 {
 	struct wanted_saved *w;
 	struct store_txn *t;
+	char was[sizeof(h->wanted)];
+	bool due = h->command_due;
 	int rc;
 
 	if (shell_ended(h->state)) {
@@ -1029,25 +1180,35 @@ int home_want(struct kernel *k, struct home_record *h, const char *wanted, struc
 			shell_state_word(h->state));
 		return ERR_STATE;
 	}
+	if (strcmp(h->wanted, "killed") == 0 && strcmp(wanted, "killed") != 0) {
+		request_fail(rq, ERR_STATE, "%s is being killed", h->name);
+		return ERR_STATE;
+	}
 	if (strcmp(wanted, "retry") == 0) {
-		if (h->state != SHELL_FAULTED) {
+		if (h->state != SHELL_FAULTED || h->raising) {
 			request_fail(rq, ERR_STATE,
 				"%s is %s; only a faulted carrier is retried", h->name,
 				shell_state_word(h->state));
 			return ERR_STATE;
 		}
 		/* A higher incarnation: its requests to extensions are new ones. */
-		h->e.count++;
-		random_bytes(h->e.nonce, sizeof(h->e.nonce));
+		raise_begin(h);
 	}
-	snprintf(h->wanted, sizeof(h->wanted), "%s", wanted);
-	h->command_due = true;
 	w = mem_new(struct wanted_saved);
 	w->k = k;
 	w->rq = rq;
 	snprintf(w->name, sizeof(w->name), "%s", h->name);
+	snprintf(w->wanted, sizeof(w->wanted), "%s", wanted);
+	snprintf(was, sizeof(was), "%s", h->wanted);
+	snprintf(h->wanted, sizeof(h->wanted), "%s", wanted);
+	h->command_due = true;
 	t = store_begin(k->store);
 	home_put(t, h);
+	/* Memory follows when it is durable; a kill does not wait for that. */
+	if (strcmp(wanted, "killed") != 0) {
+		snprintf(h->wanted, sizeof(h->wanted), "%s", was);
+		h->command_due = due;
+	}
 	rc = store_commit(t, on_wanted_saved, w);
 	if (rc < 0) {
 		struct errmsg em = { "" };
@@ -1121,12 +1282,25 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 	size_t it = 0;
 	int64_t wall = clock_wall_ms();
 
+	if (now_ms >= k->notes_at_ms) {
+		struct {
+			struct kernel *k;
+			const char *peer;
+		} ctx = { k, NULL };
+		struct errmsg em;
+
+		k->notes_at_ms = now_ms + OUTBOX_AGAIN_MS;
+		store_each(k->store, T_OUTBOX, (struct slice){ NULL, 0 }, outbox_row, &ctx, &em);
+	}
 	while ((h = map_next(k->homes, &it, NULL, NULL))) {
 		struct list *pos, *tmp;
 
 		if (h->command_due && !shell_ended(h->state) && now_ms >= h->command_at_ms) {
-			command_send(k, h);
-			return; /* it may have ended a carrier and changed the table */
+			command_send(k, h); /* may end a carrier; no record goes from this table */
+		}
+		if (h->save_due && !h->raising && now_ms >= h->save_at_ms) {
+			h->save_at_ms = now_ms + COMMAND_AGAIN_MS;
+			home_save(k, h);
 		}
 		LIST_EACH_SAFE(pos, tmp, &h->waiters)
 		{

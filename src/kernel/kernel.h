@@ -225,6 +225,9 @@ struct kernel {
 	struct tosd_layers layers;
 	uint64_t next_slot;
 	struct map *children; /* slot -> struct vm or extension slot */
+	struct vm *spares[CONFIG_SPARES_MAX];
+	size_t n_spares;
+	int64_t spare_used_ms;
 	/* parts */
 	struct store *store;
 	uv_async_t store_wake;
@@ -255,6 +258,8 @@ struct kernel {
 	struct map *
 		client_calls; /* client|tag -> struct client_call: waits for another kernel's answer */
 	struct map *watchers; /* carrier -> struct watch list */
+	struct map *notes;      /* keys of the outbox whose answer is waited for */
+	int64_t notes_at_ms;    /* when what is left in the outbox is sent again */
 	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
 	struct map *incarnations; /* id -> struct incarnation, highest known */
 	struct map *accounts;     /* principal -> struct account */
@@ -348,7 +353,7 @@ int tosd_send(struct kernel *k, const void *msg, size_t n);
 void tosd_ready(struct kernel *k);
 int child_spawn_ext(struct kernel *k, const char *name);
 void child_kill_ext(struct kernel *k, const char *name);
-enum vm_phase { VM_PHASE_SPAWNING, VM_PHASE_BOOTING, VM_PHASE_RUNNING, VM_PHASE_DYING };
+enum vm_phase { VM_PHASE_SPAWNING, VM_PHASE_BOOTING, VM_PHASE_IDLE, VM_PHASE_RUNNING, VM_PHASE_DYING };
 struct vm {
 	uint32_t magic;
 	struct kernel *k;
@@ -358,12 +363,17 @@ struct vm {
 	struct stream *stream;
 	int pid, pidfd;
 	bool frozen, stream_closed, died;
+	bool spare; /* made ahead: no carrier yet, and in kernel.spares */
 	int64_t asked_us;
+	uint64_t address_bytes; /* its limits as a process */
+	uint32_t cpu_s;
 };
 #define VM_MAGIC 0x766d3031u
 /* asks tosd for a tos-vm and hands the carrier over */
 int vm_start(struct resident *r, struct errmsg *em);
 void vm_abandon(struct resident *r); /* end it; r->vm becomes NULL at once */
+void spares_end(struct kernel *k);
+void spares_tick(struct kernel *k, int64_t now_ms);
 void vm_freeze(struct resident *r, bool freeze);
 int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
 	uint64_t tag, struct slice folder);
@@ -473,7 +483,10 @@ struct home_record {
 	bool in_doubt;
 	char wanted[16]; /* "", "killed", "suspended", "running" */
 	bool command_due, commanding;
-	int64_t command_at_ms;
+	/* an incarnation that is being journaled: nobody hears of it before it is durable */
+	bool raising, save_due;
+	struct incarnation next_e;
+	int64_t command_at_ms, save_at_ms;
 	int64_t launched_ms, since_ms, ended_ms, expires_ms;
 	struct blob ticket_cose;
 	struct tos_value *outcome; /* {briefcase, trail, fault, log}; NULL until ended */
@@ -489,6 +502,8 @@ void home_put(struct store_txn *t, const struct home_record *h);
 void home_free(struct home_record *h);
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
+/* What shows the home that the carrier came here, into the arguments of a report. */
+void home_evidence(const struct resident *r, struct tos_value *args);
 void home_report_gone(struct resident *r, uint64_t n, const char *dest);
 void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state,
 	const char *why);
