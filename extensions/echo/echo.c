@@ -2,14 +2,22 @@
 #include <tos/extension.h>
 #include <stdio.h>
 
+/* One line, whatever is in it: the output may be a log or a terminal. */
+static void print_line(const char *sender, const char *text)
+{
+	printf("%s: ", sender);
+	for (size_t i = 0; text[i] && i < 4096; i++)
+		putchar((unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : text[i]);
+	putchar('\n');
+}
+
 static void wake(struct tos_ext *x, struct tos_inbox *in)
 {
 	struct tos_message m;
 
 	while (tos_inbox_next(in, &m)) {
 		for (size_t i = 0; i < tos_len(m.elements); i++)
-			printf("%s: %s\n", m.sender,
-				tos_as_text(tos_at(m.elements, i), "(no text)"));
+			print_line(m.sender, tos_as_text(tos_at(m.elements, i), "(no text)"));
 		fflush(stdout);
 		if (m.token)
 			tos_reply(x, m.token, m.folder, tos_value_copy(m.elements));
