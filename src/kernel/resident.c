@@ -1,7 +1,7 @@
 /*
  * Carriers that are here: from the moment they are taken in until they are gone. The states are
  * those of core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are
- * in handoff.c.
+ * in depart.c and arrive.c.
  */
 #include "kernel/kernel.h"
 
@@ -627,7 +627,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	resident_trail(r, "fault", "", error);
 	metric_add(r->k->metrics, "faults_total", NULL, 1);
 	log_notice("carrier faulted", KV_STR("carrier", r->name), KV_STR("error", err_word(rc)),
-		KV_STR("reason", text));
+		KV_STR("reason", text), KV_STR("traceback", traceback ? traceback : ""));
 	inboxes_drop(r);
 	resident_save(r);
 	home_report(r);
