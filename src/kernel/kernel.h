@@ -455,7 +455,7 @@ typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text
 void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest,
 	const char *from, hooks_done_fn *done, void *arg);
 
-/* ---- handoff.c */
+/* ---- depart.c, arrive.c, incarnation.c */
 extern const struct verb handoff_verbs[];
 void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry,
 	uint32_t timeout_ms);

@@ -1,0 +1,796 @@
+/*
+ * The destination's side of the hand-off (doc/protocol.md, "Hand-off"): what is offered is judged
+ * by policy and free quota, what is sent is checked against ticket, code and chain of hop records,
+ * journaled, and only then accepted. An answer is kept and given again to the same record.
+ */
+#include "kernel/handoff.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/path.h"
+#include "tos/extension.h"
+
+#define REPEATS_MAX 16 /* of one record that wait for the same answer */
+
+static void answer_key(struct buf *b, const uint8_t id[DIGEST_BYTES], const char *suffix,
+	const struct incarnation *e, uint64_t n)
+{
+	buf_add(b, id, DIGEST_BYTES);
+	buf_add_str(b, suffix);
+	buf_add_u8(b, '|');
+	for (int shift = 56; shift >= 0; shift -= 8)
+		buf_add_u8(b, (uint8_t)(e->count >> shift));
+	buf_add(b, e->nonce, sizeof(e->nonce));
+	for (int shift = 56; shift >= 0; shift -= 8)
+		buf_add_u8(b, (uint8_t)(n >> shift));
+}
+
+struct arrival {
+	struct kernel *k;
+	struct resident *r;
+	/* struct waiting_request: the same record may come again meanwhile */
+	struct list requests;
+	size_t n_waiting;
+	struct hop hop;
+	struct blob hop_cose;
+	struct buf key;
+};
+
+struct waiting_request {
+	struct list node;
+	struct request *rq;
+};
+
+static int offer_limits(const struct tos_value *m, int64_t out[LIMIT_COUNT])
+{
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		out[i] = tos_get_int(m, limit_names[i], -1);
+	return 0;
+}
+
+static void offer_verb(struct kernel *k, struct request *rq)
+{
+	struct ticket t = { .path = NULL };
+	struct cert_info owner;
+	struct incarnation e = { 0 }, *known;
+	int64_t minimum[LIMIT_COUNT], granted[LIMIT_COUNT] = { 0 };
+	uint8_t id[DIGEST_BYTES];
+	struct errmsg em = { "" };
+	struct tos_value *out, *limits;
+	size_t n, n_code;
+	const uint8_t *cose = tos_get_bytes(rq->args, "ticket", &n);
+	const uint8_t *code = tos_get_bytes(rq->args, "code", &n_code);
+	int64_t bytes = tos_get_int(rq->args, "bytes", 0);
+	int rc = cose && n_code == DIGEST_BYTES
+			 ? 0
+			 : err_set(&em, ERR_MALFORMED, "an OFFER lacks its ticket");
+
+	if (rc == 0 && !ext_hook(k->exts, TOS_INBOX_ON_COMPLETION, 0))
+		rc = err_set(
+			&em, ERR_UNSUPPORTED, "%s has no mobility extension", k->config.name);
+	if (rc == 0)
+		rc = ticket_verify(k, (struct slice){ cose, n }, &t, id, &owner, &em);
+	if (rc == 0)
+		rc = admit_check(k, &owner, "arrive", !resident_find(k, t.name), &em);
+	offer_limits(tos_get(rq->args, "minimum"), minimum);
+	if (rc == 0)
+		rc = admit_limits(k, &t, minimum, granted, &em);
+	if (rc == 0 && bytes > granted[LIMIT_state])
+		rc = err_set(&em, ERR_LIMIT, "limit state: %lld bytes, %s grants %lld",
+			(long long)bytes, k->config.name, (long long)granted[LIMIT_state]);
+	if (rc == 0 && tos_get_int(rq->args, "hops", 0) >= granted[LIMIT_hops])
+		rc = err_set(&em, ERR_LIMIT, "limit hops: %s grants %lld", k->config.name,
+			(long long)granted[LIMIT_hops]);
+	if (rc == 0) {
+		known = incarnation_known(k, id);
+		incarnation_read(tos_get(rq->args, "e"), &e);
+		if (known && incarnation_compare(&e, known) < 0)
+			rc = err_set(&em, ERR_SUPERSEDED, "a higher incarnation of %s is known",
+				t.name);
+	}
+	if (rc < 0) {
+		ticket_fini(&t);
+		metric_add(k->metrics, "offers_refused_total", NULL, 1);
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+		return;
+	}
+	out = tos_map();
+	limits = tos_map();
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		tos_set(limits, limit_names[i], tos_int(granted[i]));
+	tos_set(out, "granted", limits);
+	tos_set(out, "need_code", tos_bool(code_find(k, code, NULL) == NULL));
+	ticket_fini(&t);
+	request_ok(rq, out);
+}
+
+static struct tos_value *answer_map(const char *word, int rc, const char *text)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "answer", tos_text(word));
+	if (rc < 0) {
+		tos_set(m, "code", tos_text(err_word(rc)));
+		tos_set(m, "text", tos_text(text));
+	}
+	return m;
+}
+
+static void arrival_free(struct arrival *a)
+{
+	resident_free(a->r);
+	hop_fini(&a->hop);
+	blob_free(&a->hop_cose);
+	buf_fini(&a->key);
+	free(a);
+}
+
+/* Answer everybody who sent this record; the arrival is over. */
+static void arrival_answer(struct arrival *a, const char *word, int rc, const char *text)
+{
+	struct kernel *k = a->k;
+
+	map_del(k->arrivals, a->key.data, a->key.len);
+	while (!list_empty(&a->requests)) {
+		struct waiting_request *w =
+			LIST_ITEM(a->requests.next, struct waiting_request, node);
+
+		list_del(&w->node);
+		request_ok(w->rq, answer_map(word, rc, text));
+		free(w);
+	}
+	arrival_free(a);
+}
+
+/* The journal failed: no answer was given, so the source keeps its copy and asks again. */
+static void arrival_no_answer(struct arrival *a, int rc, const char *text)
+{
+	map_del(a->k->arrivals, a->key.data, a->key.len);
+	while (!list_empty(&a->requests)) {
+		struct waiting_request *w =
+			LIST_ITEM(a->requests.next, struct waiting_request, node);
+
+		list_del(&w->node);
+		request_fail(w->rq, rc, "%s", text);
+		free(w);
+	}
+	arrival_free(a);
+}
+
+struct refusal {
+	struct arrival *a;
+	int rc;
+	char text[ERRMSG_BYTES];
+};
+
+static void refusal_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct refusal *f = arg;
+
+	if (rc < 0)
+		arrival_no_answer(f->a, rc, err_show(rc, em));
+	else
+		arrival_answer(f->a, "refused", f->rc, f->text);
+}
+
+static void arrival_refuse(struct arrival *a, int rc, const char *text)
+{
+	struct kernel *k = a->k;
+	struct refusal *f = mem_new(struct refusal);
+	struct store_txn *t = store_begin(k->store);
+	struct tos_value *m = tos_map();
+	int failed;
+
+	f->a = a;
+	f->rc = rc;
+	snprintf(f->text, sizeof(f->text), "%s", text);
+	log_notice("arrival refused", KV_STR("carrier", a->r->name),
+		KV_STR("from", a->hop.from), KV_STR("error", err_word(rc)),
+		KV_STR("reason", text));
+	metric_add(k->metrics, "arrivals_refused_total", NULL, 1);
+	tos_set(m, "from", tos_text(a->hop.from));
+	tos_set(m, "carrier", tos_text(a->r->name));
+	tos_set(m, "code", tos_text(err_word(rc)));
+	tos_set(m, "text", tos_text(text));
+	journal_put(t, T_ANSWER, &a->key, answer_map("refused", rc, text),
+		(a->r->ticket.expires_ms ? a->r->ticket.expires_ms : clock_wall_ms()) +
+			KEEP_AFTER_MS);
+	audit_event(k, t, "arrival-refused", m);
+	failed = store_commit(t, refusal_saved, f);
+	if (failed < 0) {
+		free(f);
+		arrival_no_answer(a, failed, err_text(failed));
+	}
+}
+
+static void arrival_saved(void *arg, int rc, const struct errmsg *em)
+{
+	struct arrival *a = arg;
+	struct kernel *k = a->k;
+	struct resident *r = a->r;
+
+	if (rc < 0) {
+		arrival_no_answer(a, rc, err_show(rc, em));
+		return;
+	}
+	a->r = NULL;
+	account_open(r);
+	resident_undelivered(r);
+	metric_add(k->metrics, "arrivals_total", NULL, 1);
+	map_put_str(k->residents, r->name, r);
+	place_forget(k, r->name);
+	arrival_answer(a, "accepted", 0, "");
+	home_report(r);
+	resident_go_on(r);
+}
+
+static void arrival_journal(struct arrival *a)
+{
+	struct kernel *k = a->k;
+	struct resident *r = a->r, *old = resident_find(k, r->name);
+	struct store_txn *t = store_begin(k->store);
+	struct tos_value *m = tos_map();
+	struct errmsg em = { "" };
+	int rc;
+
+	/* An older copy of ours whose departure never was answered: this arrival is the proof
+	 * that it was accepted. */
+	if (old) {
+		vm_abandon(old);
+		old->state = SHELL_DEPARTING;
+		resident_event(old, SHELL_EV_ACCEPTED, NULL);
+		if (old->in_doubt)
+			peer_want(k, old->dest, false);
+		resident_free(old);
+	}
+	resident_event(r, SHELL_EV_ADMIT, NULL);
+	tos_set(m, "carrier", tos_text(r->name));
+	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "from", tos_text(a->hop.from));
+	journal_put(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""),
+		r->ticket.expires_ms + KEEP_AFTER_MS);
+	resident_put(t, r);
+	audit_event(k, t, "arrived", m);
+	rc = store_commit(t, arrival_saved, a);
+	if (rc < 0)
+		arrival_no_answer(a, rc, err_show(rc, &em));
+}
+
+static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *text)
+{
+	struct arrival *a = arg;
+
+	(void)k;
+	if (rc < 0)
+		arrival_refuse(a, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
+	else
+		arrival_journal(a);
+}
+
+/* Each record signed by the kernel it left from, each naming the one before: from the home to
+ * here. */
+static int chain_verify(
+	struct kernel *k, const struct resident *r, const struct hop *last, struct errmsg *em)
+{
+	uint8_t prev[DIGEST_BYTES] = { 0 };
+	char at[65];
+	struct trust trust;
+	int64_t now = clock_wall_ms();
+	int rc = 0;
+
+	kernel_trust(k, &trust);
+	snprintf(at, sizeof(at), "%s", r->ticket.home);
+	for (size_t i = 0; i < tos_len(r->hops) && rc == 0; i++) {
+		struct cert_info who;
+		struct hop hop = { .parts = NULL };
+		struct cose cose;
+		size_t n;
+		const uint8_t *p = tos_as_bytes(tos_at(r->hops, i), &n);
+
+		rc = cose_decode((struct slice){ p, n }, &cose, em);
+		if (rc == 0)
+			rc = hop_decode(cose.payload, &hop, em);
+		/* A kernel whose certificate has run out since signed in good time. */
+		trust.now_ms = hop.time_ms < now ? hop.time_ms : now;
+		if (rc == 0)
+			rc = cose_verify(
+				&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
+		if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop.from) != 0 ||
+				       strcmp(hop.from, at) != 0 ||
+				       memcmp(hop.prev, prev, sizeof(prev)) != 0 ||
+				       memcmp(hop.id, r->id, DIGEST_BYTES) != 0))
+			rc = err_set(em, ERR_SIGNATURE, "hop %zu of the chain does not fit", i);
+		snprintf(at, sizeof(at), "%s", hop.dest);
+		digest_bytes(p, n, prev);
+		hop_fini(&hop);
+	}
+	if (rc == 0 &&
+		(strcmp(last->from, at) != 0 || memcmp(last->prev, prev, sizeof(prev)) != 0))
+		rc = err_set(em, ERR_SIGNATURE, "the hop record does not continue the chain");
+	return rc;
+}
+
+static int parts_verify(struct slice envelope, const struct hop *hop, struct errmsg *em)
+{
+	struct tos_value *digests = NULL;
+	struct envelope env;
+	int rc = envelope_decode(envelope, &env, em);
+
+	if (rc == 0)
+		rc = envelope_digests(&env, &digests, em);
+	if (rc == 0 && !tos_equal(digests, hop->parts)) {
+		const char *part = "a part";
+
+		for (size_t i = 0; i < tos_len(digests); i++)
+			if (!tos_equal(tos_value_at(digests, i),
+				    tos_get(hop->parts,
+					    tos_as_text(tos_key_at(digests, i), ""))))
+				part = tos_as_text(tos_key_at(digests, i), part);
+		rc = err_set(em, ERR_SIGNATURE, "%s is not what %s signed", part, hop->from);
+	}
+	tos_value_free(digests);
+	return rc;
+}
+
+static int arrival_code(
+	struct kernel *k, struct request *rq, struct resident *r, struct errmsg *em)
+{
+	struct code *code = code_find(k, r->code_digest, em);
+	struct slice bytes = { NULL, 0 };
+	int rc;
+
+	if (!code) {
+		bytes.p = tos_get_bytes(rq->args, "code", &bytes.n);
+		if (!bytes.n)
+			bytes = upload_find(k, r->code_digest);
+		if (!bytes.n)
+			return err_set(em, ERR_NOT_FOUND, "the code did not come along");
+		rc = code_verify(k, bytes, &code, em);
+		if (rc < 0)
+			return rc;
+		if (memcmp(code->digest, r->code_digest, DIGEST_BYTES) != 0)
+			return err_set(
+				em, ERR_SIGNATURE, "the code is not what the ticket names");
+	}
+	blob_set(&r->code, blob_slice(&code->bundle));
+	r->author = code->author;
+	memcpy(r->minimum, code->manifest.limits, sizeof(r->minimum));
+	return 0;
+}
+
+/* All that is checked of an envelope before anything of it may run. */
+static int arrival_check(
+	struct arrival *a, struct request *rq, struct slice envelope, struct errmsg *em)
+{
+	struct kernel *k = a->k;
+	struct resident *r = a->r;
+	uint8_t id[DIGEST_BYTES];
+	int rc = parts_verify(envelope, &a->hop, em);
+
+	if (rc == 0)
+		rc = resident_load_envelope(r, envelope, em);
+	if (rc == 0)
+		rc = ticket_verify(
+			k, blob_slice(&r->ticket_cose), &r->ticket, id, &r->owner, em);
+	if (rc < 0)
+		return rc;
+	memcpy(r->id, id, sizeof(id));
+	snprintf(r->suffix, sizeof(r->suffix), "%s", a->hop.suffix);
+	snprintf(r->name, sizeof(r->name), "%s%s", r->ticket.name, r->suffix);
+	r->e = a->hop.e;
+	r->n = a->hop.n + 1;
+	if (memcmp(id, a->hop.id, sizeof(id)) != 0)
+		return err_set(em, ERR_SIGNATURE, "the hop record is another carrier's");
+	/* Nobody makes clones in this version: with a suffix of its own a kernel could double
+	 * one. */
+	if (r->suffix[0])
+		return err_set(em, ERR_UNSUPPORTED, "clones are not supported");
+	/* A home that gives one name to two tickets must not have one carrier replace the
+	 * other. */
+	if (resident_find(k, r->name) &&
+		memcmp(resident_find(k, r->name)->id, id, sizeof(id)) != 0)
+		return err_set(
+			em, ERR_EXISTS, "another carrier of the name %s is here", r->name);
+	if (memcmp(r->code_digest, r->ticket.code, DIGEST_BYTES) != 0)
+		return err_set(em, ERR_SIGNATURE, "the code is not what the owner signed");
+	rc = chain_verify(k, r, &a->hop, em);
+	if (r->hop_count < tos_len(r->hops))
+		r->hop_count = tos_len(r->hops); /* the chain can't be talked away */
+	if (rc == 0 && !r->ticket.itinerant && !path_is_suffix(r->path, r->ticket.path))
+		rc = err_set(em, ERR_DENIED, "the path is not what the owner signed");
+	if (rc == 0 && a->hop.kind == 1)
+		return 0;
+	if (rc == 0)
+		rc = arrival_code(k, rq, r, em);
+	if (rc == 0)
+		rc = admit_check(k, &r->owner, "arrive", !resident_find(k, r->name), em);
+	if (rc == 0)
+		rc = admit_limits(k, &r->ticket, r->minimum, r->usage.limit, em);
+	if (rc == 0 && ++r->hop_count > (uint64_t)r->usage.limit[LIMIT_hops])
+		rc = err_set(em, ERR_LIMIT, "limit hops: %s grants %lld", k->config.name,
+			(long long)r->usage.limit[LIMIT_hops]);
+	if (rc == 0 && (int64_t)envelope.n > r->usage.limit[LIMIT_state] + (int64_t)(1 << 20))
+		rc = err_set(
+			em, ERR_LIMIT, "limit state: the envelope has %zu bytes", envelope.n);
+	return rc;
+}
+
+/* Has this kernel seen a later departure of it, so that this record can only be a replay? */
+static bool replayed(struct kernel *k, const struct hop *hop)
+{
+	struct resident *r = resident_by_id(k, hop->id, hop->suffix);
+	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
+	struct tos_value *m = NULL;
+	struct incarnation e;
+	bool yes = false;
+
+	if (r && incarnation_compare(&r->e, &hop->e) == 0 &&
+		(r->state != SHELL_DEPARTING || hop->n < r->n))
+		return true;
+	buf_add(&key, hop->id, DIGEST_BYTES);
+	buf_add_str(&key, hop->suffix);
+	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
+		tos_decode(body.data, body.len, 0, &m) == 0 &&
+		incarnation_read(tos_get(m, "e"), &e) == 0)
+		yes = incarnation_compare(&e, &hop->e) == 0 &&
+		      (int64_t)hop->n <= tos_get_int(m, "n", -1);
+	tos_value_free(m);
+	return yes;
+}
+
+/* The same record was answered before: the same answer again. */
+static bool answered_before(struct kernel *k, struct request *rq, const struct buf *key)
+{
+	AUTOBUF body = BUF_MAX(65536);
+	struct tos_value *m = NULL;
+
+	if (store_get(k->store, T_ANSWER, key->data, key->len, &body, NULL) < 0 ||
+		tos_decode(body.data, body.len, 0, &m) < 0)
+		return false;
+	metric_add(k->metrics, "answers_repeated_total", NULL, 1);
+	request_ok(rq, m);
+	return true;
+}
+
+static void arrival_outcome(struct arrival *a);
+
+static struct arrival *arrival_of(struct kernel *k, const struct hop *hop)
+{
+	struct arrival *a;
+	size_t it = 0;
+
+	while ((a = map_next(k->arrivals, &it, NULL, NULL)))
+		if (memcmp(a->hop.id, hop->id, DIGEST_BYTES) == 0 &&
+			strcmp(a->hop.suffix, hop->suffix) == 0)
+			return a;
+	return NULL;
+}
+
+static void send_verb(struct kernel *k, struct request *rq)
+{
+	struct slice hop_cose, envelope;
+	struct incarnation *known;
+	struct waiting_request *w;
+	struct cert_info who;
+	struct errmsg em = { "" };
+	struct resident *old;
+	struct arrival *a;
+	struct trust trust;
+	struct cose cose;
+	size_t n;
+	int rc;
+
+	hop_cose.p = tos_get_bytes(rq->args, "hop", &hop_cose.n);
+	a = mem_new(struct arrival);
+	a->k = k;
+	a->r = resident_new(k);
+	list_init(&a->requests);
+	kernel_trust(k, &trust);
+	rc = cose_verify(&trust, "hop", hop_cose, &cose, &who, &em);
+	if (rc == 0)
+		rc = hop_decode(cose.payload, &a->hop, &em);
+	if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, a->hop.from) != 0 ||
+			       strcmp(rq->from.kernel, a->hop.from) != 0))
+		rc = err_set(&em, ERR_SIGNATURE, "the hop record was not signed by %s",
+			rq->from.kernel);
+	if (rc == 0 && strcmp(a->hop.dest, k->config.name) != 0)
+		rc = err_set(&em, ERR_DENIED, "the hop record names another destination, %s",
+			a->hop.dest);
+	if (rc < 0) {
+		struct tos_value *m = tos_map();
+
+		tos_set(m, "from", tos_text(rq->from.kernel));
+		tos_set(m, "code", tos_text(err_word(rc)));
+		tos_set(m, "text", tos_text(err_show(rc, &em)));
+		audit_event(k, NULL, "hop-record-refused", m);
+		arrival_free(a);
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+		return;
+	}
+	answer_key(&a->key, a->hop.id, a->hop.suffix, &a->hop.e, a->hop.n);
+	/* What was accepted from a --fast carrier before a restart is gone: said before the
+	 * journal's answer is repeated. */
+	bool rebooted =
+		a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0;
+
+	if (!rebooted && answered_before(k, rq, &a->key)) {
+		arrival_free(a);
+		return;
+	}
+	struct arrival *under_way = map_find(k->arrivals, a->key.data, a->key.len);
+
+	if ((!under_way && arrival_of(k, &a->hop)) ||
+		(under_way && under_way->n_waiting >= REPEATS_MAX)) {
+		/* Two departures of one carrier at once: one has to be settled first. */
+		arrival_free(a);
+		request_fail(rq, ERR_STATE, "an arrival of this carrier is under way");
+		return;
+	}
+	w = mem_new(struct waiting_request);
+	w->rq = rq;
+	if (under_way) {
+		/* Only its answer is waited for: what came along once more is not kept. */
+		tos_value_free(rq->elements);
+		rq->elements = NULL;
+		rq->args = NULL;
+		list_add(&under_way->requests, &w->node);
+		under_way->n_waiting++;
+		arrival_free(a);
+		return;
+	}
+	list_add(&a->requests, &w->node);
+	map_put(k->arrivals, a->key.data, a->key.len, a);
+	blob_set(&a->hop_cose, hop_cose);
+	known = incarnation_known(k, a->hop.id);
+	if (known && incarnation_compare(&a->hop.e, known) < 0) {
+		arrival_answer(
+			a, "superseded", ERR_SUPERSEDED, "a higher incarnation is known here");
+		return;
+	}
+	if (rebooted) {
+		arrival_answer(a, "unknown", ERR_UNKNOWN, "this kernel restarted since");
+		return;
+	}
+	if (replayed(k, &a->hop)) {
+		arrival_refuse(
+			a, ERR_REPLAY, "a later departure of this carrier is known here");
+		return;
+	}
+	envelope.p = tos_get_bytes(rq->args, "envelope", &envelope.n);
+	if (!envelope.n) {
+		const uint8_t *digest = tos_get_bytes(rq->args, "envelope_digest", &n);
+
+		envelope = digest && n == DIGEST_BYTES ? upload_find(k, digest)
+						       : (struct slice){ NULL, 0 };
+		if (!envelope.n) {
+			arrival_no_answer(a, ERR_NOT_FOUND, "the envelope did not come along");
+			return;
+		}
+	}
+	rc = arrival_check(a, rq, envelope, &em);
+	if (rc < 0) {
+		arrival_refuse(a, rc, err_show(rc, &em));
+		return;
+	}
+	old = resident_by_id(k, a->hop.id, a->hop.suffix);
+	if (old && incarnation_compare(&old->e, &a->hop.e) < 0) {
+		/* Only the home raises an incarnation: it is asked before our copy gives way.
+		 * When it knows of this one it ends ours, and the repeat of this record finds
+		 * room. */
+		home_report(old);
+		arrival_no_answer(
+			a, ERR_STATE, "a lower incarnation is here; its home is being asked");
+		return;
+	}
+	tos_push(a->r->hops, tos_bytes(hop_cose.p, hop_cose.n));
+	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
+	rate_init(&a->r->log_rate, 200, clock_ms());
+	if (a->hop.kind == 1) {
+		arrival_outcome(a);
+		return;
+	}
+	resident_trail(a->r, "arrived", a->hop.from, "");
+	hooks_run(k, a->r, TOS_INBOX_ON_ARRIVAL, k->config.name, a->hop.from, on_arrival_hooks,
+		a);
+}
+
+static void outcome_taken(void *arg, int rc, const struct errmsg *em)
+{
+	struct arrival *a = arg;
+	struct home_record *h = home_find(a->k, a->r->name);
+
+	if (rc < 0) {
+		arrival_no_answer(a, rc, err_show(rc, em));
+		return;
+	}
+	if (h)
+		home_outcome(a->k, h, SHELL_FINISHED, outcome_of(a->r));
+	arrival_answer(a, "accepted", 0, "");
+}
+
+/* Does the outcome come from where the carrier is? A kernel that had it once has a chain that
+ * verifies, too: but the record by which it came there is of an earlier departure than the home
+ * has heard of. */
+static bool outcome_of_holder(const struct home_record *h, const struct arrival *a)
+{
+	const struct tos_value *hops = a->r->hops;
+
+	if (strcmp(h->kernel, a->hop.from) == 0)
+		return true;
+	for (size_t i = tos_len(hops); i > 0; i--) {
+		struct hop hop = { .parts = NULL };
+		struct slice bytes;
+		struct cose cose;
+		bool came, fits;
+
+		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
+		if (cose_decode(bytes, &cose, NULL) < 0 ||
+			hop_decode(cose.payload, &hop, NULL) < 0)
+			return false;
+		came = strcmp(hop.from, a->hop.from) != 0 && strcmp(hop.dest, a->hop.from) == 0;
+		fits = incarnation_compare(&hop.e, &h->e) == 0 && hop.n + 1 >= h->n;
+		hop_fini(&hop);
+		if (came)
+			return fits;
+	}
+	return false;
+}
+
+/* A finished carrier comes home: its outcome is journaled with the answer. */
+static void arrival_outcome(struct arrival *a)
+{
+	struct kernel *k = a->k;
+	struct home_record *h = home_find(k, a->r->name);
+	struct store_txn *t;
+	struct tos_value *m, *kept;
+	enum shell_state state;
+	int rc;
+
+	if (!h || memcmp(h->id, a->r->id, DIGEST_BYTES) != 0) {
+		arrival_refuse(a, ERR_UNKNOWN, "this is not its home, or its home forgot it");
+		return;
+	}
+	/* The outcome that was taken is repeated from the journal; no other replaces it. */
+	if (shell_ended(h->state) || incarnation_compare(&a->hop.e, &h->e) < 0) {
+		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has ended otherwise");
+		return;
+	}
+	if (incarnation_compare(&a->hop.e, &h->e) > 0 || !outcome_of_holder(h, a)) {
+		arrival_refuse(a, ERR_REPLAY, "its home knows it to be elsewhere");
+		return;
+	}
+	m = tos_map();
+	tos_set(m, "carrier", tos_text(a->r->name));
+	tos_set(m, "from", tos_text(a->hop.from));
+	t = store_begin(k->store);
+	journal_put(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""),
+		a->r->ticket.expires_ms + KEEP_AFTER_MS);
+	kept = h->outcome;
+	state = h->state;
+	h->outcome = outcome_of(a->r);
+	h->state = SHELL_FINISHED;
+	h->ended_ms = clock_wall_ms();
+	home_put(t, h);
+	tos_value_free(h->outcome);
+	h->outcome = kept;
+	h->state = state;
+	audit_event(k, t, "finished", m);
+	rc = store_commit(t, outcome_taken, a);
+	if (rc < 0)
+		arrival_no_answer(a, rc, err_text(rc));
+}
+
+/* Did it come from that kernel, by its last hop record? */
+static bool came_from(const struct resident *r, const char *kernel)
+{
+	struct hop hop = { .parts = NULL };
+	struct slice bytes = { NULL, 0 };
+	struct cose cose;
+	bool yes;
+
+	if (tos_len(r->hops))
+		bytes.p = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &bytes.n);
+	yes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
+	      hop_decode(cose.payload, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0;
+	hop_fini(&hop);
+	return yes;
+}
+
+static void void_verb(struct kernel *k, struct request *rq)
+{
+	struct incarnation e;
+	struct resident *r;
+	size_t n;
+	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
+
+	if (!id || n != DIGEST_BYTES || incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
+		request_fail(rq, ERR_MALFORMED, "VOID lacks id or e");
+		return;
+	}
+	r = resident_by_id(k, id, "");
+	/* Only its source went on without it, or its home knows better. */
+	if (r && strcmp(r->ticket.home, rq->from.kernel) != 0 &&
+		!came_from(r, rq->from.kernel)) {
+		struct tos_value *m = tos_map();
+
+		tos_set(m, "carrier", tos_text(r->name));
+		tos_set(m, "from", tos_text(rq->from.kernel));
+		audit_event(k, NULL, "void-refused", m);
+		request_fail(
+			rq, ERR_DENIED, "%s did not come from %s", r->name, rq->from.kernel);
+		return;
+	}
+	incarnation_learn(k, id, &e);
+	if (r && incarnation_compare(&r->e, &e) < 0)
+		resident_end(
+			r, SHELL_EV_SUPERSEDE, "the source went on with a higher incarnation");
+	request_ok(rq, NULL);
+}
+
+/* The home's wanted state. */
+static void command_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	struct resident *r = resident_find(k, name);
+	struct incarnation e;
+	bool has_e = incarnation_read(tos_get(rq->args, "e"), &e) == 0;
+	struct tos_value *out = tos_map();
+
+	if (!r || strcmp(r->ticket.home, rq->from.kernel) != 0) {
+		tos_value_free(out);
+		request_fail(rq, ERR_NOT_FOUND, "%s is not at %s", name, k->config.name);
+		return;
+	}
+	if (has_e && incarnation_compare(&r->e, &e) < 0 &&
+		strcmp(tos_get_text(rq->args, "wanted", ""), "retry") != 0) {
+		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
+	} else if (r->state == SHELL_DEPARTING &&
+		   strcmp(tos_get_text(rq->args, "wanted", ""), "retry") != 0) {
+		/* A copy that counts as sent: the command goes with it, the home repeats it
+		 * there. */
+		tos_set(out, "departing", tos_text(r->dest));
+	} else {
+		resident_wanted(r, tos_get_text(rq->args, "wanted", ""), has_e ? &e : NULL);
+	}
+	r = resident_find(k, name);
+	tos_set(out, "state", tos_text(r ? shell_state_word(r->state) : "gone"));
+	request_ok(rq, out);
+}
+
+/* The home asks whether we hold it. */
+static void holds_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	struct resident *r = resident_find(k, name);
+	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
+	struct tos_value *out = tos_map(), *m = NULL;
+	size_t n;
+	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
+
+	if (r) {
+		tos_set(out, "state", tos_text(shell_state_word(r->state)));
+		tos_set(out, "n", tos_int((int64_t)r->n));
+	} else if (id && n == DIGEST_BYTES) {
+		buf_add(&key, id, n);
+		if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
+			tos_decode(body.data, body.len, 0, &m) == 0) {
+			tos_set(out, "state", tos_text("gone"));
+			tos_set(out, "dest", tos_text(tos_get_text(m, "dest", "")));
+		} else {
+			tos_set(out, "state", tos_text("unknown"));
+		}
+		tos_value_free(m);
+	}
+	request_ok(rq, out);
+}
+
+const struct verb handoff_verbs[] = {
+	{ "OFFER", offer_verb },
+	{ "SEND", send_verb },
+	{ "VOID", void_verb },
+	{ "COMMAND", command_verb },
+	{ "HOLDS", holds_verb },
+	{ NULL, NULL },
+};

@@ -1,0 +1,941 @@
+/*
+ * The source's side of the hand-off (doc/protocol.md, "Hand-off"): offer, journal, send, drop; and
+ * what becomes of a departure whose answer does not come.
+ *
+ * The source journals before it acts. Once the hop record has been given to the link, and always
+ * after a restart, the copy counts as sent: only the destination's answer or a higher incarnation
+ * frees it.
+ */
+#include "kernel/handoff.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/path.h"
+#include "tos/extension.h"
+
+/* up to this, code and envelope travel within the post */
+#define INLINE_BYTES ((size_t)600 << 10)
+#define ENVELOPE_MAX ((size_t)160 << 20)
+
+enum move_stage { MOVE_HOOKS, MOVE_OFFERED, MOVE_JOURNAL, MOVE_SENDING, MOVE_SENT };
+
+struct move {
+	struct request *rq; /* Mobility's MOVE; NULL for an outcome and for a repeat */
+	enum move_stage stage;
+	char dest[64];
+	bool entry, need_code;
+	uint32_t timeout_ms;
+	uint64_t call;
+	int64_t began_ms;
+	size_t bytes_code, bytes_envelope;
+};
+
+static void send_now(struct resident *r);
+
+static void gone_put(
+	struct store_txn *t, const struct resident *r, uint64_t n, const char *dest)
+{
+	AUTOBUF key = BUF_INIT;
+	struct tos_value *m = tos_map();
+
+	resident_key(r, &key);
+	tos_set(m, "name", tos_text(r->name));
+	tos_set(m, "home", tos_text(r->ticket.home));
+	tos_set(m, "e", incarnation_value(&r->e));
+	tos_set(m, "n", tos_int((int64_t)n));
+	tos_set(m, "dest", tos_text(dest));
+	journal_put(t, T_GONE, &key, m, r->ticket.expires_ms + KEEP_AFTER_MS);
+}
+
+static void move_free(struct move *mv)
+{
+	if (mv) {
+		if (mv->rq)
+			request_fail(mv->rq, ERR_CANCELLED, "the carrier has ended");
+		free(mv);
+	}
+}
+
+void move_cancel(struct resident *r)
+{
+	struct move *mv = r->move;
+
+	r->move = NULL;
+	if (mv) {
+		call_cancel(r->k, mv->call);
+		move_free(mv);
+	}
+}
+
+/* Nothing was committed, or the destination refused: the carrier stays. */
+static void move_failed(struct resident *r, int rc, const char *text)
+{
+	struct move *mv = STEAL(r->move);
+	char label[48];
+
+	snprintf(label, sizeof(label), "code=\"%s\"", err_word(rc));
+	metric_add(r->k->metrics, "moves_failed_total", label, 1);
+	log_notice("move failed", KV_STR("carrier", r->name), KV_STR("dest", mv->dest),
+		KV_STR("error", err_word(rc)), KV_STR("reason", text));
+	if (mv->rq)
+		request_fail(STEAL(mv->rq), rc, "%s", text);
+	move_free(mv);
+}
+
+/* The resident whose move this callback belongs to, or NULL if that is over. */
+static struct resident *moving(struct kernel *k, const char *name, enum move_stage stage)
+{
+	struct resident *r = resident_find(k, name);
+
+	return r && r->move && r->move->stage == stage ? r : NULL;
+}
+
+static void log_moved(struct resident *r, const struct move *mv)
+{
+	log_info("moved", KV_STR("carrier", r->name), KV_STR("dest", mv->dest),
+		KV_INT("bytes_code", mv->bytes_code),
+		KV_INT("bytes_envelope", mv->bytes_envelope),
+		KV_INT("ms", clock_ms() - mv->began_ms));
+}
+
+static void dropped(void *arg, int rc, const struct errmsg *em)
+{
+	(void)arg;
+	if (rc < 0)
+		log_error(
+			"a departure could not be journaled; the copy stays and will be dropped later",
+			KV_ERR(rc, em));
+}
+
+/* The destination has it: journal gone, drop our copy, show the record to the home. */
+static void move_accepted(struct resident *r)
+{
+	struct kernel *k = r->k;
+	struct move *mv = STEAL(r->move);
+	struct store_txn *t = store_begin(k->store);
+	struct tos_value *m = tos_map();
+	uint64_t n = r->n - 1;
+	char dest[64];
+
+	snprintf(dest, sizeof(dest), "%s", r->dest);
+	tos_set(m, "carrier", tos_text(r->name));
+	tos_set(m, "dest", tos_text(dest));
+	resident_event(r, r->outcome_move ? SHELL_EV_FINISH : SHELL_EV_ACCEPTED, NULL);
+	vm_abandon(r);
+	account_charge(t, r);
+	gone_put(t, r, n, dest);
+	resident_del(t, r);
+	audit_event(k, t, r->outcome_move ? "outcome-delivered" : "departed", m);
+	store_commit(t, dropped, k);
+	metric_add(k->metrics, "moves_total", NULL, 1);
+	if (mv) {
+		log_moved(r, mv);
+		if (mv->rq)
+			request_ok(STEAL(mv->rq), NULL);
+		move_free(mv);
+	}
+	if (r->in_doubt)
+		peer_want(k, dest, false);
+	router_forward_held(k, r, dest);
+	if (!r->outcome_move)
+		home_report_gone(r, n, dest);
+	resident_free(r);
+}
+
+/* Back from a departure that did not come about. Where its process died meanwhile (or this
+ * whole kernel did) there is no run to go on with: it begins again. */
+static void departure_over(struct resident *r)
+{
+	resident_event(r, SHELL_EV_RETURNED, NULL);
+	resident_uncollect(r);
+	if (r->vm || r->completed) {
+		resident_event(r, SHELL_EV_START, NULL);
+		return;
+	}
+	r->via_go = false;
+	r->go_seq = 0;
+	resident_go_on(r);
+}
+
+/* It came back in the same run: tos.go returns, a path goes on with its next choice. */
+static void move_refused(struct resident *r, int rc, const char *text)
+{
+	struct store_txn *t;
+	bool outcome = r->outcome_move;
+
+	resident_trail(r, "refused", r->dest, text);
+	if (r->in_doubt)
+		peer_want(r->k, r->dest, false);
+	r->in_doubt = r->sent = r->outcome_move = false;
+	departure_over(r);
+	t = store_begin(r->k->store);
+	resident_put(t, r);
+	store_commit(t, NULL, NULL);
+	if (outcome) {
+		resident_fault(r, rc, text, "");
+		return;
+	}
+	if (r->move)
+		move_failed(r, rc, text);
+	else if (r->via_go && r->vm) {
+		vm_done(r, r->go_seq, rc, text);
+		r->via_go = false;
+		r->go_seq = 0;
+	}
+	resident_deliver_held(r);
+}
+
+static void move_doubt(struct resident *r, const char *text);
+
+/* What the destination said, now or on a repeat. */
+static void move_answer(struct resident *r, const struct tos_value *answer)
+{
+	const char *word = tos_get_text(answer, "answer", "");
+	const char *code = tos_get_text(answer, "code", "refused");
+	AUTOFREE char *text = mem_strdup(tos_get_text(answer, "text", ""));
+
+	if (r->asking)
+		return; /* set aside until the home has said whose the carrier is */
+	if (strcmp(word, "accepted") == 0)
+		move_accepted(r);
+	else if (strcmp(word, "refused") == 0)
+		move_refused(r, err_from_word(code, strlen(code)), text);
+	else if (strcmp(word, "superseded") == 0)
+		resident_end(r, SHELL_EV_SUPERSEDE,
+			"a higher incarnation is known at the destination");
+	else if (strcmp(word, "unknown") == 0 && r->ticket.fast)
+		resident_end(
+			r, SHELL_EV_LOSE, "the destination restarted while it moved (--fast)");
+	else
+		move_doubt(r, "the destination's answer makes no sense");
+}
+
+static void move_doubt(struct resident *r, const char *text)
+{
+	struct move *mv = STEAL(r->move);
+
+	if (!r->in_doubt) {
+		r->in_doubt = true;
+		peer_want(r->k, r->dest, true);
+		metric_add(r->k->metrics, "moves_in_doubt_total", NULL, 1);
+		log_warning(
+			"move in doubt: the destination has not answered; it is asked again when it is back",
+			KV_STR("carrier", r->name), KV_STR("dest", r->dest),
+			KV_STR("reason", text));
+		if (!r->outcome_move)
+			home_report(r);
+	}
+	r->resend_at_ms = clock_ms() + r->k->config.retry_ms;
+	if (mv) {
+		if (mv->rq)
+			request_fail(STEAL(mv->rq), ERR_IN_DOUBT, "%s", text);
+		move_free(mv);
+	}
+}
+
+/* Which departure an answer is about: one that comes late must not settle the next. */
+struct departure {
+	uint64_t n;
+	struct incarnation e;
+	char name[NAME_BYTES_MAX + 1];
+};
+
+static struct departure *departure_new(const struct resident *r)
+{
+	struct departure *d = mem_new(struct departure);
+
+	d->n = r->n;
+	d->e = r->e;
+	snprintf(d->name, sizeof(d->name), "%s", r->name);
+	return d;
+}
+
+static struct resident *departing(struct kernel *k, const struct departure *d)
+{
+	struct resident *r = resident_find(k, d->name);
+
+	return r && r->state == SHELL_DEPARTING && r->n == d->n &&
+			       incarnation_compare(&r->e, &d->e) == 0
+		       ? r
+		       : NULL;
+}
+
+static void on_sent(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	AUTOFREE struct departure *d = arg;
+	bool sent = k->ending_call_sent;
+	struct resident *r = departing(k, d);
+
+	if (!r)
+		return;
+	r->resending = false;
+	if (r->move)
+		r->move->call = 0;
+	r->sent |= sent;
+	if (rc == 0) {
+		move_answer(r, tos_at(elements, 0));
+	} else if (r->sent || r->outcome_move) {
+		move_doubt(r, text);
+	} else {
+		/* The frame never left: nothing is in doubt, the departure number stays used. */
+		r->sent = false;
+		departure_over(r);
+		if (r->move)
+			move_failed(r, ERR_UNREACHABLE, text);
+	}
+}
+
+/* The bundle as its author signed it; empty where neither memory nor the store has it. */
+static struct slice author_code(struct resident *r)
+{
+	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+
+	if (!code && !r->code_changed)
+		return blob_slice(&r->code);
+	if (!code)
+		code = code_find(r->k, r->code_digest, NULL);
+	return code ? blob_slice(&code->bundle) : (struct slice){ NULL, 0 };
+}
+
+static void send_post(struct resident *r, bool inline_code, bool inline_envelope)
+{
+	struct tos_value *args = tos_map();
+	uint8_t digest[DIGEST_BYTES];
+	struct slice code = author_code(r);
+	uint64_t call;
+
+	tos_set(args, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
+	if (inline_envelope) {
+		tos_set(args, "envelope", tos_bytes(r->envelope.p, r->envelope.n));
+	} else {
+		digest_bytes(r->envelope.p, r->envelope.n, digest);
+		tos_set(args, "envelope_digest", tos_bytes(digest, sizeof(digest)));
+	}
+	if (inline_code && code.n)
+		tos_set(args, "code", tos_bytes(code.p, code.n));
+	r->resending = true;
+	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms,
+		on_sent, departure_new(r));
+	if (r->move) {
+		r->move->stage = MOVE_SENT;
+		r->move->call = call;
+	}
+}
+
+static void on_content(struct kernel *k, void *arg, int rc)
+{
+	AUTOFREE struct departure *d = arg;
+	struct resident *r = departing(k, d);
+
+	if (!r)
+		return;
+	if (rc < 0) {
+		r->resending = false;
+		if (r->sent || r->outcome_move) {
+			move_doubt(r, "the link closed while the envelope was being sent");
+		} else {
+			departure_over(r);
+			if (r->move)
+				move_failed(r, ERR_UNREACHABLE,
+					"the link closed while the envelope was being sent");
+		}
+		return;
+	}
+	send_post(r, false, false);
+}
+
+static void on_code_content(struct kernel *k, void *arg, int rc)
+{
+	struct resident *r = departing(k, arg);
+	uint8_t digest[DIGEST_BYTES];
+
+	if (rc < 0 || !r) {
+		on_content(k, arg, rc < 0 ? rc : ERR_CANCELLED);
+		return;
+	}
+	digest_bytes(r->envelope.p, r->envelope.n, digest);
+	content_send(k, r->dest, digest, blob_slice(&r->envelope), on_content, arg);
+}
+
+/* Send what the destination lacks, and last the hop record. */
+static void send_now(struct resident *r)
+{
+	struct slice code = author_code(r);
+	/* After a restart we don't know any more what it lacks: send all. */
+	bool need_code = !r->outcome_move && (!r->move || r->move->need_code) && code.n;
+	size_t code_bytes = need_code ? code.n : 0;
+
+	if (r->move) {
+		r->move->stage = MOVE_SENDING;
+		r->move->bytes_code = code_bytes;
+		r->move->bytes_envelope = r->envelope.n;
+	}
+	if (code_bytes + r->envelope.n <= INLINE_BYTES) {
+		send_post(r, need_code, true);
+		return;
+	}
+	r->resending = true;
+	if (need_code)
+		content_send(
+			r->k, r->dest, r->code_digest, code, on_code_content, departure_new(r));
+	else
+		on_code_content(r->k, departure_new(r), 0);
+}
+
+static void on_frozen(void *arg, int rc, const struct errmsg *em)
+{
+	struct resident *r;
+	struct {
+		struct kernel *k;
+		char name[NAME_BYTES_MAX + 1];
+	} *ctx = arg;
+
+	r = moving(ctx->k, ctx->name, MOVE_JOURNAL);
+	free(ctx);
+	if (!r || r->state != SHELL_DEPARTING)
+		return;
+	if (rc < 0) {
+		departure_over(r);
+		if (r->outcome_move) {
+			/* Kept and tried again: the outcome must not be lost for want of a
+			 * journal. */
+			r->outcome_move = false;
+			move_cancel(r);
+			return;
+		}
+		move_failed(r, rc, err_show(rc, em));
+		return;
+	}
+	send_now(r);
+}
+
+static int sign_hop(struct resident *r, unsigned kind, struct errmsg *em)
+{
+	struct hop hop = { .kind = kind, .e = r->e, .n = r->n - 1, .time_ms = clock_wall_ms() };
+	struct envelope env;
+	AUTOBUF payload = BUF_MAX((size_t)8 << 20), out = BUF_MAX((size_t)8 << 20);
+	struct peer *p = peer_get(r->k, r->dest);
+	int rc;
+
+	memcpy(hop.id, r->id, sizeof(hop.id));
+	snprintf(hop.suffix, sizeof(hop.suffix), "%s", r->suffix);
+	snprintf(hop.from, sizeof(hop.from), "%s", r->k->config.name);
+	snprintf(hop.dest, sizeof(hop.dest), "%s", r->dest);
+	if (r->ticket.fast && p && p->boot_known) {
+		hop.has_boot = true;
+		memcpy(hop.boot, p->boot_nonce, sizeof(hop.boot));
+	}
+	if (tos_len(r->hops)) {
+		size_t n;
+		const uint8_t *last = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &n);
+
+		digest_bytes(last, n, hop.prev);
+	}
+	rc = envelope_decode(blob_slice(&r->envelope), &env, em);
+	if (rc == 0)
+		rc = envelope_digests(&env, &hop.parts, em);
+	if (rc == 0) {
+		hop_encode(&payload, &hop);
+		rc = buf_check(&payload);
+	}
+	if (rc == 0)
+		rc = cose_sign(r->k->signer, "hop", slice_buf(&payload), &out, em);
+	if (rc == 0)
+		blob_set(&r->hop_cose, slice_buf(&out));
+	hop_fini(&hop);
+	return rc;
+}
+
+/* Freeze: n raised, envelope and hop record made, all journaled in one transaction. */
+static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
+{
+	AUTOBUF env = BUF_MAX(ENVELOPE_MAX);
+	struct tos_value *path = tos_value_copy(r->path);
+	int rc;
+
+	if (r->vm)
+		r->usage.used[LIMIT_cpu] = (int64_t)(vm_cpu_us(r) / 1000);
+	if (!r->completed)
+		resident_collect(r);
+	if (r->move->entry && tos_len(path))
+		tos_value_free(tos_take_at(path, 0));
+	snprintf(r->dest, sizeof(r->dest), "%s", r->move->dest);
+	r->outcome_move = kind == 1;
+	r->n++;
+	resident_trail(r, kind ? "homewards" : "departed", r->dest, "");
+	rc = resident_envelope(r, path, &env);
+	tos_value_free(path);
+	if (rc < 0)
+		return err_set(em, rc, "the envelope cannot be made");
+	blob_set(&r->envelope, slice_buf(&env));
+	return sign_hop(r, kind, em);
+}
+
+static void departing_commit(struct resident *r)
+{
+	struct {
+		struct kernel *k;
+		char name[NAME_BYTES_MAX + 1];
+	} *ctx = mem_zero(sizeof(*ctx));
+	struct store_txn *t = store_begin(r->k->store);
+	struct errmsg em = { "" };
+	int rc;
+
+	ctx->k = r->k;
+	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
+	r->move->stage = MOVE_JOURNAL;
+	resident_put(t, r);
+	rc = store_commit(t, on_frozen, ctx);
+	if (rc < 0)
+		on_frozen(ctx, rc, &em);
+}
+
+static void on_offered(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = moving(k, name, MOVE_OFFERED);
+	struct errmsg em = { "" };
+
+	if (!r)
+		return;
+	r->move->call = 0;
+	if (rc == ERR_TIMEOUT)
+		rc = ERR_UNREACHABLE; /* nothing was committed: as good as not there */
+	if (rc < 0) {
+		move_failed(r, rc, text);
+		return;
+	}
+	r->move->need_code = tos_get_bool(tos_at(elements, 0), "need_code", true);
+	if (r->state != SHELL_RUNNING) {
+		move_failed(r, ERR_STATE, "the carrier is not running any more");
+		return;
+	}
+	rc = freeze(r, 0, &em);
+	if (rc == 0)
+		rc = resident_event(r, SHELL_EV_DEPART, &em);
+	if (rc < 0) {
+		move_failed(r, rc, err_show(rc, &em));
+		return;
+	}
+	departing_commit(r);
+}
+
+static void offer(struct resident *r)
+{
+	struct tos_value *args = tos_map(), *limits = tos_map(), *minimum = tos_map();
+	struct move *mv = r->move;
+
+	mv->stage = MOVE_OFFERED;
+	tos_set(args, "ticket", tos_bytes(r->ticket_cose.p, r->ticket_cose.n));
+	tos_set(args, "e", incarnation_value(&r->e));
+	tos_set(args, "n", tos_int((int64_t)r->n));
+	tos_set(args, "code", tos_bytes(r->code_digest, DIGEST_BYTES));
+	tos_set(args, "hops", tos_int((int64_t)r->hop_count));
+	tos_set(args, "bytes", tos_int((int64_t)(r->briefcase.n + r->state_bytes.n)));
+	for (int i = 0; i < LIMIT_COUNT; i++) {
+		tos_set(limits, limit_names[i], tos_int(r->ticket.limits[i]));
+		if (r->minimum[i] >= 0)
+			tos_set(minimum, limit_names[i], tos_int(r->minimum[i]));
+	}
+	tos_set(args, "limits", limits);
+	tos_set(args, "minimum", minimum);
+	mv->call = kernel_call(r->k, mv->dest, "Handoff", "OFFER", args, mv->timeout_ms,
+		on_offered, mem_strdup(r->name));
+}
+
+/* ---- a move to this kernel itself: one transaction */
+
+static void on_self_moved(void *arg, int rc, const struct errmsg *em)
+{
+	struct {
+		struct kernel *k;
+		char name[NAME_BYTES_MAX + 1];
+	} *ctx = arg;
+	struct resident *r = moving(ctx->k, ctx->name, MOVE_JOURNAL);
+	struct move *mv;
+
+	free(ctx);
+	if (!r)
+		return;
+	if (rc < 0) {
+		move_failed(r, rc, err_show(rc, em));
+		return;
+	}
+	mv = STEAL(r->move);
+	metric_add(r->k->metrics, "moves_total", NULL, 1);
+	log_moved(r, mv);
+	if (mv->rq)
+		request_ok(STEAL(mv->rq), NULL);
+	move_free(mv);
+	resident_undelivered(r);
+	resident_go_on(r);
+	home_report(r);
+}
+
+static void self_move(struct resident *r)
+{
+	struct {
+		struct kernel *k;
+		char name[NAME_BYTES_MAX + 1];
+	} * ctx;
+	struct errmsg em = { "" };
+	struct store_txn *t;
+	int rc = freeze(r, 0, &em);
+
+	if (rc == 0)
+		rc = resident_event(r, SHELL_EV_DEPART, &em);
+	if (rc < 0) {
+		move_failed(r, rc, err_show(rc, &em));
+		return;
+	}
+	vm_abandon(r);
+	resident_inboxes_drop(r);
+	if (r->move->entry && tos_len(r->path))
+		tos_value_free(tos_take_at(r->path, 0));
+	tos_push(r->hops, tos_bytes(r->hop_cose.p, r->hop_cose.n));
+	r->hop_count++;
+	r->completed = r->via_go = false;
+	r->go_seq = 0;
+	r->started_ms = 0;
+	resident_event(r, SHELL_EV_RETURNED, NULL);
+	resident_trail(r, "arrived", r->k->config.name, "");
+	ctx = mem_zero(sizeof(*ctx));
+	ctx->k = r->k;
+	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
+	r->move->stage = MOVE_JOURNAL;
+	t = store_begin(r->k->store);
+	resident_put(t, r);
+	rc = store_commit(t, on_self_moved, ctx);
+	if (rc < 0)
+		on_self_moved(ctx, rc, &em);
+}
+
+static void on_departure_hooks(struct kernel *k, void *arg, int rc, const char *text)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = moving(k, name, MOVE_HOOKS);
+
+	if (!r)
+		return;
+	if (rc < 0)
+		move_failed(r, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
+	else if (strcmp(r->move->dest, k->config.name) == 0)
+		self_move(r);
+	else
+		offer(r);
+}
+
+void move_begin(struct resident *r, struct request *rq, const char *dest, bool entry,
+	uint32_t timeout_ms)
+{
+	if (r->move || r->state != SHELL_RUNNING || !(r->completed || r->via_go)) {
+		request_fail(rq, ERR_STATE, "%s is %s%s", r->name, shell_state_word(r->state),
+			r->move ? " and moving" : "");
+		return;
+	}
+	if (!name_kernel_ok(dest)) {
+		request_fail(rq, ERR_NAME, "%s is not a kernel's name", dest);
+		return;
+	}
+	if ((int64_t)r->hop_count >= r->usage.limit[LIMIT_hops]) {
+		r->usage.exceeded[LIMIT_hops]++;
+		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"hops\"", 1);
+		request_fail(rq, ERR_LIMIT, "limit hops: %llu of %lld",
+			(unsigned long long)r->hop_count,
+			(long long)r->usage.limit[LIMIT_hops]);
+		return;
+	}
+	r->move = mem_new(struct move);
+	r->move->rq = rq;
+	r->move->entry = entry;
+	r->move->timeout_ms = timeout_ms;
+	r->move->began_ms = clock_ms();
+	r->move->stage = MOVE_HOOKS;
+	r->waiting[0] = 0;
+	snprintf(r->move->dest, sizeof(r->move->dest), "%s", dest);
+	hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks,
+		mem_strdup(r->name));
+}
+
+/* ---- going home at the end */
+
+static void outcome_saved(void *arg, int rc, const struct errmsg *em)
+{
+	struct {
+		struct kernel *k;
+		char name[NAME_BYTES_MAX + 1];
+	} *ctx = arg;
+	struct resident *r = resident_find(ctx->k, ctx->name);
+	struct home_record *h = home_find(ctx->k, ctx->name);
+
+	if (rc < 0) {
+		log_error("an outcome could not be journaled; it is kept and tried again",
+			KV_ERR(rc, em));
+	} else if (r && h) {
+		struct tos_value *outcome = outcome_of(r);
+
+		resident_event(r, SHELL_EV_FINISH, NULL);
+		home_outcome(ctx->k, h, SHELL_FINISHED, outcome);
+		resident_free(r);
+	}
+	free(ctx);
+}
+
+static void outcome_at_home(struct resident *r, struct home_record *h)
+{
+	struct {
+		struct kernel *k;
+		char name[NAME_BYTES_MAX + 1];
+	} *ctx = mem_zero(sizeof(*ctx));
+	struct store_txn *t = store_begin(r->k->store);
+	struct tos_value *m = tos_map(), *kept = h->outcome;
+	enum shell_state state = h->state;
+
+	ctx->k = r->k;
+	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
+	tos_set(m, "carrier", tos_text(r->name));
+	resident_trail(r, "finished", "", "");
+	/* The row as it will be; memory follows when it is durable. */
+	h->outcome = outcome_of(r);
+	h->state = SHELL_FINISHED;
+	h->ended_ms = clock_wall_ms();
+	home_put(t, h);
+	tos_value_free(h->outcome);
+	h->outcome = kept;
+	h->state = state;
+	account_charge(t, r);
+	resident_del(t, r);
+	audit_event(r->k, t, "finished", m);
+	if (store_commit(t, outcome_saved, ctx) < 0)
+		free(ctx);
+}
+
+void outcome_begin(struct resident *r)
+{
+	struct home_record *h = home_find(r->k, r->name);
+	struct errmsg em = { "" };
+	int rc;
+
+	if (r->move)
+		return;
+	if (strcmp(r->ticket.home, r->k->config.name) == 0 && h) {
+		outcome_at_home(r, h);
+		return;
+	}
+	r->move = mem_new(struct move);
+	r->move->began_ms = clock_ms();
+	snprintf(r->move->dest, sizeof(r->move->dest), "%s", r->ticket.home);
+	resident_trail(r, "finished", "", "");
+	rc = freeze(r, 1, &em);
+	if (rc == 0)
+		rc = resident_event(r, SHELL_EV_DEPART, &em);
+	if (rc < 0) {
+		move_cancel(r);
+		resident_fault(r, rc, err_show(rc, &em), "");
+		return;
+	}
+	departing_commit(r);
+}
+
+/* ---- repeating */
+
+static void resend(struct resident *r)
+{
+	struct link *l = links_find(r->k->links, r->dest);
+
+	/* When it was never given to a link it is simply sent; else the same hop record goes
+	 * again, and the destination repeats its answer from the journal. */
+	if (!l || r->resending || r->asking || r->move)
+		return;
+	r->resend_at_ms = clock_ms() + r->k->config.retry_ms;
+	send_now(r);
+}
+
+void handoff_link_up(struct kernel *k, const char *peer)
+{
+	struct resident *r;
+	size_t it = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		if (r->state == SHELL_DEPARTING && strcmp(r->dest, peer) == 0 && !r->move)
+			resend(r);
+	handoff_voids(k, peer);
+}
+
+void handoff_tick(struct kernel *k, int64_t now_ms)
+{
+	struct resident *r;
+	size_t it = 0, doubt = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL))) {
+		doubt += r->in_doubt;
+		if (r->state == SHELL_DEPARTING && !r->move && now_ms >= r->resend_at_ms) {
+			/* A departing copy loaded from the store begins to want its link here. */
+			if (!links_find(k->links, r->dest) && r->resend_at_ms == 0)
+				peer_want(k, r->dest, true);
+			r->resend_at_ms = now_ms + k->config.retry_ms;
+			resend(r);
+		}
+	}
+	metric_set(k->metrics, "carriers_in_doubt", NULL, (double)doubt);
+}
+
+/* ---- settling a doubt by the home's word */
+
+struct resolving {
+	char name[NAME_BYTES_MAX + 1];
+	struct request *rq;
+};
+
+static void void_put(struct store_txn *t, const struct resident *r, const struct incarnation *e)
+{
+	AUTOBUF key = BUF_INIT;
+	struct tos_value *m = tos_map();
+
+	resident_key(r, &key);
+	tos_set(m, "dest", tos_text(r->dest));
+	tos_set(m, "id", tos_bytes(r->id, DIGEST_BYTES));
+	tos_set(m, "e", incarnation_value(e));
+	journal_put(t, T_VOID, &key, m, r->ticket.expires_ms + KEEP_AFTER_MS);
+}
+
+static void on_asked(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	AUTOFREE struct resolving *rs = arg;
+	struct resident *r = resident_find(k, rs->name);
+	const struct tos_value *m = tos_at(elements, 0);
+	const char *word = tos_get_text(m, "answer", "");
+	struct incarnation e;
+	struct store_txn *t;
+	struct tos_value *out;
+
+	if (!r || r->state != SHELL_DEPARTING) {
+		if (rs->rq)
+			request_fail(
+				rs->rq, ERR_STATE, "%s is not in doubt any more", rs->name);
+		return;
+	}
+	r->asking = false;
+	if (rc == 0 && strcmp(word, "granted") == 0 &&
+		incarnation_read(tos_get(m, "e"), &e) == 0) {
+		t = store_begin(k->store);
+		void_put(t, r, &e);
+		r->e = e;
+		incarnation_learn(k, r->id, &e);
+		peer_want(k, r->dest, false);
+		r->in_doubt = r->sent = r->outcome_move = false;
+		resident_trail(r, "resolved", r->dest, "declared dead");
+		move_cancel(r);
+		r->resending = false;
+		vm_abandon(r);
+		r->via_go = false;
+		r->go_seq = 0;
+		resident_event(r, SHELL_EV_RETURNED, NULL);
+		resident_put(t, r);
+		store_commit(t, NULL, NULL);
+		log_notice(
+			"doubt resolved: the carrier goes on here", KV_STR("carrier", r->name));
+		resident_go_on(r);
+		home_report(r);
+	} else if (rc == 0 && strcmp(word, "elsewhere") == 0) {
+		move_accepted(r);
+		r = NULL;
+	}
+	if (!rs->rq)
+		return;
+	if (rc < 0) {
+		request_fail(rs->rq, rc, "%s", text);
+	} else {
+		out = tos_map();
+		tos_set(out, "name", tos_text(rs->name));
+		tos_set(out, "state", tos_text(r ? shell_state_word(r->state) : "gone"));
+		request_ok(rs->rq, out);
+	}
+}
+
+void resolve_begin(struct resident *r, struct request *rq)
+{
+	struct resolving *rs;
+	struct tos_value *args;
+
+	if (r->state != SHELL_DEPARTING || r->asking) {
+		request_fail(rq, ERR_STATE, "%s is %s, not in doubt", r->name,
+			shell_state_word(r->state));
+		return;
+	}
+	rs = mem_new(struct resolving);
+	snprintf(rs->name, sizeof(rs->name), "%s", r->name);
+	rs->rq = rq;
+	r->asking = true;
+	args = tos_map();
+	tos_set(args, "name", tos_text(r->name));
+	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
+	tos_set(args, "e", incarnation_value(&r->e));
+	tos_set(args, "n", tos_int((int64_t)r->n - 1));
+	tos_set(args, "dest", tos_text(r->dest));
+	home_evidence(r, args);
+	kernel_call(
+		r->k, r->ticket.home, "Home", "ASK", args, r->k->config.call_ms, on_asked, rs);
+}
+
+struct void_sent {
+	uint8_t key[DIGEST_BYTES + 64];
+	size_t n;
+};
+
+static void on_void(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	AUTOFREE struct void_sent *v = arg;
+	struct store_txn *t;
+
+	(void)text;
+	(void)elements;
+	if (rc == 0) {
+		t = store_begin(k->store);
+		store_del(t, T_VOID, v->key, v->n);
+		store_commit(t, NULL, NULL);
+	}
+}
+
+static int void_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)
+{
+	struct {
+		struct kernel *k;
+		const char *peer;
+	} *ctx = arg;
+	struct tos_value *m = NULL, *args;
+	struct void_sent *v;
+
+	(void)expires_ms;
+	if (tos_decode(body.p, body.n, 0, &m) < 0)
+		return 0;
+	if (strcmp(tos_get_text(m, "dest", ""), ctx->peer) == 0 && key.n <= sizeof(v->key)) {
+		v = mem_new(struct void_sent);
+		memcpy(v->key, key.p, key.n);
+		v->n = key.n;
+		args = tos_map();
+		tos_set(args, "id", tos_value_copy(tos_get(m, "id")));
+		tos_set(args, "e", tos_value_copy(tos_get(m, "e")));
+		kernel_call(ctx->k, ctx->peer, "Handoff", "VOID", args, ctx->k->config.call_ms,
+			on_void, v);
+	}
+	tos_value_free(m);
+	return 0;
+}
+
+void handoff_voids(struct kernel *k, const char *peer)
+{
+	struct {
+		struct kernel *k;
+		const char *peer;
+	} ctx = { k, peer };
+	struct errmsg em;
+
+	store_each(k->store, T_VOID, (struct slice){ NULL, 0 }, void_row, &ctx, &em);
+}

@@ -1,0 +1,17 @@
+/*
+ * What the two sides of the hand-off share: depart.c sends, arrive.c takes, incarnation.c knows
+ * which copy is the later one.
+ */
+#pragma once
+
+#include "kernel/kernel.h"
+
+/* How long the journal keeps an answer or a departure after the ticket has expired. */
+#define KEEP_AFTER_MS ((int64_t)7 * 86400000)
+
+/* The highest one known of a carrier, or NULL. Borrowed. */
+struct incarnation *incarnation_known(struct kernel *k, const uint8_t id[DIGEST_BYTES]);
+
+/* A row of the journal; takes m. */
+void journal_put(struct store_txn *t, enum store_table tb, const struct buf *key,
+	struct tos_value *m, int64_t expires_ms);
