@@ -49,13 +49,13 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 	kernel_trust(k, &trust);
 	rc = cose_verify(&trust, "ticket", cose_bytes, &cose, owner, em);
 	if (rc < 0)
-		return err_wrap(em, rc, "the ticket");
+		return rc;
 	if (owner->kind != CERT_PRINCIPAL || !(owner->roles & (ROLE_OWNER | ROLE_ADMIN)))
 		return err_set(em, ERR_DENIED,
 			"%s signed the ticket but has not the role owner", owner->name);
 	rc = ticket_decode(cose.payload, out, em);
 	if (rc < 0)
-		return err_wrap(em, rc, "the ticket");
+		return rc;
 	cose_id(&cose, id);
 	rc = address_parse(out->name, strlen(out->name), &a, em);
 	if (rc == 0 && (a.kind != ADDRESS_CARRIER || a.inbox[0] || a.suffix[0] ||
