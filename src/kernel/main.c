@@ -153,7 +153,7 @@ static void on_ext_count(void *arg, const char *ext, const char *name, uint64_t 
 	char label[160];
 
 	snprintf(label, sizeof(label), "extension=\"%.48s\",name=\"%.64s\"", ext, name);
-	metric_add(k->metrics, "extension_counter_total", label, delta);
+	metric_add(k->metrics, "extension_events_total", label, delta);
 }
 
 struct ext_property {

@@ -86,7 +86,7 @@ static const struct {
 	{ "watch_events_lost_total", "counter", "Events that a watching client did not get." },
 	{ "chunks_refused_total", "counter",
 		"Contents that were not staged for want of room." },
-	{ "extension_counter_total", "counter",
+	{ "extension_events_total", "counter",
 		"Counters of extensions, by extension and name." },
 	{ "extension_restarts_total", "counter",
 		"Isolated extensions that died, by extension." },
@@ -103,7 +103,7 @@ static const struct {
 	{ "store_bytes", "gauge", "Size of the store." },
 	{ "sandbox_layer", "gauge", "1 where a layer of the sandbox is on." },
 	{ "uptime_seconds", "gauge", "Since this kernel started." },
-	{ "boot_count", "gauge", "How often this kernel has started." },
+	{ "boots", "gauge", "How often this kernel has started." },
 };
 
 static void collect_links(struct kernel *k)
@@ -158,7 +158,7 @@ void metrics_collect(struct kernel *k)
 	}
 	metric_set(k->metrics, "uptime_seconds", NULL,
 		(double)(clock_ms() - k->started_ms) / 1000);
-	metric_set(k->metrics, "boot_count", NULL, (double)k->boot_count);
+	metric_set(k->metrics, "boots", NULL, (double)k->boot_count);
 	collect_links(k);
 }
 

@@ -1,0 +1,155 @@
+"""Each host's own policy: rules, limits, extensions; what a kernel says about itself."""
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import wire
+from conftest import fleet_fixture
+from fleet import BUILD, KERNEL, wait_for
+
+HOOK = os.path.join(BUILD, "tests/proc/ext/hook.so")
+
+pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
+
+RULES = ["allow role:admin * *", "allow role:owner launch *", "allow role:owner kill own", "allow class:carrier post Echo",
+         "allow class:carrier post carrier", "allow class:client post *", "allow class:client read *", "allow class:kernel * *",
+         "allow class:extension * *"]
+
+
+def policy(*more):
+    return "policy { rules = {" + ", ".join(f'"{r}"' for r in [*RULES, *more]) + "} }\n"
+
+
+EXTENSIONS = "".join(f'extension "{n}" {{ library = "{n.lower()}" where = "kernel" }}\n'
+                     for n in ("Echo", "Mobility", "Messenger", "Directory"))
+
+fleet = fleet_fixture(n=5, each={
+    "host1": policy("allow role:owner arrive *", "deny carrier-of:alice arrive *"),
+    "host2": 'limits { cpu = "5s" memory = "16M" posts = "10" hops = "3" }\n',
+    "host3": 'extension "Echo" { library = "echo" where = "kernel" }\n',
+    "host4": EXTENSIONS + f'extension "Hook" {{ library = "{HOOK}" where = "kernel" }}\n',
+})
+
+
+@pytest.fixture(scope="module")
+def domain(fleet):
+    fleet.tos("principal", "add", "alice", "--role", "owner,author")
+    fleet.tos("principal", "add", "bob", "--role", "owner,author")
+    return wire.Domain(fleet.home)
+
+
+def visited(o):
+    return [r["k"] for r in o["briefcase"].get("RESULTS", [])]
+
+
+def go(fleet, who, path, *args, lua="return {k = tos.kernel()}"):
+    r = fleet.run("launch", "-e", lua, "--path", path, "--as", who, "--wait", "--json", *args)
+    return json.loads(r.stdout)
+
+
+def test_a_role_denied_at_one_host_runs_at_the_others(fleet, domain):
+    o = go(fleet, "alice", "host0,host1,host2", "--on-unreachable", "skip")
+    assert "host1" not in visited(o) and visited(o)[0] == "host0"
+    trail = str(o["trail"]) + str(o["fault"])
+    assert "denied" in trail and "host1" in trail
+    assert visited(go(fleet, "bob", "host0,host1,host2")) == ["host0", "host1", "host2"]
+    assert any(r["event"] == "denied" and r["principal"] == "alice" and r["action"] == "arrive"
+               for r in audit(domain, "host1"))
+
+
+def audit(domain, kernel):
+    with domain.client(kernel) as c:
+        return c.call(f"{kernel}/Control", "AUDIT", {"after": 0, "most": 1000})
+
+
+def test_limits_are_the_least_of_ticket_and_host(fleet, domain):
+    o = go(fleet, "bob", "host0,host2", "--limit", "cpu=8", "--limit", "memory=64M",
+           lua="local l = tos.limits() return {k = tos.kernel(), cpu = l.cpu, memory = l.memory, posts = l.posts}")
+    a, b = o["briefcase"]["RESULTS"]
+    assert a["memory"] == 64 << 20 and b["memory"] == 16 << 20
+    assert b["posts"] == 10 and a["posts"] > 10
+    assert a["cpu"] in (8, 8000) and b["cpu"] in (5, 5000)
+
+
+def test_a_carrier_that_needs_more_than_is_granted_is_not_sent(fleet, domain):
+    bob = domain.principal("bob")
+    with domain.client() as c:
+        given = c.call("host0/Control", "NAME", {})
+        code = wire.bundle(bob, "function begin(self) tos.briefcase:folder('N'):push(tos.kernel()) end\n",
+                           limits={"memory": 32 << 20})
+        t = wire.ticket(given["name"], given["nonce"], code, path=["host0", "host2"])
+        t["options"]["on-unreachable"] = "fail"
+        c.call("host0/Control", "LAUNCH", {"ticket": wire.sign(bob, "ticket", t), "code": code})
+    wait_for(lambda: fleet.state(given["name"]) in ("faulted", "finished"))
+    shown = fleet.show(given["name"])
+    assert "limit memory" in str(shown["fault"]) + str(shown["trail"]) and "host2" in str(shown["fault"]) + str(shown["trail"])
+    assert not any(r["event"] in ("arrived", "arrival-refused") and r.get("carrier") == given["name"]
+                   for r in audit(domain, "host2"))
+    # and a ticket that gives less than the code needs is not launched at all
+    with domain.client() as c:
+        given = c.call("host0/Control", "NAME", {})
+        t = wire.ticket(given["name"], given["nonce"], code, limits={**wire.LIMITS, "memory": 1 << 20})
+        e = wire.failure(c.call, "host0/Control", "LAUNCH", {"ticket": wire.sign(bob, "ticket", t), "code": code})
+        assert e.code == "limit" and "memory" in e.text
+
+
+def test_a_kernel_without_mobility_lets_no_carrier_in(fleet, domain):
+    o = go(fleet, "bob", "host0,host3", "--on-unreachable", "fail")
+    assert visited(o) == ["host0"]
+    assert "host3" in str(o["fault"]) + str(o["trail"])
+    assert "mobility" in fleet.log_text("host3")
+    assert not any(r["event"] == "arrived" for r in audit(domain, "host3"))
+    with domain.client("host3") as c:
+        assert c.call("host3/Echo", "x", 1) is not None
+
+
+def test_properties_have_type_unit_and_help_below_their_path(fleet):
+    rows = fleet.json("get", "/", "--kernel", "host2")
+    paths = {r["path"]: r for r in rows}
+    assert len(paths) == len(rows) > 10
+    assert any(p.startswith("/Mobility") for p in paths) and all(p.startswith("/") for p in paths)
+    for r in rows:
+        assert r["type"] and r["doc"], r
+    below = fleet.json("get", "/Mobility", "--kernel", "host2")
+    assert below and {r["path"] for r in below} == {p for p in paths if p.startswith("/Mobility")}
+    assert not any(p.startswith("/Mobility") for p in fleet.get("host3", "/"))
+
+
+def test_metrics_are_what_prometheus_reads(fleet):
+    if not shutil.which("promtool"):
+        pytest.skip("promtool is not installed")
+    for kernel in fleet.names:
+        text = fleet.tos("metrics", "--kernel", kernel)
+        r = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
+        # it would rather have seconds than the units that are counted
+        assert [x for x in r.stderr.splitlines() if "abbreviated units" not in x] == [], r.stdout + r.stderr
+
+
+def test_a_hook_inspects_changes_and_refuses_carriers_before_they_run(fleet, domain):
+    bob = domain.principal("bob")
+    files = {"main.lua": b"""function begin(self)
+	local what = require 'what'
+	tos.briefcase:folder('RESULTS'):push { k = tos.kernel(), what = what }
+end
+""", "what.lua": b"return 'as signed'\n"}
+    with domain.client() as c:
+        given = c.call("host0/Control", "NAME", {})
+        code = wire.bundle(bob, files=files)
+        t = wire.ticket(given["name"], given["nonce"], code, path=["host4", "nowhere", "host0"])
+        c.call("host0/Control", "LAUNCH", {"ticket": wire.sign(bob, "ticket", t), "code": code})
+    o = fleet.outcome(given["name"])
+    assert o["state"] == "finished", o
+    # the file was replaced for that stay only, the folder stays, the entry is gone
+    assert o["briefcase"]["RESULTS"] == [{"k": "host4", "what": "replaced"}, {"k": "host0", "what": "as signed"}]
+    assert o["briefcase"]["HOOK"] == ["was here"]
+    # one that it does not like is refused before anything of it runs
+    r = fleet.run("launch", "-e", "return {k = tos.kernel()}", "--path", "host0,host4", "--data", "REFUSE=1",
+                  "--on-unreachable", "fail", "--wait", "--json")
+    o = json.loads(r.stdout)
+    assert visited(o) == ["host0"] and "the hook does not like it" in str(o["trail"]) + str(o["fault"])
+    # and nobody but the kernel posts to it
+    assert "denied" in fleet.run("post", "host4/Hook", "ARRIVAL", "--kernel", "host4").stderr or \
+        fleet.metric("host4", "tos_denied_total") > 0
