@@ -659,12 +659,32 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	resident_free(r);
 }
 
+/* Give up a move of which nothing was committed, or one that moves all the time is never caught.
+ * Mobility is asked again when it goes on; tos.go returns. */
+static void stop_moving(struct resident *r)
+{
+	if (r->state != SHELL_RUNNING)
+		return;
+	move_cancel(r);
+	call_cancel(r->k, r->completed_call);
+	r->completed_call = 0;
+	if (r->via_go) {
+		vm_done(r, r->go_seq, ERR_CANCELLED, "it was suspended before it moved");
+		r->via_go = false;
+		r->go_seq = 0;
+	}
+}
+
 void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e)
 {
 	if (strcmp(wanted, "killed") == 0) {
 		resident_end(r, SHELL_EV_KILL, "killed by its owner or an administrator");
 	} else if (strcmp(wanted, "suspended") == 0) {
-		if ((r->state == SHELL_RUNNING && !r->move) || r->state == SHELL_READY) {
+		if (r->state == SHELL_RUNNING || r->state == SHELL_READY) {
+			stop_moving(r);
+			if (r->state == SHELL_READY)
+				vm_abandon(
+					r); /* one that is being made would find it not ready */
 			resident_event(r, SHELL_EV_SUSPEND, NULL);
 			vm_freeze(r, true);
 			resident_save(r);
