@@ -449,7 +449,7 @@ static int sign_hop(struct resident *r, unsigned kind, struct errmsg *em)
 	return rc;
 }
 
-/* Freeze: n raised, envelope and hop record made, all journaled in one transaction. */
+/* Freeze: n raised, envelope and hop record made; from here on it is departing. */
 static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 {
 	AUTOBUF env = BUF_MAX(ENVELOPE_MAX);
@@ -471,7 +471,8 @@ static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 	if (rc < 0)
 		return err_set(em, rc, "the envelope cannot be made");
 	blob_set(&r->envelope, slice_buf(&env));
-	return sign_hop(r, kind, em);
+	rc = sign_hop(r, kind, em);
+	return rc < 0 ? rc : resident_event(r, SHELL_EV_DEPART, em);
 }
 
 static void departing_commit(struct resident *r)
@@ -515,8 +516,6 @@ static void on_offered(
 		return;
 	}
 	rc = freeze(r, 0, &em);
-	if (rc == 0)
-		rc = resident_event(r, SHELL_EV_DEPART, &em);
 	if (rc < 0) {
 		move_failed(r, rc, err_show(rc, &em));
 		return;
@@ -586,8 +585,6 @@ static void self_move(struct resident *r)
 	struct store_txn *t;
 	int rc = freeze(r, 0, &em);
 
-	if (rc == 0)
-		rc = resident_event(r, SHELL_EV_DEPART, &em);
 	if (rc < 0) {
 		move_failed(r, rc, err_show(rc, &em));
 		return;
@@ -731,8 +728,6 @@ void outcome_begin(struct resident *r)
 	snprintf(r->move->dest, sizeof(r->move->dest), "%s", r->ticket.home);
 	resident_trail(r, "finished", "", "");
 	rc = freeze(r, 1, &em);
-	if (rc == 0)
-		rc = resident_event(r, SHELL_EV_DEPART, &em);
 	if (rc < 0) {
 		move_cancel(r);
 		resident_fault(r, rc, err_show(rc, &em), "");
