@@ -164,12 +164,124 @@ void child_kill_ext(struct kernel *k, const char *name)
 			child_signal(k, c->slot, TOSD_KILL);
 }
 
+/* ---- spare VMs: where carriers come one after the other, the next tos-vm is made ahead of its
+ * carrier, as confined as any, and holds nothing. Idle kernels have none. */
+
+/* Carriers further apart than this get their tos-vm when they come. */
+#define SPARE_KEEP_MS 3000
+/* The process's own CPU limit is a backstop; one made ahead may be this much looser. */
+#define SPARE_CPU_S 8
+
+static void spare_forget(struct vm *v)
+{
+	struct kernel *k = v->k;
+
+	if (!v->spare)
+		return;
+	v->spare = false;
+	for (size_t i = 0; i < k->n_spares; i++)
+		if (k->spares[i] == v) {
+			k->n_spares--;
+			memmove(&k->spares[i], &k->spares[i + 1],
+				(k->n_spares - i) * sizeof(k->spares[0]));
+			return;
+		}
+}
+
+static void spare_end(struct vm *v)
+{
+	spare_forget(v);
+	v->phase = VM_PHASE_DYING;
+	if (!v->died)
+		child_signal(v->k, v->slot, TOSD_KILL);
+	if (v->stream)
+		stream_close(v->stream);
+}
+
+void spares_end(struct kernel *k)
+{
+	while (k->n_spares > 0)
+		spare_end(k->spares[0]);
+}
+
+void spares_tick(struct kernel *k, int64_t now_ms)
+{
+	if (k->n_spares > 0 && now_ms - k->spare_used_ms > SPARE_KEEP_MS)
+		spares_end(k);
+}
+
+static bool spare_fits(const struct vm *v, uint64_t address_bytes, uint32_t cpu_s)
+{
+	return v->address_bytes == address_bytes && v->cpu_s >= cpu_s &&
+	       v->cpu_s <= cpu_s + SPARE_CPU_S;
+}
+
+/* The oldest that fits, since it is the likeliest to be ready. */
+static struct vm *spare_take(struct kernel *k, uint64_t address_bytes, uint32_t cpu_s)
+{
+	for (size_t i = 0; i < k->n_spares; i++) {
+		struct vm *v = k->spares[i];
+
+		if (!spare_fits(v, address_bytes, cpu_s))
+			continue;
+		spare_forget(v);
+		metric_add(k->metrics, "vms_spare_used_total", NULL, 1);
+		return v;
+	}
+	return NULL;
+}
+
+static struct vm *vm_new(struct kernel *k, uint64_t address_bytes, uint32_t cpu_s, const char *label)
+{
+	struct child *c = child_new(k, TOSD_VM);
+	struct vm *v = mem_new(struct vm);
+
+	v->magic = VM_MAGIC;
+	v->k = k;
+	v->slot = c->slot;
+	v->pidfd = -1;
+	v->asked_us = clock_us();
+	v->address_bytes = address_bytes;
+	v->cpu_s = cpu_s;
+	c->vm = v;
+	if (spawn(k, c, 0, address_bytes, cpu_s, label) < 0) {
+		child_forget(k, c);
+		free(v);
+		return NULL;
+	}
+	metric_add(k->metrics, "vms_started_total", NULL, 1);
+	return v;
+}
+
+/* A carrier has just got its tos-vm: if another came not long ago, make ready for the next. */
+static void spares_fill(struct kernel *k, uint64_t address_bytes, uint32_t cpu_s)
+{
+	int64_t now = clock_ms();
+	bool often = k->spare_used_ms && now - k->spare_used_ms <= SPARE_KEEP_MS;
+
+	k->spare_used_ms = now;
+	/* Those that did not fit make room. */
+	if (k->n_spares > 0 && k->n_spares >= k->config.spare_vms &&
+		!spare_fits(k->spares[0], address_bytes, cpu_s))
+		spare_end(k->spares[0]);
+	while (often && !k->stopping && k->n_spares < k->config.spare_vms) {
+		struct vm *v = vm_new(k, address_bytes,
+			(cpu_s + SPARE_CPU_S) / SPARE_CPU_S * SPARE_CPU_S, "spare");
+
+		if (!v)
+			return;
+		v->spare = true;
+		k->spares[k->n_spares++] = v;
+	}
+}
+
 /* ---- VMs */
 
 static void vm_free_when_done(struct vm *v)
 {
 	struct child *c;
 
+	spare_forget(v);
 	if (!v->died || v->stream)
 		return;
 	c = child_find(v->k, v->slot);
@@ -185,6 +297,8 @@ static void vm_bad(struct vm *v, const char *why)
 	metric_add(v->k->metrics, "vm_frames_refused_total", NULL, 1);
 	log_notice("tos-vm broke the protocol", KV_STR("carrier", r ? r->name : "-"),
 		KV_STR("reason", why));
+	if (v->spare)
+		spare_end(v);
 	if (r)
 		resident_fault(
 			r, ERR_FAULT, "its tos-vm broke the protocol and was ended", why);
@@ -284,7 +398,7 @@ static void on_vm_frame(void *arg, struct stream *s, struct slice frame)
 	int rc;
 
 	(void)s;
-	if (!v->r)
+	if (!v->r && !v->spare)
 		return; /* abandoned: whatever it says, nobody listens */
 	if (v->phase == VM_PHASE_BOOTING) {
 		rc = frame_open(&c, frame);
@@ -294,9 +408,16 @@ static void on_vm_frame(void *arg, struct stream *s, struct slice frame)
 		}
 		metric_add(v->k->metrics, "vms_start_us_total", NULL,
 			(uint64_t)(clock_us() - v->asked_us));
+		v->phase = VM_PHASE_IDLE;
+		if (v->spare)
+			return;
 		rc = vm_hand_over(v);
 		if (rc < 0)
 			resident_fault(v->r, rc, "it could not be handed to its tos-vm", "");
+		return;
+	}
+	if (v->spare) {
+		vm_bad(v, "it speaks though it holds no carrier");
 		return;
 	}
 	rc = vm_frame(v->r, frame, &em);
@@ -323,30 +444,24 @@ static const struct stream_callbacks vm_callbacks = { on_vm_frame, on_vm_closed,
 int vm_start(struct resident *r, struct errmsg *em)
 {
 	struct kernel *k = r->k;
-	struct child *c = child_new(k, TOSD_VM);
-	struct vm *v = mem_new(struct vm);
 	int64_t left_ms = r->usage.limit[LIMIT_cpu] - r->usage.used[LIMIT_cpu];
-	int rc;
-
-	v->magic = VM_MAGIC;
-	v->k = k;
-	v->slot = c->slot;
-	v->r = r;
-	v->pidfd = -1;
-	v->asked_us = clock_us();
-	c->vm = v;
-	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
+	uint64_t address_bytes = (uint64_t)r->usage.limit[LIMIT_memory] + VM_ADDRESS_EXTRA;
 	/* The hard limit is the backstop: the kernel reads the CPU clock and is more exact. */
-	rc = spawn(k, c, 0, (uint64_t)r->usage.limit[LIMIT_memory] + VM_ADDRESS_EXTRA,
-		(uint32_t)(left_ms / 1000) + 2, r->name);
-	if (rc < 0) {
-		child_forget(k, c);
-		free(v);
-		return err_set(em, rc, "tosd takes no more requests");
-	}
+	uint32_t cpu_s = (uint32_t)(left_ms / 1000) + 2;
+	struct vm *v = spare_take(k, address_bytes, cpu_s);
+	int rc = 0;
+
+	if (!v)
+		v = vm_new(k, address_bytes, cpu_s, r->name);
+	if (!v)
+		return err_set(em, ERR_FULL, "tosd takes no more requests");
+	v->r = r;
 	r->vm = v;
-	metric_add(k->metrics, "vms_started_total", NULL, 1);
-	return 0;
+	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
+	if (v->phase == VM_PHASE_IDLE)
+		rc = vm_hand_over(v);
+	spares_fill(k, address_bytes, cpu_s);
+	return rc < 0 ? err_set(em, rc, "it could not be handed to its tos-vm") : 0;
 }
 
 void vm_abandon(struct resident *r)
@@ -469,17 +584,19 @@ static int on_spawned(void *arg, const void *msg, int *fds, size_t n_fds)
 		return 0;
 	}
 	c->vm->pid = m->pid;
-	c->vm->phase = c->vm->r ? VM_PHASE_BOOTING : VM_PHASE_DYING;
-	if (!c->vm->r) {
+	c->vm->phase = c->vm->r || c->vm->spare ? VM_PHASE_BOOTING : VM_PHASE_DYING;
+	if (c->vm->phase == VM_PHASE_DYING) {
 		mem_close(fds[0]);
 		return 0;
 	}
 	rc = stream_open(
 		k->loop, fds[0], VM_FRAME_MAX, &vm_callbacks, c->vm, &c->vm->stream, &em);
-	if (rc < 0)
+	if (rc == 0)
+		stream_set_max_queue(c->vm->stream, VM_FRAME_MAX);
+	else if (c->vm->r)
 		resident_fault(c->vm->r, rc, err_show(rc, &em), "");
 	else
-		stream_set_max_queue(c->vm->stream, VM_FRAME_MAX);
+		spare_end(c->vm);
 	return 0;
 }
 
@@ -500,7 +617,8 @@ static int on_failed(void *arg, const void *msg, int *fds, size_t n_fds)
 
 		snprintf(name, sizeof(name), "%s", c->ext);
 		child_forget(k, c);
-		ext_died(k->exts, name, text);
+		if (!k->exts_gone)
+			ext_died(k->exts, name, text);
 		return 0;
 	}
 	c->vm->died = true;
@@ -528,7 +646,8 @@ static int on_died(void *arg, const void *msg, int *fds, size_t n_fds)
 		snprintf(why, sizeof(why), "%s %d",
 			m->cause == TOSD_EXITED ? "exit status" : "signal", m->status);
 		child_forget(k, c);
-		ext_died(k->exts, name, why);
+		if (!k->exts_gone)
+			ext_died(k->exts, name, why);
 		return 0;
 	}
 	v = c->vm;

@@ -211,7 +211,7 @@ struct kernel {
 	struct config config;
 	char conf_path[TOSD_PATH_BYTES], dir[TOSD_PATH_BYTES], dir_outside[TOSD_PATH_BYTES];
 	char socket_path[TOSD_PATH_BYTES];
-	bool as_root, ready, stopping;
+	bool as_root, ready, stopping, exts_gone;
 	int exit_code;
 	uint8_t boot_nonce[16];
 	uint64_t boot_count;

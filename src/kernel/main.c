@@ -308,6 +308,7 @@ static void on_tick(uv_timer_t *t)
 	residents_tick(k, now);
 	handoff_tick(k, now);
 	homes_tick(k, now);
+	spares_tick(k, now);
 	if (++ticks % 10 == 0)
 		uploads_tick(k, now);
 	if (ticks % EXPIRE_TICKS == 0)
@@ -557,6 +558,15 @@ static void stopped(void *arg)
 	exit(k->exit_code);
 }
 
+/* Their processes may end after the host that kept them. */
+static void exts_stopped(void *arg)
+{
+	struct kernel *k = arg;
+
+	k->exts_gone = true;
+	stopped(k);
+}
+
 void kernel_stop(struct kernel *k)
 {
 	struct resident *r;
@@ -568,9 +578,10 @@ void kernel_stop(struct kernel *k)
 	log_notice("kernel stops", KV_INT("carriers", map_size(k->residents)));
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		vm_abandon(r);
+	spares_end(k);
 	uv_timer_start(&k->tick, stop_hard, STOP_MS, 0);
 	k->n_closing = 2;
-	ext_host_close(k->exts, stopped, k);
+	ext_host_close(k->exts, exts_stopped, k);
 	links_close(k->links, stopped, k);
 }
 
