@@ -1,7 +1,8 @@
 /*
- * The destination's side of the hand-off (doc/protocol.md, "Hand-off"): what is offered is judged
- * by policy and free quota, what is sent is checked against ticket, code and chain of hop records,
- * journaled, and only then accepted. An answer is kept and given again to the same record.
+ * The destination's side of the hand-off (doc/protocol.md, "Hand-off"): what is offered is
+ * judged by policy and free quota, what is sent is checked against ticket, code and chain of
+ * hop records, journaled, and only then accepted. An answer is kept and given again to the same
+ * record.
  */
 #include "kernel/handoff.h"
 

@@ -204,8 +204,8 @@ static void home_save(struct kernel *k, struct home_record *h)
 		h->save_due = false;
 }
 
-/* A higher incarnation counts when it is durable: until then reports are answered with the present one,
- * and if the journal fails nothing has happened. */
+/* A higher incarnation counts when it is durable: until then reports are answered with the
+ * present one, and if the journal fails nothing has happened. */
 static void raise_begin(struct home_record *h)
 {
 	h->raising = true;
@@ -559,8 +559,9 @@ static int outbox_row(void *arg, struct slice key, struct slice body, int64_t ex
 	const char *home = tos_get_text(m, "home", "");
 
 	/* Without a peer: whatever can be sent now, to this kernel itself too. */
-	if ((ctx->peer ? strcmp(home, ctx->peer) == 0 :
-			 strcmp(home, ctx->k->config.name) == 0 || links_find(ctx->k->links, home)) &&
+	if ((ctx->peer ? strcmp(home, ctx->peer) == 0
+		       : strcmp(home, ctx->k->config.name) == 0 ||
+				    links_find(ctx->k->links, home)) &&
 		key.n < sizeof(o->key)) {
 		o = mem_new(struct outbox_note);
 		slice_copy_text(key, o->key, sizeof(o->key));
@@ -957,15 +958,16 @@ static void granted(void *arg, int rc, const struct errmsg *em)
 }
 
 /* The holder asks anew: it had not got the answer, or had lost it in a crash. */
-static bool granted_before(const struct home_record *h, const char *who, const struct incarnation *e,
-	uint64_t n)
+static bool granted_before(
+	const struct home_record *h, const char *who, const struct incarnation *e, uint64_t n)
 {
 	return !shell_ended(h->state) && incarnation_compare(e, &h->e) < 0 &&
 	       strcmp(h->kernel, who) == 0 && h->n <= n + 1;
 }
 
-/* May that kernel have a copy that it froze for departure n? The place that the home knows, or one that was
- * handed it; where the home heard of it at the dead destination already, the one before that. */
+/* May that kernel have a copy that it froze for departure n? The place that the home knows, or
+ * one that was handed it; where the home heard of it at the dead destination already, the one
+ * before that. */
 static bool may_ask(struct kernel *k, struct home_record *h, const struct request *rq,
 	const struct incarnation *e, const char *dest)
 {
@@ -1090,7 +1092,8 @@ static void on_command(
 		return;
 	h->commanding = false;
 	if (strcmp(h->wanted, c->wanted) != 0) {
-		h->command_at_ms = 0; /* this answers an older wish: a kill must not be lost on it */
+		/* this answers an older wish: a kill must not be lost on it */
+		h->command_at_ms = 0;
 		return;
 	}
 	h->command_at_ms = clock_ms() + COMMAND_AGAIN_MS;
@@ -1112,7 +1115,8 @@ static void command_send(struct kernel *k, struct home_record *h)
 	if (r && r->state != SHELL_DEPARTING) {
 		resident_wanted(r, h->wanted, &h->e);
 		r = resident_find(k, h->name);
-		h->command_due = r && r->state == SHELL_RUNNING && strcmp(h->wanted, "suspended") == 0;
+		h->command_due =
+			r && r->state == SHELL_RUNNING && strcmp(h->wanted, "suspended") == 0;
 		return;
 	}
 	if (!r && strcmp(h->kernel, k->config.name) == 0 && strcmp(h->wanted, "killed") == 0) {
@@ -1290,13 +1294,15 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 		struct errmsg em;
 
 		k->notes_at_ms = now_ms + OUTBOX_AGAIN_MS;
-		store_each(k->store, T_OUTBOX, (struct slice){ NULL, 0 }, outbox_row, &ctx, &em);
+		store_each(
+			k->store, T_OUTBOX, (struct slice){ NULL, 0 }, outbox_row, &ctx, &em);
 	}
 	while ((h = map_next(k->homes, &it, NULL, NULL))) {
 		struct list *pos, *tmp;
 
 		if (h->command_due && !shell_ended(h->state) && now_ms >= h->command_at_ms) {
-			command_send(k, h); /* may end a carrier; no record goes from this table */
+			/* may end a carrier; no record goes from this table */
+			command_send(k, h);
 		}
 		if (h->save_due && !h->raising && now_ms >= h->save_at_ms) {
 			h->save_at_ms = now_ms + COMMAND_AGAIN_MS;

@@ -385,8 +385,8 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 		/* Something waits, or the link is wanted, and nobody is trying. */
 		if (!p->link && (!list_empty(&p->queue) || p->wants))
 			peer_connect(k, p);
-		/* A name that never was a peer's is forgotten: else a carrier that posts to names of
-		 * its own making would use up the table for everybody. */
+		/* A name that never was a peer's is forgotten: else a carrier that posts to
+		 * names of its own making would use up the table for everybody. */
 		if (!p->link && !p->boot_known && !p->wants && !p->dialling && !p->looking_up &&
 			list_empty(&p->queue)) {
 			map_del_str(k->peers, p->name);

@@ -659,8 +659,8 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	resident_free(r);
 }
 
-/* Give up a move of which nothing was committed, or one that moves all the time is never caught.
- * Mobility is asked again when it goes on; tos.go returns. */
+/* Give up a move of which nothing was committed, or one that moves all the time is never
+ * caught. Mobility is asked again when it goes on; tos.go returns. */
 static void stop_moving(struct resident *r)
 {
 	if (r->state != SHELL_RUNNING)

@@ -1,5 +1,5 @@
-/* For test_rows.py: counts what is posted to Count, and looks at carriers before they start here and before they
- * leave: their folders say what it is to do with them. */
+/* For test_rows.py: counts what is posted to Count, and looks at carriers before they start
+ * here and before they leave: their folders say what it is to do with them. */
 #include <tos/extension.h>
 
 #include <stdio.h>
@@ -91,7 +91,8 @@ static struct tos_value *path_without_first(const struct tos_value *path)
 	return out;
 }
 
-/* Folder ADD: another folder is added; REPLACE: its file is replaced; DROP: its path's first entry is dropped. */
+/* Folder ADD: another folder is added; REPLACE: its file is replaced; DROP: its path's first
+ * entry is dropped. */
 static struct tos_value *on_arrival(const struct tos_value *arg)
 {
 	static const char code[] = "function begin() tos.briefcase.WHO = 'replaced' end";

@@ -1,5 +1,5 @@
-/* An arrival hook for tests: adds a folder, drops path entries named "nowhere", replaces a function's file, and refuses
- * carriers that bring a folder REFUSE. */
+/* An arrival hook for tests: adds a folder, drops path entries named "nowhere", replaces a
+ * function's file, and refuses carriers that bring a folder REFUSE. */
 #include <tos/extension.h>
 #include <string.h>
 
@@ -20,7 +20,8 @@ static struct tos_value *path_without(const struct tos_value *path)
 static void answer(struct tos_ext *x, const struct tos_message *m)
 {
 	const struct tos_value *args = tos_at(m->elements, 0), *files = tos_get(args, "files");
-	struct tos_value *change = tos_map(), *set = tos_map(), *folder = tos_array(), *out = tos_array();
+	struct tos_value *change = tos_map(), *set = tos_map(), *folder = tos_array(),
+			 *out = tos_array();
 
 	tos_push(folder, tos_text("was here"));
 	tos_set(set, "HOOK", folder);
@@ -30,7 +31,9 @@ static void answer(struct tos_ext *x, const struct tos_message *m)
 		if (strcmp(tos_as_text(tos_at(files, i), ""), "what.lua") == 0) {
 			struct tos_value *code = tos_map();
 
-			tos_set(code, "what.lua", tos_bytes((const uint8_t *)replacement, sizeof(replacement) - 1));
+			tos_set(code, "what.lua",
+				tos_bytes(
+					(const uint8_t *)replacement, sizeof(replacement) - 1));
 			tos_set(change, "code", code);
 		}
 	tos_push(out, change);
@@ -52,7 +55,10 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 }
 
 static const struct tos_inbox_spec inboxes[] = {
-	{ .name = "Hook", .doc = "changes and refuses carriers that arrive", .flags = TOS_INBOX_ON_ARRIVAL, .wake = wake },
+	{ .name = "Hook",
+		.doc = "changes and refuses carriers that arrive",
+		.flags = TOS_INBOX_ON_ARRIVAL,
+		.wake = wake },
 	{ 0 },
 };
 
