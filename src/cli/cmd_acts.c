@@ -188,11 +188,12 @@ static int declare_dead(struct cli *cli, const char *dead, struct tos_value *row
 static int run_resolve(struct cli *cli)
 {
 	const char *dead = cli_option(cli, "dead");
-	struct tos_value *rows = tos_array();
+	struct tos_value *rows;
 	int code = EXIT_DONE;
 
 	if (!dead && !cli->args.n_word)
 		return cli_usage(cli, "which carrier in doubt, or --dead which kernel?");
+	rows = tos_array();
 	if (dead)
 		code = declare_dead(cli, dead, rows);
 	for (size_t i = 0; i < cli->args.n_word; i++) {
