@@ -231,7 +231,8 @@ static struct vm *spare_take(struct kernel *k, uint64_t address_bytes, uint32_t 
 	return NULL;
 }
 
-static struct vm *vm_new(struct kernel *k, uint64_t address_bytes, uint32_t cpu_s, const char *label)
+static struct vm *vm_new(
+	struct kernel *k, uint64_t address_bytes, uint32_t cpu_s, const char *label)
 {
 	struct child *c = child_new(k, TOSD_VM);
 	struct vm *v = mem_new(struct vm);

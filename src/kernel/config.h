@@ -42,6 +42,8 @@
 
 struct buf;
 
+#define CONFIG_SPARES_MAX 16
+
 struct config_peer {
 	char name[64];
 	char address[4][128];
@@ -70,6 +72,7 @@ struct config {
 	uint64_t vm_address_bytes;
 	int64_t limits[LIMIT_COUNT];
 	uint32_t carriers, carriers_per_principal;
+	uint32_t spare_vms; /* tos-vm processes made ahead of their carriers */
 	char **rules;
 	size_t n_rules;
 	uint32_t local_uids[32];

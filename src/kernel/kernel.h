@@ -258,8 +258,8 @@ struct kernel {
 	struct map *
 		client_calls; /* client|tag -> struct client_call: waits for another kernel's answer */
 	struct map *watchers; /* carrier -> struct watch list */
-	struct map *notes;      /* keys of the outbox whose answer is waited for */
-	int64_t notes_at_ms;    /* when what is left in the outbox is sent again */
+	struct map *notes;    /* keys of the outbox whose answer is waited for */
+	int64_t notes_at_ms;  /* when what is left in the outbox is sent again */
 	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
 	struct map *incarnations; /* id -> struct incarnation, highest known */
 	struct map *accounts;     /* principal -> struct account */
@@ -353,7 +353,13 @@ int tosd_send(struct kernel *k, const void *msg, size_t n);
 void tosd_ready(struct kernel *k);
 int child_spawn_ext(struct kernel *k, const char *name);
 void child_kill_ext(struct kernel *k, const char *name);
-enum vm_phase { VM_PHASE_SPAWNING, VM_PHASE_BOOTING, VM_PHASE_IDLE, VM_PHASE_RUNNING, VM_PHASE_DYING };
+enum vm_phase {
+	VM_PHASE_SPAWNING,
+	VM_PHASE_BOOTING,
+	VM_PHASE_IDLE,
+	VM_PHASE_RUNNING,
+	VM_PHASE_DYING
+};
 struct vm {
 	uint32_t magic;
 	struct kernel *k;
@@ -450,6 +456,8 @@ int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum
 	int64_t out[LIMIT_COUNT], struct errmsg *em);
 int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
 	bool counts, struct errmsg *em);
+/* Bits of enum role; author NULL: not known. */
+unsigned carrier_roles(const struct cert_info *owner, const struct cert_info *author);
 /* Hooks: call each ON_ARRIVAL or ON_DEPARTURE inbox in turn; done(rc, text) later. Modifies r. */
 typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text);
 void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest,

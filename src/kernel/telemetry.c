@@ -54,6 +54,8 @@ static const struct {
 	{ "answers_repeated_total", "counter", "Hand-off answers repeated from the journal." },
 	{ "vouches_refused_total", "counter", "Vouchings for carriers that did not hold." },
 	{ "vms_started_total", "counter", "Processes started for carriers." },
+	{ "vms_spare_used_total", "counter",
+		"Of them, those that were ready before their carrier." },
 	{ "vms_start_us_total", "counter",
 		"Microseconds from asking for such a process until it was ready, in sum." },
 	{ "vm_frames_refused_total", "counter",
