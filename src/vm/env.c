@@ -268,6 +268,16 @@ int chunk_compile(lua_State *L, const char *text, size_t n, const char *name)
 	return status;
 }
 
+/* As the build compiled it; its text where this Lua is another than the build's. */
+static int prelude_load(lua_State *L)
+{
+	if (luaL_loadbufferx(L, (const char *)vm_prelude_compiled, sizeof vm_prelude_compiled,
+		    "=[tos]", "b") == LUA_OK)
+		return LUA_OK;
+	lua_pop(L, 1);
+	return luaL_loadbufferx(L, (const char *)vm_prelude, sizeof vm_prelude, "=[tos]", "t");
+}
+
 void env_open(lua_State *L)
 {
 	base_open(L);
@@ -278,8 +288,7 @@ void env_open(lua_State *L)
 	math_open(L);
 	lua_settop(L, 0);
 	codec_open(L);
-	if (luaL_loadbufferx(L, (const char *)vm_prelude, sizeof vm_prelude, "=[tos]", "t") !=
-		LUA_OK)
+	if (prelude_load(L) != LUA_OK)
 		lua_error(L);
 	sys_open(L);
 	lua_call(L, 1, 1);
