@@ -65,6 +65,13 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 	return rc < 0 ? rc : ticket_times(k, out, em);
 }
 
+/* A carrier has the lesser of its owner's and its author's rights: owner is the launch's own role, all
+ * others count only where both have them. */
+unsigned carrier_roles(const struct cert_info *owner, const struct cert_info *author)
+{
+	return (owner->roles & ROLE_OWNER) | (author ? owner->roles & author->roles : 0);
+}
+
 /* ---- code */
 
 static void code_free(struct code *c)

@@ -256,7 +256,8 @@ struct kernel {
 	struct map *streams;   /* sender|dest -> struct stream_queue */
 	struct map *names;     /* names given out: name -> struct given */
 	struct map *
-		client_calls; /* client|tag -> struct client_call: waits for another kernel's answer */
+		/* client|tag -> struct client_call: waits for another kernel's answer */
+		client_calls;
 	struct map *watchers; /* carrier -> struct watch list */
 	struct map *notes;    /* keys of the outbox whose answer is waited for */
 	int64_t notes_at_ms;  /* when what is left in the outbox is sent again */

@@ -449,7 +449,8 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 		snprintf(o->name, sizeof(o->name), "%s", t.name);
 		snprintf(o->kernel, sizeof(o->kernel), "%s", p->name);
 		snprintf(o->principal, sizeof(o->principal), "%s", owner.name);
-		o->roles = owner.roles;
+		/* Its author is not known here: no role that needs both. */
+		o->roles = carrier_roles(&owner, NULL);
 		free(map_put_str(p->vouched_for, t.name, o));
 	}
 	ticket_fini(&t);

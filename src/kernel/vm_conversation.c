@@ -138,7 +138,7 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	slice_copy_text(p.dest, dest, sizeof(dest));
 	snprintf(from.name, sizeof(from.name), "%s", r->name);
 	snprintf(from.principal, sizeof(from.principal), "%s", r->owner.name);
-	from.roles = r->owner.roles;
+	from.roles = carrier_roles(&r->owner, &r->author);
 	p.sender = slice_text(from.name);
 	if ((p.kind == POST_ANSWER || p.kind == POST_FAILURE) &&
 		!resident_answers(r, p.tag, p.dest))
