@@ -840,7 +840,8 @@ static void comments_blank(char *text, size_t n)
 			for (i += 2; i + 1 < n && !(text[i] == '*' && text[i + 1] == '/');)
 				i++;
 			i++;
-		} else if (text[i] == '#' || (text[i] == '/' && i + 1 < n && text[i + 1] == '/')) {
+		} else if (text[i] == '#' ||
+			   (text[i] == '/' && i + 1 < n && text[i + 1] == '/')) {
 			for (; i < n && text[i] != '\n'; i++)
 				text[i] = ' ';
 		}

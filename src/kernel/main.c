@@ -532,7 +532,8 @@ static void stop_hard(uv_timer_t *t)
 	_exit(k->exit_code);
 }
 
-/* No name is given out any more: the numbers that were reserved beyond the last one are free again. */
+/* No name is given out any more: the numbers that were reserved beyond the last one are free
+ * again. */
 static void names_give_back(struct kernel *k)
 {
 	struct store_txn *t;
@@ -652,8 +653,8 @@ static void show_outside(const struct kernel *k, struct errmsg *em)
 	struct errmsg said = *em;
 
 	if (at && slash)
-		snprintf(em->text, sizeof(em->text), "%.*s%.*s%s", (int)(at - em->text), said.text,
-			(int)(slash - k->socket_path), k->socket_path,
+		snprintf(em->text, sizeof(em->text), "%.*s%.*s%s", (int)(at - em->text),
+			said.text, (int)(slash - k->socket_path), k->socket_path,
 			said.text + (at - em->text) + strlen(k->dir));
 }
 
