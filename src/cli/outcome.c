@@ -107,6 +107,7 @@ struct wait {
 	char state[32];
 	int64_t deadline; /* 0: none */
 	int64_t asked, lost;
+	struct tos_value *shown; /* log lines shown so far: [kernel, text]... */
 };
 
 /* States of every move: the log lines and the trail tell more. */
@@ -121,7 +122,23 @@ static bool is_passing(const char *state)
 	return false;
 }
 
-static void show_event(const struct wait *w, const struct tos_value *e)
+static void show_line(struct wait *w, const char *kernel, const char *line)
+{
+	struct tos_value *key = tos_array();
+	AUTOBUF text = BUF_INIT;
+	struct tos_value *v = tos_text(line);
+
+	put_text(&text, v);
+	tos_value_free(v);
+	fprintf(stderr, "%s  %s\n", kernel, buf_cstr(&text));
+	if (!w->shown)
+		w->shown = tos_array();
+	tos_push(key, tos_text(kernel));
+	tos_push(key, tos_text(line));
+	tos_push(w->shown, key);
+}
+
+static void show_event(struct wait *w, const struct tos_value *e)
 {
 	const char *kind = tos_get_text(e, "kind", ""),
 		   *kernel = tos_get_text(e, "kernel", "?");
@@ -129,10 +146,11 @@ static void show_event(const struct wait *w, const struct tos_value *e)
 
 	put_text(&text, tos_get(e, "text"));
 	if (strcmp(kind, "log") == 0)
-		fprintf(stderr, "%s  %s\n", kernel, buf_cstr(&text));
+		show_line(w, kernel, tos_get_text(e, "text", ""));
 	else if (strcmp(kind, "wait") == 0)
 		fprintf(stderr, "waiting for %s: %s\n", kernel, buf_cstr(&text));
-	else if (strcmp(kind, "state") == 0 && !is_passing(tos_get_text(e, "state", "?")))
+	else if (strcmp(kind, "state") == 0 && !is_passing(tos_get_text(e, "state", "?")) &&
+		 !state_is_final(tos_get_text(e, "state", "?")))
 		fprintf(stderr, "%s  %s %s\n", kernel, w->name, tos_get_text(e, "state", "?"));
 }
 
@@ -251,6 +269,42 @@ static void drain(struct wait *w)
 	}
 }
 
+/* Lines that came before we watched, or got lost on the way: the outcome has them all. */
+static void show_rest(struct wait *w, const struct tos_value *outcome)
+{
+	const struct tos_value *log = tos_get(outcome, "log");
+
+	for (size_t i = 0; i < tos_len(log); i++) {
+		const struct tos_value *line = tos_at(log, i);
+		const char *kernel = tos_as_text(tos_at(line, 1), "?"),
+			   *text = tos_as_text(tos_at(line, 2), "");
+		bool seen = false;
+
+		for (size_t j = 0; j < tos_len(w->shown) && !seen; j++) {
+			const struct tos_value *key = tos_at(w->shown, j);
+
+			seen = strcmp(tos_as_text(tos_at(key, 0), ""), kernel) == 0 &&
+			       strcmp(tos_as_text(tos_at(key, 1), ""), text) == 0;
+			if (seen)
+				tos_value_free(tos_take_at(w->shown, j));
+		}
+		if (!seen) {
+			show_line(w, kernel, text);
+			tos_value_free(tos_take_at(w->shown, tos_len(w->shown) - 1));
+		}
+	}
+}
+
+/* The last line is always that of the end, whatever was seen of it. */
+static void show_end(struct wait *w, const struct tos_value *outcome)
+{
+	char home[64];
+
+	cli_home_of(w->name, home);
+	fprintf(stderr, "%s  %s %s\n", tos_get_text(tos_get(outcome, "fault"), "kernel", home),
+		w->name, tos_get_text(outcome, "state", "?"));
+}
+
 static int detach(const struct wait *w)
 {
 	fprintf(stderr, "still running: tos wait %s\n", w->name);
@@ -269,8 +323,10 @@ int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet)
 	if (is_gone(rc))
 		rc = come_back(&w, rc);
 	while (rc == 0) {
-		if (interrupted())
+		if (interrupted()) {
+			tos_value_free(w.shown);
 			return detach(&w);
+		}
 		if (w.deadline && clock_ms() >= w.deadline) {
 			rc = err_set(&cli->em, ERR_TIMEOUT,
 				"%s has not ended; it goes on: tos wait %s", name, name);
@@ -278,9 +334,16 @@ int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet)
 		}
 		rc = one_step(&w, &outcome);
 	}
-	if (rc < 0)
+	if (rc < 0) {
+		tos_value_free(w.shown);
 		return cli_fail(cli, rc);
+	}
 	drain(&w);
+	if (follow) {
+		show_rest(&w, outcome);
+		show_end(&w, outcome);
+	}
+	tos_value_free(w.shown);
 	code = quiet ? (strcmp(tos_get_text(outcome, "state", ""), "finished") == 0
 				       ? EXIT_DONE
 				       : EXIT_FAILED)
