@@ -19,10 +19,15 @@ BUILD = os.environ.get("TOS_BUILD", "")
 TOS = os.path.join(BUILD, "src/cli/tos")
 KERNEL = os.path.join(BUILD, "src/kernel/tos-kernel")
 LIVE = {"arriving", "ready", "running", "suspended", "departing", "faulted"}
-DEADLINE = 60.0
+SANITIZED = os.environ.get("TOS_SANITIZE") == "1"  # slower by some times
+DEADLINE = 180.0 if SANITIZED else 60.0
 
 # Short enough that a test does not wait, long enough for a sanitizer build on a busy machine.
 QUICK = {"timing": {"retry": "200ms", "ping": "500ms", "silent": "3s", "offer": "3s", "report": "3s"}}
+
+# A carrier's text: what notes in the outcome where it has been, and one that does so at each stop.
+NOTE = 'tos.briefcase:folder("RESULTS"):push { kernel = tos.kernel() }'
+TOUR = f"function begin(self) self.n = (self.n or 0) + 1; {NOTE}; tos.sleep(0.03) end"
 
 running = []  # fleets that the present test may want to see the logs of
 
@@ -86,6 +91,16 @@ def conf_text(conf):
         else:
             out.append(f'{section} = "{values}"\n')
     return "".join(out)
+
+
+def visited(outcome):
+    """The kernels that NOTE was run at."""
+    return [row["kernel"] for row in outcome["briefcase"].get("RESULTS", [])]
+
+
+def events(outcome, event):
+    """The kernels at which this happened to it, by its trail."""
+    return [line["kernel"] for line in outcome["trail"] if line["event"] == event]
 
 
 class Failed(AssertionError):
@@ -193,8 +208,8 @@ class Fleet:
     def wait_state(self, name, *states, deadline=DEADLINE):
         return wait_for(lambda: self.state(name) in states, deadline, f"{name} is {' or '.join(states)}")
 
-    def outcome(self, name, timeout="60s", expect=0):
-        return self.json("wait", name, "--timeout", timeout, expect=expect, timeout=120)
+    def outcome(self, name, timeout=f"{DEADLINE:g}s", expect=0):
+        return self.json("wait", name, "--timeout", timeout, expect=expect, timeout=2 * DEADLINE)
 
     def status(self, kernel):
         """Whether it answers, as tos kernels says it."""
