@@ -444,6 +444,8 @@ struct code {
 	struct cert_info author;
 	struct manifest manifest;
 	int64_t used_ms;
+	int64_t kept_until_ms; /* wall: when the store's row of it expires; 0 not known */
+	uint64_t kept_failures; /* the store's failures when that row was written */
 };
 /* The verified code, from memory or the store; NULL and em if it is not here. */
 struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], struct errmsg *em);

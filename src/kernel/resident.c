@@ -13,7 +13,8 @@
 #include "tos/extension.h"
 #include "wire/vmproto.h"
 
-#define KEEP_AFTER_MS     ((int64_t)7 * 86400000)
+#define DAY_MS            ((int64_t)86400000)
+#define KEEP_AFTER_MS     (7 * DAY_MS)
 #define LOG_LINES_MAX     1000
 #define TRAIL_MAX         10000
 #define COMPLETED_CALL_MS 30000u
@@ -477,9 +478,20 @@ void resident_put(struct store_txn *t, struct resident *r)
 	if (!r->saved) {
 		struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
 
-		if (code)
+		/* Kept a day longer than any carrier that runs it can be, and written again only
+		 * when that moves on by a day. */
+		int64_t until_ms = r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS;
+		struct store_stats st;
+
+		/* A transaction that failed since may have been the one that held it. */
+		store_stats(r->k->store, &st);
+		if (code && (until_ms > code->kept_until_ms + DAY_MS ||
+				    st.failures != code->kept_failures)) {
+			code->kept_failures = st.failures;
 			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
-				code->bundle.n, 0);
+				code->bundle.n, until_ms);
+			code->kept_until_ms = until_ms;
+		}
 	}
 	r->saved = true;
 }
