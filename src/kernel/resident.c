@@ -483,9 +483,10 @@ void resident_put(struct store_txn *t, struct resident *r)
 		int64_t until_ms = r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS;
 		struct store_stats st;
 
-		/* A transaction that failed since may have been the one that held it. */
+		/* Only when nothing waits for the disk is it known that the row is there, and a
+		 * transaction that failed since may have been the one that held it. */
 		store_stats(r->k->store, &st);
-		if (code && (until_ms > code->kept_until_ms + DAY_MS ||
+		if (code && (until_ms > code->kept_until_ms + DAY_MS || st.queued ||
 				    st.failures != code->kept_failures)) {
 			code->kept_failures = st.failures;
 			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
