@@ -268,6 +268,12 @@ void call_mark_sent(struct kernel *k, uint64_t number)
 void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
 	struct tos_value *args)
 {
+	kernel_notify_for(k, kernel, inbox, verb, args, k->config.call_ms, NULL);
+}
+
+void kernel_notify_for(struct kernel *k, const char *kernel, const char *inbox,
+	const char *verb, struct tos_value *args, uint32_t limit_ms, const char *vouch_for)
+{
 	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
 	struct tos_value *elements = tos_array();
 	char dest[NAME_BYTES_MAX + 1];
@@ -281,8 +287,8 @@ void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, cons
 	if (buf_check(&frame) < 0)
 		return;
 	if (strcmp(kernel, k->config.name) != 0) {
-		peer_send(k, kernel, slice_buf(&frame), clock_ms() + k->config.call_ms, 0, NULL,
-			&em);
+		peer_send(
+			k, kernel, slice_buf(&frame), clock_ms() + limit_ms, 0, vouch_for, &em);
 	} else {
 		struct cbor_cursor c;
 		struct post p;

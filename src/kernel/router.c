@@ -465,22 +465,29 @@ static void on_delivered(
 	stream_next(k, q);
 }
 
+static struct tos_value *deliver_args(
+	const struct origin *from, const struct post *p, int64_t left_ms)
+{
+	struct tos_value *args = tos_map();
+
+	tos_set(args, "kind", tos_int(p->kind));
+	tos_set(args, "dest", tos_text_n((const char *)p->dest.p, p->dest.n));
+	tos_set(args, "sender", tos_text(from->name));
+	tos_set(args, "tag", tos_int((int64_t)p->tag));
+	tos_set(args, "deadline_ms", tos_int(left_ms));
+	tos_set(args, "folder", tos_bytes(p->folder.p, p->folder.n));
+	return args;
+}
+
 static void stream_send(struct kernel *k, struct stream_queue *q, const char *kernel)
 {
 	struct stream_post *sp = stream_first(q);
 	int64_t left = sp->deadline_at_ms - clock_ms();
-	struct tos_value *args = tos_map();
 	struct tos_value *elements = tos_array();
 
 	if (left < 1)
 		left = 1;
-	tos_set(args, "kind", tos_int(sp->post.kind));
-	tos_set(args, "dest", tos_text_n((const char *)sp->post.dest.p, sp->post.dest.n));
-	tos_set(args, "sender", tos_text(sp->from.name));
-	tos_set(args, "tag", tos_int((int64_t)sp->post.tag));
-	tos_set(args, "deadline_ms", tos_int(left));
-	tos_set(args, "folder", tos_bytes(sp->post.folder.p, sp->post.folder.n));
-	tos_push(elements, args);
+	tos_push(elements, deliver_args(&sp->from, &sp->post, left));
 	q->busy = true;
 	call_start(k, kernel, "Kernel", "DELIVER", elements,
 		(uint32_t)(left < DELIVER_MS ? left : DELIVER_MS),
@@ -644,6 +651,23 @@ static bool stream_waits(struct kernel *k, const struct origin *from, const char
 	return !from->kernel[0] && map_find_str(k->streams, key) != NULL;
 }
 
+/* An answer goes to where the caller asked from, and nobody says that it came: calls end when their
+ * caller leaves, so it is not sought elsewhere. It stays behind posts that are on their way. */
+static bool answer_sent(
+	struct kernel *k, const struct origin *from, const struct post *p, const char *carrier)
+{
+	struct place *pl = map_find_str(k->places, carrier);
+	uint32_t left_ms = p->deadline_ms ? p->deadline_ms : k->config.call_ms;
+
+	if ((p->kind != POST_ANSWER && p->kind != POST_FAILURE) || p->tag == 0 || !pl ||
+		strcmp(pl->kernel, k->config.name) == 0 || stream_waits(k, from, carrier))
+		return false;
+	kernel_notify_for(k, pl->kernel, "Kernel", "DELIVER", deliver_args(from, p, left_ms),
+		left_ms, from->cls == ORIGIN_CARRIER ? from->name : NULL);
+	metric_add(k->metrics, "posts_forwarded_total", NULL, 1);
+	return true;
+}
+
 static int route_carrier(struct kernel *k, const struct origin *from, const struct post *p,
 	const struct address *a, struct errmsg *em)
 {
@@ -662,6 +686,8 @@ static int route_carrier(struct kernel *k, const struct origin *from, const stru
 	if (from->kernel[0])
 		return err_set(
 			em, ERR_NOT_FOUND, "%s is not at %s", a->carrier, k->config.name);
+	if (answer_sent(k, from, p, a->carrier))
+		return 0;
 	return stream_add(k, from, p, a->carrier, em);
 }
 
