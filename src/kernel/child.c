@@ -168,7 +168,8 @@ void child_kill_ext(struct kernel *k, const char *name)
  * carrier, as confined as any, and holds nothing. Idle kernels have none. */
 
 /* Carriers further apart than this get their tos-vm when they come. */
-#define SPARE_KEEP_MS 3000
+#define SPARE_KEEP_MS  3000
+#define SPARE_DELAY_MS 5
 /* The process's own CPU limit is a backstop; one made ahead may be this much looser. */
 #define SPARE_CPU_S 8
 
@@ -254,26 +255,42 @@ static struct vm *vm_new(
 	return v;
 }
 
-/* A carrier has just got its tos-vm: if another came not long ago, make ready for the next. */
-static void spares_fill(struct kernel *k, uint64_t address_bytes, uint32_t cpu_s)
+static void spares_fill(uv_timer_t *t)
 {
-	int64_t now = clock_ms();
-	bool often = k->spare_used_ms && now - k->spare_used_ms <= SPARE_KEEP_MS;
+	struct kernel *k = t->data;
 
-	k->spare_used_ms = now;
-	/* Those that did not fit make room. */
-	if (k->n_spares > 0 && k->n_spares >= k->config.spare_vms &&
-		!spare_fits(k->spares[0], address_bytes, cpu_s))
-		spare_end(k->spares[0]);
-	while (often && !k->stopping && k->n_spares < k->config.spare_vms) {
-		struct vm *v = vm_new(k, address_bytes,
-			(cpu_s + SPARE_CPU_S) / SPARE_CPU_S * SPARE_CPU_S, "spare");
+	while (!k->stopping && k->n_spares < k->config.spare_vms) {
+		struct vm *v = vm_new(k, k->spare_address_bytes, k->spare_cpu_s, "spare");
 
 		if (!v)
 			return;
 		v->spare = true;
 		k->spares[k->n_spares++] = v;
 	}
+}
+
+/* A carrier has just got its tos-vm: if another came not long ago, make ready for the next. A little
+ * later, so that making it does not hold up the one that has come. */
+static void spares_want(struct kernel *k, uint64_t address_bytes, uint32_t cpu_s)
+{
+	int64_t now = clock_ms();
+	bool often = k->spare_used_ms && now - k->spare_used_ms <= SPARE_KEEP_MS;
+
+	k->spare_used_ms = now;
+	k->spare_address_bytes = address_bytes;
+	k->spare_cpu_s = (cpu_s + SPARE_CPU_S) / SPARE_CPU_S * SPARE_CPU_S;
+	/* Those that did not fit make room. */
+	if (k->n_spares > 0 && k->n_spares >= k->config.spare_vms &&
+		!spare_fits(k->spares[0], address_bytes, cpu_s))
+		spare_end(k->spares[0]);
+	if (often && k->config.spare_vms > 0 && !uv_is_active((uv_handle_t *)&k->spare_timer))
+		uv_timer_start(&k->spare_timer, spares_fill, SPARE_DELAY_MS, 0);
+}
+
+void spares_init(struct kernel *k)
+{
+	uv_timer_init(k->loop, &k->spare_timer);
+	k->spare_timer.data = k;
 }
 
 /* ---- VMs */
@@ -461,7 +478,7 @@ int vm_start(struct resident *r, struct errmsg *em)
 	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
 	if (v->phase == VM_PHASE_IDLE)
 		rc = vm_hand_over(v);
-	spares_fill(k, address_bytes, cpu_s);
+	spares_want(k, address_bytes, cpu_s);
 	return rc < 0 ? err_set(em, rc, "it could not be handed to its tos-vm") : 0;
 }
 

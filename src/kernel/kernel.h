@@ -125,6 +125,9 @@ void call_cancel(struct kernel *k, uint64_t number);
 /* A one-way post of the kernel's own. Takes args. */
 void kernel_notify(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
 	struct tos_value *args);
+/* The same on behalf of a carrier here, which must be vouched for. */
+void kernel_notify_for(struct kernel *k, const char *kernel, const char *inbox,
+	const char *verb, struct tos_value *args, uint32_t limit_ms, const char *vouch_for);
 /* The call's frame has been given to a link (so the other side may act on it). */
 bool call_sent(const struct kernel *k, uint64_t number);
 
@@ -143,6 +146,7 @@ struct peer {
 	uint8_t boot_nonce[16];
 	bool boot_known;
 	unsigned wants; /* reasons to keep the link up */
+	int64_t again_at_ms, again_ms; /* when it is dialled again, and how long that was */
 };
 
 /* ---- a carrier that is here */
@@ -177,8 +181,8 @@ struct resident {
 	/* a move under way */
 	struct move *move;
 	bool in_doubt, sent, outcome_move, asking;
-	int64_t resend_at_ms;
-	bool resending;
+	int64_t resend_at_ms, ask_at_ms;
+	bool resending, ask_sent;
 	char dest[64];
 	struct blob hop_cose, envelope; /* what was sent, for repeating */
 	/* a fault */
@@ -228,6 +232,9 @@ struct kernel {
 	struct vm *spares[CONFIG_SPARES_MAX];
 	size_t n_spares;
 	int64_t spare_used_ms;
+	uv_timer_t spare_timer; /* for the next ones, with these limits */
+	uint64_t spare_address_bytes;
+	uint32_t spare_cpu_s;
 	/* parts */
 	struct store *store;
 	uv_async_t store_wake;
@@ -255,9 +262,8 @@ struct kernel {
 	struct map *places;    /* carrier -> struct place: where it was seen last */
 	struct map *streams;   /* sender|dest -> struct stream_queue */
 	struct map *names;     /* names given out: name -> struct given */
-	struct map *
-		/* client|tag -> struct client_call: waits for another kernel's answer */
-		client_calls;
+	struct map *callers;   /* client, carrier, extension -> struct caller: whom each asked */
+	int64_t callers_at_ms;
 	struct map *watchers; /* carrier -> struct watch list */
 	struct map *notes;    /* keys of the outbox whose answer is waited for */
 	int64_t notes_at_ms;  /* when what is left in the outbox is sent again */
@@ -348,6 +354,18 @@ int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbo
 	const struct post *p, struct errmsg *em);
 bool inbox_is_kernels(const char *inbox);
 
+/* ---- callers.c: whom our clients, carriers and extensions asked */
+struct address;
+int callers_note(struct kernel *k, const char *caller, const struct post *p,
+	const struct address *asked, struct errmsg *em);
+/* A call to a carrier goes to that kernel now. */
+void callers_sent(struct kernel *k, const char *caller, uint64_t tag, const char *kernel);
+void callers_forget(struct kernel *k, const char *caller, uint64_t tag);
+/* Is this answer or failure from whom that caller asked? It is taken once. */
+bool callers_answered(
+	struct kernel *k, const char *caller, const struct origin *from, const struct post *p);
+void callers_tick(struct kernel *k, int64_t now_ms);
+
 /* ---- child.c: tosd and the VMs */
 int tosd_begin(struct kernel *k, struct errmsg *em);
 int tosd_send(struct kernel *k, const void *msg, size_t n);
@@ -379,6 +397,7 @@ struct vm {
 /* asks tosd for a tos-vm and hands the carrier over */
 int vm_start(struct resident *r, struct errmsg *em);
 void vm_abandon(struct resident *r); /* end it; r->vm becomes NULL at once */
+void spares_init(struct kernel *k);
 void spares_end(struct kernel *k);
 void spares_tick(struct kernel *k, int64_t now_ms);
 void vm_freeze(struct resident *r, bool freeze);
@@ -480,6 +499,8 @@ struct tos_value *incarnation_value(const struct incarnation *e);
 int incarnation_read(const struct tos_value *v, struct incarnation *out);
 void incarnation_learn(
 	struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e);
+/* Ask the home whose the carrier is: journaled, then repeated until it has answered. rq may be
+ * NULL. */
 void resolve_begin(struct resident *r, struct request *rq);
 
 /* ---- home.c */
@@ -489,6 +510,7 @@ struct home_record {
 	char owner[CERT_NAME_MAX + 1];
 	enum shell_state state;
 	char kernel[64]; /* where it is, as far as known */
+	char from[64];   /* who handed it there and may have kept its copy; "" nobody */
 	struct incarnation e;
 	uint64_t n;
 	bool in_doubt;
@@ -498,6 +520,9 @@ struct home_record {
 	bool raising, save_due;
 	struct incarnation next_e;
 	int64_t command_at_ms, save_at_ms;
+	/* its place said that it has none: when first, and when it is asked again */
+	int64_t denied_ms, holds_at_ms;
+	bool denied; /* for good */
 	int64_t launched_ms, since_ms, ended_ms, expires_ms;
 	struct blob ticket_cose;
 	struct tos_value *outcome; /* {briefcase, trail, fault, log}; NULL until ended */
@@ -515,9 +540,13 @@ void home_free(struct home_record *h);
 void home_report(struct resident *r);
 /* What shows the home that the carrier came here, into the arguments of a report. */
 void home_evidence(const struct resident *r, struct tos_value *args);
-void home_report_gone(struct resident *r, uint64_t n, const char *dest);
-void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state,
-	const char *why);
+/* In the transaction that drops the row. */
+void home_report_gone(
+	struct store_txn *t, struct resident *r, uint64_t n, const char *dest);
+void home_ended(
+	struct store_txn *t, struct resident *r, enum shell_state state, const char *why);
+/* The report of its end still waits for the home. */
+bool home_ended_waits(struct kernel *k, const char *name);
 /* takes outcome; in memory */
 void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state,
 	struct tos_value *outcome);

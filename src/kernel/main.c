@@ -469,6 +469,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	k->watchers = map_new();
 	k->acting = map_new();
 	calls_init(k);
+	spares_init(k);
 	router_init(k);
 	rc = telemetry_init(k, em);
 	if (rc == 0)
