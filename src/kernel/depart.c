@@ -19,7 +19,14 @@
 #define INLINE_BYTES ((size_t)600 << 10)
 #define ENVELOPE_MAX ((size_t)160 << 20)
 
-enum move_stage { MOVE_HOOKS, MOVE_OFFERED, MOVE_JOURNAL, MOVE_SENDING, MOVE_SENT };
+enum move_stage {
+	MOVE_HOOKS,
+	MOVE_OFFERED,
+	MOVE_JOURNAL,
+	MOVE_SENDING,
+	MOVE_SENT,
+	MOVE_STAGES
+};
 
 struct move {
 	struct request *rq; /* Mobility's MOVE; NULL for an outcome and for a repeat */
@@ -28,21 +35,25 @@ struct move {
 	bool entry, need_code;
 	uint32_t timeout_ms;
 	uint64_t call;
-	int64_t began_ms;
+	int64_t began_ms, took_ms[MOVE_STAGES], stage_ms;
 	size_t bytes_code, bytes_envelope;
 };
 
 static void send_now(struct resident *r);
+static void ask_send(struct resident *r, struct request *rq);
 
 static void gone_put(
 	struct store_txn *t, const struct resident *r, uint64_t n, const char *dest)
 {
 	AUTOBUF key = BUF_INIT;
 	struct tos_value *m = tos_map();
+	char from[64];
 
 	resident_key(r, &key);
 	tos_set(m, "name", tos_text(r->name));
 	tos_set(m, "home", tos_text(r->ticket.home));
+	came_from(r, from);
+	tos_set(m, "from", tos_text(from));
 	tos_set(m, "e", incarnation_value(&r->e));
 	tos_set(m, "n", tos_int((int64_t)n));
 	tos_set(m, "dest", tos_text(dest));
@@ -85,6 +96,16 @@ static void move_failed(struct resident *r, int rc, const char *text)
 }
 
 /* The resident whose move this callback belongs to, or NULL if that is over. */
+static void move_stage(struct move *mv, enum move_stage to)
+{
+	int64_t now = clock_ms();
+
+	if (mv->stage_ms)
+		mv->took_ms[mv->stage] += now - mv->stage_ms;
+	mv->stage = to;
+	mv->stage_ms = now;
+}
+
 static struct resident *moving(struct kernel *k, const char *name, enum move_stage stage)
 {
 	struct resident *r = resident_find(k, name);
@@ -92,12 +113,21 @@ static struct resident *moving(struct kernel *k, const char *name, enum move_sta
 	return r && r->move && r->move->stage == stage ? r : NULL;
 }
 
-static void log_moved(struct resident *r, const struct move *mv)
+/* What the move cost: bytes by part, and where the time went. */
+static void log_moved(struct resident *r, struct move *mv)
 {
+	move_stage(mv, mv->stage);
 	log_info("moved", KV_STR("carrier", r->name), KV_STR("dest", mv->dest),
 		KV_INT("bytes_code", mv->bytes_code),
 		KV_INT("bytes_envelope", mv->bytes_envelope),
-		KV_INT("ms", clock_ms() - mv->began_ms));
+		KV_INT("bytes_state", r->state_bytes.n),
+		KV_INT("bytes_briefcase", r->briefcase.n),
+		KV_INT("ms", clock_ms() - mv->began_ms),
+		KV_INT("hooks_ms", mv->took_ms[MOVE_HOOKS]),
+		KV_INT("offer_ms", mv->took_ms[MOVE_OFFERED]),
+		KV_INT("journal_ms", mv->took_ms[MOVE_JOURNAL]),
+		KV_INT("send_ms", mv->took_ms[MOVE_SENDING]),
+		KV_INT("answer_ms", mv->took_ms[MOVE_SENT]));
 }
 
 static void dropped(void *arg, int rc, const struct errmsg *em)
@@ -128,6 +158,8 @@ static void move_accepted(struct resident *r)
 	gone_put(t, r, n, dest);
 	resident_del(t, r);
 	audit_event(k, t, r->outcome_move ? "outcome-delivered" : "departed", m);
+	if (!r->outcome_move)
+		home_report_gone(t, r, n, dest);
 	store_commit(t, dropped, k);
 	metric_add(k->metrics, "moves_total", NULL, 1);
 	if (mv) {
@@ -139,8 +171,6 @@ static void move_accepted(struct resident *r)
 	if (r->in_doubt)
 		peer_want(k, dest, false);
 	router_forward_held(k, r, dest);
-	if (!r->outcome_move)
-		home_report_gone(r, n, dest);
 	resident_free(r);
 }
 
@@ -163,7 +193,7 @@ static void departure_over(struct resident *r)
 static void move_refused(struct resident *r, int rc, const char *text)
 {
 	struct store_txn *t;
-	bool outcome = r->outcome_move;
+	bool outcome = r->outcome_move, doubt = r->in_doubt;
 
 	resident_trail(r, "refused", r->dest, text);
 	if (r->in_doubt)
@@ -177,6 +207,8 @@ static void move_refused(struct resident *r, int rc, const char *text)
 		resident_fault(r, rc, text, "");
 		return;
 	}
+	if (doubt)
+		home_report(r);
 	if (r->move)
 		move_failed(r, rc, text);
 	else if (r->via_go && r->vm) {
@@ -196,9 +228,9 @@ static void move_answer(struct resident *r, const struct tos_value *answer)
 	const char *code = tos_get_text(answer, "code", "refused");
 	AUTOFREE char *text = mem_strdup(tos_get_text(answer, "text", ""));
 
-	if (r->asking)
-		return; /* set aside until the home has said whose the carrier is */
-	if (strcmp(word, "accepted") == 0)
+	if (r->asking) /* set aside until the home has said whose the carrier is */
+		move_doubt(r, "its home is being asked");
+	else if (strcmp(word, "accepted") == 0)
 		move_accepted(r);
 	else if (strcmp(word, "refused") == 0)
 		move_refused(r, err_from_word(code, strlen(code)), text);
@@ -320,7 +352,7 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms,
 		on_sent, departure_new(r));
 	if (r->move) {
-		r->move->stage = MOVE_SENT;
+		move_stage(r->move, MOVE_SENT);
 		r->move->call = call;
 	}
 }
@@ -369,7 +401,7 @@ static void send_now(struct resident *r)
 	size_t code_bytes = need_code ? code.n : 0;
 
 	if (r->move) {
-		r->move->stage = MOVE_SENDING;
+		move_stage(r->move, MOVE_SENDING);
 		r->move->bytes_code = code_bytes;
 		r->move->bytes_envelope = r->envelope.n;
 	}
@@ -487,7 +519,7 @@ static void departing_commit(struct resident *r)
 
 	ctx->k = r->k;
 	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
-	r->move->stage = MOVE_JOURNAL;
+	move_stage(r->move, MOVE_JOURNAL);
 	resident_put(t, r);
 	rc = store_commit(t, on_frozen, ctx);
 	if (rc < 0)
@@ -528,7 +560,7 @@ static void offer(struct resident *r)
 	struct tos_value *args = tos_map(), *limits = tos_map(), *minimum = tos_map();
 	struct move *mv = r->move;
 
-	mv->stage = MOVE_OFFERED;
+	move_stage(mv, MOVE_OFFERED);
 	tos_set(args, "ticket", tos_bytes(r->ticket_cose.p, r->ticket_cose.n));
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)r->n));
@@ -603,7 +635,7 @@ static void self_move(struct resident *r)
 	ctx = mem_zero(sizeof(*ctx));
 	ctx->k = r->k;
 	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
-	r->move->stage = MOVE_JOURNAL;
+	move_stage(r->move, MOVE_JOURNAL);
 	t = store_begin(r->k->store);
 	resident_put(t, r);
 	rc = store_commit(t, on_self_moved, ctx);
@@ -651,7 +683,7 @@ void move_begin(struct resident *r, struct request *rq, const char *dest, bool e
 	r->move->entry = entry;
 	r->move->timeout_ms = timeout_ms;
 	r->move->began_ms = clock_ms();
-	r->move->stage = MOVE_HOOKS;
+	move_stage(r->move, MOVE_HOOKS);
 	r->waiting[0] = 0;
 	snprintf(r->move->dest, sizeof(r->move->dest), "%s", dest);
 	hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks,
@@ -768,12 +800,19 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 
 	while ((r = map_next(k->residents, &it, NULL, NULL))) {
 		doubt += r->in_doubt;
+		if (r->asking && !r->ask_sent && now_ms >= r->ask_at_ms)
+			ask_send(r, NULL);
 		if (r->state == SHELL_DEPARTING && !r->move && now_ms >= r->resend_at_ms) {
 			/* A departing copy loaded from the store begins to want its link here. */
 			if (!links_find(k->links, r->dest) && r->resend_at_ms == 0)
 				peer_want(k, r->dest, true);
 			r->resend_at_ms = now_ms + k->config.retry_ms;
 			resend(r);
+			/* Declared dead before the doubt was known here, or before the home had
+			 * heard of it. */
+			if (r->in_doubt && !r->asking && !r->outcome_move &&
+				!links_find(k->links, r->dest) && home_is_declared(k, r->dest))
+				resolve_begin(r, NULL);
 		}
 	}
 	metric_set(k->metrics, "carriers_in_doubt", NULL, (double)doubt);
@@ -782,92 +821,176 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 /* ---- settling a doubt by the home's word */
 
 struct resolving {
-	char name[NAME_BYTES_MAX + 1];
-	struct request *rq;
+	struct departure *departure;
+	struct request *rq; /* NULL: nobody waits */
 };
 
-static void void_put(struct store_txn *t, const struct resident *r, const struct incarnation *e)
+static void resolving_free(struct resolving *rs)
+{
+	free(rs->departure);
+	free(rs);
+}
+
+static void resolving_fail(struct resolving *rs, int rc, const char *text)
+{
+	if (rs->rq)
+		request_fail(STEAL(rs->rq), rc, "%s", text);
+	resolving_free(rs);
+}
+
+static void resolving_done(struct resolving *rs, const char *state)
+{
+	struct tos_value *out;
+
+	if (rs->rq) {
+		out = tos_map();
+		tos_set(out, "name", tos_text(rs->departure->name));
+		tos_set(out, "state", tos_text(state));
+		request_ok(STEAL(rs->rq), out);
+	}
+	resolving_free(rs);
+}
+
+void void_put(struct store_txn *t, const struct buf *id, const struct incarnation *e,
+	const char *dest, int64_t expires_ms)
 {
 	AUTOBUF key = BUF_INIT;
 	struct tos_value *m = tos_map();
 
-	resident_key(r, &key);
-	tos_set(m, "dest", tos_text(r->dest));
-	tos_set(m, "id", tos_bytes(r->id, DIGEST_BYTES));
+	buf_add(&key, id->data, id->len);
+	buf_add_u8(&key, '|');
+	buf_add_str(&key, dest);
+	tos_set(m, "dest", tos_text(dest));
+	tos_set(m, "id", tos_bytes(id->data, DIGEST_BYTES));
 	tos_set(m, "e", incarnation_value(e));
-	journal_put(t, T_VOID, &key, m, r->ticket.expires_ms + KEEP_AFTER_MS);
+	journal_put(t, T_VOID, &key, m, expires_ms);
+}
+
+struct grant_taken {
+	struct kernel *k;
+	struct resolving *rs;
+	struct incarnation before;
+};
+
+/* The home's grant is durable here: the copy goes on. If it is not, the home is asked anew and
+ * says the same. */
+static void grant_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct grant_taken *g = arg;
+	struct kernel *k = g->k;
+	struct resident *r = resident_find(k, g->rs->departure->name);
+
+	if (!r || r->n != g->rs->departure->n || r->state != SHELL_READY) {
+		resolving_done(g->rs, r ? shell_state_word(r->state) : "gone");
+		return;
+	}
+	if (rc < 0) {
+		r->state = SHELL_DEPARTING;
+		r->e = g->before;
+		r->in_doubt = r->sent = r->asking = true;
+		r->ask_at_ms = clock_ms() + k->config.retry_ms;
+		peer_want(k, r->dest, true);
+		resolving_fail(g->rs, rc, err_show(rc, em));
+		return;
+	}
+	incarnation_learn(k, r->id, &r->e);
+	log_notice("doubt resolved: the carrier goes on here", KV_STR("carrier", r->name),
+		KV_STR("dest", r->dest));
+	resident_go_on(r);
+	home_report(r);
+	if (links_find(k->links, r->dest))
+		handoff_voids(k, r->dest);
+	resolving_done(g->rs, shell_state_word(r->state));
+}
+
+static void grant_take(struct resident *r, struct resolving *rs, const struct incarnation *e)
+{
+	struct kernel *k = r->k;
+	struct grant_taken *g = mem_new(struct grant_taken);
+	struct store_txn *t = store_begin(k->store);
+	AUTOBUF key = BUF_INIT;
+	int rc;
+
+	g->k = k;
+	g->rs = rs;
+	g->before = r->e;
+	resident_key(r, &key);
+	void_put(t, &key, e, r->dest, r->ticket.expires_ms + KEEP_AFTER_MS);
+	r->e = *e;
+	r->in_doubt = r->sent = r->asking = false;
+	peer_want(k, r->dest, false);
+	resident_trail(r, "resolved", r->dest, "declared dead");
+	move_cancel(r);
+	r->resending = false;
+	vm_abandon(r);
+	r->via_go = false;
+	r->go_seq = 0;
+	resident_event(r, SHELL_EV_RETURNED, NULL);
+	resident_uncollect(r);
+	resident_put(t, r);
+	rc = store_commit(t, grant_saved, g);
+	if (rc < 0) {
+		struct errmsg em = { "" };
+
+		grant_saved(g, rc, &em);
+	}
+}
+
+/* Is that the home's own word, and not the lack of it? */
+static bool home_declines(int rc)
+{
+	return rc == ERR_IN_DOUBT || rc == ERR_DENIED || rc == ERR_NOT_FOUND ||
+	       rc == ERR_UNKNOWN || rc == ERR_MALFORMED;
 }
 
 static void on_asked(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
-	AUTOFREE struct resolving *rs = arg;
-	struct resident *r = resident_find(k, rs->name);
+	struct resolving *rs = arg;
+	struct resident *r = departing(k, rs->departure);
 	const struct tos_value *m = tos_at(elements, 0);
 	const char *word = tos_get_text(m, "answer", "");
 	struct incarnation e;
 	struct store_txn *t;
-	struct tos_value *out;
 
-	if (!r || r->state != SHELL_DEPARTING) {
-		if (rs->rq)
-			request_fail(
-				rs->rq, ERR_STATE, "%s is not in doubt any more", rs->name);
+	if (!r) {
+		resolving_fail(rs, ERR_STATE, "it is not in doubt any more");
 		return;
 	}
-	r->asking = false;
+	r->ask_sent = false;
 	if (rc == 0 && strcmp(word, "granted") == 0 &&
-		incarnation_read(tos_get(m, "e"), &e) == 0) {
+		incarnation_read(tos_get(m, "e"), &e) == 0 &&
+		incarnation_compare(&e, &r->e) > 0) {
+		grant_take(r, rs, &e);
+		return;
+	}
+	if (rc == 0 && strcmp(word, "elsewhere") == 0) {
+		r->asking = false;
+		move_accepted(r);
+		resolving_done(rs, "gone");
+		return;
+	}
+	if (home_declines(rc)) {
+		/* The destination's answer counts again: it is asked once more. */
+		r->asking = false;
 		t = store_begin(k->store);
-		void_put(t, r, &e);
-		r->e = e;
-		incarnation_learn(k, r->id, &e);
-		peer_want(k, r->dest, false);
-		r->in_doubt = r->sent = r->outcome_move = false;
-		resident_trail(r, "resolved", r->dest, "declared dead");
-		move_cancel(r);
-		r->resending = false;
-		vm_abandon(r);
-		r->via_go = false;
-		r->go_seq = 0;
-		resident_event(r, SHELL_EV_RETURNED, NULL);
 		resident_put(t, r);
 		store_commit(t, NULL, NULL);
-		log_notice(
-			"doubt resolved: the carrier goes on here", KV_STR("carrier", r->name));
-		resident_go_on(r);
-		home_report(r);
-	} else if (rc == 0 && strcmp(word, "elsewhere") == 0) {
-		move_accepted(r);
-		r = NULL;
-	}
-	if (!rs->rq)
-		return;
-	if (rc < 0) {
-		request_fail(rs->rq, rc, "%s", text);
+		r->resend_at_ms = clock_ms();
 	} else {
-		out = tos_map();
-		tos_set(out, "name", tos_text(rs->name));
-		tos_set(out, "state", tos_text(r ? shell_state_word(r->state) : "gone"));
-		request_ok(rs->rq, out);
+		r->ask_at_ms = clock_ms() + k->config.retry_ms;
 	}
+	resolving_fail(rs, rc < 0 ? rc : ERR_MALFORMED, text);
 }
 
-void resolve_begin(struct resident *r, struct request *rq)
+static void ask_send(struct resident *r, struct request *rq)
 {
-	struct resolving *rs;
-	struct tos_value *args;
+	struct resolving *rs = mem_new(struct resolving);
+	struct tos_value *args = tos_map();
 
-	if (r->state != SHELL_DEPARTING || r->asking) {
-		request_fail(rq, ERR_STATE, "%s is %s, not in doubt", r->name,
-			shell_state_word(r->state));
-		return;
-	}
-	rs = mem_new(struct resolving);
-	snprintf(rs->name, sizeof(rs->name), "%s", r->name);
+	rs->departure = departure_new(r);
 	rs->rq = rq;
-	r->asking = true;
-	args = tos_map();
+	r->ask_sent = true;
 	tos_set(args, "name", tos_text(r->name));
 	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
 	tos_set(args, "e", incarnation_value(&r->e));
@@ -878,8 +1001,61 @@ void resolve_begin(struct resident *r, struct request *rq)
 		r->k, r->ticket.home, "Home", "ASK", args, r->k->config.call_ms, on_asked, rs);
 }
 
+struct ask_journal {
+	struct kernel *k;
+	struct departure *departure;
+	struct request *rq;
+};
+
+static void ask_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct ask_journal *j = arg;
+	AUTOFREE struct departure *d = j->departure;
+	struct resident *r = departing(j->k, d);
+
+	if (r && rc < 0) {
+		r->asking = r->ask_sent = false;
+		r = NULL;
+	}
+	if (r)
+		ask_send(r, j->rq);
+	else if (j->rq)
+		request_fail(j->rq, rc < 0 ? rc : ERR_STATE, "%s",
+			rc < 0 ? err_show(rc, em) : "it is not in doubt any more");
+}
+
+void resolve_begin(struct resident *r, struct request *rq)
+{
+	struct ask_journal *j;
+	struct store_txn *t;
+	int rc;
+
+	if (r->state != SHELL_DEPARTING || !r->in_doubt || r->outcome_move || r->asking) {
+		if (rq)
+			request_fail(rq, ERR_STATE, "%s is %s%s", r->name,
+				shell_state_word(r->state),
+				r->asking        ? ": its home is being asked"
+				: r->outcome_move ? ": only its home can take its outcome"
+						  : ", not in doubt");
+		return;
+	}
+	j = mem_new(struct ask_journal);
+	j->k = r->k;
+	j->departure = departure_new(r);
+	j->rq = rq;
+	r->asking = r->ask_sent = true;
+	t = store_begin(r->k->store);
+	resident_put(t, r);
+	rc = store_commit(t, ask_saved, j);
+	if (rc < 0) {
+		struct errmsg em = { "" };
+
+		ask_saved(j, rc, &em);
+	}
+}
+
 struct void_sent {
-	uint8_t key[DIGEST_BYTES + 64];
+	uint8_t key[DIGEST_BYTES + 192];
 	size_t n;
 };
 

@@ -424,7 +424,9 @@ def test_a_move_shows_its_cost(fleet):
     events = [(t["kernel"], t["event"]) for t in o["trail"]]
     assert events.index(("host1", "started")) < events.index(("host1", "departed")) < events.index(("host2", "arrived"))
     line = next(x for x in fleet.log_text("host1").splitlines() if "moved" in x and o["name"] + " " in x and "dest=host2" in x)
-    assert int(line.split("bytes_envelope=")[1].split()[0]) > 5000 and "bytes_code=" in line and "ms=" in line
+    cost = dict(x.split("=", 1) for x in line.split() if "=" in x)
+    assert int(cost["bytes_envelope"]) > int(cost["bytes_state"]) > 5000 and int(cost["bytes_code"]) > 0, cost
+    assert sum(int(cost[p + "_ms"]) for p in ("hooks", "offer", "journal", "send", "answer")) <= int(cost["ms"])
 
 
 def test_a_tour_is_decided_on_the_way_and_retraced(fleet):
