@@ -441,6 +441,31 @@ int domain_principal_add(const struct home *h, const char *name, unsigned roles,
 	return rc;
 }
 
+int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
+	int64_t valid_ms, struct tos_value *serials, struct errmsg *em)
+{
+	char path[HOME_PATH_MAX], kept[HOME_PATH_MAX], aside[96];
+	int rc = domain_serials(h, false, name, serials, em);
+	size_t n;
+	const uint8_t *serial = tos_as_bytes(tos_at(serials, 0), &n);
+	char hex[2 * 8 + 1];
+
+	if (rc < 0)
+		return rc;
+	/* The old key is put aside, never thrown away: what it signed can still be looked at. */
+	snprintf(aside, sizeof(aside), ".%s-%s", name, text_hex(serial, n < 8 ? n : 8, hex));
+	rc = path_join(path, sizeof(path), em, h->path, "keys", name, NULL);
+	rc = rc ? rc : path_join(kept, sizeof(kept), em, h->path, "keys", aside, NULL);
+	if (rc == 0 && rename(path, kept) != 0)
+		rc = err_errno(em, "%s cannot be put aside", path);
+	if (rc < 0)
+		return rc;
+	rc = domain_principal_add(h, name, roles, valid_ms, em);
+	if (rc < 0)
+		(void)!rename(kept, path);
+	return rc;
+}
+
 static int read_list(
 	const char *path, struct slice root_der, struct revocation **out, struct errmsg *em)
 {

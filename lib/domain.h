@@ -31,6 +31,10 @@ int domain_init(const char *home, const char *passphrase, struct buf *said, stru
 int domain_kernel_add(const struct home *h, const char *name, unsigned nth, struct errmsg *em);
 int domain_principal_add(const struct home *h, const char *name, unsigned roles,
 	int64_t valid_ms, struct errmsg *em);
+/* The same for one that is there: a new key and certificate with these roles. serials (an array) gets what is to be
+ * revoked. ERR_NOT_FOUND. */
+int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
+	int64_t valid_ms, struct tos_value *serials, struct errmsg *em);
 /* [{name, roles: [text], expires, serial: bytes, revoked: bool, key: bool}] */
 int domain_principals(const struct home *h, struct tos_value **out, struct errmsg *em);
 /* Serial numbers of the certificates of a principal or of a kernel made here; appended to the

@@ -37,6 +37,19 @@ static int parse_roles(struct cli *cli, unsigned *out)
 	return 0;
 }
 
+/* A new key in the place of the old one, which is revoked everywhere. */
+static int principal_replace(
+	struct cli *cli, const struct home *h, const char *name, unsigned roles, int64_t ms)
+{
+	struct tos_value *serials = tos_array();
+	uint64_t number;
+	int rc = domain_principal_replace(h, name, roles, ms, serials, &cli->em);
+
+	rc = rc ? rc : revoke_serials(cli, h, serials, &number);
+	tos_value_free(serials);
+	return rc;
+}
+
 static int principal_add(struct cli *cli, const struct home *h, const char *name)
 {
 	const char *expires = cli_option(cli, "expires");
@@ -47,7 +60,10 @@ static int principal_add(struct cli *cli, const struct home *h, const char *name
 	if (rc == 0 && expires && (text_duration(expires, &ms) < 0 || ms <= 0))
 		rc = err_set(
 			&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", expires);
-	rc = rc ? rc : domain_principal_add(h, name, roles, ms, &cli->em);
+	if (rc == 0 && cli_option(cli, "replace"))
+		rc = principal_replace(cli, h, name, roles, ms);
+	else
+		rc = rc ? rc : domain_principal_add(h, name, roles, ms, &cli->em);
 	if (rc < 0)
 		return rc;
 	if (cli->json) {
@@ -136,8 +152,9 @@ const struct command command_principal = {
 	.about = "A principal is a key with a certificate of the domain's root that names its roles: an author may sign code, an "
 		 "owner may launch it, an admin may act on carriers and kernels of others, an officer may approve what policy "
 		 "asks a second signature for. Adding and revoking need the root key. A revoked owner's carriers are "
-		 "killed.",
-	.examples = "tos principal add alice --role owner,author\tSomebody who writes carriers and launches them\n"
+		 "killed. To change roles, or after a key was lost, say add --replace.",
+	.examples = "tos principal add alice --role admin --replace\tOther roles, with a new key\n"
+		    "tos principal add alice --role owner,author\tSomebody who writes carriers and launches them\n"
 		    "tos principal revoke alice\tNo longer\n",
 	.run = run_principal,
 	.max_args = 2,
@@ -145,6 +162,7 @@ const struct command command_principal = {
 	.options = {
 		{ "role", 0, "ROLE[,ROLE]...", "admin, owner, author, officer; default owner,author" },
 		{ "expires", 0, "TIME", "how long the certificate is good, default 365d" },
+		{ "replace", 0, NULL, "add: a new key and these roles for one that is there; the old key is revoked" },
 		{ "as", 0, "PRINCIPAL", "who signs the act; default from domain.conf" },
 	},
 };

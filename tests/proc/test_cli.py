@@ -159,6 +159,11 @@ def test_principals_are_added_listed_and_revoked(home):
     assert rows["alice"]["roles"] == ["owner"] and not rows["alice"]["revoked"]
     assert set(rows["admin"]["roles"]) == {"admin", "owner", "author"}
     home.run("principal", "add", "alice", expect=1)
+    home.run("principal", "add", "nobody", "--replace", expect=1)
+    home.run("principal", "add", "alice", "--role", "owner,author", "--replace")
+    again = {p["name"]: p for p in home.json("principal", "list")}
+    assert again["alice"]["roles"] == ["owner", "author"] and again["alice"]["serial"] != rows["alice"]["serial"]
+    assert not again["alice"]["revoked"] and set(again) == set(rows)
     home.run("principal", "add", "bob", "--role", "emperor", expect=2)
     home.run("principal", "add", "../bob", expect=1)
     home.run("principal", "revoke", "alice")
