@@ -27,11 +27,20 @@
 
 #define GRANT_POSTS  1024u
 #define GRANT_CHUNKS 64u
+#define CONTENTS_MAX 8
+#define CONTENT_BYTES_MAX ((size_t)128 << 20)
 
 struct queued {
 	struct queued *next;
 	char sender[NAME_BYTES_MAX + 1], folder[NAME_BYTES_MAX + 1];
 	struct tos_value *elements;
+};
+
+/* Comes ahead of an answer that does not fit a frame, in chunks. */
+struct content {
+	uint8_t digest[DIGEST_BYTES];
+	size_t total, have;
+	uint8_t *bytes; /* NULL: the place is free */
 };
 
 struct tos_connection {
@@ -42,6 +51,9 @@ struct tos_connection {
 	uint64_t tag; /* last one used */
 	struct queued *first, **last;
 	uint32_t consumed;                    /* posts taken since we granted credit */
+	uint32_t consumed_chunks;
+	struct content content[CONTENTS_MAX];
+	size_t content_next;                  /* the one that makes place */
 	uint64_t credit_posts, credit_chunks; /* what the kernel still takes */
 	int dead;                             /* the conversation is over, and why */
 	char why[256];
@@ -84,6 +96,8 @@ void tos_disconnect(struct tos_connection *c)
 		tos_value_free(q->elements);
 		free(q);
 	}
+	for (size_t i = 0; i < CONTENTS_MAX; i++)
+		free(c->content[i].bytes);
 	tos_value_free(c->answer);
 	tls_session_free(c->tls);
 	buf_fini(&c->reader.in);
@@ -220,6 +234,104 @@ static int queue_post(struct tos_connection *c, const struct post *p)
 	return 0;
 }
 
+static struct content *content_find(struct tos_connection *c, struct slice digest)
+{
+	for (size_t i = 0; i < CONTENTS_MAX; i++)
+		if (c->content[i].bytes && digest.n == DIGEST_BYTES &&
+			memcmp(c->content[i].digest, digest.p, DIGEST_BYTES) == 0)
+			return &c->content[i];
+	return NULL;
+}
+
+static void content_drop(struct content *k)
+{
+	free(k->bytes);
+	*k = (struct content){ .bytes = NULL };
+}
+
+static struct content *content_new(struct tos_connection *c, const struct chunk *k)
+{
+	struct content *n = &c->content[c->content_next++ % CONTENTS_MAX];
+
+	content_drop(n);
+	if (k->total > CONTENT_BYTES_MAX)
+		return NULL;
+	n->bytes = mem_try((size_t)k->total + 1);
+	if (!n->bytes)
+		return NULL;
+	memcpy(n->digest, k->digest.p, DIGEST_BYTES);
+	n->total = (size_t)k->total;
+	return n;
+}
+
+/* What does not go on where the last chunk ended is left out; the answer that names it then says
+ * so. */
+static int on_chunk(struct tos_connection *c, struct cbor_cursor *cur)
+{
+	struct content *n;
+	struct chunk k;
+	int rc = chunk_decode(cur, &k);
+
+	if (rc < 0)
+		return rc;
+	n = content_find(c, k.digest);
+	if (k.offset == 0 && n)
+		content_drop(n);
+	if (k.offset == 0)
+		n = content_new(c, &k);
+	if (n && k.offset == n->have && k.total == n->total && k.data.n <= n->total - n->have) {
+		memcpy(n->bytes + n->have, k.data.p, k.data.n);
+		n->have += k.data.n;
+	}
+	if (++c->consumed_chunks >= GRANT_CHUNKS / 4) {
+		AUTOBUF b = BUF_INIT;
+
+		credit_encode(&b, 0, c->consumed_chunks);
+		c->consumed_chunks = 0;
+		send_frame(c, &b, clock_ms() + 5000,
+			NULL); /* its failure shows at the next read */
+	}
+	return 0;
+}
+
+/* The awaited answer is only {digest, bytes, folder}: take what came ahead. */
+static int answer_content(struct tos_connection *c)
+{
+	const struct tos_value *m = tos_at(c->answer, 0);
+	struct tos_value *elements = NULL;
+	struct slice digest;
+	struct content *n;
+	uint8_t sum[DIGEST_BYTES];
+	int rc = ERR_NOT_FOUND;
+
+	digest.p = tos_get_bytes(m, "digest", &digest.n);
+	n = digest.p ? content_find(c, digest) : NULL;
+	if (n && n->have == n->total) {
+		digest_bytes(n->bytes, n->total, sum);
+		rc = memcmp(sum, n->digest, DIGEST_BYTES) != 0
+			     ? ERR_MALFORMED
+			     : tos_decode(n->bytes, n->total, (size_t)512 << 20, &elements);
+	}
+	if (rc == 0)
+		snprintf(c->answer_folder, sizeof(c->answer_folder), "%s",
+			tos_get_text(m, "folder", "ok"));
+	if (n)
+		content_drop(n);
+	tos_value_free(c->answer);
+	c->answer = elements;
+	return rc;
+}
+
+/* Only the kernel itself sends content ahead. */
+static bool is_content(const struct tos_connection *c, const struct post *p)
+{
+	size_t n = strlen(c->kernel);
+
+	return p->kind == POST_ANSWER && strcmp(c->answer_folder, "content") == 0 &&
+	       p->sender.n == n + 7 && memcmp(p->sender.p, c->kernel, n) == 0 &&
+	       memcmp(p->sender.p + n, "/Kernel", 7) == 0;
+}
+
 static int on_post(struct tos_connection *c, struct cbor_cursor *cur)
 {
 	struct post p;
@@ -235,6 +347,8 @@ static int on_post(struct tos_connection *c, struct cbor_cursor *cur)
 	else if (c->want && p.tag == c->want && !c->answered) {
 		c->answer_kind = p.kind;
 		rc = folder_decode(p.folder, c->answer_folder, &c->answer);
+		if (rc == 0 && is_content(c, &p))
+			rc = answer_content(c);
 		c->answered = rc == 0;
 	} /* else: the answer to a call that was given up */
 	if (rc == 0 && ++c->consumed >= GRANT_POSTS / 4) {
@@ -272,6 +386,9 @@ static int on_frame(struct tos_connection *c, struct slice frame, struct errmsg 
 	switch (type) {
 	case FRAME_POST:
 		rc = on_post(c, &cur);
+		break;
+	case FRAME_CHUNK:
+		rc = on_chunk(c, &cur);
 		break;
 	case FRAME_CREDIT:
 		rc = credit_decode(&cur, &posts, &chunks);

@@ -68,6 +68,9 @@ int calls_init(struct kernel *k)
 	uv_idle_init(k->loop, &k->idle);
 	k->idle.data = k;
 	k->calls = map_new();
+	/* An answer to a call from before a restart must not pass for one to a new call. */
+	random_bytes(&k->next_call, sizeof(k->next_call));
+	k->next_call >>= 16;
 	return 0;
 }
 
@@ -319,6 +322,29 @@ static int failure_read(const struct tos_value *elements, const char **text)
 	return err_from_word(word, strlen(word));
 }
 
+/* The elements of an answer that was too large for a frame came ahead. */
+static int content_elements(
+	struct kernel *k, const char *from_kernel, struct tos_value **elements)
+{
+	const struct tos_value *m = tos_at(*elements, 0);
+	struct origin from = { .cls = ORIGIN_KERNEL };
+	struct tos_value *v = NULL;
+	struct slice content;
+	size_t n;
+	const uint8_t *digest = tos_get_bytes(m, "digest", &n);
+	int rc = ERR_NOT_FOUND;
+
+	snprintf(from.kernel, sizeof(from.kernel), "%s", from_kernel);
+	if (digest && n == DIGEST_BYTES) {
+		content = upload_find(k, digest, &from);
+		if (content.n)
+			rc = tos_decode(content.p, content.n, (size_t)512 << 20, &v);
+	}
+	tos_value_free(*elements);
+	*elements = v;
+	return rc;
+}
+
 void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p)
 {
 	struct call *c = call_get(k, p->tag);
@@ -335,6 +361,8 @@ void calls_answer(struct kernel *k, const char *from_kernel, const struct post *
 	rc = folder_decode(p->folder, folder, &elements);
 	if (rc == 0 && p->kind == POST_FAILURE)
 		rc = failure_read(elements, &text);
+	else if (rc == 0 && from_kernel[0] && strcmp(folder, ANSWER_CONTENT) == 0)
+		rc = content_elements(k, from_kernel, &elements);
 	call_end(k, c, rc, rc < 0 && !text[0] ? err_text(rc) : text, elements);
 	tos_value_free(elements);
 }

@@ -15,7 +15,8 @@
 #define NAMES_BLOCK   1000
 #define NAMES_OUT_MAX 100000
 #define CLIENTS_MAX   1000
-#define WATCHES_MAX   10000
+#define WATCHES_MAX   10000 /* carriers that are watched */
+#define WATCHERS_MAX  64    /* of one carrier */
 #define ACT_SKEW_MS   300000
 #define WAIT_MOST_MS  86400000
 
@@ -36,6 +37,7 @@ int client_up(struct kernel *k, struct link *l, const struct hello *h, struct er
 	if (map_find_str(k->clients, name))
 		return err_set(em, ERR_EXISTS, "a client named %s is connected", name);
 	link_set_name(l, name);
+	link_on_writable(l, (void (*)(void *, struct link *))content_writable, k);
 	map_put_str(k->clients, name, l);
 	return 0;
 }
@@ -48,6 +50,8 @@ void client_down(struct kernel *k, struct link *l)
 
 	if (map_find_str(k->clients, link_name(l)) == l)
 		map_del_str(k->clients, link_name(l));
+	content_link_down(k, link_name(l));
+	home_waiters_drop(k, link_name(l));
 	while ((watchers = map_next(k->watchers, &it, &key, &len))) {
 		map_del_str(watchers, link_name(l));
 		if (map_size(watchers) == 0) {
@@ -142,6 +146,7 @@ static void watch_verb(struct kernel *k, struct request *rq)
 {
 	const char *name = tos_get_text(rq->args, "name", "");
 	struct home_record *h = home_find(k, name);
+	struct resident *r = resident_find(k, name);
 	struct map *watchers;
 	struct tos_value *out;
 
@@ -156,13 +161,23 @@ static void watch_verb(struct kernel *k, struct request *rq)
 		watchers = map_new();
 		map_put_str(k->watchers, name, watchers);
 	}
-	if (!watchers) {
-		request_fail(rq, ERR_FULL, "too many carriers are being watched");
+	if (!watchers || map_size(watchers) >= WATCHERS_MAX) {
+		request_fail(rq, ERR_FULL,
+			watchers ? "%s is watched by too many" : "too many carriers are watched",
+			name);
 		return;
 	}
 	map_put_str(watchers, rq->from.name, k);
 	out = home_row(h);
 	request_ok(rq, out);
+	/* What it waits for already is news to who begins to watch. */
+	if (r && r->waiting[0])
+		home_event(k, k->config.name, name, "wait", NULL, r->waiting);
+}
+
+void watch_end(struct kernel *k, const char *name)
+{
+	map_free(map_del_str(k->watchers, name));
 }
 
 /* ---- reading */
@@ -691,7 +706,7 @@ static struct slice launch_bytes(struct kernel *k, struct request *rq, const cha
 	struct slice s;
 
 	s.p = tos_get_bytes(rq->args, key, &s.n);
-	return s.n ? s : upload_find(k, digest);
+	return s.n ? s : upload_find(k, digest, &rq->from);
 }
 
 static int launch_parts(
@@ -744,7 +759,8 @@ static int launch_name(
 	if (strcmp(r->ticket.home, k->config.name) != 0)
 		return err_set(em, ERR_DENIED, "the ticket names %s as home, this is %s",
 			r->ticket.home, k->config.name);
-	if (!g || memcmp(g->nonce, r->ticket.nonce, sizeof(g->nonce)) != 0)
+	if (!g || clock_ms() > g->until_ms ||
+		memcmp(g->nonce, r->ticket.nonce, sizeof(g->nonce)) != 0)
 		return err_set(em, ERR_REPLAY,
 			"the name %s was not given out with this nonce; ask again",
 			r->ticket.name);

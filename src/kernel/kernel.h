@@ -199,6 +199,7 @@ struct resident {
 	struct list held;  /* posts kept until it can take them */
 	/* folders held here; folders in its VM that it has not taken */
 	size_t n_held, n_waiting;
+	size_t n_undelivered; /* rows of `undelivered` before those that were held */
 	uint64_t n_delivered;
 	/* what the owner's account has of this stay */
 	int64_t charged_cpu_ms, charged_sent, charged_at_ms;
@@ -265,6 +266,7 @@ struct kernel {
 	struct map *callers;   /* client, carrier, extension -> struct caller: whom each asked */
 	int64_t callers_at_ms;
 	struct map *watchers; /* carrier -> struct watch list */
+	struct map *waiting;  /* client -> how many outcomes it waits for */
 	struct map *notes;    /* keys of the outbox whose answer is waited for */
 	int64_t notes_at_ms;  /* when what is left in the outbox is sent again */
 	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
@@ -303,6 +305,10 @@ void place_forget(struct kernel *k, const char *carrier);
 int router_hold(struct resident *r, const struct origin *from, const struct post *p);
 void router_held_each(struct resident *r,
 	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p));
+void router_held_collect(struct resident *r,
+	void (*fn)(struct resident *r, const struct origin *from, const struct post *p));
+void router_held_uncollect(struct resident *r, bool gone);
+void router_held_move(struct resident *from, struct resident *to);
 void router_forward_held(struct kernel *k, struct resident *r, const char *kernel);
 void subject_of(const struct origin *from, struct subject *out);
 /* The firewall; a denial is audited (rate-limited) and counted. */
@@ -435,6 +441,9 @@ bool resident_would_hold(const struct resident *r, const char *inbox);
 bool resident_answers(struct resident *r, uint64_t tag, struct slice sender);
 /* What was delivered to its inboxes and never taken goes along: copied to r->undelivered. */
 void resident_collect(struct resident *r);
+/* And what waits for its inboxes, once it really departs; at the end of its journey (`goes`
+ * false) it stays. */
+void resident_collect_held(struct resident *r, bool goes);
 void resident_uncollect(struct resident *r);
 /* Close them all; calls in them are answered `moved`. */
 void resident_inboxes_drop(struct resident *r);
@@ -556,6 +565,7 @@ void home_link_up(struct kernel *k, const char *peer);
 struct tos_value *home_row(const struct home_record *h);
 struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
 void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
+void home_waiters_drop(struct kernel *k, const char *client); /* it is gone */
 int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
 void home_declared(struct kernel *k, const char *dead, struct tos_value *names);
 bool home_is_declared(struct kernel *k, const char *kernel);
@@ -573,6 +583,7 @@ int client_up(struct kernel *k, struct link *l, const struct hello *h, struct er
 void client_down(struct kernel *k, struct link *l);
 void client_origin(struct kernel *k, struct link *l, struct origin *out);
 void watch_event(struct kernel *k, const char *name, struct tos_value *event); /* takes event */
+void watch_end(struct kernel *k, const char *name); /* nothing more is to come */
 int registrar_init(struct kernel *k, struct errmsg *em);
 /* a higher number is kept, journaled, acted on */
 int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em);
@@ -581,14 +592,21 @@ void directory_learn(struct kernel *k, const char *name, const struct tos_value 
 
 /* ---- upload.c: content by digest */
 int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct errmsg *em);
-/* The whole content, verified, or an empty slice. Borrowed until upload_drop or the tick. */
-struct slice upload_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES]);
-void upload_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES]);
+/* The whole content, verified, that this sender sent ahead, or an empty slice. Borrowed until the
+ * tick. */
+struct slice upload_find(
+	struct kernel *k, const uint8_t digest[DIGEST_BYTES], const struct origin *from);
 void uploads_tick(struct kernel *k, int64_t now_ms);
-/* Send content as chunks over the peer's link as credit allows; done(rc) later. */
+/* Send content as chunks over the link of a kernel or of a client (by its full name) as credit
+ * allows; done(rc) later. */
 typedef void content_sent_fn(struct kernel *k, void *arg, int rc);
 int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST_BYTES],
 	struct slice content, content_sent_fn *done, void *arg);
+/* An answer too large for a frame, to a client or to another kernel's own call: its elements go
+ * ahead as chunks, the answer names them. ERR_TOO_LARGE: not possible. */
+#define ANSWER_CONTENT "content"
+int content_answer(struct kernel *k, const char *dest, uint64_t tag, const char *folder,
+	const struct tos_value *elements);
 void content_writable(struct kernel *k, struct link *l);
 void content_link_down(struct kernel *k, const char *peer);
 

@@ -14,6 +14,9 @@
 #define PEER_VOUCHES_MAX   100000
 #define LOOKUP_MS          5000
 #define DIRECTORY_FRESH_MS 60000
+/* nobody asked just now, but the link is wanted: it is dialled again after this, then twice it ... */
+#define AGAIN_MS           100
+#define AGAIN_MOST_MS      5000
 
 struct waiting_post {
 	struct list node;
@@ -324,6 +327,18 @@ void peer_want(struct kernel *k, const char *name, bool want)
 	}
 }
 
+/* What it vouched for is of the link that it said so on. */
+static void vouched_for_drop(struct peer *p)
+{
+	struct origin *o;
+	size_t it = 0;
+
+	while ((o = map_next(p->vouched_for, &it, NULL, NULL)))
+		free(o);
+	map_free(p->vouched_for);
+	p->vouched_for = NULL;
+}
+
 void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 {
 	struct peer *p = peer_get(k, link_name(l));
@@ -332,8 +347,11 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 		return;
 	map_free(p->vouched);
 	p->vouched = map_new();
+	vouched_for_drop(p);
+	p->vouched_for = map_new();
 	p->link = l;
 	p->dialling = false;
+	p->again_at_ms = p->again_ms = 0;
 	p->boot_count = h->boot_count;
 	memcpy(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce));
 	p->boot_known = true;
@@ -355,6 +373,17 @@ void peer_link_down(struct kernel *k, struct link *l)
 		if (!list_empty(&p->queue))
 			peer_connect(k, p);
 	}
+}
+
+static void connect_again(struct kernel *k, struct peer *p, int64_t now_ms)
+{
+	if (p->dialling || p->looking_up || now_ms < p->again_at_ms)
+		return;
+	p->again_ms = p->again_ms ? 2 * p->again_ms : AGAIN_MS;
+	if (p->again_ms > AGAIN_MOST_MS)
+		p->again_ms = AGAIN_MOST_MS;
+	p->again_at_ms = now_ms + p->again_ms;
+	peer_connect(k, p);
 }
 
 void peers_tick(struct kernel *k, int64_t now_ms)
@@ -384,14 +413,14 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 		}
 		/* Something waits, or the link is wanted, and nobody is trying. */
 		if (!p->link && (!list_empty(&p->queue) || p->wants))
-			peer_connect(k, p);
+			connect_again(k, p, now_ms);
 		/* A name that never was a peer's is forgotten: else a carrier that posts to
 		 * names of its own making would use up the table for everybody. */
 		if (!p->link && !p->boot_known && !p->wants && !p->dialling && !p->looking_up &&
 			list_empty(&p->queue)) {
 			map_del_str(k->peers, p->name);
 			map_free(p->vouched);
-			map_free(p->vouched_for); /* empty: nobody ever spoke on a link */
+			vouched_for_drop(p);
 			free(p);
 		}
 	}

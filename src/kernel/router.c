@@ -17,8 +17,6 @@
 #define STREAMS_MAX           50000
 #define STREAM_POSTS_MAX      1024
 #define PLACES_MAX            100000
-#define CLIENT_CALLS_MAX      100000
-#define CLIENT_CALL_LATE_MS   10000
 #define MOVED_PAUSE_MS        20
 #define DELIVER_MS            10000
 #define DENIALS_AUDITED_PER_S 20
@@ -34,6 +32,7 @@ struct stream_post {
 	struct origin from;
 	struct post post; /* slices into bytes */
 	size_t n;
+	bool travels; /* held, and in the envelope of the departure under way */
 	uint8_t bytes[];
 };
 
@@ -162,6 +161,9 @@ void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_k
 		.tag = tag,
 		.folder = slice_buf(&bytes) };
 
+	if ((buf_check(&bytes) < 0 || bytes.len > FRAME_BYTES_MAX - 512) &&
+		kind == POST_ANSWER && content_answer(k, dest, tag, folder, elements) == 0)
+		return;
 	if (buf_check(&bytes) < 0 || bytes.len > FRAME_BYTES_MAX - 512) {
 		/* The answer does not fit a frame; the caller is told so instead. */
 		buf_clear(&bytes);
@@ -297,83 +299,14 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 	return rc;
 }
 
-/* A client's call to another kernel, so that no third one can answer it. */
-struct client_call {
-	char kernel[64];
-	int64_t until_ms;
-};
-
-static void client_calls_trim(struct kernel *k, int64_t now_ms)
-{
-	struct client_call *c;
-	const void *key;
-	size_t it = 0, len;
-
-	while ((c = map_next(k->client_calls, &it, &key, &len)))
-		if (now_ms > c->until_ms) {
-			map_del(k->client_calls, key, len);
-			free(c);
-		}
-}
-
-static void client_call_key(const char *client, uint64_t tag, char key[NAME_BYTES_MAX + 24])
-{
-	snprintf(key, NAME_BYTES_MAX + 24, "%s|%llu", client, (unsigned long long)tag);
-}
-
-static int client_call_note(struct kernel *k, const struct origin *from, const struct post *p,
-	const char *kernel, struct errmsg *em)
-{
-	char key[NAME_BYTES_MAX + 24];
-	struct client_call *c;
-
-	if (map_size(k->client_calls) >= CLIENT_CALLS_MAX)
-		client_calls_trim(k, clock_ms());
-	if (map_size(k->client_calls) >= CLIENT_CALLS_MAX)
-		return err_set(
-			em, ERR_FULL, "too many calls of clients wait for other kernels");
-	c = mem_new(struct client_call);
-	snprintf(c->kernel, sizeof(c->kernel), "%s", kernel);
-	c->until_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) +
-		      CLIENT_CALL_LATE_MS;
-	client_call_key(from->name, p->tag, key);
-	free(map_put_str(k->client_calls, key, c));
-	return 0;
-}
-
-/* Was that kernel asked? Its answer is taken once. Carriers answer from wherever they are. */
-static bool client_call_answered(
-	struct kernel *k, const struct origin *from, const struct post *p, const char *client)
-{
-	char key[NAME_BYTES_MAX + 24];
-	struct client_call *c;
-
-	client_call_key(client, p->tag, key);
-	c = map_find_str(k->client_calls, key);
-	if (!from->kernel[0] || from->cls == ORIGIN_CARRIER ||
-		(p->kind == POST_FAILURE && p->tag == 0)) {
-		free(map_del_str(k->client_calls, key));
-		return true;
-	}
-	if (!c || (c->kernel[0] && strcmp(c->kernel, from->kernel) != 0))
-		return false;
-	free(map_del_str(k->client_calls, key));
-	return true;
-}
-
-static int route_client(struct kernel *k, const struct origin *from, const struct post *p,
-	const char *name, struct errmsg *em)
+static int route_client(
+	struct kernel *k, const struct post *p, const char *name, struct errmsg *em)
 {
 	struct link *l = map_find_str(k->clients, name);
 	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
 
 	if (!l)
 		return err_set(em, ERR_NOT_FOUND, "client %s is gone", name);
-	if ((p->kind == POST_ANSWER || p->kind == POST_FAILURE) &&
-		!client_call_answered(k, from, p, name)) {
-		metric_add(k->metrics, "answers_unexpected_total", NULL, 1);
-		return err_set(em, ERR_DENIED, "%s was not asked by %s", from->kernel, name);
-	}
 	post_encode(&frame, p);
 	return buf_check(&frame) < 0 ? ERR_TOO_LARGE
 				     : link_send(l, LINK_POSTS, frame.data, frame.len);
@@ -488,6 +421,8 @@ static void stream_send(struct kernel *k, struct stream_queue *q, const char *ke
 	if (left < 1)
 		left = 1;
 	tos_push(elements, deliver_args(&sp->from, &sp->post, left));
+	if (sp->post.kind == POST_CALL)
+		callers_sent(k, sp->from.name, sp->post.tag, kernel);
 	q->busy = true;
 	call_start(k, kernel, "Kernel", "DELIVER", elements,
 		(uint32_t)(left < DELIVER_MS ? left : DELIVER_MS),
@@ -618,6 +553,7 @@ static int stream_add(struct kernel *k, const struct origin *from, const struct 
 	sp = mem_try(sizeof(*sp) + n);
 	if (!sp)
 		return ERR_NOMEM;
+	sp->travels = false;
 	if (!q) {
 		q = mem_new(struct stream_queue);
 		snprintf(q->key, sizeof(q->key), "%s", key);
@@ -700,7 +636,7 @@ void router_forward_held(struct kernel *k, struct resident *r, const char *kerne
 		int rc;
 
 		list_del(&sp->node);
-		rc = stream_add(k, &sp->from, &sp->post, r->name, &em);
+		rc = sp->travels ? 0 : stream_add(k, &sp->from, &sp->post, r->name, &em);
 		if (rc < 0)
 			kernel_fail_back(k, &sp->post, rc, err_show(rc, &em));
 		free(sp);
@@ -730,6 +666,49 @@ static int may_post(struct kernel *k, const struct origin *from, const struct ad
 		em, ERR_DENIED, "%s may not post to %s: %s", from->name, k->config.name, why);
 }
 
+/* An answer or failure to one of ours, from whom that one asked? */
+static int may_answer(struct kernel *k, const struct origin *from, const struct post *p,
+	const struct address *a, struct errmsg *em)
+{
+	char caller[2 * NAME_BYTES_MAX];
+
+	if (a->kind == ADDRESS_INBOX && inbox_is_kernels(a->inbox))
+		return 0; /* calls.c knows what the kernel itself asked */
+	if (a->kind == ADDRESS_CARRIER)
+		snprintf(caller, sizeof(caller), "%s", a->carrier);
+	else
+		snprintf(caller, sizeof(caller), "%s/%s%s", k->config.name,
+			a->kind == ADDRESS_CLIENT ? "client/" : "", a->inbox);
+	if (callers_answered(k, caller, from, p))
+		return 0;
+	metric_add(k->metrics, "answers_unexpected_total", NULL, 1);
+	return err_set(em, ERR_DENIED, "%s was not asked by %s", from->name, caller);
+}
+
+/* A call of one of ours that somebody elsewhere may answer. */
+static bool asks_elsewhere(
+	const struct origin *from, const struct post *p, const struct address *a, bool here)
+{
+	return p->kind == POST_CALL && !from->kernel[0] && from->cls != ORIGIN_KERNEL &&
+	       (!here || a->kind == ADDRESS_CARRIER);
+}
+
+static int route_to(struct kernel *k, const struct origin *from, const struct post *p,
+	const struct address *a, bool here, struct errmsg *em)
+{
+	if (a->kind == ADDRESS_CARRIER)
+		return route_carrier(k, from, p, a, em);
+	if (!here)
+		return route_remote(k, from, p, a->kernel, em);
+	if (a->kind == ADDRESS_CLIENT) {
+		char name[NAME_BYTES_MAX + 1];
+
+		snprintf(name, sizeof(name), "%s/client/%s", k->config.name, a->inbox);
+		return route_client(k, p, name, em);
+	}
+	return route_inbox(k, from, p, a->inbox, em);
+}
+
 int kernel_route(
 	struct kernel *k, const struct origin *from, const struct post *p, struct errmsg *em)
 {
@@ -744,23 +723,20 @@ int kernel_route(
 	rc = may_post(k, from, &a, here, em);
 	if (rc < 0)
 		return rc;
-	if (from->cls == ORIGIN_CLIENT && !from->kernel[0] && p->kind == POST_CALL &&
-		(!here || a.kind == ADDRESS_CARRIER))
-		rc = client_call_note(
-			k, from, p, a.kind == ADDRESS_CARRIER ? "" : a.kernel, em);
+	if ((p->kind == POST_ANSWER || p->kind == POST_FAILURE) &&
+		(here || a.kind == ADDRESS_CARRIER))
+		rc = may_answer(k, from, p, &a, em);
 	if (rc < 0)
 		return rc;
-	if (a.kind == ADDRESS_CARRIER)
-		return route_carrier(k, from, p, &a, em);
-	if (!here)
-		return route_remote(k, from, p, a.kernel, em);
-	if (a.kind == ADDRESS_CLIENT) {
-		char name[NAME_BYTES_MAX + 1];
-
-		snprintf(name, sizeof(name), "%s/client/%s", k->config.name, a.inbox);
-		return route_client(k, from, p, name, em);
-	}
-	return route_inbox(k, from, p, a.inbox, em);
+	if (!asks_elsewhere(from, p, &a, here))
+		return route_to(k, from, p, &a, here, em);
+	rc = callers_note(k, from->name, p, &a, em);
+	if (rc < 0)
+		return rc;
+	rc = route_to(k, from, p, &a, here, em);
+	if (rc < 0)
+		callers_forget(k, from->name, p->tag);
+	return rc;
 }
 
 /* Who sends, as this peer may claim: its own kernel, extensions and clients, and carriers it
@@ -930,7 +906,7 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 	pl = map_find_str(k->places, a.carrier);
 	if (r && !shell_ended(r->state)) {
 		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE
-			     ? 0
+			     ? may_answer(k, &from, &p, &a, &em)
 			     : kernel_allowed(k, &from, "post", "carrier", "", &em);
 		/* A kernel passes on no other kernel's posts: what would have to wait here
 		 * waits where it was sent, in order, and comes again. */
@@ -1025,7 +1001,7 @@ int router_init(struct kernel *k)
 {
 	k->places = map_new();
 	k->streams = map_new();
-	k->client_calls = map_new();
+	k->callers = map_new();
 	return 0;
 }
 
@@ -1043,6 +1019,7 @@ void router_tick(struct kernel *k, int64_t now_ms)
 			it = 0;
 		}
 	}
+	callers_tick(k, now_ms);
 	it = 0;
 	while ((pl = map_next(k->places, &it, &key, &len)))
 		if (now_ms - pl->at_ms > 600000) {
@@ -1058,6 +1035,7 @@ int router_hold(struct resident *r, const struct origin *from, const struct post
 
 	if (!sp)
 		return ERR_NOMEM;
+	sp->travels = false;
 	sp->from = *from;
 	sp->post = *p;
 	sp->deadline_at_ms =
@@ -1071,6 +1049,57 @@ int router_hold(struct resident *r, const struct origin *from, const struct post
 	list_add(&r->held, &sp->node);
 	r->n_held++;
 	return 0;
+}
+
+/* One-way posts that wait for an inbox go along with the carrier: they may be of senders that this
+ * kernel can't speak for. Calls are left to be sent after it. */
+void router_held_collect(struct resident *r,
+	void (*fn)(struct resident *r, const struct origin *from, const struct post *p))
+{
+	struct list *pos, *tmp;
+
+	LIST_EACH_SAFE(pos, tmp, &r->held)
+	{
+		struct stream_post *sp = LIST_ITEM(pos, struct stream_post, node);
+
+		sp->travels = sp->post.kind == POST_ONEWAY;
+		if (sp->travels)
+			fn(r, &sp->from, &sp->post);
+	}
+}
+
+/* The departure came about, to here (`gone`: they are in what arrived), or not at all. */
+void router_held_uncollect(struct resident *r, bool gone)
+{
+	struct list *pos, *tmp;
+
+	LIST_EACH_SAFE(pos, tmp, &r->held)
+	{
+		struct stream_post *sp = LIST_ITEM(pos, struct stream_post, node);
+
+		if (sp->travels && gone) {
+			list_del(&sp->node);
+			r->n_held--;
+			free(sp);
+		} else {
+			sp->travels = false;
+		}
+	}
+}
+
+/* The same carrier is back: what its former copy holds waits for the new one, behind what that
+ * one holds. */
+void router_held_move(struct resident *from, struct resident *to)
+{
+	router_held_uncollect(from, true);
+	while (!list_empty(&from->held)) {
+		struct list *node = from->held.next;
+
+		list_del(node);
+		list_add(&to->held, node);
+		to->n_held++;
+	}
+	from->n_held = 0;
 }
 
 /* Give each held post to fn, which returns true to have it taken out of the queue. */

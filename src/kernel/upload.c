@@ -13,9 +13,12 @@
 #define UPLOADS_BYTES    ((uint64_t)512 << 20)
 #define UPLOADS_MAX      1000
 #define UPLOAD_KEEP_MS   60000
+#define ANSWER_BYTES_MAX ((size_t)128 << 20)
+#define SENDING_BYTES    ((size_t)512 << 20) /* of all answers on their way */
 
 struct upload {
 	uint8_t digest[DIGEST_BYTES];
+	char from[NAME_BYTES_MAX + 1];
 	uint64_t total, have;
 	int64_t touched_ms;
 	bool whole;
@@ -24,7 +27,7 @@ struct upload {
 
 struct sending {
 	struct list node;
-	char peer[64];
+	char peer[NAME_BYTES_MAX + 1];
 	uint8_t digest[DIGEST_BYTES];
 	struct blob content;
 	uint64_t offset;
@@ -32,20 +35,46 @@ struct sending {
 	void *arg;
 };
 
+/* What one sender sends is for its own posts: nobody else can spoil it. */
+struct upload_key {
+	uint8_t bytes[DIGEST_BYTES + NAME_BYTES_MAX];
+	size_t n;
+};
+
+static void upload_key(struct upload_key *key, const uint8_t *digest, const char *from)
+{
+	key->n = DIGEST_BYTES + strnlen(from, NAME_BYTES_MAX);
+	memcpy(key->bytes, digest, DIGEST_BYTES);
+	memcpy(key->bytes + DIGEST_BYTES, from, key->n - DIGEST_BYTES);
+}
+
+static struct upload *upload_of(struct kernel *k, const uint8_t *digest, const char *from)
+{
+	struct upload_key key;
+
+	upload_key(&key, digest, from);
+	return map_find(k->uploads, key.bytes, key.n);
+}
+
 static uint64_t staged_bytes; /* of this process's one kernel */
 static struct list sendings;
 static bool sendings_ready;
 
 static void upload_free(struct kernel *k, struct upload *u)
 {
-	map_del(k->uploads, u->digest, DIGEST_BYTES);
+	struct upload_key key;
+
+	upload_key(&key, u->digest, u->from);
+	map_del(k->uploads, key.bytes, key.n);
 	staged_bytes -= u->total;
 	free(u->bytes);
 	free(u);
 }
 
-static struct upload *upload_new(struct kernel *k, const struct chunk *c, struct errmsg *em)
+static struct upload *upload_new(
+	struct kernel *k, const char *from, const struct chunk *c, struct errmsg *em)
 {
+	struct upload_key key;
 	struct upload *u;
 
 	if (c->total > UPLOAD_BYTES_MAX) {
@@ -66,7 +95,9 @@ static struct upload *upload_new(struct kernel *k, const struct chunk *c, struct
 	memcpy(u->digest, c->digest.p, DIGEST_BYTES);
 	u->total = c->total;
 	staged_bytes += u->total;
-	map_put(k->uploads, u->digest, DIGEST_BYTES, u);
+	snprintf(u->from, sizeof(u->from), "%s", from);
+	upload_key(&key, u->digest, u->from);
+	map_put(k->uploads, key.bytes, key.n, u);
 	return u;
 }
 
@@ -74,16 +105,15 @@ static struct upload *upload_new(struct kernel *k, const struct chunk *c, struct
  * and the post that needs the content then says that it is not there. */
 int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct errmsg *em)
 {
-	struct upload *u = map_find(k->uploads, c->digest.p, DIGEST_BYTES);
+	struct upload *u = upload_of(k, c->digest.p, link_name(l));
 	uint8_t digest[DIGEST_BYTES];
 
-	(void)l;
 	if (u && c->offset == 0 && u->have < u->total) {
 		upload_free(k, u); /* begun anew, perhaps on a new link */
 		u = NULL;
 	}
 	if (!u && c->offset == 0) {
-		u = upload_new(k, c, em);
+		u = upload_new(k, link_name(l), c, em);
 		if (!u) {
 			metric_add(k->metrics, "chunks_refused_total", NULL, 1);
 			return 0;
@@ -105,20 +135,14 @@ int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct
 	return 0;
 }
 
-struct slice upload_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES])
+struct slice upload_find(
+	struct kernel *k, const uint8_t digest[DIGEST_BYTES], const struct origin *from)
 {
-	struct upload *u = map_find(k->uploads, digest, DIGEST_BYTES);
+	struct upload *u =
+		upload_of(k, digest, from->kernel[0] ? from->kernel : from->name);
 
 	return u && u->whole ? (struct slice){ u->bytes, (size_t)u->total }
 			     : (struct slice){ NULL, 0 };
-}
-
-void upload_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES])
-{
-	struct upload *u = map_find(k->uploads, digest, DIGEST_BYTES);
-
-	if (u)
-		upload_free(k, u);
 }
 
 void uploads_tick(struct kernel *k, int64_t now_ms)
@@ -132,6 +156,12 @@ void uploads_tick(struct kernel *k, int64_t now_ms)
 }
 
 /* ---- sending */
+
+/* A kernel's link, or a client's. */
+static struct link *content_link(struct kernel *k, const char *peer)
+{
+	return strchr(peer, '/') ? map_find_str(k->clients, peer) : links_find(k->links, peer);
+}
 
 static void sending_end(struct kernel *k, struct sending *s, int rc)
 {
@@ -157,7 +187,7 @@ static void over_later(struct kernel *k, void *arg)
 /* True when there is nothing more to do for it. */
 static bool sending_go(struct kernel *k, struct sending *s)
 {
-	struct link *l = links_find(k->links, s->peer);
+	struct link *l = content_link(k, s->peer);
 
 	if (!l) {
 		sending_end(k, s, ERR_CLOSED);
@@ -193,7 +223,7 @@ int content_send(struct kernel *k, const char *peer, const uint8_t digest[DIGEST
 		list_init(&sendings);
 		sendings_ready = true;
 	}
-	if (!links_find(k->links, peer)) {
+	if (!content_link(k, peer)) {
 		struct sending_over *o = mem_new(struct sending_over);
 
 		*o = (struct sending_over){ done, arg, ERR_CLOSED };
@@ -240,4 +270,72 @@ void content_writable(struct kernel *k, struct link *l)
 void content_link_down(struct kernel *k, const char *peer)
 {
 	sendings_of(k, peer, true);
+}
+
+/* ---- answers that do not fit a frame */
+
+struct large_answer {
+	char dest[NAME_BYTES_MAX + 1], folder[NAME_BYTES_MAX + 1];
+	uint64_t tag;
+	uint8_t digest[DIGEST_BYTES];
+	size_t n;
+};
+
+static void on_answer_content(struct kernel *k, void *arg, int rc)
+{
+	AUTOFREE struct large_answer *a = arg;
+	struct tos_value *elements, *m;
+
+	if (rc < 0)
+		return; /* the link closed: nobody waits any more */
+	m = tos_map();
+	tos_set(m, "digest", tos_bytes(a->digest, DIGEST_BYTES));
+	tos_set(m, "bytes", tos_int((int64_t)a->n));
+	tos_set(m, "folder", tos_text(a->folder));
+	elements = tos_array();
+	tos_push(elements, m);
+	kernel_answer(k, a->dest, a->tag, POST_ANSWER, ANSWER_CONTENT, elements);
+	tos_value_free(elements);
+}
+
+/* Clients that ask and don't read must not use up the memory. */
+static size_t sending_bytes(void)
+{
+	struct list *pos, *tmp;
+	size_t n = 0;
+
+	if (sendings_ready)
+		LIST_EACH_SAFE(pos, tmp, &sendings)
+			n += LIST_ITEM(pos, struct sending, node)->content.n;
+	return n < SENDING_BYTES ? n : SENDING_BYTES;
+}
+
+int content_answer(struct kernel *k, const char *dest, uint64_t tag, const char *folder,
+	const struct tos_value *elements)
+{
+	struct large_answer *a;
+	struct address to;
+	uint8_t *bytes = NULL;
+	size_t n = 0;
+	int rc = address_parse(dest, strlen(dest), &to, NULL);
+	bool kernel = to.kind == ADDRESS_INBOX && strcmp(to.inbox, "Kernel") == 0 &&
+		      strcmp(to.kernel, k->config.name) != 0;
+
+	if (rc < 0 || !(kernel || map_find_str(k->clients, dest)))
+		return ERR_TOO_LARGE;
+	rc = tos_encode(elements, &bytes, &n);
+	if (rc == 0 && (n > ANSWER_BYTES_MAX || n > SENDING_BYTES - sending_bytes()))
+		rc = ERR_TOO_LARGE;
+	if (rc == 0) {
+		a = mem_new(struct large_answer);
+		snprintf(a->dest, sizeof(a->dest), "%s", dest);
+		snprintf(a->folder, sizeof(a->folder), "%s", folder);
+		a->tag = tag;
+		a->n = n;
+		digest_bytes(bytes, n, a->digest);
+		content_send(k, kernel ? to.kernel : dest, a->digest, (struct slice){ bytes, n },
+			on_answer_content, a);
+	}
+	free(bytes);
+	return rc;
 }

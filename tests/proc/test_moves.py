@@ -271,3 +271,43 @@ def test_posts_to_nobody_come_back_to_the_inbox_failures(fleet):
         end
     end""", "--path", "host1"))
     assert sorted(o["briefcase"]["CODES"]) == ["denied", "not-found"]
+
+
+def test_a_large_outcome_is_handed_to_whoever_waits(fleet):
+    lua = """function begin(self)
+        local f = tos.briefcase:folder("RESULTS")
+        for i = 1, 48 do f:push(string.rep(string.char(64 + i), 65536)) end
+    end"""
+    name = fleet.launch(lua, "--path", "host1", "--limit", "memory=64M", "--limit", "state=8M")
+    o = fleet.outcome(name)
+    assert o["state"] == "finished" and [len(s) for s in o["briefcase"]["RESULTS"]] == [65536] * 48
+    assert fleet.outcome(name) == o
+    p = fleet.start("launch", fleet.file("large.lua", lua), "--path", "host1", "--limit", "memory=64M", "--limit", "state=8M",
+                    "--wait", "--json")
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 0 and out.count("p" * 65536) == 1 and len(out) > 48 * 65536, err
+
+
+def test_what_waits_for_an_inbox_travels_with_its_carrier(fleet):
+    # Posted from another kernel and not taken at host1; at host0 nobody opens the inbox.
+    hunted = fleet.launch("""function begin(self)
+        if tos.kernel() == "host1" then
+            tos.inbox("late")
+            tos.inbox("go"):next(60)
+        elseif tos.kernel() == "host2" then
+            local box = tos.inbox("late")
+            for i = 1, 3 do
+                local m = box:next(10)
+                tos.briefcase:folder("GOT"):push(m and m.data or "none")
+            end
+        end
+    end""", "--path", "host1,host0,host2", name="hunted.lua")
+    wait_for(lambda: fleet.ps("host1").get(hunted, {}).get("state") == "running")
+    hunter = """function begin(self)
+        local to = tos.briefcase:folder("TO"):get(1)
+        for i = 1, 3 do tos.post(to .. "/late", i) end
+        tos.post(to .. "/go", "on")
+    end"""
+    fleet.launch(hunter, "--path", "host2", "--data", f"TO={hunted}", name="hunter.lua")
+    o = fleet.outcome(hunted)
+    assert o["state"] == "finished" and o["briefcase"]["GOT"] == [1, 2, 3], o
