@@ -283,3 +283,18 @@ def test_tables_of_the_store_are_all_described():
     text, header = read("doc/architecture.md"), read("src/store/store.h")
     for table in re.findall(r'X\(T_[A-Z]+, +"([a-z]+)"', header):
         assert f"| `{table}` |" in text, f"table {table} is not in doc/architecture.md"
+
+
+def test_the_configuration_in_the_manual_is_taken(tmp_path):
+    """The example of tosd.conf(5), and every key that it names."""
+    with open(os.path.join(TOP, "doc/man/tosd.conf.5.scd")) as f:
+        page = f.read()
+    example = re.search(r"```\n(.*?)```", page, re.S).group(1)
+    conf = tmp_path / "tosd.conf"
+    conf.write_text(example)
+    conf.chmod(0o600)
+    r = subprocess.run([os.path.join(BUILD, "src/kernel/tos-kernel"), "--check-config", "-c", str(conf)],
+                       capture_output=True, text=True)
+    assert r.returncode == 0 and 'name = "web1"' in r.stdout, r.stderr
+    for key in re.findall(r"^\s*(\w+) =", r.stdout, re.M):
+        assert key in page or key == "test_no_userns", f"tosd.conf(5) does not mention {key}"
