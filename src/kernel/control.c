@@ -172,7 +172,7 @@ static void watch_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, out);
 	/* What it waits for already is news to who begins to watch. */
 	if (r && r->waiting[0])
-		home_event(k, k->config.name, name, "wait", NULL, r->waiting);
+		home_event(k, k->config.name, h->name, "wait", NULL, r->waiting);
 }
 
 void watch_end(struct kernel *k, const char *name)

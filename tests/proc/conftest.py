@@ -27,7 +27,8 @@ def fleet_fixture(scope="module", **kw):
         try:
             yield f
             f.tos("down", timeout=120)
-            assert not f.sanitizer_reports()
+            said = f.sanitizer_reports()
+            assert not said, said
         finally:
             f.close()
 

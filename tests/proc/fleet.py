@@ -319,5 +319,5 @@ class Fleet:
             lines = self.log_text(name).splitlines()
             for i, line in enumerate(lines):
                 if any(m in line for m in marks):
-                    found.append(f"{name}: " + "\n  ".join(lines[i:i + 25]))
+                    found.append(f"{name}: " + "\n  ".join(lines[i:i + 60]))
         return "\n".join(found)
