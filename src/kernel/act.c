@@ -90,11 +90,7 @@ static void on_declared(void *arg, int rc, const struct errmsg *em)
 		if (r->state == SHELL_DEPARTING && r->in_doubt && !r->asking &&
 			strcmp(r->dest, d->dead) == 0) {
 			tos_push(names, tos_text(r->name));
-			struct request *none = mem_new(struct request);
-
-			none->k = d->k;
-			none->elements = tos_array();
-			resolve_begin(r, none);
+			resolve_begin(r, NULL);
 		}
 	tos_set(m, "kernel", tos_text(d->dead));
 	tos_set(m, "carriers", names);

@@ -244,6 +244,7 @@ static void arrival_journal(struct arrival *a)
 		resident_event(old, SHELL_EV_ACCEPTED, NULL);
 		if (old->in_doubt)
 			peer_want(k, old->dest, false);
+		router_held_move(old, r);
 		resident_free(old);
 	}
 	resident_event(r, SHELL_EV_ADMIT, NULL);
@@ -262,9 +263,12 @@ static void arrival_journal(struct arrival *a)
 static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *text)
 {
 	struct arrival *a = arg;
+	const struct incarnation *known = incarnation_known(k, a->hop.id);
 
-	(void)k;
-	if (rc < 0)
+	if (known && incarnation_compare(&a->hop.e, known) < 0)
+		arrival_answer(a, "superseded", ERR_SUPERSEDED,
+			"a higher incarnation was made known meanwhile");
+	else if (rc < 0)
 		arrival_refuse(a, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
 	else
 		arrival_journal(a);
@@ -345,7 +349,7 @@ static int arrival_code(
 	if (!code) {
 		bytes.p = tos_get_bytes(rq->args, "code", &bytes.n);
 		if (!bytes.n)
-			bytes = upload_find(k, r->code_digest);
+			bytes = upload_find(k, r->code_digest, &rq->from);
 		if (!bytes.n)
 			return err_set(em, ERR_NOT_FOUND, "the code did not come along");
 		rc = code_verify(k, bytes, &code, em);
@@ -563,7 +567,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	if (!envelope.n) {
 		const uint8_t *digest = tos_get_bytes(rq->args, "envelope_digest", &n);
 
-		envelope = digest && n == DIGEST_BYTES ? upload_find(k, digest)
+		envelope = digest && n == DIGEST_BYTES ? upload_find(k, digest, &rq->from)
 						       : (struct slice){ NULL, 0 };
 		if (!envelope.n) {
 			arrival_no_answer(a, ERR_NOT_FOUND, "the envelope did not come along");
@@ -683,51 +687,119 @@ static void arrival_outcome(struct arrival *a)
 		arrival_no_answer(a, rc, err_text(rc));
 }
 
-/* Did it come from that kernel, by its last hop record? */
-static bool came_from(const struct resident *r, const char *kernel)
+void came_from(const struct resident *r, char out[64])
 {
-	struct hop hop = { .parts = NULL };
-	struct slice bytes = { NULL, 0 };
-	struct cose cose;
-	bool yes;
+	out[0] = 0;
+	for (size_t i = tos_len(r->hops); i > 0 && !out[0]; i--) {
+		struct hop hop = { .parts = NULL };
+		struct slice bytes;
+		struct cose cose;
 
-	if (tos_len(r->hops))
-		bytes.p = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &bytes.n);
-	yes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
-	      hop_decode(cose.payload, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0;
-	hop_fini(&hop);
-	return yes;
+		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
+		if (bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
+			hop_decode(cose.payload, &hop, NULL) == 0 &&
+			strcmp(hop.from, r->k->config.name) != 0)
+			snprintf(out, 64, "%s", hop.from);
+		hop_fini(&hop);
+	}
+}
+
+static void void_refuse(struct kernel *k, struct request *rq, const char *name)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "carrier", tos_text(name));
+	tos_set(m, "from", tos_text(rq->from.kernel));
+	audit_event(k, NULL, "void-refused", m);
+	request_fail(rq, ERR_DENIED, "%s did not come from %s", name, rq->from.kernel);
+}
+
+struct void_passed {
+	struct kernel *k;
+	struct request *rq;
+	char dest[64];
+};
+
+static void void_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct void_passed *v = arg;
+
+	if (rc < 0) {
+		request_fail(v->rq, rc, "%s", err_show(rc, em));
+		return;
+	}
+	request_ok(v->rq, NULL);
+	if (links_find(v->k->links, v->dest))
+		handoff_voids(v->k, v->dest);
+}
+
+/* The copy went on from here, or may have: whoever was given it is told before the sender may
+ * forget it. */
+static void void_pass(struct kernel *k, struct request *rq, const struct buf *key,
+	const struct incarnation *e, const char *dest, int64_t expires_ms)
+{
+	struct void_passed *v = mem_new(struct void_passed);
+	struct store_txn *t = store_begin(k->store);
+	struct errmsg em = { "" };
+	int rc;
+
+	v->k = k;
+	v->rq = rq;
+	snprintf(v->dest, sizeof(v->dest), "%s", dest);
+	void_put(t, key, e, dest, expires_ms);
+	rc = store_commit(t, void_saved, v);
+	if (rc < 0)
+		void_saved(v, rc, &em);
 }
 
 static void void_verb(struct kernel *k, struct request *rq)
 {
-	struct incarnation e;
+	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
+	const char *who = rq->from.kernel, *name, *home;
+	struct tos_value *gone = NULL;
+	char from[64] = "", dest[64] = "";
+	struct incarnation e, was;
 	struct resident *r;
 	size_t n;
 	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
+	int64_t expires = clock_wall_ms() + KEEP_AFTER_MS;
 
 	if (!id || n != DIGEST_BYTES || incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
 		request_fail(rq, ERR_MALFORMED, "VOID lacks id or e");
 		return;
 	}
+	buf_add(&key, id, n);
 	r = resident_by_id(k, id, "");
+	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0)
+		tos_decode(body.data, body.len, 0, &gone);
 	/* Only its source went on without it, or its home knows better. */
-	if (r && strcmp(r->ticket.home, rq->from.kernel) != 0 &&
-		!came_from(r, rq->from.kernel)) {
-		struct tos_value *m = tos_map();
-
-		tos_set(m, "carrier", tos_text(r->name));
-		tos_set(m, "from", tos_text(rq->from.kernel));
-		audit_event(k, NULL, "void-refused", m);
-		request_fail(
-			rq, ERR_DENIED, "%s did not come from %s", r->name, rq->from.kernel);
+	name = r ? r->name : tos_get_text(gone, "name", "");
+	home = r ? r->ticket.home : tos_get_text(gone, "home", "");
+	if (r)
+		came_from(r, from);
+	else
+		snprintf(from, sizeof(from), "%s", tos_get_text(gone, "from", ""));
+	if (name[0] && strcmp(home, who) != 0 && strcmp(from, who) != 0) {
+		void_refuse(k, rq, name);
+		tos_value_free(gone);
 		return;
 	}
 	incarnation_learn(k, id, &e);
-	if (r && incarnation_compare(&r->e, &e) < 0)
+	if (r && incarnation_compare(&r->e, &e) < 0) {
+		if (r->state == SHELL_DEPARTING && !r->outcome_move)
+			snprintf(dest, sizeof(dest), "%s", r->dest);
 		resident_end(
 			r, SHELL_EV_SUPERSEDE, "the source went on with a higher incarnation");
-	request_ok(rq, NULL);
+	} else if (!r && gone && incarnation_read(tos_get(gone, "e"), &was) == 0 &&
+		   incarnation_compare(&was, &e) < 0 &&
+		   strcmp(tos_get_text(gone, "dest", ""), home) != 0) {
+		snprintf(dest, sizeof(dest), "%s", tos_get_text(gone, "dest", ""));
+	}
+	if (dest[0])
+		void_pass(k, rq, &key, &e, dest, expires);
+	else
+		request_ok(rq, NULL);
+	tos_value_free(gone);
 }
 
 /* The home's wanted state. */
@@ -760,29 +832,62 @@ static void command_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, out);
 }
 
-/* The home asks whether we hold it. */
+/* Of one that is not here: where it went, how it ended, or that nothing is known of it. */
+static void holds_not(
+	struct kernel *k, const char *name, const struct buf *key, struct tos_value *out)
+{
+	AUTOBUF gone = BUF_MAX(65536), row = BUF_MAX((size_t)512 << 20);
+	struct tos_value *m = NULL;
+
+	if (home_ended_waits(k, name)) {
+		tos_set(out, "state", tos_text("ended"));
+	} else if (store_get(k->store, T_RESIDENT, key->data, key->len, &row, NULL) !=
+		   ERR_NOT_FOUND) {
+		/* A row that could not be loaded is kept, and so is the carrier. */
+		tos_set(out, "state", tos_text("kept"));
+	} else if (store_get(k->store, T_GONE, key->data, key->len, &gone, NULL) == 0 &&
+		   tos_decode(gone.data, gone.len, 0, &m) == 0) {
+		tos_set(out, "state", tos_text("gone"));
+		tos_set(out, "dest", tos_text(tos_get_text(m, "dest", "")));
+		tos_set(out, "n", tos_int(tos_get_int(m, "n", 0)));
+		if (tos_get(m, "e"))
+			tos_set(out, "e", tos_value_copy(tos_get(m, "e")));
+	} else {
+		tos_set(out, "state", tos_text("unknown"));
+	}
+	tos_value_free(m);
+}
+
+/* The home asks whether we hold it; and says if it is in doubt towards a kernel that was
+ * declared dead there. */
 static void holds_verb(struct kernel *k, struct request *rq)
 {
 	const char *name = tos_get_text(rq->args, "name", "");
+	const char *dead = tos_get_text(rq->args, "dead", "");
 	struct resident *r = resident_find(k, name);
-	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
-	struct tos_value *out = tos_map(), *m = NULL;
+	AUTOBUF key = BUF_INIT;
+	struct tos_value *out;
 	size_t n;
 	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
 
-	if (r) {
+	if (!id || n != DIGEST_BYTES) {
+		request_fail(rq, ERR_MALFORMED, "HOLDS lacks id");
+		return;
+	}
+	out = tos_map();
+	buf_add(&key, id, n);
+	if (r && memcmp(r->id, id, n) == 0) {
 		tos_set(out, "state", tos_text(shell_state_word(r->state)));
 		tos_set(out, "n", tos_int((int64_t)r->n));
-	} else if (id && n == DIGEST_BYTES) {
-		buf_add(&key, id, n);
-		if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
-			tos_decode(body.data, body.len, 0, &m) == 0) {
-			tos_set(out, "state", tos_text("gone"));
-			tos_set(out, "dest", tos_text(tos_get_text(m, "dest", "")));
-		} else {
-			tos_set(out, "state", tos_text("unknown"));
+		if (r->state == SHELL_DEPARTING) {
+			tos_set(out, "dest", tos_text(r->dest));
+			if (strcmp(r->dest, dead) == 0 && r->in_doubt && !r->asking &&
+				(!rq->from.kernel[0] ||
+					strcmp(r->ticket.home, rq->from.kernel) == 0))
+				resolve_begin(r, NULL);
 		}
-		tos_value_free(m);
+	} else {
+		holds_not(k, name, &key, out);
 	}
 	request_ok(rq, out);
 }

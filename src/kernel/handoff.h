@@ -12,6 +12,13 @@
 /* The highest one known of a carrier, or NULL. Borrowed. */
 struct incarnation *incarnation_known(struct kernel *k, const uint8_t id[DIGEST_BYTES]);
 
+/* The kernel that handed it to this one; "" if none did: it was launched here. */
+void came_from(const struct resident *r, char out[64]);
+
+/* That kernel is to learn of e: told until it has acknowledged. `id`: the carrier's key. */
+void void_put(struct store_txn *t, const struct buf *id, const struct incarnation *e,
+	const char *dest, int64_t expires_ms);
+
 /* A row of the journal; takes m. */
 void journal_put(struct store_txn *t, enum store_table tb, const struct buf *key,
 	struct tos_value *m, int64_t expires_ms);

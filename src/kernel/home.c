@@ -14,7 +14,12 @@
 #define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
 #define COMMAND_AGAIN_MS 1000
 #define OUTBOX_AGAIN_MS  10000
+#define WATCHED_AFTER_MS 30000
 #define EVENT_TEXT_MAX   8192
+#define DENIED_AGAIN_MS  5000 /* a place denies twice, at least this far apart */
+
+static void holds_ask(
+	struct kernel *k, struct home_record *h, const char *kernel, const char *dead);
 
 struct outcome_waiter {
 	struct list node;
@@ -35,15 +40,42 @@ struct home_record *home_new(struct kernel *k, const char *name)
 	return h;
 }
 
+/* How many outcomes one client may wait for at a time. */
+#define WAITERS_MAX 4096
+
+static size_t *waiting_of(struct kernel *k, const char *client)
+{
+	size_t *n = map_find_str(k->waiting, client);
+
+	if (!n) {
+		n = mem_new(size_t);
+		map_put_str(k->waiting, client, n);
+	}
+	return n;
+}
+
+/* Takes it off the list; the request is its caller's to answer. */
+static struct request *waiter_end(struct outcome_waiter *w)
+{
+	struct request *rq = w->rq;
+	size_t *n = waiting_of(rq->k, rq->from.name);
+
+	if (*n <= 1)
+		free(map_del_str(rq->k->waiting, rq->from.name));
+	else
+		--*n;
+	list_del(&w->node);
+	free(w);
+	return rq;
+}
+
 static void waiters_fail(struct home_record *h, int rc, const char *text)
 {
 	while (!list_empty(&h->waiters)) {
 		struct outcome_waiter *w =
 			LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
 
-		list_del(&w->node);
-		request_fail(w->rq, rc, "%s", text);
-		free(w);
+		request_fail(waiter_end(w), rc, "%s", text);
 	}
 }
 
@@ -69,6 +101,7 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_set(m, "owner", tos_text(h->owner));
 	tos_set(m, "state", tos_text(shell_state_word(h->state)));
 	tos_set(m, "kernel", tos_text(h->kernel));
+	tos_set(m, "from", tos_text(h->from));
 	tos_set(m, "e", incarnation_value(h->raising ? &h->next_e : &h->e));
 	tos_set(m, "n", tos_int((int64_t)h->n));
 	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
@@ -106,6 +139,7 @@ static int home_read(struct slice body, struct home_record **out)
 		memcpy(h->id, p, n);
 	snprintf(h->owner, sizeof(h->owner), "%s", tos_get_text(m, "owner", ""));
 	snprintf(h->kernel, sizeof(h->kernel), "%s", tos_get_text(m, "kernel", ""));
+	snprintf(h->from, sizeof(h->from), "%s", tos_get_text(m, "from", ""));
 	snprintf(h->wanted, sizeof(h->wanted), "%s", tos_get_text(m, "wanted", ""));
 	state = shell_state_parse(tos_get_text(m, "state", ""));
 	h->state = state < 0 ? SHELL_LOST : (enum shell_state)state;
@@ -151,6 +185,7 @@ int homes_load(struct kernel *k, struct errmsg *em)
 {
 	k->homes = map_new();
 	k->notes = map_new();
+	k->waiting = map_new();
 	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
 }
 
@@ -282,9 +317,7 @@ static void waiters_tell(struct home_record *h)
 		struct outcome_waiter *w =
 			LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
 
-		list_del(&w->node);
-		request_ok(w->rq, outcome_answer(h));
-		free(w);
+		request_ok(waiter_end(w), outcome_answer(h));
 	}
 }
 
@@ -301,10 +334,36 @@ void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms)
 			shell_state_word(h->state), h->kernel);
 		return;
 	}
+	if (*waiting_of(rq->k, rq->from.name) >= WAITERS_MAX) {
+		request_fail(rq, ERR_FULL, "%s waits for %d outcomes already", rq->from.name,
+			WAITERS_MAX);
+		return;
+	}
+	++*waiting_of(rq->k, rq->from.name);
 	w = mem_new(struct outcome_waiter);
 	w->rq = rq;
 	w->until_ms = clock_ms() + wait_ms;
 	list_add(&h->waiters, &w->node);
+}
+
+void home_waiters_drop(struct kernel *k, const char *client)
+{
+	struct home_record *h;
+	size_t it = 0;
+
+	if (!map_find_str(k->waiting, client))
+		return;
+	while ((h = map_next(k->homes, &it, NULL, NULL))) {
+		struct list *pos, *tmp;
+
+		LIST_EACH_SAFE(pos, tmp, &h->waiters)
+		{
+			struct outcome_waiter *w = LIST_ITEM(pos, struct outcome_waiter, node);
+
+			if (strcmp(w->rq->from.name, client) == 0)
+				request_free(waiter_end(w));
+		}
+	}
 }
 
 static void state_set(struct kernel *k, struct home_record *h, enum shell_state state)
@@ -387,6 +446,9 @@ static void on_reported(
 		incarnation_learn(k, r->id, &e);
 	if (wanted[0] && r->state != SHELL_DEPARTING)
 		resident_wanted(r, wanted, NULL);
+	else if (tos_get_bool(m, "ended", false) && r->in_doubt && !r->outcome_move)
+		/* Whoever has the other copy is told the same: nothing is left to settle. */
+		resident_end(r, SHELL_EV_SUPERSEDE, "it has ended otherwise");
 }
 
 #define EVIDENCE_BYTES_MAX ((size_t)128 << 10)
@@ -477,7 +539,7 @@ void home_report(struct resident *r)
 }
 
 struct outbox_note {
-	char key[NAME_BYTES_MAX + 24];
+	char key[NAME_BYTES_MAX + 40];
 	char home[64], verb[16];
 	struct tos_value *args;
 };
@@ -517,18 +579,17 @@ static void note_send(struct kernel *k, struct outbox_note *o)
 		on_note, o);
 }
 
-/* A report that must reach the home in the end: kept in the store until it is answered. Takes
- * args. */
-static void outbox_add(struct kernel *k, const char *home, const char *verb, const char *name,
-	struct tos_value *args)
+/* A report that must reach the home in the end: kept in the store until it is answered, from
+ * the transaction on that it is about. Takes args. */
+static void outbox_add(struct store_txn *t, struct kernel *k, const char *home,
+	const char *verb, const char *key, struct tos_value *args)
 {
 	struct outbox_note *o = mem_new(struct outbox_note);
-	struct store_txn *t = store_begin(k->store);
 	struct tos_value *m = tos_map();
 	uint8_t *bytes = NULL;
 	size_t n;
 
-	snprintf(o->key, sizeof(o->key), "%s|%s", verb, name);
+	snprintf(o->key, sizeof(o->key), "%s", key);
 	snprintf(o->home, sizeof(o->home), "%s", home);
 	snprintf(o->verb, sizeof(o->verb), "%s", verb);
 	o->args = args;
@@ -538,7 +599,6 @@ static void outbox_add(struct kernel *k, const char *home, const char *verb, con
 	if (tos_encode(m, &bytes, &n) == 0)
 		store_put(t, T_OUTBOX, o->key, strlen(o->key), bytes, n,
 			clock_wall_ms() + 30 * KEEP_AFTER_MS);
-	store_commit(t, NULL, NULL);
 	free(bytes);
 	tos_value_free(m);
 	note_send(k, o);
@@ -574,9 +634,13 @@ static int outbox_row(void *arg, struct slice key, struct slice body, int64_t ex
 	return 0;
 }
 
-void home_report_gone(struct resident *r, uint64_t n, const char *dest)
+void home_report_gone(struct store_txn *t, struct resident *r, uint64_t n, const char *dest)
 {
 	struct tos_value *args = tos_map();
+	char key[NAME_BYTES_MAX + 40];
+
+	/* Each departure has its own: one that is answered late must not take the next along. */
+	snprintf(key, sizeof(key), "GONE|%s|%llu", r->name, (unsigned long long)n);
 
 	tos_set(args, "name", tos_text(r->name));
 	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
@@ -584,13 +648,28 @@ void home_report_gone(struct resident *r, uint64_t n, const char *dest)
 	tos_set(args, "n", tos_int((int64_t)n));
 	tos_set(args, "dest", tos_text(dest));
 	home_evidence(r, args);
-	outbox_add(r->k, r->ticket.home, "GONE", r->name, args);
+	outbox_add(t, r->k, r->ticket.home, "GONE", key, args);
 }
 
-void home_ended(struct kernel *k, const char *home, struct resident *r, enum shell_state state,
-	const char *why)
+static void ended_key(char *out, size_t cap, const char *name)
+{
+	snprintf(out, cap, "ENDED|%s", name);
+}
+
+bool home_ended_waits(struct kernel *k, const char *name)
+{
+	AUTOBUF body = BUF_MAX((size_t)8 << 20);
+	char key[NAME_BYTES_MAX + 40];
+
+	ended_key(key, sizeof(key), name);
+	return store_get(k->store, T_OUTBOX, key, strlen(key), &body, NULL) != ERR_NOT_FOUND;
+}
+
+void home_ended(
+	struct store_txn *t, struct resident *r, enum shell_state state, const char *why)
 {
 	struct tos_value *args;
+	char key[NAME_BYTES_MAX + 40];
 
 	if (state == SHELL_SUPERSEDED)
 		return; /* the other incarnation speaks for it */
@@ -603,7 +682,8 @@ void home_ended(struct kernel *k, const char *home, struct resident *r, enum she
 	home_evidence(r, args);
 	put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
 	put_last(args, "log", r->log, REPORT_LOG_BYTES);
-	outbox_add(k, home, "ENDED", r->name, args);
+	ended_key(key, sizeof(key), r->name);
+	outbox_add(t, r->k, r->ticket.home, "ENDED", key, args);
 }
 
 /* For watchers: log lines, states, waits. Not journaled; lost when the home can't be reached. */
@@ -725,6 +805,27 @@ static bool raised_elsewhere(
 	return true;
 }
 
+/* What the evidence of a report tells: who handed it to this place, if that is news. That
+ * kernel may still hold its copy; its own report (GONE) says when it does not. */
+static void from_note(struct home_record *h, const struct request *rq)
+{
+	struct hop hop = { .parts = NULL };
+	struct slice bytes;
+	struct cose cose;
+
+	bytes.p = tos_get_bytes(rq->args, "hop", &bytes.n);
+	if (bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
+		hop_decode(cose.payload, &hop, NULL) == 0 && hop.n + 1 > h->n)
+		snprintf(h->from, sizeof(h->from), "%s", hop.from);
+	hop_fini(&hop);
+}
+
+static void place_answers(struct home_record *h)
+{
+	h->denied_ms = h->holds_at_ms = 0;
+	h->denied = false;
+}
+
 static void arrived_verb(struct kernel *k, struct request *rq)
 {
 	struct home_record *h = home_args(k, rq);
@@ -737,6 +838,10 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 
 	if (!h)
 		return;
+	/* A departing copy is that of the departure before the next: where that was accepted, the
+	 * destination's is the later one. */
+	if (state == SHELL_DEPARTING && n > 0)
+		n--;
 	if (raised_elsewhere(k, h, rq)) {
 		/* A place that was handed such a copy ends it; anybody else is just denied. */
 		bool handed = strcmp(h->kernel, who_asks(k, rq)) != 0 &&
@@ -752,6 +857,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	if (shell_ended(h->state)) {
 		/* After a final outcome every copy reported is to be killed. */
 		tos_set(out, "wanted", tos_text("killed"));
+		tos_set(out, "ended", tos_bool(true));
 		request_ok(rq, out);
 		return;
 	}
@@ -764,6 +870,8 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 			request_ok(rq, out);
 			return;
 		}
+		from_note(h, rq);
+		place_answers(h);
 		h->n = n;
 		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
 		place_note(k, h->name, h->kernel);
@@ -810,6 +918,13 @@ static void gone_verb(struct kernel *k, struct request *rq)
 			h->kernel, sizeof(h->kernel), "%s", tos_get_text(rq->args, "dest", ""));
 		place_note(k, h->name, h->kernel);
 		h->in_doubt = false;
+		h->from[0] = 0;
+		place_answers(h);
+		home_save(k, h);
+	} else if (!shell_ended(h->state) && n + 1 == h->n &&
+		   strcmp(h->from, who_asks(k, rq)) == 0) {
+		/* Its arrival was reported first: now nobody else has a copy. */
+		h->from[0] = 0;
 		home_save(k, h);
 	}
 	request_ok(rq, NULL);
@@ -951,6 +1066,8 @@ static void granted(void *arg, int rc, const struct errmsg *em)
 	} else {
 		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(g->k, g->rq));
 		h->in_doubt = false;
+		h->from[0] = 0;
+		place_answers(h);
 		if (strcmp(h->wanted, "retry") == 0)
 			h->wanted[0] = 0;
 		ask_answer(g->rq, "granted", &h->e);
@@ -974,6 +1091,8 @@ static bool may_ask(struct kernel *k, struct home_record *h, const struct reques
 	uint64_t n = h->n;
 	bool yes;
 
+	if (strcmp(h->kernel, dest) == 0 && strcmp(h->from, who_asks(k, rq)) == 0)
+		return true;
 	if (strcmp(h->kernel, dest) == 0 && h->n > 0)
 		h->n--;
 	yes = holds_it(k, h, rq, e);
@@ -1047,6 +1166,43 @@ static void ask_verb(struct kernel *k, struct request *rq)
 	}
 }
 
+/* No copy is left anywhere that the home could hear of. */
+static void home_lost(struct kernel *k, struct home_record *h, const char *text)
+{
+	struct tos_value *o = tos_map(), *fault = tos_map();
+	bool killed = strcmp(h->wanted, "killed") == 0;
+
+	tos_set(fault, "code", tos_text(killed ? "killed" : "lost"));
+	tos_set(fault, "text", tos_text(text));
+	tos_set(fault, "kernel", tos_text(h->kernel));
+	tos_set(o, "fault", fault);
+	home_outcome(k, h, killed ? SHELL_KILLED : SHELL_LOST, o);
+	home_save(k, h);
+}
+
+/* Its place has no copy any more, by its own denial or by declaration. Whoever handed it there
+ * may have kept its own, and is asked before it counts as lost; while that kernel is away
+ * nothing is decided. */
+static void home_settle(struct kernel *k, struct home_record *h)
+{
+	bool declared = home_is_declared(k, h->kernel);
+	char text[200];
+
+	if (shell_ended(h->state) || (!declared && !h->denied))
+		return;
+	h->holds_at_ms = clock_ms() + COMMAND_AGAIN_MS;
+	if (h->from[0] && strcmp(h->from, h->kernel) != 0 && !home_is_declared(k, h->from)) {
+		holds_ask(k, h, h->from, declared ? h->kernel : "");
+		return;
+	}
+	if (declared)
+		snprintf(text, sizeof(text), "its kernel %s was declared dead", h->kernel);
+	else
+		snprintf(text, sizeof(text), "%s does not hold it, and nobody else does",
+			h->kernel);
+	home_lost(k, h, text);
+}
+
 /* A kernel was declared dead: carriers known to be there, with no copy in doubt elsewhere, are
  * lost. */
 void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
@@ -1054,23 +1210,29 @@ void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
 	struct home_record *h;
 	size_t it = 0;
 
-	while ((h = map_next(k->homes, &it, NULL, NULL))) {
-		struct tos_value *o, *fault;
-		char text[128];
+	while ((h = map_next(k->homes, &it, NULL, NULL)))
+		if (!shell_ended(h->state) &&
+			(strcmp(h->kernel, dead) == 0 || strcmp(h->from, dead) == 0)) {
+			tos_push(names, tos_text(h->name));
+			home_settle(k, h);
+		}
+}
 
-		if (shell_ended(h->state) || strcmp(h->kernel, dead) != 0)
-			continue;
-		tos_push(names, tos_text(h->name));
-		snprintf(text, sizeof(text), "its kernel %s was declared dead", dead);
-		o = tos_map();
-		fault = tos_map();
-		tos_set(fault, "code", tos_text("lost"));
-		tos_set(fault, "text", tos_text(text));
-		tos_set(fault, "kernel", tos_text(dead));
-		tos_set(o, "fault", fault);
-		home_outcome(k, h, SHELL_LOST, o);
-		home_save(k, h);
-	}
+/* It is linked, so it is not dead: what was granted meanwhile stays, and its copies give way. */
+static void declaration_lift(struct kernel *k, const char *kernel)
+{
+	struct store_txn *t;
+	struct tos_value *m;
+
+	if (!home_is_declared(k, kernel))
+		return;
+	m = tos_map();
+	tos_set(m, "kernel", tos_text(kernel));
+	t = store_begin(k->store);
+	store_del(t, T_DECLARED, kernel, strlen(kernel));
+	audit_event(k, t, "declaration-lifted", m);
+	store_commit(t, NULL, NULL);
+	log_notice("a kernel that was declared dead is back", KV_STR("kernel", kernel));
 }
 
 /* ---- commands */
@@ -1226,23 +1388,104 @@ int home_want(struct kernel *k, struct home_record *h, const char *wanted, struc
 
 struct holds_asked {
 	char name[NAME_BYTES_MAX + 1], kernel[64];
+	bool told; /* that its destination is dead */
 };
+
+/* A departure later than what is known here; an older record of that kernel's tells nothing. */
+static bool gone_since(const struct home_record *h, const struct tos_value *m)
+{
+	struct incarnation e;
+
+	return incarnation_read(tos_get(m, "e"), &e) == 0 &&
+	       incarnation_compare(&e, &h->e) == 0 &&
+	       (uint64_t)tos_get_int(m, "n", 0) + 1 > h->n;
+}
+
+static void place_denies(struct kernel *k, struct home_record *h)
+{
+	int64_t now = clock_ms();
+
+	if (!h->denied_ms) {
+		h->denied_ms = now;
+		h->holds_at_ms = now + DENIED_AGAIN_MS;
+	} else if (now - h->denied_ms >= DENIED_AGAIN_MS) {
+		h->denied = true;
+		home_settle(k, h);
+	}
+}
+
+/* What the place that the home knows says. */
+static void place_said(
+	struct kernel *k, struct home_record *h, const struct tos_value *m, bool told)
+{
+	const char *state = tos_get_text(m, "state", "");
+	const char *dest = tos_get_text(m, "dest", "");
+
+	if (strcmp(state, "gone") == 0 && gone_since(h, m)) {
+		if (!name_kernel_ok(dest) || strcmp(dest, k->config.name) == 0)
+			return;
+		place_answers(h);
+		h->n = (uint64_t)tos_get_int(m, "n", 0) + 1;
+		h->from[0] = 0;
+		snprintf(h->kernel, sizeof(h->kernel), "%s", dest);
+		home_save(k, h);
+		holds_ask(k, h, dest, "");
+	} else if (strcmp(state, "gone") == 0 || strcmp(state, "unknown") == 0) {
+		place_denies(k, h);
+	} else {
+		place_answers(h);
+		/* In doubt towards a kernel that is declared dead here: it is to ask. */
+		if (!told && strcmp(state, "departing") == 0 && dest[0] &&
+			home_is_declared(k, dest))
+			holds_ask(k, h, h->kernel, dest);
+	}
+}
+
+/* What the kernel says that handed it to a place where it is not any more. */
+static void source_said(struct kernel *k, struct home_record *h, const struct tos_value *m)
+{
+	const char *state = tos_get_text(m, "state", "");
+
+	if (strcmp(state, "gone") != 0 && strcmp(state, "unknown") != 0)
+		return; /* it has a copy, and asks for it: HOLDS told it why */
+	h->from[0] = 0;
+	home_settle(k, h);
+}
 
 static void on_holds(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct holds_asked *a = arg;
 	struct home_record *h = home_find(k, a->name);
-	const char *state = tos_get_text(tos_at(elements, 0), "state", "");
-	const char *dest = tos_get_text(tos_at(elements, 0), "dest", "");
+	const struct tos_value *m = tos_at(elements, 0);
 
 	(void)text;
-	if (rc < 0 || !h || shell_ended(h->state) || strcmp(h->kernel, a->kernel) != 0)
+	if (!h || shell_ended(h->state))
 		return;
-	if (strcmp(state, "gone") == 0 && dest[0] && strcmp(dest, k->config.name) != 0) {
-		snprintf(h->kernel, sizeof(h->kernel), "%s", dest);
-		home_save(k, h);
+	if (strcmp(h->kernel, a->kernel) == 0) {
+		if (rc == 0)
+			place_said(k, h, m, a->told);
+		else
+			place_answers(h); /* no denial: it is asked when it is linked again */
+	} else if (rc == 0 && strcmp(h->from, a->kernel) == 0) {
+		source_said(k, h, m);
 	}
+}
+
+static void holds_ask(
+	struct kernel *k, struct home_record *h, const char *kernel, const char *dead)
+{
+	struct holds_asked *a = mem_new(struct holds_asked);
+	struct tos_value *args = tos_map();
+
+	snprintf(a->name, sizeof(a->name), "%s", h->name);
+	snprintf(a->kernel, sizeof(a->kernel), "%s", kernel);
+	tos_set(args, "name", tos_text(h->name));
+	tos_set(args, "id", tos_bytes(h->id, DIGEST_BYTES));
+	if (dead[0])
+		tos_set(args, "dead", tos_text(dead));
+	a->told = dead[0] != 0;
+	kernel_call(k, kernel, "Handoff", "HOLDS", args, k->config.call_ms, on_holds, a);
 }
 
 void home_link_up(struct kernel *k, const char *peer)
@@ -1256,6 +1499,7 @@ void home_link_up(struct kernel *k, const char *peer)
 	struct errmsg em;
 	size_t it = 0;
 
+	declaration_lift(k, peer);
 	store_each(k->store, T_OUTBOX, (struct slice){ NULL, 0 }, outbox_row, &ctx, &em);
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		if (strcmp(r->ticket.home, peer) == 0 && !r->reporting) {
@@ -1264,19 +1508,12 @@ void home_link_up(struct kernel *k, const char *peer)
 		}
 	it = 0;
 	while ((h = map_next(k->homes, &it, NULL, NULL))) {
-		struct holds_asked *a;
-		struct tos_value *args;
-
+		if (!shell_ended(h->state) && strcmp(h->from, peer) == 0)
+			home_settle(k, h);
 		if (strcmp(h->kernel, peer) != 0 || shell_ended(h->state))
 			continue;
 		h->command_at_ms = 0;
-		a = mem_new(struct holds_asked);
-		snprintf(a->name, sizeof(a->name), "%s", h->name);
-		snprintf(a->kernel, sizeof(a->kernel), "%s", peer);
-		args = tos_map();
-		tos_set(args, "name", tos_text(h->name));
-		tos_set(args, "id", tos_bytes(h->id, DIGEST_BYTES));
-		kernel_call(k, peer, "Handoff", "HOLDS", args, k->config.call_ms, on_holds, a);
+		holds_ask(k, h, peer, "");
 	}
 }
 
@@ -1304,6 +1541,13 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 			/* may end a carrier; no record goes from this table */
 			command_send(k, h);
 		}
+		if (h->holds_at_ms && !shell_ended(h->state) && now_ms >= h->holds_at_ms) {
+			h->holds_at_ms = 0;
+			if (h->denied || home_is_declared(k, h->kernel))
+				home_settle(k, h);
+			else
+				holds_ask(k, h, h->kernel, "");
+		}
 		if (h->save_due && !h->raising && now_ms >= h->save_at_ms) {
 			h->save_at_ms = now_ms + COMMAND_AGAIN_MS;
 			home_save(k, h);
@@ -1314,11 +1558,13 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 
 			if (now_ms < w->until_ms)
 				continue;
-			list_del(&w->node);
-			request_fail(w->rq, ERR_TIMEOUT, "%s is still %s at %s", h->name,
-				shell_state_word(h->state), h->kernel);
-			free(w);
+			request_fail(waiter_end(w), ERR_TIMEOUT, "%s is still %s at %s",
+				h->name, shell_state_word(h->state), h->kernel);
 		}
+		/* Lines that were on their way when it ended may come a little later. */
+		if (map_size(k->watchers) && shell_ended(h->state) &&
+			wall - h->ended_ms > WATCHED_AFTER_MS)
+			watch_end(k, h->name);
 		if (shell_ended(h->state) && wall - h->ended_ms > IN_MEMORY_MS &&
 			list_empty(&h->waiters)) {
 			map_del_str(k->homes, h->name);

@@ -465,6 +465,7 @@ void resident_put(struct store_txn *t, struct resident *r)
 	if (r->state == SHELL_DEPARTING) {
 		tos_set(row, "dest", tos_text(r->dest));
 		tos_set(row, "outcome", tos_bool(r->outcome_move));
+		tos_set(row, "asking", tos_bool(r->asking));
 		tos_set(row, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
 		tos_set(row, "sent_envelope", tos_bytes(r->envelope.p, r->envelope.n));
 	}
@@ -666,9 +667,9 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	account_charge(t, r);
 	resident_del(t, r);
 	audit_event(k, t, shell_state_word(r->state), m);
+	home_ended(t, r, r->state, why);
 	store_commit(t, saved, k);
 	metric_add(k->metrics, "carriers_ended_total", NULL, 1);
-	home_ended(k, r->ticket.home, r, r->state, why);
 	resident_free(r);
 }
 
@@ -1121,6 +1122,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 	if (r->state == SHELL_DEPARTING) {
 		snprintf(r->dest, sizeof(r->dest), "%s", tos_get_text(row, "dest", ""));
 		r->outcome_move = tos_get_bool(row, "outcome", false);
+		r->asking = tos_get_bool(row, "asking", false); /* until it is answered */
 		p = tos_get_bytes(row, "hop", &n);
 		blob_set(&r->hop_cose, (struct slice){ p, n });
 		p = tos_get_bytes(row, "sent_envelope", &n);
