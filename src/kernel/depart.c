@@ -492,6 +492,7 @@ static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 		r->usage.used[LIMIT_cpu] = (int64_t)(vm_cpu_us(r) / 1000);
 	if (!r->completed)
 		resident_collect(r);
+	resident_collect_held(r, kind == 0);
 	if (r->move->entry && tos_len(path))
 		tos_value_free(tos_take_at(path, 0));
 	snprintf(r->dest, sizeof(r->dest), "%s", r->move->dest);
@@ -549,6 +550,7 @@ static void on_offered(
 	}
 	rc = freeze(r, 0, &em);
 	if (rc < 0) {
+		resident_uncollect(r);
 		move_failed(r, rc, err_show(rc, &em));
 		return;
 	}
@@ -593,7 +595,10 @@ static void on_self_moved(void *arg, int rc, const struct errmsg *em)
 	if (!r)
 		return;
 	if (rc < 0) {
+		/* Its run is over and the next stay could not be journaled: it is the owner's to
+		 * retry. */
 		move_failed(r, rc, err_show(rc, em));
+		resident_fault(r, rc, err_show(rc, em), "");
 		return;
 	}
 	mv = STEAL(r->move);
@@ -602,6 +607,8 @@ static void on_self_moved(void *arg, int rc, const struct errmsg *em)
 	if (mv->rq)
 		request_ok(STEAL(mv->rq), NULL);
 	move_free(mv);
+	r->waiting[0] = 0;
+	router_held_uncollect(r, true);
 	resident_undelivered(r);
 	resident_go_on(r);
 	home_report(r);
@@ -618,6 +625,7 @@ static void self_move(struct resident *r)
 	int rc = freeze(r, 0, &em);
 
 	if (rc < 0) {
+		resident_uncollect(r);
 		move_failed(r, rc, err_show(rc, &em));
 		return;
 	}
@@ -684,7 +692,6 @@ void move_begin(struct resident *r, struct request *rq, const char *dest, bool e
 	r->move->timeout_ms = timeout_ms;
 	r->move->began_ms = clock_ms();
 	move_stage(r->move, MOVE_HOOKS);
-	r->waiting[0] = 0;
 	snprintf(r->move->dest, sizeof(r->move->dest), "%s", dest);
 	hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks,
 		mem_strdup(r->name));
@@ -791,6 +798,20 @@ void handoff_link_up(struct kernel *k, const char *peer)
 		if (r->state == SHELL_DEPARTING && strcmp(r->dest, peer) == 0 && !r->move)
 			resend(r);
 	handoff_voids(k, peer);
+}
+
+/* An offer that was on its way is lost, and nothing was committed by it: it need not wait for its
+ * deadline. */
+void handoff_link_down(struct kernel *k, const char *peer)
+{
+	struct resident *r;
+	size_t it = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		if (r->move && r->move->stage == MOVE_OFFERED &&
+			strcmp(r->move->dest, peer) == 0 && call_sent(k, r->move->call))
+			calls_failed(k, r->move->call, ERR_UNREACHABLE,
+				"the link closed before it had answered the offer");
 }
 
 void handoff_tick(struct kernel *k, int64_t now_ms)

@@ -501,6 +501,7 @@ void move_begin(struct resident *r, struct request *rq, const char *dest, bool e
 void move_cancel(struct resident *r);
 void outcome_begin(struct resident *r);
 void handoff_link_up(struct kernel *k, const char *peer);
+void handoff_link_down(struct kernel *k, const char *peer);
 void handoff_tick(struct kernel *k, int64_t now_ms);
 int handoff_load(struct kernel *k, struct errmsg *em);
 void handoff_voids(struct kernel *k, const char *peer);

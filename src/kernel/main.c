@@ -95,6 +95,7 @@ static void on_down(void *arg, struct link *l, int rc, const char *why)
 		KV_STR("reason", why));
 	content_link_down(k, link_name(l));
 	peer_link_down(k, l);
+	handoff_link_down(k, link_name(l));
 }
 
 static void on_dial_failed(void *arg, const char *name, int rc, const char *why)

@@ -148,8 +148,13 @@ static void queue_flush(struct kernel *k, struct peer *p)
 
 static void dial(struct kernel *k, struct peer *p)
 {
+	int rc;
+
 	p->dialling = true;
-	if (links_dial(k->links, p->name) < 0)
+	rc = links_dial(k->links, p->name);
+	log_debug("dialling", KV_STR("peer", p->name), KV_STR("address", p->address[0]),
+		KV_STR("error", rc < 0 ? err_word(rc) : ""));
+	if (rc < 0)
 		p->dialling = false;
 }
 
@@ -300,10 +305,11 @@ void peer_dial_failed(struct kernel *k, const char *name, int rc, const char *wh
 	struct peer *p = map_find_str(k->peers, name);
 	char text[ERRMSG_BYTES];
 
-	(void)rc;
 	if (!p)
 		return;
 	p->dialling = false;
+	log_debug("dial failed", KV_STR("peer", name), KV_STR("error", err_word(rc)),
+		KV_STR("reason", why));
 	if (p->link)
 		return;
 	p->n_address = 0; /* it may have moved: look it up again */
