@@ -88,17 +88,52 @@ void resident_collect(struct resident *r)
 		}
 }
 
-/* The move did not come about: what waits in the inboxes is there, not on its way. */
+static void collect_held(struct resident *r, const struct origin *from, const struct post *p)
+{
+	const uint8_t *slash = memchr(p->dest.p, '/', p->dest.n);
+	struct tos_value *row, *folder = NULL;
+
+	if (!slash || tos_decode(p->folder.p, p->folder.n, 0, &folder) < 0)
+		return;
+	row = tos_array();
+	slash++;
+	tos_push(row,
+		tos_text_n((const char *)slash, p->dest.n - (size_t)(slash - p->dest.p)));
+	tos_push(row, tos_text(from->name));
+	tos_push(row, folder);
+	tos_push(r->undelivered, row);
+}
+
+void resident_collect_held(struct resident *r, bool goes)
+{
+	r->n_undelivered = tos_len(r->undelivered);
+	if (goes)
+		router_held_collect(r, collect_held);
+}
+
+/* The move did not come about: what waits in the inboxes or for them is there, not on its way. */
 void resident_uncollect(struct resident *r)
 {
-	if (!r->completed) {
-		tos_value_free(r->undelivered);
-		r->undelivered = tos_array();
+	size_t keep = r->completed ? r->n_undelivered : 0;
+
+	if (!r->completed && !r->vm) {
+		/* Its process is gone, and they with it: they wait for the inboxes of the next. */
+		inboxes_drop(r);
+		router_held_uncollect(r, true);
+		resident_undelivered(r);
+		return;
 	}
+	while (tos_len(r->undelivered) > keep)
+		tos_value_free(tos_take_at(r->undelivered, tos_len(r->undelivered) - 1));
+	router_held_uncollect(r, false);
 }
 
 void resident_undelivered(struct resident *r)
 {
+	struct list later;
+
+	list_init(&later);
+	list_take(&r->held, &later);
 	for (size_t i = 0; i < tos_len(r->undelivered); i++) {
 		const struct tos_value *row = tos_at(r->undelivered, i);
 		struct origin from = { .cls = ORIGIN_CARRIER };
@@ -116,6 +151,12 @@ void resident_undelivered(struct resident *r)
 			router_hold(r, &from, &p);
 		}
 		free(bytes);
+	}
+	while (!list_empty(&later)) {
+		struct list *node = later.next;
+
+		list_del(node);
+		list_add(&r->held, node);
 	}
 	tos_value_free(r->undelivered);
 	r->undelivered = tos_array();
@@ -630,6 +671,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	r->via_go = false;
 	if (resident_event(r, SHELL_EV_FAULT, NULL) < 0)
 		return;
+	r->waiting[0] = 0;
 	tos_value_free(r->fault);
 	r->fault = tos_map();
 	tos_set(r->fault, "code", tos_text(err_word(rc)));
@@ -1047,7 +1089,7 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 
 	while ((r = map_next(k->residents, &it, NULL, NULL))) {
 		if (check_limits(r, wall_ms))
-			return; /* the table changed; the rest is for the next tick */
+			continue; /* it may be gone; the walk is by index */
 		if (r->n_held)
 			resident_deliver_held(r);
 		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms)
@@ -1127,6 +1169,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 		blob_set(&r->hop_cose, (struct slice){ p, n });
 		p = tos_get_bytes(row, "sent_envelope", &n);
 		blob_set(&r->envelope, (struct slice){ p, n });
+		r->n_undelivered = tos_len(r->undelivered);
 		r->sent = true; /* after a restart a departing copy always counts as sent */
 		r->in_doubt = true;
 	} else {
