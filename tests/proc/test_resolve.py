@@ -5,6 +5,7 @@ Either way one copy goes on and there is one outcome.
 import os
 import re
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from conftest import fleet_fixture
 from fleet import DEADLINE, KERNEL, NOTE, QUICK, events, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=3, conf=QUICK)
+fleet = fleet_fixture(n=3, conf={"timing": dict(QUICK["timing"], report="1500ms", offer="1500ms", silent="2s")})
 
 # Six megabytes from host1 to host2: the envelope goes in chunks, and the move takes a moment.
 BIG = f"""function begin(self)
@@ -178,3 +179,16 @@ def test_a_carrier_at_a_kernel_declared_dead_is_lost(fleet):
     wait_for(lambda: fleet.status("host2"))
     wait_for(lambda: not fleet.residents(name), text="the copy that was declared dead is ended")
     assert fleet.state(name) == "lost"
+
+
+def test_a_carrier_that_its_place_denies_twice_is_lost(fleet):
+    name = fleet.launch("tos.inbox('go'):next(60)", "--path", "host2")
+    wait_for(lambda: fleet.ps("host2").get(name, {}).get("state") == "running")
+    wait_for(lambda: fleet.ps("host0").get(name, {}).get("kernel") == "host2")
+    fleet.tos("down", "host2", timeout=120)
+    with sqlite3.connect(f"{fleet.home}/kernels/host2/store.db") as db:
+        assert db.execute("DELETE FROM resident").rowcount == 1
+    db.close()
+    fleet.up()
+    o = fleet.outcome(name, expect=1)
+    assert o["state"] == "lost" and "host2 does not hold it" in o["fault"]["text"], o
