@@ -25,9 +25,9 @@
 #include "seal/seal.h"
 #include "wire/frame.h"
 
-#define GRANT_POSTS  1024u
-#define GRANT_CHUNKS 64u
-#define CONTENTS_MAX 8
+#define GRANT_POSTS       1024u
+#define GRANT_CHUNKS      64u
+#define CONTENTS_MAX      8
 #define CONTENT_BYTES_MAX ((size_t)128 << 20)
 
 struct queued {
@@ -50,7 +50,7 @@ struct tos_connection {
 	char kernel[NAME_BYTES_MAX + 1], name[NAME_BYTES_MAX + 1];
 	uint64_t tag; /* last one used */
 	struct queued *first, **last;
-	uint32_t consumed;                    /* posts taken since we granted credit */
+	uint32_t consumed; /* posts taken since we granted credit */
 	uint32_t consumed_chunks;
 	struct content content[CONTENTS_MAX];
 	size_t content_next;                  /* the one that makes place */

@@ -20,7 +20,7 @@ struct caller {
 
 struct asking {
 	char carrier[NAME_BYTES_MAX + 1]; /* asked wherever it is; "" for a kernel's inbox */
-	char kernel[64];                  /* the kernel asked; a carrier's: where the call went last */
+	char kernel[64]; /* the kernel asked; a carrier's: where the call went last */
 	int64_t until_ms;
 };
 
@@ -64,7 +64,8 @@ int callers_note(struct kernel *k, const char *caller, const struct post *p,
 		snprintf(a->carrier, sizeof(a->carrier), "%s", asked->carrier);
 	else
 		snprintf(a->kernel, sizeof(a->kernel), "%s", asked->kernel);
-	a->until_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + LATE_MS;
+	a->until_ms =
+		clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + LATE_MS;
 	free(map_put(c->calls, &p->tag, sizeof(p->tag), a));
 	return 0;
 }

@@ -163,7 +163,8 @@ static void watch_verb(struct kernel *k, struct request *rq)
 	}
 	if (!watchers || map_size(watchers) >= WATCHERS_MAX) {
 		request_fail(rq, ERR_FULL,
-			watchers ? "%s is watched by too many" : "too many carriers are watched",
+			watchers ? "%s is watched by too many"
+				 : "too many carriers are watched",
 			name);
 		return;
 	}

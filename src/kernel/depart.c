@@ -1055,7 +1055,7 @@ void resolve_begin(struct resident *r, struct request *rq)
 		if (rq)
 			request_fail(rq, ERR_STATE, "%s is %s%s", r->name,
 				shell_state_word(r->state),
-				r->asking        ? ": its home is being asked"
+				r->asking         ? ": its home is being asked"
 				: r->outcome_move ? ": only its home can take its outcome"
 						  : ", not in doubt");
 		return;

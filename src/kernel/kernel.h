@@ -145,7 +145,7 @@ struct peer {
 	uint64_t boot_count, seen_seq;
 	uint8_t boot_nonce[16];
 	bool boot_known;
-	unsigned wants; /* reasons to keep the link up */
+	unsigned wants;                /* reasons to keep the link up */
 	int64_t again_at_ms, again_ms; /* when it is dialled again, and how long that was */
 };
 
@@ -263,7 +263,7 @@ struct kernel {
 	struct map *places;    /* carrier -> struct place: where it was seen last */
 	struct map *streams;   /* sender|dest -> struct stream_queue */
 	struct map *names;     /* names given out: name -> struct given */
-	struct map *callers;   /* client, carrier, extension -> struct caller: whom each asked */
+	struct map *callers; /* client, carrier, extension -> struct caller: whom each asked */
 	int64_t callers_at_ms;
 	struct map *watchers; /* carrier -> struct watch list */
 	struct map *waiting;  /* client -> how many outcomes it waits for */
@@ -472,7 +472,7 @@ struct code {
 	struct cert_info author;
 	struct manifest manifest;
 	int64_t used_ms;
-	int64_t kept_until_ms; /* wall: when the store's row of it expires; 0 not known */
+	int64_t kept_until_ms;  /* wall: when the store's row of it expires; 0 not known */
 	uint64_t kept_failures; /* the store's failures when that row was written */
 };
 /* The verified code, from memory or the store; NULL and em if it is not here. */
@@ -551,8 +551,7 @@ void home_report(struct resident *r);
 /* What shows the home that the carrier came here, into the arguments of a report. */
 void home_evidence(const struct resident *r, struct tos_value *args);
 /* In the transaction that drops the row. */
-void home_report_gone(
-	struct store_txn *t, struct resident *r, uint64_t n, const char *dest);
+void home_report_gone(struct store_txn *t, struct resident *r, uint64_t n, const char *dest);
 void home_ended(
 	struct store_txn *t, struct resident *r, enum shell_state state, const char *why);
 /* The report of its end still waits for the home. */
@@ -566,7 +565,7 @@ void home_link_up(struct kernel *k, const char *peer);
 struct tos_value *home_row(const struct home_record *h);
 struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
 void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
-void home_waiters_drop(struct kernel *k, const char *client); /* it is gone */
+void home_waiters_drop(struct kernel *k, const char *client);                /* it is gone */
 int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
 void home_declared(struct kernel *k, const char *dead, struct tos_value *names);
 bool home_is_declared(struct kernel *k, const char *kernel);

@@ -15,8 +15,8 @@
 #define LOOKUP_MS          5000
 #define DIRECTORY_FRESH_MS 60000
 /* nobody asked just now, but the link is wanted: it is dialled again after this, then twice it ... */
-#define AGAIN_MS           100
-#define AGAIN_MOST_MS      5000
+#define AGAIN_MS      100
+#define AGAIN_MOST_MS 5000
 
 struct waiting_post {
 	struct list node;

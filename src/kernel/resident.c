@@ -97,8 +97,7 @@ static void collect_held(struct resident *r, const struct origin *from, const st
 		return;
 	row = tos_array();
 	slash++;
-	tos_push(row,
-		tos_text_n((const char *)slash, p->dest.n - (size_t)(slash - p->dest.p)));
+	tos_push(row, tos_text_n((const char *)slash, p->dest.n - (size_t)(slash - p->dest.p)));
 	tos_push(row, tos_text(from->name));
 	tos_push(row, folder);
 	tos_push(r->undelivered, row);

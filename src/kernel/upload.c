@@ -138,8 +138,7 @@ int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct
 struct slice upload_find(
 	struct kernel *k, const uint8_t digest[DIGEST_BYTES], const struct origin *from)
 {
-	struct upload *u =
-		upload_of(k, digest, from->kernel[0] ? from->kernel : from->name);
+	struct upload *u = upload_of(k, digest, from->kernel[0] ? from->kernel : from->name);
 
 	return u && u->whole ? (struct slice){ u->bytes, (size_t)u->total }
 			     : (struct slice){ NULL, 0 };
@@ -306,7 +305,7 @@ static size_t sending_bytes(void)
 
 	if (sendings_ready)
 		LIST_EACH_SAFE(pos, tmp, &sendings)
-			n += LIST_ITEM(pos, struct sending, node)->content.n;
+	n += LIST_ITEM(pos, struct sending, node)->content.n;
 	return n < SENDING_BYTES ? n : SENDING_BYTES;
 }
 
@@ -333,8 +332,8 @@ int content_answer(struct kernel *k, const char *dest, uint64_t tag, const char 
 		a->tag = tag;
 		a->n = n;
 		digest_bytes(bytes, n, a->digest);
-		content_send(k, kernel ? to.kernel : dest, a->digest, (struct slice){ bytes, n },
-			on_answer_content, a);
+		content_send(k, kernel ? to.kernel : dest, a->digest,
+			(struct slice){ bytes, n }, on_answer_content, a);
 	}
 	free(bytes);
 	return rc;
