@@ -14,7 +14,7 @@ from conftest import fleet_fixture
 from fleet import DEADLINE, KERNEL, NOTE, QUICK, events, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=3, conf={"timing": dict(QUICK["timing"], report="1500ms", offer="1500ms", silent="2s")})
+fleet = fleet_fixture(n=3, conf={"timing": dict(QUICK["timing"], report="1500ms", offer="1500ms", silent="2s", handshake="2s")})
 
 # Six megabytes from host1 to host2: the envelope goes in chunks, and the move takes a moment.
 BIG = f"""function begin(self)
