@@ -1,7 +1,13 @@
 /* An arrival hook for tests: adds a folder, drops path entries named "nowhere", replaces a
- * function's file, and refuses carriers that bring a folder REFUSE. */
+ * function's file, refuses carriers that bring a folder REFUSE, and thinks for some seconds about
+ * those with a folder HOLD, saying so in the log: their hop record has come, their answer has not
+ * been given. */
 #include <tos/extension.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define HOLD_MS 3000
 
 #define DENIED -2 /* doc/errors.md */
 
@@ -40,6 +46,32 @@ static void answer(struct tos_ext *x, const struct tos_message *m)
 	tos_reply(x, m->token, "allow", out);
 }
 
+struct held {
+	uint64_t token;
+};
+
+static void release(struct tos_ext *x, void *arg)
+{
+	struct held *h = arg;
+
+	tos_reply(x, h->token, "allow", NULL);
+	free(h);
+}
+
+static void hold(struct tos_ext *x, const struct tos_message *m)
+{
+	struct held *h = malloc(sizeof(*h));
+	char text[200];
+
+	if (!h)
+		return;
+	h->token = m->token;
+	snprintf(text, sizeof(text), "holding %s",
+		tos_get_text(tos_at(m->elements, 0), "name", "?"));
+	tos_log(x, 2, text);
+	tos_timer(x, HOLD_MS, release, h);
+}
+
 static void wake(struct tos_ext *x, struct tos_inbox *in)
 {
 	struct tos_message m;
@@ -49,6 +81,8 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 			continue;
 		if (tos_get(tos_get(tos_at(m.elements, 0), "folders"), "REFUSE"))
 			tos_fail(x, m.token, DENIED, "the hook does not like it");
+		else if (tos_get(tos_get(tos_at(m.elements, 0), "folders"), "HOLD"))
+			hold(x, &m);
 		else
 			answer(x, &m);
 	}
