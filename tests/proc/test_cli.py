@@ -477,10 +477,10 @@ def test_suspend_resume_kill(fleet):
 
 @kernels
 def test_ctrl_c_detaches_and_says_so(fleet):
-    p = subprocess.Popen([TOS, "launch", "-e", "tos.sleep(60)", "--wait"], env=fleet.env, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True, cwd=fleet.path)
+    p = subprocess.Popen([TOS, "launch", "-e", "while true do tos.log('up') tos.sleep(0.05) end", "--wait"], env=fleet.env,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=fleet.path)
     name = p.stdout.readline().strip()
-    time.sleep(0.3)
+    assert "up" in p.stderr.readline()  # it watches
     p.send_signal(signal.SIGINT)
     _, err = p.communicate(timeout=10)
     assert p.returncode == 130
