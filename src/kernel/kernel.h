@@ -546,6 +546,19 @@ void homes_tick(struct kernel *k, int64_t now_ms);
 struct home_record *home_new(struct kernel *k, const char *name);
 void home_put(struct store_txn *t, const struct home_record *h);
 void home_free(struct home_record *h);
+/* takes outcome; in memory */
+void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state,
+	struct tos_value *outcome);
+void home_link_up(struct kernel *k, const char *peer);
+struct tos_value *home_row(const struct home_record *h);
+struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
+void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
+void home_waiters_drop(struct kernel *k, const char *client);                /* it is gone */
+int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
+void home_declared(struct kernel *k, const char *dead, struct tos_value *names);
+bool home_is_declared(struct kernel *k, const char *kernel);
+
+/* ---- report.c: the holder tells the home */
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
 /* What shows the home that the carrier came here, into the arguments of a report. */
@@ -556,19 +569,9 @@ void home_ended(
 	struct store_txn *t, struct resident *r, enum shell_state state, const char *why);
 /* The report of its end still waits for the home. */
 bool home_ended_waits(struct kernel *k, const char *name);
-/* takes outcome; in memory */
-void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state,
-	struct tos_value *outcome);
 void home_event(struct kernel *k, const char *home, const char *name, const char *kind,
 	const char *state, const char *text);
-void home_link_up(struct kernel *k, const char *peer);
-struct tos_value *home_row(const struct home_record *h);
-struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
-void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
-void home_waiters_drop(struct kernel *k, const char *client);                /* it is gone */
-int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
-void home_declared(struct kernel *k, const char *dead, struct tos_value *names);
-bool home_is_declared(struct kernel *k, const char *kernel);
+void reports_send(struct kernel *k, const char *peer); /* NULL: whoever can be reached */
 
 /* ---- control.c, act.c, registrar.c, directory */
 void kernel_stop(struct kernel *k);
