@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/fault.h"
+
 int64_t clock_us(void)
 {
 	struct timespec ts;
@@ -31,6 +33,9 @@ int64_t clock_wall_ms(void)
 		known = 1;
 	}
 	clock_gettime(CLOCK_REALTIME, &ts);
+#ifdef TOS_FAULTS
+	ts.tv_sec += fault_clock_shift_ms() / 1000;
+#endif
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + shift_ms;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define ACT_MOST_MS 3600000
@@ -78,6 +79,7 @@ static void on_declared(void *arg, int rc, const struct errmsg *em)
 	struct resident *r;
 	size_t it = 0;
 
+	FAULT_AT(DECLARE_JOURNALED);
 	if (rc < 0) {
 		request_fail(d->rq, rc, "%s", err_show(rc, em));
 		return;
@@ -127,6 +129,7 @@ static void act_declare(struct kernel *k, struct act *a)
 	free(bytes);
 	tos_set(m, "kernel", tos_text(d->dead));
 	audit_event(k, t, "declared-dead", m);
+	FAULT_AT(DECLARE_COMMIT);
 	rc = store_commit(t, on_declared, d);
 	if (rc < 0) {
 		request_fail(d->rq, rc, "%s", err_text(rc));

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "core/path.h"
 #include "tos/extension.h"
@@ -68,6 +69,7 @@ static void offer_verb(struct kernel *k, struct request *rq)
 			 ? 0
 			 : err_set(&em, ERR_MALFORMED, "an OFFER lacks its ticket");
 
+	FAULT_AT(OFFER_TAKEN);
 	if (rc == 0 && !ext_hook(k->exts, TOS_INBOX_ON_COMPLETION, 0))
 		rc = err_set(
 			&em, ERR_UNSUPPORTED, "%s has no mobility extension", k->config.name);
@@ -105,6 +107,7 @@ static void offer_verb(struct kernel *k, struct request *rq)
 	tos_set(out, "need_code", tos_bool(code_find(k, code, NULL) == NULL));
 	ticket_fini(&t);
 	request_ok(rq, out);
+	FAULT_AT(OFFER_ANSWERED);
 }
 
 static struct tos_value *answer_map(const char *word, int rc, const char *text)
@@ -170,10 +173,12 @@ static void refusal_saved(void *arg, int rc, const struct errmsg *em)
 {
 	AUTOFREE struct refusal *f = arg;
 
+	FAULT_AT(REFUSE_JOURNALED);
 	if (rc < 0)
 		arrival_no_answer(f->a, rc, err_show(rc, em));
 	else
 		arrival_answer(f->a, "refused", f->rc, f->text);
+	FAULT_AT(REFUSE_ANSWERED);
 }
 
 static void arrival_refuse(struct arrival *a, int rc, const char *text)
@@ -199,6 +204,7 @@ static void arrival_refuse(struct arrival *a, int rc, const char *text)
 		(a->r->ticket.expires_ms ? a->r->ticket.expires_ms : clock_wall_ms()) +
 			KEEP_AFTER_MS);
 	audit_event(k, t, "arrival-refused", m);
+	FAULT_AT(REFUSE_COMMIT);
 	failed = store_commit(t, refusal_saved, f);
 	if (failed < 0) {
 		free(f);
@@ -212,6 +218,7 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 	struct kernel *k = a->k;
 	struct resident *r = a->r;
 
+	FAULT_AT(ARRIVE_JOURNALED);
 	if (rc < 0) {
 		arrival_no_answer(a, rc, err_show(rc, em));
 		return;
@@ -223,8 +230,10 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 	map_put_str(k->residents, r->name, r);
 	place_forget(k, r->name);
 	arrival_answer(a, "accepted", 0, "");
+	FAULT_AT(ARRIVE_ANSWERED);
 	home_report(r);
 	resident_go_on(r);
+	FAULT_AT(ARRIVE_GOES_ON);
 }
 
 static void arrival_journal(struct arrival *a)
@@ -255,7 +264,9 @@ static void arrival_journal(struct arrival *a)
 		r->ticket.expires_ms + KEEP_AFTER_MS);
 	resident_put(t, r);
 	audit_event(k, t, "arrived", m);
+	FAULT_AT(ARRIVE_COMMIT);
 	rc = store_commit(t, arrival_saved, a);
+	FAULT_AT(ARRIVE_COMMITTED);
 	if (rc < 0)
 		arrival_no_answer(a, rc, err_show(rc, &em));
 }
@@ -456,6 +467,7 @@ static bool answered_before(struct kernel *k, struct request *rq, const struct b
 		return false;
 	metric_add(k->metrics, "answers_repeated_total", NULL, 1);
 	request_ok(rq, m);
+	FAULT_AT(ANSWER_REPEATED);
 	return true;
 }
 
@@ -487,6 +499,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	size_t n;
 	int rc;
 
+	FAULT_AT(HOP_TAKEN);
 	hop_cose.p = tos_get_bytes(rq->args, "hop", &hop_cose.n);
 	a = mem_new(struct arrival);
 	a->k = k;
@@ -593,9 +606,11 @@ static void send_verb(struct kernel *k, struct request *rq)
 	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&a->r->log_rate, 200, clock_ms());
 	if (a->hop.kind == 1) {
+		FAULT_AT(OUTCOME_TAKEN);
 		arrival_outcome(a);
 		return;
 	}
+	FAULT_AT(ARRIVE_CHECKED);
 	resident_trail(a->r, "arrived", a->hop.from, "");
 	hooks_run(k, a->r, TOS_INBOX_ON_ARRIVAL, k->config.name, a->hop.from, on_arrival_hooks,
 		a);
@@ -606,6 +621,7 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
 	struct arrival *a = arg;
 	struct home_record *h = home_find(a->k, a->r->name);
 
+	FAULT_AT(OUTCOME_JOURNALED);
 	if (rc < 0) {
 		arrival_no_answer(a, rc, err_show(rc, em));
 		return;
@@ -613,6 +629,7 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
 	if (h)
 		home_outcome(a->k, h, SHELL_FINISHED, outcome_of(a->r));
 	arrival_answer(a, "accepted", 0, "");
+	FAULT_AT(OUTCOME_ANSWERED);
 }
 
 /* Does the outcome come from where the carrier is? A kernel that had it once has a chain that
@@ -682,6 +699,7 @@ static void arrival_outcome(struct arrival *a)
 	h->outcome = kept;
 	h->state = state;
 	audit_event(k, t, "finished", m);
+	FAULT_AT(OUTCOME_COMMIT);
 	rc = store_commit(t, outcome_taken, a);
 	if (rc < 0)
 		arrival_no_answer(a, rc, err_text(rc));
@@ -764,6 +782,7 @@ static void void_verb(struct kernel *k, struct request *rq)
 	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
 	int64_t expires = clock_wall_ms() + KEEP_AFTER_MS;
 
+	FAULT_AT(VOID_TAKEN);
 	if (!id || n != DIGEST_BYTES || incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
 		request_fail(rq, ERR_MALFORMED, "VOID lacks id or e");
 		return;
@@ -811,6 +830,7 @@ static void command_verb(struct kernel *k, struct request *rq)
 	bool has_e = incarnation_read(tos_get(rq->args, "e"), &e) == 0;
 	struct tos_value *out = tos_map();
 
+	FAULT_AT(COMMAND_TAKEN);
 	if (!r || strcmp(r->ticket.home, rq->from.kernel) != 0) {
 		tos_value_free(out);
 		request_fail(rq, ERR_NOT_FOUND, "%s is not at %s", name, k->config.name);

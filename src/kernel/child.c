@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "ipc/ipc.h"
 #include "loop/stream.h"
@@ -399,6 +400,7 @@ static int vm_hand_over(struct vm *v)
 	rc = buf_check(&b);
 	if (rc == 0)
 		rc = resident_event(r, SHELL_EV_START, &em);
+	FAULT_AT(START);
 	if (rc == 0)
 		rc = stream_send(v->stream, b.data, b.len);
 	if (rc == 0) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/path.h"
@@ -646,6 +647,7 @@ static void launched(void *arg, int rc, const struct errmsg *em)
 	struct home_record *h = home_find(k, lg->name);
 	struct tos_value *m;
 
+	FAULT_AT(LAUNCH_JOURNALED);
 	if (rc == 0 && !r && h) { /* killed before the journal was through */
 		request_ok(lg->rq, home_row(h));
 		return;
@@ -663,6 +665,7 @@ static void launched(void *arg, int rc, const struct errmsg *em)
 	tos_set(m, "name", tos_text(r->name));
 	tos_set(m, "state", tos_text(shell_state_word(r->state)));
 	request_ok(lg->rq, m);
+	FAULT_AT(LAUNCH_ANSWERED);
 	resident_go_on(r);
 }
 
@@ -692,6 +695,7 @@ static void on_launch_hooks(struct kernel *k, void *arg, int rc, const char *tex
 	home_put(t, h);
 	audit_event(k, t, "launched", m);
 	metric_add(k->metrics, "launches_total", NULL, 1);
+	FAULT_AT(LAUNCH_COMMIT);
 	rc = store_commit(t, launched, lg);
 	if (rc < 0) {
 		struct errmsg em = { "" };
@@ -806,6 +810,7 @@ void launch_verb(struct kernel *k, struct request *rq)
 
 	if (may_read(k, rq) < 0)
 		return;
+	FAULT_AT(LAUNCH_TAKEN);
 	cose.p = tos_get_bytes(rq->args, "ticket", &cose.n);
 	r = resident_new(k);
 	rc = cose.p ? ticket_verify(k, cose, &r->ticket, r->id, &r->owner, &em)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "core/path.h"
 #include "tos/extension.h"
@@ -133,6 +134,7 @@ static void log_moved(struct resident *r, struct move *mv)
 static void dropped(void *arg, int rc, const struct errmsg *em)
 {
 	(void)arg;
+	FAULT_AT(DROPPED);
 	if (rc < 0)
 		log_error(
 			"a departure could not be journaled; the copy stays and will be dropped later",
@@ -160,7 +162,9 @@ static void move_accepted(struct resident *r)
 	audit_event(k, t, r->outcome_move ? "outcome-delivered" : "departed", m);
 	if (!r->outcome_move)
 		home_report_gone(t, r, n, dest);
+	FAULT_AT(DROP_COMMIT);
 	store_commit(t, dropped, k);
+	FAULT_AT(DROP_COMMITTED);
 	metric_add(k->metrics, "moves_total", NULL, 1);
 	if (mv) {
 		log_moved(r, mv);
@@ -202,6 +206,7 @@ static void move_refused(struct resident *r, int rc, const char *text)
 	departure_over(r);
 	t = store_begin(r->k->store);
 	resident_put(t, r);
+	FAULT_AT(RETURN_COMMIT);
 	store_commit(t, NULL, NULL);
 	if (outcome) {
 		resident_fault(r, rc, text, "");
@@ -228,6 +233,10 @@ static void move_answer(struct resident *r, const struct tos_value *answer)
 	const char *code = tos_get_text(answer, "code", "refused");
 	AUTOFREE char *text = mem_strdup(tos_get_text(answer, "text", ""));
 
+	if (r->outcome_move)
+		FAULT_AT(OUTCOME_ACKED);
+	else
+		FAULT_AT(ANSWER_TAKEN);
 	if (r->asking) /* set aside until the home has said whose the carrier is */
 		move_doubt(r, "its home is being asked");
 	else if (strcmp(word, "accepted") == 0)
@@ -248,6 +257,7 @@ static void move_doubt(struct resident *r, const char *text)
 {
 	struct move *mv = STEAL(r->move);
 
+	FAULT_AT(DOUBT);
 	if (!r->in_doubt) {
 		r->in_doubt = true;
 		peer_want(r->k, r->dest, true);
@@ -351,6 +361,10 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 	r->resending = true;
 	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms,
 		on_sent, departure_new(r));
+	if (r->outcome_move)
+		FAULT_AT(OUTCOME_SENT);
+	else
+		FAULT_AT(HOP_SENT);
 	if (r->move) {
 		move_stage(r->move, MOVE_SENT);
 		r->move->call = call;
@@ -429,6 +443,10 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 	free(ctx);
 	if (!r || r->state != SHELL_DEPARTING)
 		return;
+	if (r->outcome_move)
+		FAULT_AT(OUTCOME_DEPART_JOURNALED);
+	else
+		FAULT_AT(DEPART_JOURNALED);
 	if (rc < 0) {
 		departure_over(r);
 		if (r->outcome_move) {
@@ -522,6 +540,10 @@ static void departing_commit(struct resident *r)
 	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
 	move_stage(r->move, MOVE_JOURNAL);
 	resident_put(t, r);
+	if (r->outcome_move)
+		FAULT_AT(OUTCOME_DEPART_COMMIT);
+	else
+		FAULT_AT(DEPART_COMMIT);
 	rc = store_commit(t, on_frozen, ctx);
 	if (rc < 0)
 		on_frozen(ctx, rc, &em);
@@ -543,6 +565,7 @@ static void on_offered(
 		move_failed(r, rc, text);
 		return;
 	}
+	FAULT_AT(OFFER_GRANTED);
 	r->move->need_code = tos_get_bool(tos_at(elements, 0), "need_code", true);
 	if (r->state != SHELL_RUNNING) {
 		move_failed(r, ERR_STATE, "the carrier is not running any more");
@@ -554,6 +577,7 @@ static void on_offered(
 		move_failed(r, rc, err_show(rc, &em));
 		return;
 	}
+	FAULT_AT(DEPART_FROZEN);
 	departing_commit(r);
 }
 
@@ -576,6 +600,7 @@ static void offer(struct resident *r)
 	}
 	tos_set(args, "limits", limits);
 	tos_set(args, "minimum", minimum);
+	FAULT_AT(OFFER_SEND);
 	mv->call = kernel_call(r->k, mv->dest, "Handoff", "OFFER", args, mv->timeout_ms,
 		on_offered, mem_strdup(r->name));
 }
@@ -594,6 +619,7 @@ static void on_self_moved(void *arg, int rc, const struct errmsg *em)
 	free(ctx);
 	if (!r)
 		return;
+	FAULT_AT(SELF_JOURNALED);
 	if (rc < 0) {
 		/* Its run is over and the next stay could not be journaled: it is the owner's to
 		 * retry. */
@@ -646,6 +672,7 @@ static void self_move(struct resident *r)
 	move_stage(r->move, MOVE_JOURNAL);
 	t = store_begin(r->k->store);
 	resident_put(t, r);
+	FAULT_AT(SELF_COMMIT);
 	rc = store_commit(t, on_self_moved, ctx);
 	if (rc < 0)
 		on_self_moved(ctx, rc, &em);
@@ -708,6 +735,7 @@ static void outcome_saved(void *arg, int rc, const struct errmsg *em)
 	struct resident *r = resident_find(ctx->k, ctx->name);
 	struct home_record *h = home_find(ctx->k, ctx->name);
 
+	FAULT_AT(OUTCOME_HERE_JOURNALED);
 	if (rc < 0) {
 		log_error("an outcome could not be journaled; it is kept and tried again",
 			KV_ERR(rc, em));
@@ -746,6 +774,7 @@ static void outcome_at_home(struct resident *r, struct home_record *h)
 	account_charge(t, r);
 	resident_del(t, r);
 	audit_event(r->k, t, "finished", m);
+	FAULT_AT(OUTCOME_HERE_COMMIT);
 	if (store_commit(t, outcome_saved, ctx) < 0)
 		free(ctx);
 }
@@ -772,6 +801,7 @@ void outcome_begin(struct resident *r)
 		resident_fault(r, rc, err_show(rc, &em), "");
 		return;
 	}
+	FAULT_AT(OUTCOME_FROZEN);
 	departing_commit(r);
 }
 
@@ -901,6 +931,7 @@ static void grant_saved(void *arg, int rc, const struct errmsg *em)
 	struct kernel *k = g->k;
 	struct resident *r = resident_find(k, g->rs->departure->name);
 
+	FAULT_AT(GRANT_KEPT);
 	if (!r || r->n != g->rs->departure->n || r->state != SHELL_READY) {
 		resolving_done(g->rs, r ? shell_state_word(r->state) : "gone");
 		return;
@@ -949,6 +980,7 @@ static void grant_take(struct resident *r, struct resolving *rs, const struct in
 	resident_event(r, SHELL_EV_RETURNED, NULL);
 	resident_uncollect(r);
 	resident_put(t, r);
+	FAULT_AT(GRANT_KEPT_COMMIT);
 	rc = store_commit(t, grant_saved, g);
 	if (rc < 0) {
 		struct errmsg em = { "" };
@@ -982,6 +1014,7 @@ static void on_asked(
 	if (rc == 0 && strcmp(word, "granted") == 0 &&
 		incarnation_read(tos_get(m, "e"), &e) == 0 &&
 		incarnation_compare(&e, &r->e) > 0) {
+		FAULT_AT(GRANT_TAKEN);
 		grant_take(r, rs, &e);
 		return;
 	}
@@ -1034,6 +1067,7 @@ static void ask_saved(void *arg, int rc, const struct errmsg *em)
 	AUTOFREE struct departure *d = j->departure;
 	struct resident *r = departing(j->k, d);
 
+	FAULT_AT(ASK_JOURNALED);
 	if (r && rc < 0) {
 		r->asking = r->ask_sent = false;
 		r = NULL;
@@ -1067,6 +1101,7 @@ void resolve_begin(struct resident *r, struct request *rq)
 	r->asking = r->ask_sent = true;
 	t = store_begin(r->k->store);
 	resident_put(t, r);
+	FAULT_AT(ASK_COMMIT);
 	rc = store_commit(t, ask_saved, j);
 	if (rc < 0) {
 		struct errmsg em = { "" };
@@ -1089,6 +1124,7 @@ static void on_void(
 	(void)text;
 	(void)elements;
 	if (rc == 0) {
+		FAULT_AT(VOID_ACKED);
 		t = store_begin(k->store);
 		store_del(t, T_VOID, v->key, v->n);
 		store_commit(t, NULL, NULL);
@@ -1114,6 +1150,7 @@ static int void_row(void *arg, struct slice key, struct slice body, int64_t expi
 		args = tos_map();
 		tos_set(args, "id", tos_value_copy(tos_get(m, "id")));
 		tos_set(args, "e", tos_value_copy(tos_get(m, "e")));
+		FAULT_AT(VOID_SEND);
 		kernel_call(ctx->k, ctx->peer, "Handoff", "VOID", args, ctx->k->config.call_ms,
 			on_void, v);
 	}

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define KEEP_AFTER_MS    ((int64_t)7 * 86400000)
@@ -231,6 +232,7 @@ static void home_save(struct kernel *k, struct home_record *h)
 	snprintf(s->name, sizeof(s->name), "%s", h->name);
 	t = store_begin(k->store);
 	home_put(t, h);
+	FAULT_AT(HOME_COMMIT);
 	if (store_commit(t, home_saved, s) < 0)
 		free(s);
 	else
@@ -523,6 +525,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	/* Whoever has it for sure is right against one who does not know. */
 	bool doubt = tos_get_bool(rq->args, "in_doubt", false);
 
+	FAULT_AT(REPORT_TAKEN);
 	if (!h)
 		return;
 	/* A departing copy is that of the departure before the next: where that was accepted, the
@@ -581,6 +584,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		(strcmp(h->wanted, "retry") == 0 && strcmp(h->kernel, who_asks(k, rq)) == 0))
 		tos_set(out, "wanted", tos_text(h->wanted));
 	request_ok(rq, out);
+	FAULT_AT(REPORT_ANSWERED);
 }
 
 static void gone_verb(struct kernel *k, struct request *rq)
@@ -591,6 +595,7 @@ static void gone_verb(struct kernel *k, struct request *rq)
 
 	if (!h)
 		return;
+	FAULT_AT(GONE_TAKEN);
 	/* Departure n was accepted there: the copy there carries n + 1. */
 	if (!shell_ended(h->state) && incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
 		incarnation_compare(&e, &h->e) == 0 && (int64_t)n >= 0 && n + 1 > h->n &&
@@ -621,6 +626,7 @@ static void ended_saved(void *arg, int rc, const struct errmsg *em)
 {
 	struct request *rq = arg;
 
+	FAULT_AT(ENDED_JOURNALED);
 	if (rc < 0) {
 		struct home_record *h =
 			map_find_str(rq->k->homes, tos_get_text(rq->args, "name", ""));
@@ -677,6 +683,7 @@ static void ended_verb(struct kernel *k, struct request *rq)
 	home_outcome(k, h, (enum shell_state)state, o);
 	t = store_begin(k->store);
 	home_put(t, h);
+	FAULT_AT(ENDED_COMMIT);
 	rc = store_commit(t, ended_saved, rq);
 	if (rc < 0)
 		request_fail(rq, rc, "%s", err_text(rc));
@@ -744,6 +751,7 @@ static void granted(void *arg, int rc, const struct errmsg *em)
 	AUTOFREE struct grant *g = arg;
 	struct home_record *h = home_find(g->k, g->name);
 
+	FAULT_AT(GRANT_JOURNALED);
 	if (h)
 		raise_end(g->k, h, rc);
 	if (rc < 0) {
@@ -801,6 +809,7 @@ static void ask_verb(struct kernel *k, struct request *rq)
 
 	if (!h)
 		return;
+	FAULT_AT(ASK_TAKEN);
 	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
 		request_fail(rq, ERR_MALFORMED, "ASK lacks e");
 		return;
@@ -845,6 +854,7 @@ static void ask_verb(struct kernel *k, struct request *rq)
 	home_put(t, h);
 	snprintf(h->kernel, sizeof(h->kernel), "%s", was);
 	audit_event(k, t, "incarnation-raised", m);
+	FAULT_AT(GRANT_COMMIT);
 	rc = store_commit(t, granted, g);
 	if (rc < 0) {
 		struct errmsg em = { "" };
@@ -999,6 +1009,7 @@ static void on_wanted_saved(void *arg, int rc, const struct errmsg *em)
 	struct home_record *h = home_find(w->k, w->name);
 	struct tos_value *out;
 
+	FAULT_AT(WANT_JOURNALED);
 	if (h && strcmp(w->wanted, "retry") == 0)
 		raise_end(w->k, h, rc);
 	/* A kill is done even if it could not be journaled. */
@@ -1062,6 +1073,7 @@ int home_want(struct kernel *k, struct home_record *h, const char *wanted, struc
 		snprintf(h->wanted, sizeof(h->wanted), "%s", was);
 		h->command_due = due;
 	}
+	FAULT_AT(WANT_COMMIT);
 	rc = store_commit(t, on_wanted_saved, w);
 	if (rc < 0) {
 		struct errmsg em = { "" };

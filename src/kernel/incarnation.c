@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "base/fault.h"
+
 #define INCARNATIONS_MAX 1000000
 
 struct tos_value *incarnation_value(const struct incarnation *e)
@@ -60,6 +62,7 @@ void incarnation_learn(
 	t = store_begin(k->store);
 	if (tos_encode(v, &bytes, &n) == 0)
 		store_put(t, T_INCARNATION, id, DIGEST_BYTES, bytes, n, 0);
+	FAULT_AT(LEARN_COMMIT);
 	store_commit(t, NULL, NULL);
 	free(bytes);
 	tos_value_free(v);

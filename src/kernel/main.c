@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "base/where.h"
@@ -420,6 +421,10 @@ static int open_store(struct kernel *k, struct errmsg *em)
 	char path[TOSD_PATH_BYTES + 32];
 	int rc;
 
+#ifdef TOS_FAULTS
+	snprintf(path, sizeof(path), "%s/faults", k->dir);
+	fault_open(path);
+#endif
 	snprintf(path, sizeof(path), "%s/store.db", k->dir);
 	if (uv_async_init(k->loop, &k->store_wake, on_store) != 0)
 		return err_set(em, ERR_IO, "no wake-up handle");

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 
 #define KEEP_MS        ((int64_t)210 * 86400000) /* a home may be away for long */
 #define EVENT_TEXT_MAX 8192
@@ -22,6 +23,7 @@ static void on_reported(
 	struct incarnation e;
 
 	(void)text;
+	FAULT_AT(REPORT_ACKED);
 	if (!r)
 		return;
 	r->reporting = false;
@@ -140,6 +142,7 @@ void home_report(struct resident *r)
 				tos_set(args, "briefcase", b);
 		}
 	}
+	FAULT_AT(REPORT_SEND);
 	r->reporting = true;
 	r->report_due = false; /* news that comes from here on makes it due again */
 	kernel_call(r->k, r->ticket.home, "Home", "ARRIVED", args, r->k->config.report_ms,
@@ -169,6 +172,7 @@ static void on_note(
 	map_del_str(k->notes, o->key);
 	/* Any answer of the home's own settles it; only silence and a missing link do not. */
 	if (rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_SUPERSEDED || rc == ERR_DENIED) {
+		FAULT_AT(NOTE_ACKED);
 		t = store_begin(k->store);
 		store_del(t, T_OUTBOX, o->key, strlen(o->key));
 		store_commit(t, NULL, NULL);

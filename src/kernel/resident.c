@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "tos/extension.h"
@@ -684,6 +685,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	log_notice("carrier faulted", KV_STR("carrier", r->name), KV_STR("error", err_word(rc)),
 		KV_STR("reason", text), KV_STR("traceback", traceback ? traceback : ""));
 	inboxes_drop(r);
+	FAULT_AT(FAULTED_COMMIT);
 	resident_save(r);
 	home_report(r);
 }
@@ -709,6 +711,7 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	resident_del(t, r);
 	audit_event(k, t, shell_state_word(r->state), m);
 	home_ended(t, r, r->state, why);
+	FAULT_AT(END_COMMIT);
 	store_commit(t, saved, k);
 	metric_add(k->metrics, "carriers_ended_total", NULL, 1);
 	resident_free(r);
@@ -768,6 +771,7 @@ void resident_wanted(struct resident *r, const char *wanted, const struct incarn
 			tos_value_free(r->fault);
 			r->fault = NULL;
 			resident_trail(r, "retry", "", "");
+			FAULT_AT(RETRY_COMMIT);
 			resident_save(r);
 			home_report(r);
 			resident_go_on(r);

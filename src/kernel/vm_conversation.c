@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/path.h"
@@ -224,7 +225,9 @@ static int on_finished(struct resident *r, struct cbor_cursor *c, struct errmsg 
 	/* Saved so that a crash from here on does not run begin again; nobody waits for it. */
 	t = store_begin(r->k->store);
 	resident_put(t, r);
+	FAULT_AT(COMPLETED_COMMIT);
 	store_commit(t, NULL, NULL);
+	FAULT_AT(COMPLETED);
 	if (r->state == SHELL_RUNNING)
 		resident_completed(r, "");
 	return 0;
@@ -269,6 +272,7 @@ static void checkpoint_saved(void *arg, int rc, const struct errmsg *em)
 	AUTOFREE struct checkpoint *cp = arg;
 	struct resident *r = resident_find(cp->k, cp->name);
 
+	FAULT_AT(CHECKPOINT_JOURNALED);
 	if (r)
 		vm_done(r, cp->seq, rc, rc < 0 ? err_show(rc, em) : "");
 }
@@ -299,6 +303,7 @@ static int on_checkpoint(struct resident *r, struct cbor_cursor *c, struct errms
 	snprintf(cp->name, sizeof(cp->name), "%s", r->name);
 	t = store_begin(r->k->store);
 	resident_put(t, r);
+	FAULT_AT(CHECKPOINT_COMMIT);
 	rc = store_commit(t, checkpoint_saved, cp);
 	if (rc < 0) {
 		free(cp);
@@ -411,6 +416,7 @@ static int on_started(struct resident *r, struct cbor_cursor *c, struct errmsg *
 {
 	int rc = finish_frame(c);
 
+	FAULT_AT(STARTED);
 	resident_trail(r, "started", "", "");
 	return rc < 0 ? err_set(em, rc, "a STARTED frame does not decode") : 0;
 }

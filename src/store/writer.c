@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/mem.h"
 #include "seal/seal.h"
 #include "store/db.h"
@@ -236,11 +237,21 @@ static int op_audit(struct writer *w, const struct op *op, struct errmsg *em)
 	return 0;
 }
 
+/* Each table has its fault point, in the same order. */
+_Static_assert(FAULT_WRITE_META + T_DEDUP == FAULT_WRITE_DEDUP &&
+		       FAULT_WRITE_META + T_HOME == FAULT_WRITE_HOME &&
+		       FAULT_WRITE_META + STORE_TABLE_COUNT == FAULT_WRITE_AUDIT,
+	"fault.h lists the tables in another order");
+
 static int op_apply(struct writer *w, const struct op *op, struct errmsg *em)
 {
 	struct slice key = { op->data, op->n_key };
 	int rc = 0;
 
+	if (op->kind != OP_EXPIRE &&
+		FAULT_FAILS(op->kind == OP_AUDIT ? FAULT_WRITE_AUDIT
+						 : FAULT_WRITE_META + op->table))
+		return err_set(em, ERR_STORE, "database or disk is full");
 	switch (op->kind) {
 	case OP_PUT:
 		return row_put(w, (int)op->table, key,
@@ -313,8 +324,11 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 	w->mark.seq = before.seq + good;
 	if (rc == 0)
 		rc = number_save(w, KEY_SEQ, w->mark.seq, em);
+	if (rc == 0 && FAULT_FAILS(FAULT_STORE_COMMIT))
+		rc = err_set(em, ERR_STORE, "database or disk is full");
 	if (rc == 0)
 		rc = stmt_run(w, w->commit, em);
+	FAULT_AT(STORE_DURABLE);
 	if (rc < 0)
 		group_rollback(w, &before);
 	return rc;
