@@ -104,6 +104,7 @@ static const struct key keys[] = {
 	NUMBER("limits", "carriers", KEY_U32, carriers, 0, 1000000, 1000),
 	NUMBER("limits", "carriers_per_principal", KEY_U32, carriers_per_principal, 0, 1000000, 500),
 	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, 2),
+	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
 	LIST("local", "principals", KEY_U32, local_uids[0], 32),
 	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),
@@ -632,12 +633,12 @@ static void lists_fill(cfg_t *cfg, struct config *c)
 	for (size_t i = 0; i < c->n_local_uids; i++)
 		c->local_uids[i] = (uint32_t)strtoul(
 			cfg_getnstr(local, "principals", (unsigned)i), NULL, 10);
-	n = cfg_size(policy, "rules");
-	c->n_rules = n ? n : ARRAY_LEN(default_rules);
-	c->rules = mem_zero(c->n_rules * sizeof(char *));
+	n = c->n_own_rules = cfg_size(policy, "rules");
+	c->n_rules = n + (c->default_rules ? ARRAY_LEN(default_rules) : 0);
+	c->rules = mem_zero((c->n_rules + 1) * sizeof(char *));
 	for (size_t i = 0; i < c->n_rules; i++)
-		c->rules[i] = mem_strdup(
-			n ? cfg_getnstr(policy, "rules", (unsigned)i) : default_rules[i]);
+		c->rules[i] = mem_strdup(i < n ? cfg_getnstr(policy, "rules", (unsigned)i)
+					       : default_rules[i - n]);
 }
 
 /* A section's title as it may stand in a message: nobody has checked it yet. */
@@ -987,7 +988,7 @@ void config_fini(struct config *c)
 	free(c->peers);
 	c->rules = NULL;
 	c->peers = NULL;
-	c->n_rules = c->n_peers = 0;
+	c->n_rules = c->n_own_rules = c->n_peers = 0;
 }
 
 /* ---- printing */
@@ -1056,12 +1057,16 @@ static void print_scalars(
 static void print_rules(const struct config *c, struct buf *out)
 {
 	buf_add_str(out, "\trules = {\n");
-	for (size_t i = 0; i < c->n_rules; i++) {
+	for (size_t i = 0; i < c->n_own_rules; i++) {
 		buf_add_str(out, "\t\t");
 		quoted(out, c->rules[i]);
-		buf_add_str(out, i + 1 < c->n_rules ? ",\n" : "\n");
+		buf_add_str(out, i + 1 < c->n_own_rules ? ",\n" : "\n");
 	}
 	buf_add_str(out, "\t}\n");
+	if (c->default_rules)
+		buf_add_str(out, "\t# and the defaults:\n");
+	for (size_t i = c->n_own_rules; i < c->n_rules; i++)
+		buf_printf(out, "\t#\t%s\n", c->rules[i]);
 }
 
 static void print_sections(const struct config *c, struct buf *out)

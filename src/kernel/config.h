@@ -27,7 +27,7 @@
  *   queue { inbox = 1024  link_bytes = "8M" }
  *   # where: "kernel" or "isolated"; library: absolute path, or name of a shipped one. No
  *   extension configured: Echo, Mobility, # Messenger, Directory in the kernel, Monitor
- *   isolated. No rules configured: config_default_rules().
+ *   isolated. config_default_rules() hold besides the rules, unless policy { defaults = false }.
  *   timing { handshake = "10s" ping = "10s" silent = "30s" offer = "10s" ... }    # shortened
  *                                                                                 by tests
  */
@@ -73,8 +73,10 @@ struct config {
 	int64_t limits[LIMIT_COUNT];
 	uint32_t carriers, carriers_per_principal;
 	uint32_t spare_vms; /* tos-vm processes made ahead of their carriers */
+	/* all that hold: those configured, then the defaults unless they were switched off */
 	char **rules;
-	size_t n_rules;
+	size_t n_rules, n_own_rules;
+	bool default_rules;
 	uint32_t local_uids[32];
 	size_t n_local_uids;
 	int64_t skew_ms;
@@ -99,5 +101,5 @@ int config_print(const struct config *c, struct buf *out);
 /* ERR_CONFIG if a library of an extension is not there: tosd and the kernel need an absolute
  * path. */
 int config_to_tosd(const struct config *c, struct tosd_config *out, struct errmsg *em);
-/* The rules that hold where none are configured; also what `tos init` writes. */
+/* The rules that hold besides those configured, unless policy.defaults is off. */
 const char *const *config_default_rules(size_t *n);

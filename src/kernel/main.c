@@ -404,15 +404,11 @@ static int load_names(struct kernel *k, struct errmsg *em)
 
 static int load_rules(struct kernel *k, struct errmsg *em)
 {
-	const char *const *rules = (const char *const *)k->config.rules;
-	size_t n = k->config.n_rules;
 	int rc = 0;
 
 	k->firewall = firewall_new();
-	if (n == 0)
-		rules = config_default_rules(&n);
-	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = firewall_add(k->firewall, rules[i], em);
+	for (size_t i = 0; i < k->config.n_rules && rc == 0; i++)
+		rc = firewall_add(k->firewall, k->config.rules[i], em);
 	return rc;
 }
 

@@ -14,20 +14,16 @@ HOOK = os.path.join(BUILD, "tests/proc/ext/hook.so")
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 
-RULES = ["allow role:admin * *", "allow role:owner launch *", "allow role:owner kill own", "allow class:carrier post Echo",
-         "allow class:carrier post carrier", "allow class:client post *", "allow class:client read *", "allow class:kernel * *",
-         "allow class:extension * *"]
-
 
 def policy(*more):
-    return "policy { rules = {" + ", ".join(f'"{r}"' for r in [*RULES, *more]) + "} }\n"
+    return "policy { rules = {" + ", ".join(f'"{r}"' for r in more) + "} }\n"
 
 
 EXTENSIONS = "".join(f'extension "{n}" {{ library = "{n.lower()}" where = "kernel" }}\n'
                      for n in ("Echo", "Mobility", "Messenger", "Directory"))
 
 fleet = fleet_fixture(n=5, each={
-    "host1": policy("allow role:owner arrive *", "deny carrier-of:alice arrive *"),
+    "host1": policy("deny carrier-of:alice arrive *", "deny class:carrier post Echo"),
     "host2": 'limits { cpu = "5s" memory = "16M" posts = "10" hops = "3" }\n',
     "host3": 'extension "Echo" { library = "echo" where = "kernel" }\n',
     "host4": EXTENSIONS + f'extension "Hook" {{ library = "{HOOK}" where = "kernel" }}\n',
@@ -58,6 +54,17 @@ def test_a_role_denied_at_one_host_runs_at_the_others(fleet, domain):
     assert visited(go(fleet, "bob", "host0,host1,host2")) == ["host0", "host1", "host2"]
     assert any(r["event"] == "denied" and r["principal"] == "alice" and r["action"] == "arrive"
                for r in audit(domain, "host1"))
+
+
+def test_a_rule_of_the_hosts_own_adds_to_the_defaults(fleet, domain):
+    lua = """local function try(inbox) return select(2, tos.call(inbox, {'x'}, 5)) or 'ok' end
+             return {k = tos.kernel(), echo = try('Echo'), directory = try('Directory')}"""
+    (a, b) = go(fleet, "bob", "host0,host1", lua=lua)["briefcase"]["RESULTS"]
+    assert a["echo"] == "ok" and b["echo"] == "denied"
+    assert a["directory"] == b["directory"] == "malformed"  # it was asked, and did not understand
+    r = subprocess.run([os.path.join(BUILD, "src/tosd/tosd"), "-t", "-c", f"{fleet.home}/kernels/host1/tosd.conf"],
+                       capture_output=True, text=True, timeout=60)
+    assert '\t\t"deny class:carrier post Echo"' in r.stdout and "#\tallow class:carrier post Echo" in r.stdout, r.stdout
 
 
 def audit(domain, kernel):

@@ -26,7 +26,7 @@ RULES = ["allow role:admin * *", "allow role:owner launch *", "allow role:owner 
 
 
 def policy(*more):
-    return "policy { rules = {" + ", ".join(f'"{r}"' for r in (*RULES, *more)) + "} }\n"
+    return "policy { defaults = false rules = {" + ", ".join(f'"{r}"' for r in (*RULES, *more)) + "} }\n"
 
 
 # host1 looks at carriers and counts posts; host2 grants little and has classes of service.

@@ -84,7 +84,7 @@ static const char *const everything =
 	"= yes }\n"
 	"limits { cpu = \"60s\" memory = \"64M\" hops = 9 carriers = 10 carriers_per_principal "
 	"= 5 }\n"
-	"policy { rules = {\"allow role:admin * *\", \"deny principal:mallory * *\"} }\n"
+	"policy { defaults = false rules = {\"allow role:admin * *\", \"deny principal:mallory * *\"} }\n"
 	"local { principals = {1000, \"1001\"} }\n"
 	"clock { skew = \"90s\" }\n"
 	"queue { inbox = 16 link_bytes = \"2M\" }\n"
@@ -243,6 +243,26 @@ static void a_list_may_be_added_to(void **state)
 	drop(c);
 }
 
+static void configured_rules_add_to_the_defaults_unless_those_are_off(void **state)
+{
+	static const char *const texts[] = {
+		"name = a\npolicy { rules = {\"deny principal:mallory * *\"} }\n",
+		"name = a\npolicy { defaults = false rules = {\"deny principal:mallory * *\"} }\n",
+		"name = a\npolicy { defaults = off }\n",
+	};
+	size_t n, own[] = { 1, 1, 0 };
+
+	(void)state;
+	(void)config_default_rules(&n);
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		struct config *c = read_text(texts[i]);
+
+		assert_true(c->n_own_rules == own[i]);
+		assert_true(c->n_rules == own[i] + (i == 0 ? n : 0));
+		drop(c);
+	}
+}
+
 static void the_default_rules_are_rules_and_do_what_they_should(void **state)
 {
 	struct subject owner = { "client", "alice", ROLE_OWNER, "" };
@@ -334,6 +354,7 @@ int main(void)
 		cmocka_unit_test(what_is_printed_reads_back_and_prints_the_same),
 		cmocka_unit_test(a_mistake_is_named_with_file_and_line),
 		cmocka_unit_test(a_list_may_be_added_to),
+		cmocka_unit_test(configured_rules_add_to_the_defaults_unless_those_are_off),
 		cmocka_unit_test(the_default_rules_are_rules_and_do_what_they_should),
 		cmocka_unit_test(the_file_must_be_ours_alone),
 		cmocka_unit_test(tosd_gets_the_isolated_ones_and_a_missing_library_is_said),
