@@ -121,7 +121,8 @@ local function folder_element(s, value)
 	if s.is_path and (type(value) ~= "string" or not sys.utf8(value)) then
 		error("an entry of the path is a text", 3)
 	end
-	return to_element(value, "the element", 3)
+	local e = to_element(value, "the element", 3) -- no tail call: the error counts levels
+	return e
 end
 
 -- The i-th element, encoded, or nothing.

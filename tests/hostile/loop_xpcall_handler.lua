@@ -1,0 +1,9 @@
+-- The error handler is what never ends.
+-- stopped by: limit cpu
+-- limits: cpu=1
+-- within: 15 s
+function begin(self)
+	xpcall(error, function()
+		while true do end
+	end)
+end

@@ -1,0 +1,10 @@
+-- A format that is wide.
+-- stopped by: limit memory
+-- limits: memory=8M cpu=20
+-- within: 15 s
+function begin(self)
+	local t = {}
+	while true do
+		t[#t + 1] = string.format("%99d", #t)
+	end
+end

@@ -1,0 +1,10 @@
+-- Folders, which are userdata.
+-- stopped by: limit memory
+-- limits: memory=8M cpu=20
+-- within: 15 s
+function begin(self)
+	local t = {}
+	while true do
+		t[#t + 1] = tos.folder("x", "y")
+	end
+end

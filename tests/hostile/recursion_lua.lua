@@ -1,0 +1,10 @@
+-- Calls itself for ever.
+-- stopped by: error stack overflow
+-- limits: memory=64M
+-- within: 15 s
+local function deep(n)
+	return 1 + deep(n + 1)
+end
+function begin(self)
+	deep(1)
+end
