@@ -20,7 +20,7 @@
 #include "base/where.h"
 #include "lib/home.h"
 #include "lib/internal.h"
-#include "seal/seal.h"
+#include "seal/folders.h"
 #include "wire/carrier.h"
 
 #define SOURCE_MAX  ((size_t)16 << 20)
@@ -36,6 +36,7 @@ struct tos_shell {
 	struct buf bundle; /* signed; empty as long as nobody has signed */
 	char *path;
 	struct tos_value *briefcase;
+	struct tos_value *sealed, *append; /* names of folders that the ticket protects */
 	int64_t limits[LIMIT_COUNT];
 	bool itinerant, fast;
 	char on_unreachable[32];
@@ -48,6 +49,8 @@ static struct tos_shell *shell_new(void)
 
 	memcpy(s->limits, limit_defaults, sizeof(s->limits));
 	s->briefcase = tos_map();
+	s->sealed = tos_array();
+	s->append = tos_array();
 	s->path = mem_strdup("");
 	snprintf(s->on_unreachable, sizeof(s->on_unreachable), "wait=30000");
 	return s;
@@ -60,6 +63,8 @@ void tos_shell_free(struct tos_shell *s)
 	buf_fini(&s->source);
 	buf_fini(&s->bundle);
 	tos_value_free(s->briefcase);
+	tos_value_free(s->sealed);
+	tos_value_free(s->append);
 	free(s->path);
 	free(s);
 }
@@ -282,6 +287,43 @@ static int set_on_unreachable(struct tos_shell *s, const char *value, struct err
 	return 0;
 }
 
+static bool named_in(const struct tos_value *names, const char *name)
+{
+	for (size_t i = 0; i < tos_len(names); i++)
+		if (strcmp(tos_as_text(tos_at(names, i), ""), name) == 0)
+			return true;
+	return false;
+}
+
+/* A folder is sealed as it is at the launch, so it must be there by then; one that may only grow
+ * need not. */
+static int protect_folder(
+	struct tos_shell *s, struct tos_value *names, const char *name, struct errmsg *em)
+{
+	static const char *const reserved[] = { "PATH", "HOST", "CODE", "X-CODE" };
+
+	if (!name || strlen(name) > FOLDER_NAME_MAX)
+		return err_set(em, ERR_NAME, "which folder? its name has at most %d bytes",
+			FOLDER_NAME_MAX);
+	for (const char *p = name; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			return err_set(em, ERR_NAME, "a folder's name is printable ASCII");
+	for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
+		if (strcmp(name, reserved[i]) == 0)
+			return err_set(em, ERR_NAME,
+				"folder %s is a view on the path or the code, which have signatures of their own",
+				name);
+	if (named_in(names, name))
+		return 0;
+	if (named_in(s->sealed, name) || named_in(s->append, name))
+		return err_set(em, ERR_USAGE,
+			"folder %s can be sealed or append-only, not both", name);
+	if (tos_len(names) >= PROTECTED_FOLDERS_MAX)
+		return err_set(em, ERR_LIMIT, "at most %d folders can be protected in that way",
+			PROTECTED_FOLDERS_MAX);
+	return tos_push(names, tos_text(name));
+}
+
 static bool truth(const char *value)
 {
 	return !value || (strcmp(value, "false") != 0 && strcmp(value, "0") != 0);
@@ -296,6 +338,10 @@ int tos_shell_option(
 		s->itinerant = truth(value);
 	else if (strcmp(name, "fast") == 0)
 		s->fast = truth(value);
+	else if (strcmp(name, "seal") == 0)
+		return protect_folder(s, s->sealed, value, em);
+	else if (strcmp(name, "append-only") == 0)
+		return protect_folder(s, s->append, value, em);
 	else if (strcmp(name, "on-unreachable") == 0)
 		return set_on_unreachable(s, value ? value : "", em);
 	else if (strcmp(name, "expires") == 0) {
@@ -384,6 +430,8 @@ static struct tos_value *shell_value(const struct tos_shell *s)
 	rc |= tos_set(v, "name", tos_text(s->name));
 	rc |= tos_set(v, "entry", tos_text(s->entry));
 	rc |= tos_set(v, "path", tos_text(s->path));
+	rc |= tos_set(v, "sealed", tos_value_copy(s->sealed));
+	rc |= tos_set(v, "append", tos_value_copy(s->append));
 	rc |= tos_set(v, "itinerant", tos_bool(s->itinerant));
 	rc |= tos_set(v, "fast", tos_bool(s->fast));
 	rc |= tos_set(v, "on-unreachable", tos_text(s->on_unreachable));
@@ -398,7 +446,8 @@ static bool is_plain(const struct tos_shell *s)
 {
 	return s->bundle.len && !*s->path && tos_len(s->briefcase) == 0 &&
 	       memcmp(s->limits, limit_defaults, sizeof(s->limits)) == 0 && !s->itinerant &&
-	       !s->fast && !s->expires_ms && strcmp(s->on_unreachable, "wait=30000") == 0;
+	       !tos_len(s->sealed) && !tos_len(s->append) && !s->fast && !s->expires_ms &&
+	       strcmp(s->on_unreachable, "wait=30000") == 0;
 }
 
 /* The bytes of a file of it. */
@@ -485,6 +534,14 @@ static int shell_from_value(struct tos_shell *s, const struct tos_value *v)
 	snprintf(s->entry, sizeof(s->entry), "%s", tos_get_text(v, "entry", "carrier.lua"));
 	snprintf(s->on_unreachable, sizeof(s->on_unreachable), "%s",
 		tos_get_text(v, "on-unreachable", "wait=30000"));
+	for (size_t i = 0; i < tos_len(tos_get(v, "sealed")); i++)
+		if (protect_folder(s, s->sealed,
+			    tos_as_text(tos_at(tos_get(v, "sealed"), i), NULL), NULL) < 0)
+			return ERR_MALFORMED;
+	for (size_t i = 0; i < tos_len(tos_get(v, "append")); i++)
+		if (protect_folder(s, s->append,
+			    tos_as_text(tos_at(tos_get(v, "append"), i), NULL), NULL) < 0)
+			return ERR_MALFORMED;
 	s->itinerant = tos_get_bool(v, "itinerant", false);
 	s->fast = tos_get_bool(v, "fast", false);
 	s->expires_ms = tos_get_int(v, "expires", 0);
@@ -591,6 +648,20 @@ static int start_code(const struct tos_shell *s, struct tos_value *v, struct err
 	return rc;
 }
 
+static int start_seals(const struct tos_shell *s, struct tos_value *v)
+{
+	struct tos_value *m = tos_map();
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < tos_len(s->sealed); i++)
+		rc = tos_set(m, tos_as_text(tos_at(s->sealed, i), ""), tos_text("sealed"));
+	for (size_t i = 0; rc == 0 && i < tos_len(s->append); i++)
+		rc = tos_set(m, tos_as_text(tos_at(s->append, i), ""), tos_text("append"));
+	rc = rc ? rc : tos_set(v, "seals", STEAL(m));
+	tos_value_free(m);
+	return rc;
+}
+
 int shell_start(const struct tos_shell *s, const char *name, const char *place, struct buf *out,
 	struct errmsg *em)
 {
@@ -603,6 +674,7 @@ int shell_start(const struct tos_shell *s, const char *name, const char *place, 
 		rc = tos_set(limits, limit_names[i], tos_int(s->limits[i]));
 	rc = rc ? rc : tos_set(v, "path", STEAL(path));
 	rc = rc ? rc : tos_set(v, "limits", STEAL(limits));
+	rc = rc ? rc : start_seals(s, v);
 	rc = rc ? rc : tos_set(v, "briefcase", tos_value_copy(s->briefcase));
 	rc = rc ? rc : tos_set(v, "begun", tos_bool(false));
 	rc = rc ? rc : tos_set(v, "cpu_us", tos_int(0));
@@ -652,6 +724,95 @@ static int part_value(struct tos_value *parts, const char *name, const struct to
 	return rc;
 }
 
+/* Encoded elements of a folder of the briefcase, malloc'ed; an empty array where it is not. */
+static int folder_encode_elements(
+	const struct tos_shell *s, const char *folder, uint8_t **p, size_t *n)
+{
+	const struct tos_value *elements = tos_get(s->briefcase, folder);
+	struct tos_value *none = elements ? NULL : tos_array();
+	int rc = tos_encode(elements ? elements : none, p, n);
+
+	tos_value_free(none);
+	return rc;
+}
+
+/* {folder: digest} of what is sealed; NULL for none. */
+static int sealed_digests(const struct tos_shell *s, struct tos_value **out, struct errmsg *em)
+{
+	struct tos_value *m = tos_len(s->sealed) ? tos_map() : NULL;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < tos_len(s->sealed); i++) {
+		const char *name = tos_as_text(tos_at(s->sealed, i), "");
+		uint8_t digest[DIGEST_BYTES], *p = NULL;
+		size_t n = 0;
+
+		if (!tos_get(s->briefcase, name))
+			rc = err_set(em, ERR_NOT_FOUND,
+				"there is no folder %s to seal; --data or --briefcase brings one",
+				name);
+		rc = rc ? rc : folder_encode_elements(s, name, &p, &n);
+		if (rc == 0) {
+			folder_digest((struct slice){ (const uint8_t *)name, strlen(name) },
+				(struct slice){ p, n }, digest);
+			rc = tos_set(m, name, tos_bytes(digest, sizeof(digest)));
+		}
+		free(p);
+	}
+	if (rc < 0)
+		tos_value_free(m);
+	else
+		*out = m;
+	return rc;
+}
+
+/* {folder: [count, head]} of what may only grow; NULL for none. */
+static int append_heads(const struct tos_shell *s, struct tos_value **out)
+{
+	struct tos_value *m = tos_len(s->append) ? tos_map() : NULL;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < tos_len(s->append); i++) {
+		const char *name = tos_as_text(tos_at(s->append, i), "");
+		struct growth g;
+		uint8_t *p = NULL;
+		size_t n = 0;
+
+		rc = folder_encode_elements(s, name, &p, &n);
+		if (rc == 0) {
+			folder_growth((struct slice){ (const uint8_t *)name, strlen(name) },
+				(struct slice){ p, n }, &g);
+			rc = tos_set(m, name, growth_value(&g));
+		}
+		free(p);
+	}
+	if (rc < 0)
+		tos_value_free(m);
+	else
+		*out = m;
+	return rc;
+}
+
+/* For people: digests in hexadecimal. */
+static int describe_seals(const struct tos_shell *s, struct tos_value *v)
+{
+	struct tos_value *sealed = NULL, *shown = tos_map();
+	int rc = sealed_digests(s, &sealed, NULL);
+
+	for (size_t i = 0; rc == 0 && i < tos_len(sealed); i++) {
+		char hex[2 * DIGEST_BYTES + 1];
+		size_t n;
+		const uint8_t *p = tos_as_bytes(tos_value_at(sealed, i), &n);
+
+		rc = tos_set_value(shown, tos_value_copy(tos_key_at(sealed, i)),
+			tos_text(text_hex(p, n, hex)));
+	}
+	tos_value_free(sealed);
+	rc = rc ? rc : tos_set(v, "sealed", STEAL(shown));
+	tos_value_free(shown);
+	return rc ? rc : tos_set(v, "append_only", tos_value_copy(s->append));
+}
+
 static int describe_properties(const struct tos_shell *s, struct tos_value *v)
 {
 	struct tos_value *folders = tos_map(), *limits = tos_map();
@@ -684,6 +845,7 @@ int shell_describe(const struct tos_shell *s, struct tos_value **out, struct err
 	rc = rc ? rc : part_value(parts, "data", s->briefcase);
 	rc = rc ? rc : tos_set(v, "parts", STEAL(parts));
 	rc = rc ? rc : describe_properties(s, v);
+	rc = rc ? rc : describe_seals(s, v);
 	tos_value_free(parts);
 	tos_value_free(path);
 	if (rc < 0)
@@ -805,6 +967,8 @@ static int ticket_make(const struct tos_shell *s, struct tos_connection *c,
 	t.issued_ms = clock_wall_ms();
 	t.expires_ms = ticket_expiry(s, owner, t.issued_ms);
 	rc = ticket_path(s, c, &t.path, em);
+	rc = rc ? rc : sealed_digests(s, &t.sealed, em);
+	rc = rc ? rc : append_heads(s, &t.append);
 	if (rc == 0) {
 		AUTOBUF payload = BUF_INIT;
 

@@ -73,7 +73,7 @@ TOS_API int tos_shell_push(struct tos_shell *s, const char *folder, struct tos_v
 	struct tos_error *err);
 /* "cpu=2" */
 TOS_API int tos_shell_limit(struct tos_shell *s, const char *name_value, struct tos_error *err);
-/* itinerant, on-unreachable, expires, name */
+/* itinerant, on-unreachable, expires, name; seal and append-only, which name a folder each time */
 TOS_API int tos_shell_option(
 	struct tos_shell *s, const char *name, const char *value, struct tos_error *err);
 TOS_API int tos_shell_sign(

@@ -155,6 +155,10 @@ void carriers_shipped(struct buf *out, const char *between); /* their names */
 		{ "data", 'd', "NAME=VALUE",                                                   \
 			"push VALUE, text or JSON, into folder NAME; may be repeated" },       \
 		{ "briefcase", 'b', "FILE", "take these folders along, from JSON or CBOR" },   \
+		{ "seal", 0, "FOLDER",                                                         \
+			"nobody may change this folder on the way; may be repeated" },         \
+		{ "append-only", 0, "FOLDER",                                                  \
+			"this folder may grow and nothing else; may be repeated" },            \
 		{ "limit", 'l', "NAME=VALUE",                                                  \
 			"a limit, such as cpu=2, memory=32M, hops=5; may be repeated" },       \
 		{ "on-unreachable", 'u', "WHAT",                                               \

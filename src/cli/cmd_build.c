@@ -104,7 +104,9 @@ static void print_bundle(const struct tos_value *v)
 /* What a saved carrier holds besides: path, data, limits. */
 static void print_saved(const struct tos_value *v)
 {
-	const struct tos_value *folders = tos_get(v, "folders"), *limits = tos_get(v, "limits");
+	const struct tos_value *folders = tos_get(v, "folders"), *limits = tos_get(v, "limits"),
+			       *sealed = tos_get(v, "sealed"),
+			       *append = tos_get(v, "append_only");
 
 	printf("%-10s%s\n", "path",
 		*tos_get_text(v, "path", "") ? tos_get_text(v, "path", "") : "none");
@@ -113,6 +115,12 @@ static void print_saved(const struct tos_value *v)
 			tos_as_text(tos_key_at(folders, i), "?"),
 			(long long)tos_as_int(tos_value_at(folders, i), 0),
 			tos_as_int(tos_value_at(folders, i), 0) == 1 ? "" : "s");
+	for (size_t i = 0; i < tos_len(sealed); i++)
+		printf("%-10s%s (SHA-256 %s)\n", "sealed",
+			tos_as_text(tos_key_at(sealed, i), "?"),
+			tos_as_text(tos_value_at(sealed, i), "?"));
+	for (size_t i = 0; i < tos_len(append); i++)
+		printf("%-10s%s\n", "append", tos_as_text(tos_at(append, i), "?"));
 	for (size_t i = 0; i < tos_len(limits); i++) {
 		char text[64];
 

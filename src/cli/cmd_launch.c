@@ -111,6 +111,10 @@ int launch_properties(struct cli *cli)
 		rc = add_data(cli, v);
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "limit", &it));)
 		rc = tos_shell_limit(cli->shell, v, cli_err(cli));
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "seal", &it));)
+		rc = tos_shell_option(cli->shell, "seal", v, cli_err(cli));
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "append-only", &it));)
+		rc = tos_shell_option(cli->shell, "append-only", v, cli_err(cli));
 	return rc ? rc : set_options(cli);
 }
 

@@ -213,6 +213,16 @@ static void print_map(const char *title, const struct tos_value *m)
 	putchar('\n');
 }
 
+static void print_names(const char *title, const struct tos_value *names)
+{
+	if (!tos_len(names))
+		return;
+	printf("%-12s", title);
+	for (size_t i = 0; i < tos_len(names); i++)
+		printf("%s%s", i ? "," : "", tos_as_text(tos_at(names, i), "?"));
+	putchar('\n');
+}
+
 /* Limits and usage are milliseconds and bytes on the wire; people write cpu=10s, memory=16M.
  * In the order of their table; what was not used is left out. */
 static void print_amounts(const char *title, const struct tos_value *m, bool zeros)
@@ -281,6 +291,8 @@ static void print_show(const struct tos_value *v)
 		printf("%s%s", i ? "," : "", tos_as_text(tos_at(path, i), "?"));
 	puts(tos_len(path) ? "" : "-");
 	print_map("folders", tos_get(v, "folders"));
+	print_names("sealed", tos_get(v, "sealed"));
+	print_names("append only", tos_get(v, "append_only"));
 	print_amounts("limits", tos_get(v, "limits"), true);
 	print_amounts("usage", tos_get(v, "usage"), false);
 	for (size_t i = 0; i < tos_len(tos_get(v, "trail")); i++) {

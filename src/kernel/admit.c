@@ -293,25 +293,32 @@ static struct tos_value *hook_args(struct resident *r, const struct hooks *h)
 	return m;
 }
 
-static void change_briefcase(
-	struct resident *r, const struct tos_value *set, const struct tos_value *unset)
+static int change_briefcase(struct resident *r, const struct tos_value *set,
+	const struct tos_value *unset, struct errmsg *em)
 {
 	struct tos_value *b = NULL;
 	uint8_t *bytes = NULL;
 	size_t n = 0;
+	int rc;
 
 	if (tos_decode(r->briefcase.p, r->briefcase.n, (size_t)256 << 20, &b) < 0)
-		return;
+		return 0;
 	for (size_t i = 0; i < tos_len(set); i++)
 		tos_set_value(b, tos_value_copy(tos_key_at(set, i)),
 			tos_value_copy(tos_value_at(set, i)));
 	for (size_t i = 0; i < tos_len(unset); i++)
 		tos_unset(b, tos_as_text(tos_at(unset, i), ""));
 	if (tos_encode(b, &bytes, &n) == 0 &&
-		briefcase_check((struct slice){ bytes, n }, NULL) == 0)
-		blob_set(&r->briefcase, (struct slice){ bytes, n });
+		briefcase_check((struct slice){ bytes, n }, NULL) == 0) {
+		rc = seals_kept(r, (struct slice){ bytes, n }, em);
+		if (rc == 0)
+			blob_set(&r->briefcase, (struct slice){ bytes, n });
+	} else {
+		rc = 0;
+	}
 	free(bytes);
 	tos_value_free(b);
+	return rc;
 }
 
 /* Replace files for this stay only; what travels on is the author's bundle. */
@@ -344,16 +351,18 @@ static void change_code(struct resident *r, const struct tos_value *files)
 	free(b);
 }
 
-static void hook_apply(struct resident *r, const struct tos_value *m)
+/* Fails where it would break what the owner sealed: the next kernel would refuse the carrier. */
+static int hook_apply(struct resident *r, const struct tos_value *m, struct errmsg *em)
 {
 	const struct tos_value *path = tos_get(m, "path"), *limits = tos_get(m, "limits");
+	int rc = 0;
 
 	if (tos_type(path) == TOS_ARRAY) {
 		tos_value_free(r->path);
 		r->path = tos_value_copy(path);
 	}
 	if (tos_get(m, "set") || tos_get(m, "unset"))
-		change_briefcase(r, tos_get(m, "set"), tos_get(m, "unset"));
+		rc = change_briefcase(r, tos_get(m, "set"), tos_get(m, "unset"), em);
 	for (int i = 0; i < LIMIT_COUNT; i++) {
 		int64_t v = tos_get_int(limits, limit_names[i], r->usage.limit[i]);
 
@@ -362,12 +371,14 @@ static void hook_apply(struct resident *r, const struct tos_value *m)
 	}
 	if (tos_type(tos_get(m, "code")) == TOS_MAP)
 		change_code(r, tos_get(m, "code"));
+	return rc;
 }
 
 static void hook_answered(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	struct hooks *h = arg;
+	struct errmsg em = { "" };
 
 	if (h->resident && resident_find(k, h->name) != h->r) {
 		rc = ERR_CANCELLED;
@@ -378,7 +389,12 @@ static void hook_answered(
 		free(h);
 		return;
 	}
-	hook_apply(h->r, tos_at(elements, 0));
+	rc = hook_apply(h->r, tos_at(elements, 0), &em);
+	if (rc < 0) {
+		h->done(k, h->arg, rc, err_show(rc, &em));
+		free(h);
+		return;
+	}
 	hooks_step(k, h);
 }
 

@@ -412,6 +412,8 @@ static int arrival_check(
 	if (memcmp(r->code_digest, r->ticket.code, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the code is not what the owner signed");
 	rc = chain_verify(k, r, &a->hop, em);
+	if (rc == 0)
+		rc = seals_arrived(k, r, &a->hop, em);
 	if (r->hop_count < tos_len(r->hops))
 		r->hop_count = tos_len(r->hops); /* the chain can't be talked away */
 	if (rc == 0 && !r->ticket.itinerant && !path_is_suffix(r->path, r->ticket.path))

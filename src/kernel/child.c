@@ -350,8 +350,9 @@ static void put_limits(struct buf *b, const int64_t value[LIMIT_COUNT])
 static void start_map(struct resident *r, struct buf *b)
 {
 	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+	struct tos_value *seals = seals_words(&r->ticket);
 
-	cbor_put_map(b, 15);
+	cbor_put_map(b, 16);
 	cbor_put_text(b, "home");
 	cbor_put_text(b, r->ticket.home);
 	cbor_put_text(b, "name");
@@ -364,6 +365,8 @@ static void start_map(struct resident *r, struct buf *b)
 	cbor_put_text(b, code ? code->manifest.entry : "main.lua");
 	cbor_put_text(b, "owner");
 	cbor_put_text(b, r->owner.name);
+	cbor_put_text(b, "seals");
+	put_value(b, seals);
 	cbor_put_text(b, "state");
 	cbor_put_bytes(b, r->state_bytes.p, r->state_bytes.n);
 	cbor_put_text(b, "usage");
@@ -382,6 +385,7 @@ static void start_map(struct resident *r, struct buf *b)
 	cbor_put_text(b, "begin");
 	cbor_put_text(b, "briefcase");
 	cbor_put_raw(b, blob_slice(&r->briefcase));
+	tos_value_free(seals);
 }
 
 static int vm_hand_over(struct vm *v)

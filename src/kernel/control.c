@@ -247,6 +247,7 @@ static struct tos_value *home_show(struct home_record *h)
 		for (int i = 0; i < LIMIT_COUNT; i++)
 			tos_set(limits, limit_names[i], tos_int(t.limits[i]));
 		tos_set(m, "code", tos_text(text_hex(t.code, DIGEST_BYTES, hex)));
+		seals_show(&t, m);
 		tos_set(m, "path",
 			shell_ended(h->state) ? tos_array() : tos_value_copy(t.path));
 	}
@@ -743,6 +744,8 @@ static int launch_parts(
 	if (memcmp(digest, r->ticket.briefcase, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the briefcase is not what the ticket names");
 	rc = briefcase_check(briefcase, em);
+	if (rc == 0)
+		rc = seals_launched(&r->ticket, briefcase, em);
 	if (rc == 0)
 		blob_set(&r->briefcase, briefcase);
 	return rc;

@@ -488,6 +488,7 @@ static int sign_hop(struct resident *r, unsigned kind, struct errmsg *em)
 	if (rc == 0)
 		rc = envelope_digests(&env, &hop.parts, em);
 	if (rc == 0) {
+		hop.grown = seals_grown(&r->ticket, blob_slice(&r->briefcase));
 		hop_encode(&payload, &hop);
 		rc = buf_check(&payload);
 	}

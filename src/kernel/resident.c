@@ -11,6 +11,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "seal/folders.h"
 #include "tos/extension.h"
 #include "wire/vmproto.h"
 
@@ -436,16 +437,14 @@ static int digest_folders(struct tos_value *out, struct slice briefcase, struct 
 	for (uint64_t i = 0; i < n && rc == 0 && c.rc == 0; i++) {
 		struct slice name = cbor_text(&c, 0, 128);
 		struct slice elements = cbor_any(&c);
-		AUTOBUF folder = BUF_MAX((size_t)128 << 20);
+		uint8_t digest[DIGEST_BYTES];
 		char key[160];
 
-		cbor_put_array(&folder, 2);
-		cbor_put_text_n(&folder, (const char *)name.p, name.n);
-		cbor_put_raw(&folder, elements);
-		if (c.rc < 0 || buf_check(&folder) < 0)
+		if (c.rc < 0)
 			break;
 		snprintf(key, sizeof(key), "folder/%.*s", (int)name.n, (const char *)name.p);
-		rc = digest_part(out, key, slice_buf(&folder));
+		folder_digest(name, elements, digest);
+		rc = tos_set(out, key, tos_bytes(digest, sizeof(digest)));
 	}
 	if (rc == 0 && c.rc < 0)
 		rc = err_set(em, c.rc, "the briefcase does not decode");
@@ -1037,6 +1036,7 @@ struct tos_value *resident_show(struct resident *r)
 	tos_set(m, "path", tos_value_copy(r->path));
 	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
 	tos_set(m, "folders", folder_sizes(blob_slice(&r->briefcase)));
+	seals_show(&r->ticket, m);
 	tos_set(m, "author", tos_text(r->author.name));
 	tos_set(m, "incarnation", tos_int((int64_t)r->e.count));
 	tos_set(m, "departures", tos_int((int64_t)r->n));

@@ -79,6 +79,8 @@ static const struct {
 	{ "offers_refused_total", "counter", "Offers of carriers refused." },
 	{ "arrivals_total", "counter", "Carriers accepted." },
 	{ "arrivals_refused_total", "counter", "Carriers refused after they were sent." },
+	{ "seals_broken_total", "counter",
+		"Arrivals refused because a protected folder was changed." },
 	{ "launches_total", "counter", "Carriers launched here." },
 	{ "launches_refused_total", "counter", "Launches refused." },
 	{ "outcomes_total", "counter", "Carriers launched here that have ended." },

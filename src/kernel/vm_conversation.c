@@ -53,6 +53,8 @@ static int frozen_check(
 	}
 	rc = briefcase_check(f->briefcase, em);
 	if (rc == 0)
+		rc = seals_kept(r, f->briefcase, em);
+	if (rc == 0)
 		rc = tos_decode(f->path.p, f->path.n, 0, &v);
 	if (rc == 0 && (tos_type(v) != TOS_ARRAY || tos_len(v) > PATH_ENTRIES_MAX))
 		rc = err_set(em, ERR_MALFORMED, "the path is not a list");

@@ -317,7 +317,7 @@ int carrier_freeze(struct vm_carrier *c, lua_State *L)
 /* ---- START */
 
 struct start {
-	struct slice briefcase, bundle, path, state;
+	struct slice briefcase, bundle, path, seals, state;
 };
 
 int store_push(lua_State *L, struct slice array, bool only_text)
@@ -418,6 +418,29 @@ int briefcase_push(lua_State *L, struct slice map)
 	return 0;
 }
 
+/* folder -> "sealed" or "append", for the prelude. */
+static int seals_push(lua_State *L, struct slice map)
+{
+	struct cbor_cursor c;
+	uint64_t n;
+
+	cbor_init(&c, map.p, map.n);
+	n = cbor_open_map_max(&c, 2 * PROTECTED_FOLDERS_MAX);
+	lua_newtable(L);
+	for (uint64_t i = 0; i < n && !c.rc; i++) {
+		struct slice name = cbor_text(&c, 0, NAME_BYTES_MAX),
+			     word = cbor_text(&c, 1, 16);
+
+		if (c.rc)
+			break;
+		lua_pushlstring(L, (const char *)name.p, name.n);
+		lua_pushlstring(L, (const char *)word.p, word.n);
+		lua_rawset(L, -3);
+	}
+	cbor_close(&c);
+	return cbor_finish(&c);
+}
+
 static void load_files(lua_State *L, struct slice bytes)
 {
 	struct vm_carrier *c = carrier_of(L);
@@ -439,7 +462,7 @@ static int load_body(lua_State *L)
 {
 	struct vm_carrier *c = carrier_of(L);
 	const struct start *s = lua_touserdata(L, 1);
-	static const char *const what[] = { "briefcase", "path", "state" };
+	static const char *const what[] = { "briefcase", "path", "state", "list of seals" };
 	const char *bad = NULL;
 
 	lua_settop(L, 0);
@@ -463,6 +486,9 @@ static int load_body(lua_State *L)
 		lua_newtable(L);
 	}
 	lua_setfield(L, LUA_REGISTRYINDEX, REG_SELF);
+	if (seals_push(L, s->seals))
+		return luaL_error(L, "its %s is malformed", what[3]);
+	lua_setfield(L, LUA_REGISTRYINDEX, REG_SEALS);
 	env_open(L);
 	c->co = lua_newthread(L);
 	lua_setfield(L, LUA_REGISTRYINDEX, "tos.thread");
@@ -531,6 +557,8 @@ static void start_field(
 		s->briefcase = cbor_any(c);
 	else if (is_key(key, "path"))
 		s->path = cbor_any(c);
+	else if (is_key(key, "seals"))
+		s->seals = cbor_any(c);
 	else if (is_key(key, "bundle"))
 		s->bundle = cbor_bytes(c, 0, VM_FRAME_BYTES_MAX);
 	else if (is_key(key, "state"))
@@ -566,7 +594,7 @@ static int start_read(struct vm_carrier *v, struct cbor_cursor *c, struct start 
 
 	memset(s, 0, sizeof *s);
 	s->path = (struct slice){ &empty_array, 1 };
-	s->briefcase = (struct slice){ &empty_map, 1 };
+	s->briefcase = s->seals = (struct slice){ &empty_map, 1 };
 	text_copy(v->function, sizeof v->function, "begin", 5);
 	memcpy(v->limit, limit_defaults, sizeof v->limit);
 	for (uint64_t i = 0; i < n && !c->rc; i++) {

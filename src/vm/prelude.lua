@@ -9,7 +9,7 @@ local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.u
 local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
 local floor, maxint, mtype, huge = math.floor, math.maxinteger, math.type, math.huge
 local box, unbox, encode, decode = sys.box, sys.unbox, sys.encode, sys.decode
-local stores, files, null = sys.stores, sys.files, sys.null
+local stores, files, null, seals = sys.stores, sys.files, sys.null, sys.seals
 local G = _G
 
 local ONEWAY, ANSWER, FAILURE = 0, 2, 3
@@ -89,6 +89,17 @@ local function store_clear(s)
 	s.first, s.last, s.bytes = 1, 0, 0
 end
 
+-- What the owner sealed stays, what is append-only grows; the kernel would take nothing else.
+local function store_keep(s, what, level)
+	local seal = s.seal
+	if seal == "sealed" then
+		error(format("folder %q is sealed by its owner", s.name), level + 2)
+	elseif seal == "append" and what ~= "push" then
+		error(format("folder %q is append-only: its owner lets it grow and nothing else", s.name), level + 2)
+	end
+	return s
+end
+
 local function store_values(s)
 	local out = {}
 	for i = s.first, s.last do
@@ -155,7 +166,7 @@ local function folder_of(s)
 end
 
 function F.push(f, ...)
-	local s = store_of(f)
+	local s = store_keep(store_of(f), "push", 1)
 	for i = 1, select("#", ...) do
 		store_add(s, folder_element(s, (select(i, ...))))
 	end
@@ -164,7 +175,7 @@ end
 F.enqueue = F.push
 
 function F.pop(f)
-	local s = store_of(f)
+	local s = store_keep(store_of(f), "pop", 1)
 	if s.first > s.last then
 		return nil
 	end
@@ -174,7 +185,7 @@ function F.pop(f)
 end
 
 function F.dequeue(f)
-	local s = store_of(f)
+	local s = store_keep(store_of(f), "dequeue", 1)
 	if s.first > s.last then
 		return nil
 	end
@@ -197,6 +208,7 @@ end
 
 function F.set(f, i, value)
 	local s = store_of(f)
+	store_keep(s, i == s.last - s.first + 2 and "push" or "set", 1)
 	if type(i) == "table" and value == nil then -- all of it
 		local new = store_new()
 		for _, v in ipairs(i) do
@@ -213,7 +225,7 @@ function F.set(f, i, value)
 end
 
 function F.clear(f)
-	store_clear(store_of(f))
+	store_clear(store_keep(store_of(f), "clear", 1))
 	return f
 end
 
@@ -223,6 +235,11 @@ end
 
 function F.name(f)
 	return store_of(f).name or ""
+end
+
+-- nil, "sealed" or "append": what its owner lets be done with it
+function F.seal(f)
+	return store_of(f).seal
 end
 
 function P.next(f)
@@ -251,6 +268,7 @@ function folder_meta.__newindex(f, k, v)
 	if v == nil then
 		error("an element can't be nil; take it out with pop or dequeue, or use tos.null", 2)
 	end
+	store_keep(s, k == s.last - s.first + 2 and "push" or "set", 1)
 	folder_put(s, k, folder_element(s, v))
 end
 
@@ -356,7 +374,7 @@ local B = {}
 local briefcase_meta = { __name = "briefcase", __metatable = "briefcase" }
 
 for name, s in pairs(stores) do
-	s.name = name
+	s.name, s.seal = name, seals[name]
 end
 
 local function briefcase_find(name)
@@ -369,7 +387,7 @@ end
 
 local function store_make(name)
 	local s = store_new()
-	s.name = name
+	s.name, s.seal = name, seals[name]
 	stores[name] = s
 	return s
 end
@@ -404,6 +422,9 @@ function B.delete(_, name)
 	check_name(name, 1)
 	if reserved[name] then
 		error(format("the folder %q can't be deleted", name), 2)
+	end
+	if stores[name] then
+		store_keep(stores[name], "delete", 1)
 	end
 	return store_drop(name)
 end
@@ -441,11 +462,14 @@ function B.unarchive(_, bytes)
 	if not new then
 		return nil, code_word, text
 	end
+	for _, s in pairs(stores) do
+		store_keep(s, "unarchive", 1)
+	end
 	for name in pairs(stores) do
 		store_drop(name)
 	end
 	for name, s in pairs(new) do
-		s.name = name
+		s.name, s.seal = name, seals[name]
 		stores[name] = s
 	end
 	return true
@@ -484,6 +508,9 @@ function briefcase_meta.__newindex(_, name, value)
 	if B[name] or reserved[name] then
 		error(format("the name %q is reserved; use tos.briefcase:create or tos.path", name), 2)
 	end
+	if stores[name] then
+		store_keep(stores[name], "set", 1)
+	end
 	if value == nil then
 		store_drop(name)
 		return
@@ -498,7 +525,7 @@ function briefcase_meta.__newindex(_, name, value)
 		store_fill(s, value, 2)
 	end
 	store_drop(name)
-	s.name = name
+	s.name, s.seal = name, seals[name]
 	stores[name] = s
 end
 

@@ -684,6 +684,8 @@ void sys_open(lua_State *L)
 	luaL_newlib(L, functions);
 	lua_getfield(L, LUA_REGISTRYINDEX, REG_BRIEFCASE);
 	lua_setfield(L, -2, "stores");
+	lua_getfield(L, LUA_REGISTRYINDEX, REG_SEALS);
+	lua_setfield(L, -2, "seals");
 	lua_getfield(L, LUA_REGISTRYINDEX, REG_PATH);
 	lua_setfield(L, -2, "path");
 	lua_getfield(L, LUA_REGISTRYINDEX, REG_FILES);

@@ -208,6 +208,7 @@ void text_put(struct buf *b, const char *s, size_t n, size_t most);
 	"tos.briefcase"       /* name -> {first, last, bytes, [i] = encoded element}           \
 			       */
 #define REG_PATH  "tos.path"  /* one such */
+#define REG_SEALS "tos.seals" /* folder -> "sealed" or "append" */
 #define REG_FILES "tos.files" /* name -> content */
 #define REG_SELF  "tos.self"  /* the table that travels */
 #define REG_BOOT  "tos.boot"  /* prelude's boot(entry, function, self, failure) */

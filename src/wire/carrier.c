@@ -313,6 +313,15 @@ static void put_key_bytes(struct buf *b, const char *key, const uint8_t *p, size
 	cbor_put_bytes(b, p, n);
 }
 
+/* Nothing for NULL. */
+static void put_key_value(struct buf *b, const char *key, const struct tos_value *v)
+{
+	if (!v)
+		return;
+	cbor_put_text(b, key);
+	value_put(b, v);
+}
+
 void manifest_encode(struct buf *b, const struct manifest *m)
 {
 	cbor_put_map(b, 9);
@@ -395,7 +404,9 @@ void bundle_encode(struct buf *b, struct slice manifest_cose, const struct slice
 void ticket_fini(struct ticket *t)
 {
 	tos_value_free(t->path);
-	t->path = NULL;
+	tos_value_free(t->sealed);
+	tos_value_free(t->append);
+	t->path = t->sealed = t->append = NULL;
 }
 
 static bool on_unreachable_ok(const char *s)
@@ -440,6 +451,41 @@ static struct tos_value *path_read(struct cbor_cursor *c)
 	return c->rc ? NULL : value_read(c, &budget);
 }
 
+static bool folder_text_ok(const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] < 0x20 || p[i] > 0x7e)
+			return false;
+	return n <= FOLDER_NAME_MAX;
+}
+
+/* {folder: digest}, or {folder: [count, head]} where `grows`. */
+static struct tos_value *protected_read(struct cbor_cursor *c, bool grows)
+{
+	struct cbor_cursor look = *c;
+	size_t budget = PARTS_BYTES_MAX;
+	uint64_t n = cbor_open_map_max(&look, PROTECTED_FOLDERS_MAX);
+
+	if (n == 0)
+		cbor_fail(&look, ERR_MALFORMED);
+	for (uint64_t i = 0; !look.rc && i < n; i++) {
+		struct slice name = cbor_text(&look, 0, FOLDER_NAME_MAX);
+
+		if (!folder_text_ok(name.p, name.n))
+			cbor_fail(&look, ERR_MALFORMED);
+		if (grows) {
+			cbor_open_array(&look, 2);
+			cbor_uint(&look, INT64_MAX);
+		}
+		cbor_bytes(&look, DIGEST_BYTES, DIGEST_BYTES);
+		if (grows)
+			cbor_close(&look);
+	}
+	if (look.rc)
+		cbor_fail(c, look.rc);
+	return c->rc ? NULL : value_read(c, &budget);
+}
+
 int ticket_decode(struct slice payload, struct ticket *out, struct errmsg *em)
 {
 	struct ticket t = { .path = NULL };
@@ -459,10 +505,14 @@ int ticket_decode(struct slice payload, struct ticket *out, struct errmsg *em)
 	t.path = path_read(&c);
 	field_need(&f, "nonce");
 	field_fixed(&f, t.nonce, sizeof(t.nonce));
+	if (field_may(&f, "append"))
+		t.append = protected_read(&c, true);
 	field_need(&f, "issued");
 	t.issued_ms = field_time(&f);
 	field_need(&f, "limits");
 	limits_read(&c, t.limits, true, &f.extra);
+	if (field_may(&f, "sealed"))
+		t.sealed = protected_read(&c, false);
 	field_need(&f, "expires");
 	t.expires_ms = field_time(&f);
 	if (t.expires_ms <= t.issued_ms)
@@ -486,7 +536,7 @@ int ticket_decode(struct slice payload, struct ticket *out, struct errmsg *em)
 
 void ticket_encode(struct buf *b, const struct ticket *t)
 {
-	cbor_put_map(b, 12);
+	cbor_put_map(b, 12u + (t->append ? 1 : 0) + (t->sealed ? 1 : 0));
 	put_key_bytes(b, "code", t->code, DIGEST_BYTES);
 	put_key_text(b, "home", t->home);
 	put_key_text(b, "name", t->name);
@@ -496,9 +546,11 @@ void ticket_encode(struct buf *b, const struct ticket *t)
 	else
 		cbor_put_array(b, 0);
 	put_key_bytes(b, "nonce", t->nonce, sizeof(t->nonce));
+	put_key_value(b, "append", t->append);
 	put_key_int(b, "issued", t->issued_ms);
 	cbor_put_text(b, "limits");
 	limits_put(b, t->limits);
+	put_key_value(b, "sealed", t->sealed);
 	put_key_int(b, "expires", t->expires_ms);
 	cbor_put_text(b, "options");
 	cbor_put_map(b, 2);
@@ -525,7 +577,8 @@ int incarnation_compare(const struct incarnation *a, const struct incarnation *b
 void hop_fini(struct hop *h)
 {
 	tos_value_free(h->parts);
-	h->parts = NULL;
+	tos_value_free(h->grown);
+	h->parts = h->grown = NULL;
 }
 
 /* "" or ".1.3": numbers from 1 on, written in one way. */
@@ -552,10 +605,7 @@ static bool part_name_ok(struct slice s)
 			return true;
 	if (s.n < n || s.n > n + FOLDER_NAME_MAX || memcmp(s.p, folder, n) != 0)
 		return false;
-	for (size_t i = n; i < s.n; i++)
-		if (s.p[i] < 0x20 || s.p[i] > 0x7e)
-			return false;
-	return true;
+	return folder_text_ok(s.p + n, s.n - n);
 }
 
 static struct tos_value *parts_read(struct cbor_cursor *c)
@@ -610,6 +660,8 @@ int hop_decode(struct slice payload, struct hop *out, struct errmsg *em)
 	field_fixed(&f, h.prev, DIGEST_BYTES);
 	field_need(&f, "time");
 	h.time_ms = field_time(&f);
+	if (field_may(&f, "grown"))
+		h.grown = protected_read(&c, true);
 	field_need(&f, "parts");
 	h.parts = parts_read(&c);
 	field_need(&f, "suffix");
@@ -627,7 +679,7 @@ int hop_decode(struct slice payload, struct hop *out, struct errmsg *em)
 
 void hop_encode(struct buf *b, const struct hop *h)
 {
-	cbor_put_map(b, h->has_boot ? 11 : 10);
+	cbor_put_map(b, 10u + (h->has_boot ? 1 : 0) + (h->grown ? 1 : 0));
 	cbor_put_text(b, "e");
 	cbor_put_array(b, 2);
 	cbor_put_uint(b, h->e.count);
@@ -643,6 +695,7 @@ void hop_encode(struct buf *b, const struct hop *h)
 	cbor_put_uint(b, h->kind);
 	put_key_bytes(b, "prev", h->prev, DIGEST_BYTES);
 	put_key_int(b, "time", h->time_ms);
+	put_key_value(b, "grown", h->grown);
 	cbor_put_text(b, "parts");
 	if (h->parts)
 		value_put(b, h->parts);

@@ -77,8 +77,15 @@ int bundle_decode(struct slice bytes, struct bundle *out, struct errmsg *em);
 void bundle_encode(struct buf *b, struct slice manifest_cose, const struct slice *names,
 	const struct slice *contents, size_t n); /* sorts */
 
-/* ticket = {alternate, briefcase: digest, code: digest, expires, home, issued, itinerant: bool,
- * limits: {name: int}, name, nonce: bstr 16, options: {…}, path: [entry...]}.
+/* Folders that the owner protects. `sealed` is a map of folder -> digest: they stay as they
+ * were at the launch. `append` and a hop's `grown` are maps of folder -> [count, head]: they
+ * only grow, and count elements had the head that seal/folders.h makes of them. NULL where there
+ * are none; an empty map is refused. */
+#define PROTECTED_FOLDERS_MAX 64
+
+/* ticket = {alternate, append?: {folder: [count, head]}, briefcase: digest, code: digest,
+ * expires, home, issued, itinerant: bool, limits: {name: int}, name, nonce: bstr 16, options:
+ * {…}, path: [entry...], sealed?: {folder: digest}}.
  * `name` is the carrier's full name, host0#42. A path entry is a text: "a", "a|b".
  * options: {fast: bool, on-unreachable: "wait=30000" | "skip" | "alternate" | "fail" | "" (the
  * kernel's)}. briefcase: SHA-256 of the initial briefcase's encoding; a0 where there is
@@ -91,7 +98,8 @@ struct ticket {
 	char on_unreachable[32];
 	int64_t limits[LIMIT_COUNT]; /* all stated */
 	int64_t issued_ms, expires_ms;
-	struct tos_value *path; /* array of texts; owned; NULL is encoded as empty */
+	struct tos_value *path;            /* array of texts; owned; NULL is encoded as empty */
+	struct tos_value *sealed, *append; /* owned */
 	bool extra;
 };
 void ticket_fini(struct ticket *t);
@@ -106,8 +114,8 @@ struct incarnation {
 };
 int incarnation_compare(const struct incarnation *a, const struct incarnation *b);
 
-/* hop = {boot: bstr (fast only) , dest, e: [count, nonce bstr 8], from, id: bstr 32, kind: 0
- * move | 1 outcome, n, parts: {name: digest}, prev: digest, suffix: tstr, time}. parts: one
+/* hop = {boot: bstr (fast only) , dest, e: [count, nonce bstr 8], from, grown?: {folder:
+ * [count, head]}, id: bstr 32, kind: 0 move | 1 outcome, n, parts: {name: digest}, prev: digest, suffix: tstr, time}. parts: one
  * digest for each of "state", "path", "counters", "trail", "log", "undelivered", "channels" and
  * "folder/NAME" for each folder. */
 struct hop {
@@ -122,6 +130,7 @@ struct hop {
 	int64_t time_ms;
 	uint8_t prev[DIGEST_BYTES]; /* zero for the first */
 	struct tos_value *parts;    /* map text -> bytes; owned */
+	struct tos_value *grown; /* of each folder that the ticket says may only grow; owned */
 	bool extra;
 };
 void hop_fini(struct hop *h);

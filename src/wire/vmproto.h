@@ -31,7 +31,7 @@
  *
  * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle),
  * function: tstr ("begin"), home, kernel, limits: {name: int}, name, owner, path: [tstr],
- * state: bstr, usage: {name: int}, failure: [code, text] | absent} frozen = {briefcase, path:
+ * seals: {folder: "sealed" | "append"}, state: bstr, usage: {name: int}, failure: [code, text] | absent} frozen = {briefcase, path:
  * [tstr], state: bstr}
  */
 #pragma once

@@ -66,6 +66,8 @@ HOP = {
     "parts": {"state": run(8, 32), "folder/RESULTS": run(9, 32), "path": run(10, 32)},
     "prev": run(6, 32), "suffix": ".1.3", "time": T0,
 }
+SEALED = {"CONFIG": run(11, 32)}
+GROWN = {"RESULTS": [2, run(12, 32)], "LOG": [0, run(13, 32)]}
 BRIEFCASE = {"RESULTS": ["one", 2], "": []}
 
 
@@ -104,7 +106,9 @@ VECTORS = {
         "issued": T0, "expires": T0 + 86400000}),
     "bundle": det([b"manifest", {"main.lua": b"function begin() end\n", "a/b.lua": b""}]),
     "ticket": det(TICKET),
+    "ticket-sealed": det({**TICKET, "sealed": SEALED, "append": GROWN}),
     "hop": det(HOP),
+    "hop-grown": det({**HOP, "grown": GROWN}),
     "hop-fast": det({**HOP, "kind": 1, "boot": run(7, 16)}),
     "briefcase": det(BRIEFCASE),
     "envelope": det({

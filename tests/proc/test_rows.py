@@ -297,6 +297,15 @@ def test_what_a_border_does_not_let_out_is_stripped_or_stopped(fleet):
     assert "SECRET is taken out" in log and "STOP stays here" in log
 
 
+def test_what_is_sealed_no_hook_takes_out(fleet):
+    """SEC-31: a host keeps its own extensions from breaking what the next host would find; the carrier is told whose it was."""
+    o = run(fleet, "return 1", "--path", "host1,host0", "--data", "SECRET=1", "--seal", "SECRET", expect=1)
+    assert o["state"] == "faulted" and "folder SECRET is sealed by its owner, admin" in o["fault"]["text"], o["fault"]
+    assert o["briefcase"]["SECRET"] == [1]
+    o = run(fleet, "return 1", "--path", "host1,host0", "--data", "SECRET=1", "--append-only", "SECRET", expect=1)
+    assert o["state"] == "faulted" and "folder SECRET may only grow" in o["fault"]["text"], o["fault"]
+
+
 def test_before_its_start_an_extension_changes_a_carrier(fleet):
     """CAR-18, 20, 8: a folder added, a path entry dropped, a file replaced for this stay."""
     o = run(fleet, "function begin() tos.briefcase.WHO = 'author' end", "--path", "host1,host2,host0", "--data", "ADD=1",

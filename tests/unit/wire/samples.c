@@ -177,7 +177,25 @@ static void make_bundle(struct buf *b)
 	bundle_encode(b, text("manifest"), names, contents, 2);
 }
 
-static void make_ticket(struct buf *b)
+static void put_grown(struct tos_value *map, const char *folder, int64_t count, uint8_t first)
+{
+	struct tos_value *v = tos_array();
+
+	tos_push(v, tos_int(count));
+	tos_push(v, tos_bytes(bytes(first, DIGEST_BYTES), DIGEST_BYTES));
+	tos_set(map, folder, v);
+}
+
+static struct tos_value *grown(void)
+{
+	struct tos_value *map = tos_map();
+
+	put_grown(map, "RESULTS", 2, 12);
+	put_grown(map, "LOG", 0, 13);
+	return map;
+}
+
+static void ticket_sample(struct buf *b, bool sealed)
 {
 	struct ticket t = { .name = "host0#42",
 		.home = "host0",
@@ -194,11 +212,26 @@ static void make_ticket(struct buf *b)
 	t.path = tos_array();
 	tos_push(t.path, tos_text("host0"));
 	tos_push(t.path, tos_text("host1|host2"));
+	if (sealed) {
+		t.sealed = tos_map();
+		tos_set(t.sealed, "CONFIG", tos_bytes(bytes(11, DIGEST_BYTES), DIGEST_BYTES));
+		t.append = grown();
+	}
 	ticket_encode(b, &t);
 	ticket_fini(&t);
 }
 
-static void hop_sample(struct buf *b, bool fast)
+static void make_ticket(struct buf *b)
+{
+	ticket_sample(b, false);
+}
+
+static void make_ticket_sealed(struct buf *b)
+{
+	ticket_sample(b, true);
+}
+
+static void hop_sample(struct buf *b, bool fast, bool grows)
 {
 	struct hop h = { .suffix = ".1.3",
 		.e = { .count = 1 },
@@ -218,18 +251,25 @@ static void hop_sample(struct buf *b, bool fast)
 	tos_set(h.parts, "state", tos_bytes(bytes(8, DIGEST_BYTES), DIGEST_BYTES));
 	tos_set(h.parts, "folder/RESULTS", tos_bytes(bytes(9, DIGEST_BYTES), DIGEST_BYTES));
 	tos_set(h.parts, "path", tos_bytes(bytes(10, DIGEST_BYTES), DIGEST_BYTES));
+	if (grows)
+		h.grown = grown();
 	hop_encode(b, &h);
 	hop_fini(&h);
 }
 
 static void make_hop(struct buf *b)
 {
-	hop_sample(b, false);
+	hop_sample(b, false, false);
 }
 
 static void make_hop_fast(struct buf *b)
 {
-	hop_sample(b, true);
+	hop_sample(b, true, false);
+}
+
+static void make_hop_grown(struct buf *b)
+{
+	hop_sample(b, false, true);
 }
 
 static void make_briefcase(struct buf *b)
@@ -661,7 +701,9 @@ static const struct {
 	{ "manifest", make_manifest, again_manifest },
 	{ "bundle", make_bundle, again_bundle },
 	{ "ticket", make_ticket, again_ticket },
+	{ "ticket-sealed", make_ticket_sealed, again_ticket },
 	{ "hop", make_hop, again_hop },
+	{ "hop-grown", make_hop_grown, again_hop },
 	{ "hop-fast", make_hop_fast, again_hop },
 	{ "briefcase", make_briefcase, again_briefcase },
 	{ "envelope", make_envelope, again_envelope },
@@ -672,8 +714,8 @@ static const struct {
 
 const char *const sample_kinds[] = { "folder", "post", "hello", "hello-client", "credit",
 	"ping", "pong", "want", "chunk", "lack", "vouch", "bye", "manifest", "bundle", "ticket",
-	"hop", "hop-fast", "briefcase", "envelope", "cose", "cose-chain", "cose-to-sign",
-	NULL };
+	"ticket-sealed", "hop", "hop-grown", "hop-fast", "briefcase", "envelope", "cose",
+	"cose-chain", "cose-to-sign", NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {

@@ -109,9 +109,35 @@ static void every_key_of_a_ticket_is_needed(void **state)
 	tos_value_free(v);
 }
 
+static void protected_folders_have_one_shape(void **state)
+{
+	struct tos_value *many = tos_map(), *short_digest = tos_map(), *no_head = tos_map(),
+			 *bad_name = tos_map(), *v = tos_array();
+
+	(void)state;
+	assert_int_equal(with("ticket-sealed", "sealed", tos_map()), ERR_MALFORMED);
+	assert_int_equal(with("ticket-sealed", "append", tos_map()), ERR_MALFORMED);
+	assert_int_equal(with("hop-grown", "grown", tos_map()), ERR_MALFORMED);
+	assert_int_equal(with("ticket-sealed", "sealed", tos_text("CONFIG")), ERR_MALFORMED);
+	tos_set(short_digest, "CONFIG", tos_bytes("x", 1));
+	assert_int_equal(with("ticket-sealed", "sealed", short_digest), ERR_MALFORMED);
+	tos_push(v, tos_int(1));
+	tos_set(no_head, "LOG", v);
+	assert_int_equal(with("hop-grown", "grown", no_head), ERR_MALFORMED);
+	tos_set(bad_name, "a\nb", tos_bytes("01234567890123456789012345678901", 32));
+	assert_int_equal(with("ticket-sealed", "sealed", bad_name), ERR_MALFORMED);
+	for (int i = 0; i <= PROTECTED_FOLDERS_MAX; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "F%d", i);
+		tos_set(many, name, tos_bytes("01234567890123456789012345678901", 32));
+	}
+	assert_true(with("ticket-sealed", "sealed", many) < 0);
+}
+
 static void unknown_keys_are_refused_unless_they_say_that_they_may_be(void **state)
 {
-	static const char *const kinds[] = { "ticket", "manifest", "hop" };
+	static const char *const kinds[] = { "ticket", "ticket-sealed", "manifest", "hop" };
 	bool open = false;
 
 	(void)state;
@@ -366,6 +392,7 @@ int main(void)
 		cmocka_unit_test(limits_are_read_in_their_units),
 		cmocka_unit_test(wrong_limits_are_explained),
 		cmocka_unit_test(every_key_of_a_ticket_is_needed),
+		cmocka_unit_test(protected_folders_have_one_shape),
 		cmocka_unit_test(unknown_keys_are_refused_unless_they_say_that_they_may_be),
 		cmocka_unit_test(ticket_has_an_end_after_its_beginning),
 		cmocka_unit_test(ticket_limits_are_all_there_and_within_the_table),
