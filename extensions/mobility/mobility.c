@@ -583,38 +583,6 @@ static void on_completed(struct tos_ext *x, const struct tos_message *m)
 	tos_reply(x, m->token, "ok", NULL);
 }
 
-/* Names that belong to the system are nobody's to take. */
-static bool system_name(const char *name)
-{
-	static const char *const prefixes[] = { "tos.", "tacoma.", "java." };
-
-	for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
-		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
-			return true;
-	return false;
-}
-
-static void on_arrival(struct tos_ext *x, const struct tos_message *m)
-{
-	const struct tos_value *args = tos_at(m->elements, 0), *files = tos_get(args, "files");
-	const char *bad = tos_get_text(args, "name", "");
-	char text[TEXT_BYTES];
-	bool refuse = system_name(bad);
-
-	for (size_t i = 0; !refuse && i < tos_len(files); i++) {
-		bad = tos_as_text(tos_at(files, i), "");
-		refuse = system_name(bad);
-	}
-	if (refuse) {
-		snprintf(text, sizeof(text), "\"%.128s\" is a name that belongs to the system",
-			bad);
-		tos_count(x, "bad_names_total", 1);
-		tos_fail(x, m->token, BAD_NAME, text);
-	} else {
-		tos_reply(x, m->token, "allow", NULL);
-	}
-}
-
 static void wake(struct tos_ext *x, struct tos_inbox *in)
 {
 	struct tos_message m;
@@ -624,10 +592,8 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 			tos_fail(x, m.token, DENIED, "only the kernel itself tells Mobility");
 		else if (strcmp(m.folder, "COMPLETED") == 0)
 			on_completed(x, &m);
-		else if (strcmp(m.folder, "ARRIVAL") == 0)
-			on_arrival(x, &m);
 		else
-			tos_fail(x, m.token, MALFORMED, "Mobility knows COMPLETED and ARRIVAL");
+			tos_fail(x, m.token, MALFORMED, "Mobility knows COMPLETED");
 	}
 }
 
@@ -656,10 +622,9 @@ static const struct tos_inbox_spec inboxes[] = {
 	{ .name = "Mobility",
 		.doc = "moves carriers along their paths",
 		.wake = wake,
-		.flags = TOS_INBOX_EXTENSIONS_ONLY | TOS_INBOX_ON_COMPLETION |
-			 TOS_INBOX_ON_ARRIVAL,
+		.flags = TOS_INBOX_EXTENSIONS_ONLY | TOS_INBOX_ON_COMPLETION,
 		.bound = 4096,
-		.protocol = "COMPLETED and ARRIVAL of <tos/extension.h>, by the kernel only" },
+		.protocol = "COMPLETED of <tos/extension.h>, by the kernel only" },
 	{ 0 },
 };
 

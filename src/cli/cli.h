@@ -164,7 +164,7 @@ void carriers_shipped(struct buf *out, const char *between); /* their names */
 		{ "on-unreachable", 'u', "WHAT",                                               \
 			"wait, wait=TIME, skip, alternate or fail; default wait=30s" },        \
 		{ "itinerant", 0, NULL, "it may change its path, where hosts allow that" },    \
-		{ "fast", 0, NULL, "keep it in memory only; a crash may lose it" },            \
+		{ "fast", 0, NULL, "in memory only: a crash may lose it, never double it" },   \
 	{                                                                                      \
 		"expires", 0, "TIME",                                                          \
 			"how long its ticket is good, default its lifetime and a day"          \

@@ -15,6 +15,7 @@
 struct account {
 	char principal[CERT_NAME_MAX + 1];
 	int64_t cpu_ms, sent_bytes, memory_byte_seconds, stays;
+	bool save_due;
 };
 
 static struct tos_value *account_value(const struct account *a)
@@ -92,12 +93,22 @@ static int64_t byte_seconds(int64_t bytes, int64_t ms)
 	return bytes * (ms / 1000) + bytes * (ms % 1000) / 1000;
 }
 
+static void account_put(struct store_txn *t, struct account *a)
+{
+	struct tos_value *m = account_value(a);
+	uint8_t *bytes = NULL;
+	size_t n;
+
+	if (tos_encode(m, &bytes, &n) == 0)
+		store_put(t, T_ACCOUNT, a->principal, strlen(a->principal), bytes, n, 0);
+	a->save_due = false;
+	free(bytes);
+	tos_value_free(m);
+}
+
 void account_charge(struct store_txn *t, struct resident *r)
 {
 	struct account *a = account_get(r->k, r->owner.name);
-	struct tos_value *m;
-	uint8_t *bytes = NULL;
-	size_t n;
 	int64_t now = clock_ms(), cpu_ms = (int64_t)(vm_cpu_us(r) / 1000);
 
 	if (!a)
@@ -110,11 +121,20 @@ void account_charge(struct store_txn *t, struct resident *r)
 	r->charged_cpu_ms = cpu_ms;
 	r->charged_sent = r->usage.used[LIMIT_sent];
 	r->charged_at_ms = now;
-	m = account_value(a);
-	if (tos_encode(m, &bytes, &n) == 0)
-		store_put(t, T_ACCOUNT, a->principal, strlen(a->principal), bytes, n, 0);
-	free(bytes);
-	tos_value_free(m);
+	if (t)
+		account_put(t, a);
+	else
+		a->save_due = true;
+}
+
+void accounts_save(struct kernel *k)
+{
+	struct account *a;
+	size_t it = 0;
+
+	while ((a = map_next(k->accounts, &it, NULL, NULL)))
+		if (a->save_due)
+			account_put(kernel_lazy(k), a);
 }
 
 static int account_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)

@@ -98,11 +98,22 @@ static void codes_trim(struct kernel *k)
 	code_free(oldest);
 }
 
+/* Names that belong to the system are nobody's to take. */
+static int name_free(const char *name, struct errmsg *em)
+{
+	static const char *const reserved[] = { "tos.", "tacoma.", "java." };
+
+	for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
+		if (strncmp(name, reserved[i], strlen(reserved[i])) == 0)
+			return err_set(em, ERR_NAME, "the name %s belongs to the system", name);
+	return 0;
+}
+
 static int manifest_rules(const struct manifest *m, const struct bundle *b,
 	const struct cert_info *author, int64_t skew_ms, struct errmsg *em)
 {
-	static const char *const reserved[] = { "tos.", "tacoma.", "java." };
 	bool entry = false;
+	int rc;
 
 	if (author->kind != CERT_PRINCIPAL || !(author->roles & (ROLE_AUTHOR | ROLE_ADMIN)))
 		return err_set(em, ERR_DENIED, "%s signed the code but has not the role author",
@@ -114,10 +125,11 @@ static int manifest_rules(const struct manifest *m, const struct bundle *b,
 		return err_set(em, ERR_EXPIRED, "the manifest of %s has expired", m->name);
 	if (m->issued_ms > clock_wall_ms() + skew_ms)
 		return err_set(em, ERR_NOT_YET, "the manifest of %s is not yet valid", m->name);
-	for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
-		if (strncmp(m->name, reserved[i], strlen(reserved[i])) == 0)
-			return err_set(
-				em, ERR_NAME, "the name %s belongs to the system", m->name);
+	rc = name_free(m->name, em);
+	for (uint64_t i = 0; i < m->n_files && rc == 0; i++)
+		rc = name_free(m->files[i].name, em);
+	if (rc < 0)
+		return rc;
 	if (b->n_files != m->n_files)
 		return err_set(
 			em, ERR_MALFORMED, "the bundle has other files than its manifest says");

@@ -236,11 +236,46 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 	FAULT_AT(ARRIVE_GOES_ON);
 }
 
+/* ---- answers of memory only */
+
+#define FAST_TAKEN_MAX 65536
+
+/* That a --fast carrier was accepted: said again to the same record for as long as this boot lasts, as
+ * the journal's answers are. Another boot does not know the carrier either, and says so. */
+struct fast_taken {
+	int64_t expires_ms;
+};
+
+static void fast_note(struct arrival *a)
+{
+	struct fast_taken *f = mem_new(struct fast_taken);
+
+	f->expires_ms = a->r->ticket.expires_ms + KEEP_AFTER_MS;
+	free(map_put(a->k->fast_taken, a->key.data, a->key.len, f));
+}
+
+void handoff_expire(struct kernel *k)
+{
+	int64_t now = clock_wall_ms();
+	struct fast_taken *f;
+	const void *key;
+	size_t it = 0, n;
+
+	while ((f = map_next(k->fast_taken, &it, &key, &n)))
+		if (f->expires_ms < now) {
+			map_del(k->fast_taken, key, n);
+			free(f);
+		}
+}
+
 static void arrival_journal(struct arrival *a)
 {
 	struct kernel *k = a->k;
 	struct resident *r = a->r, *old = resident_find(k, r->name);
-	struct store_txn *t = store_begin(k->store);
+	/* Where the memory for answers is full the disk has to do. */
+	bool fast = handoff_fast(&r->ticket, &a->hop) &&
+		    map_size(k->fast_taken) < FAST_TAKEN_MAX && !(old && old->saved);
+	struct store_txn *t = fast ? kernel_lazy(k) : store_begin(k->store);
 	struct tos_value *m = tos_map();
 	struct errmsg em = { "" };
 	int rc;
@@ -260,6 +295,12 @@ static void arrival_journal(struct arrival *a)
 	tos_set(m, "carrier", tos_text(r->name));
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "from", tos_text(a->hop.from));
+	if (fast) {
+		audit_event(k, t, "arrived", m);
+		fast_note(a);
+		arrival_saved(a, 0, NULL);
+		return;
+	}
 	journal_put(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""),
 		r->ticket.expires_ms + KEEP_AFTER_MS);
 	resident_put(t, r);
@@ -283,49 +324,6 @@ static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *te
 		arrival_refuse(a, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
 	else
 		arrival_journal(a);
-}
-
-/* Each record signed by the kernel it left from, each naming the one before: from the home to
- * here. */
-static int chain_verify(
-	struct kernel *k, const struct resident *r, const struct hop *last, struct errmsg *em)
-{
-	uint8_t prev[DIGEST_BYTES] = { 0 };
-	char at[65];
-	struct trust trust;
-	int64_t now = clock_wall_ms();
-	int rc = 0;
-
-	kernel_trust(k, &trust);
-	snprintf(at, sizeof(at), "%s", r->ticket.home);
-	for (size_t i = 0; i < tos_len(r->hops) && rc == 0; i++) {
-		struct cert_info who;
-		struct hop hop = { .parts = NULL };
-		struct cose cose;
-		size_t n;
-		const uint8_t *p = tos_as_bytes(tos_at(r->hops, i), &n);
-
-		rc = cose_decode((struct slice){ p, n }, &cose, em);
-		if (rc == 0)
-			rc = hop_decode(cose.payload, &hop, em);
-		/* A kernel whose certificate has run out since signed in good time. */
-		trust.now_ms = hop.time_ms < now ? hop.time_ms : now;
-		if (rc == 0)
-			rc = cose_verify(
-				&trust, "hop", (struct slice){ p, n }, &cose, &who, em);
-		if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop.from) != 0 ||
-				       strcmp(hop.from, at) != 0 ||
-				       memcmp(hop.prev, prev, sizeof(prev)) != 0 ||
-				       memcmp(hop.id, r->id, DIGEST_BYTES) != 0))
-			rc = err_set(em, ERR_SIGNATURE, "hop %zu of the chain does not fit", i);
-		snprintf(at, sizeof(at), "%s", hop.dest);
-		digest_bytes(p, n, prev);
-		hop_fini(&hop);
-	}
-	if (rc == 0 &&
-		(strcmp(last->from, at) != 0 || memcmp(last->prev, prev, sizeof(prev)) != 0))
-		rc = err_set(em, ERR_SIGNATURE, "the hop record does not continue the chain");
-	return rc;
 }
 
 static int parts_verify(struct slice envelope, const struct hop *hop, struct errmsg *em)
@@ -411,7 +409,7 @@ static int arrival_check(
 			em, ERR_EXISTS, "another carrier of the name %s is here", r->name);
 	if (memcmp(r->code_digest, r->ticket.code, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the code is not what the owner signed");
-	rc = chain_verify(k, r, &a->hop, em);
+	rc = chain_verify(k, r, blob_slice(&a->hop_cose), &a->hop, em);
 	if (rc == 0)
 		rc = seals_arrived(k, r, &a->hop, em);
 	if (r->hop_count < tos_len(r->hops))
@@ -464,8 +462,10 @@ static bool answered_before(struct kernel *k, struct request *rq, const struct b
 	AUTOBUF body = BUF_MAX(65536);
 	struct tos_value *m = NULL;
 
-	if (store_get(k->store, T_ANSWER, key->data, key->len, &body, NULL) < 0 ||
-		tos_decode(body.data, body.len, 0, &m) < 0)
+	if (map_find(k->fast_taken, key->data, key->len))
+		m = answer_map("accepted", 0, "");
+	else if (store_get(k->store, T_ANSWER, key->data, key->len, &body, NULL) < 0 ||
+		 tos_decode(body.data, body.len, 0, &m) < 0)
 		return false;
 	metric_add(k->metrics, "answers_repeated_total", NULL, 1);
 	request_ok(rq, m);

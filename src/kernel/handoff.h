@@ -19,6 +19,15 @@ void came_from(const struct resident *r, char out[64]);
 void void_put(struct store_txn *t, const struct buf *id, const struct incarnation *e,
 	const char *dest, int64_t expires_ms);
 
+/* Each record of r->hops signed by the kernel it left from, each naming the one before, from the
+ * home on; and `last` (its bytes; signature and id checked by the caller) continues them. */
+int chain_verify(struct kernel *k, const struct resident *r, struct slice last_bytes,
+	const struct hop *last, struct errmsg *em);
+
+/* The departure or arrival under way is of memory only, at both ends (--fast): its record names the
+ * boot that alone may take it. */
+bool handoff_fast(const struct ticket *t, const struct hop *hop);
+
 /* A row of the journal; takes m. */
 void journal_put(struct store_txn *t, enum store_table tb, const struct buf *key,
 	struct tos_value *m, int64_t expires_ms);

@@ -89,8 +89,14 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->incarnations = map_new();
 	k->arrivals = map_new();
 	k->codes = map_new();
+	k->fast_taken = map_new();
 	return store_each(
 		k->store, T_INCARNATION, (struct slice){ NULL, 0 }, incarnation_row, k, em);
+}
+
+bool handoff_fast(const struct ticket *t, const struct hop *hop)
+{
+	return t->fast && hop->has_boot && hop->kind == 0;
 }
 
 void journal_put(struct store_txn *t, enum store_table tb, const struct buf *key,

@@ -174,6 +174,7 @@ struct resident {
 	int64_t launched_ms, since_ms; /* wall */
 	/* begin returned (or must not run here): Mobility is to move it on */
 	bool completed;
+	bool completion_due;        /* that is not in the store yet */
 	bool via_go;                /* the present move was asked for by tos.go */
 	bool saved;                 /* a row in the store exists */
 	bool report_due, reporting; /* the home must hear of it */
@@ -181,6 +182,7 @@ struct resident {
 	/* a move under way */
 	struct move *move;
 	bool in_doubt, sent, outcome_move, asking;
+	bool fast_move; /* that departure is in memory only, here and there */
 	int64_t resend_at_ms, ask_at_ms;
 	bool resending, ask_sent;
 	char dest[64];
@@ -272,6 +274,9 @@ struct kernel {
 	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
 	struct map *incarnations; /* id -> struct incarnation, highest known */
 	struct map *accounts;     /* principal -> struct account */
+	struct map *fast_taken;   /* id, e, n -> struct fast_taken: accepted, and in memory only */
+	struct store_txn *lazy;   /* what nobody waits for: committed by the tick */
+	unsigned n_lazy;
 	struct list later;        /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
@@ -519,6 +524,7 @@ void handoff_link_down(struct kernel *k, const char *peer);
 void handoff_tick(struct kernel *k, int64_t now_ms);
 int handoff_load(struct kernel *k, struct errmsg *em);
 void handoff_voids(struct kernel *k, const char *peer);
+void handoff_expire(struct kernel *k);
 struct tos_value *incarnation_value(const struct incarnation *e);
 int incarnation_read(const struct tos_value *v, struct incarnation *out);
 void incarnation_learn(
@@ -630,13 +636,18 @@ void content_link_down(struct kernel *k, const char *peer);
 /* ---- account.c */
 int accounts_load(struct kernel *k, struct errmsg *em);
 void account_open(struct resident *r); /* a stay begins; usage so far was charged elsewhere */
-/* The stay ends, or a part of it: charge the owner in this transaction. */
+/* The stay ends, or a part of it: charge the owner in this transaction; NULL: soon. */
 void account_charge(struct store_txn *t, struct resident *r);
+/* What was charged with t NULL. */
+void accounts_save(struct kernel *k);
 
 /* ---- telemetry.c */
 /* takes map; t NULL: its own transaction */
 void audit_event(
 	struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map);
+/* For what may follow within a tick; lent, and gone after the next flush. */
+struct store_txn *kernel_lazy(struct kernel *k);
+void lazy_flush(struct kernel *k);
 int telemetry_init(struct kernel *k, struct errmsg *em);
 void metrics_collect(struct kernel *k);
 struct tos_value *log_lines(

@@ -311,10 +311,14 @@ static void on_tick(uv_timer_t *t)
 	handoff_tick(k, now);
 	homes_tick(k, now);
 	spares_tick(k, now);
+	accounts_save(k);
+	lazy_flush(k);
 	if (++ticks % 10 == 0)
 		uploads_tick(k, now);
-	if (ticks % EXPIRE_TICKS == 0)
+	if (ticks % EXPIRE_TICKS == 0) {
 		store_expire(k->store);
+		handoff_expire(k);
+	}
 }
 
 static void on_store(uv_async_t *a)
@@ -558,6 +562,8 @@ static void stopped(void *arg)
 	if (--k->n_closing)
 		return;
 	names_give_back(k);
+	accounts_save(k);
+	lazy_flush(k);
 	store_close(k->store, STOP_MS);
 	exit(k->exit_code);
 }

@@ -490,14 +490,20 @@ void resident_put(struct store_txn *t, struct resident *r)
 		tos_value_free(limits);
 		return; /* in memory only from departure 0 on */
 	}
-	resident_envelope(r, r->path, &env);
+	r->completion_due = false;
 	tos_set(row, "name", tos_text(r->name));
 	tos_set(row, "state", tos_text(shell_state_word(r->state)));
 	tos_set(row, "e", incarnation_value(&r->e));
 	tos_set(row, "n", tos_int((int64_t)r->n));
 	tos_set(row, "completed", tos_bool(r->completed));
 	tos_set(row, "since", tos_int(r->since_ms));
-	tos_set(row, "envelope", tos_bytes(env.data, env.len));
+	/* What departs differs from what was sent only in the entry of the path. */
+	if (r->state == SHELL_DEPARTING) {
+		tos_set(row, "path", tos_value_copy(r->path));
+	} else {
+		resident_envelope(r, r->path, &env);
+		tos_set(row, "envelope", tos_bytes(env.data, env.len));
+	}
 	if (r->code_changed)
 		tos_set(row, "code_here", tos_bytes(r->code.p, r->code.n));
 	if (r->fault)
@@ -1095,6 +1101,8 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 			continue; /* it may be gone; the walk is by index */
 		if (r->n_held)
 			resident_deliver_held(r);
+		if (r->completion_due && r->state != SHELL_DEPARTING)
+			resident_save(r);
 		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms)
 			home_report(r);
 		/* Mobility lost it (its process or the call died): ask again. */
@@ -1123,7 +1131,13 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 	if (rc == 0) {
 		snprintf(r->name, sizeof(r->name), "%s", tos_get_text(row, "name", ""));
 		p = tos_get_bytes(row, "envelope", &n);
+		if (!p)
+			p = tos_get_bytes(row, "sent_envelope", &n);
 		rc = resident_load_envelope(r, (struct slice){ p, n }, &em);
+		if (rc == 0 && tos_get(row, "path")) {
+			tos_value_free(r->path);
+			r->path = tos_value_copy(tos_get(row, "path"));
+		}
 	}
 	if (rc == 0)
 		rc = ticket_verify(

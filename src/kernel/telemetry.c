@@ -10,6 +10,8 @@
 
 #define LOG_RING_LINES 2000
 
+#define LAZY_MAX 1000
+
 /* ---- audit */
 
 void audit_event(struct kernel *k, struct store_txn *t, const char *event, struct tos_value *m)
@@ -26,6 +28,26 @@ void audit_event(struct kernel *k, struct store_txn *t, const char *event, struc
 	if (own)
 		store_commit(own, NULL, NULL);
 	metric_add(k->metrics, "audit_records_total", NULL, 1);
+}
+
+/* Of what is in memory only (--fast): the record follows within a tick, many in one transaction. */
+struct store_txn *kernel_lazy(struct kernel *k)
+{
+	if (k->lazy && ++k->n_lazy >= LAZY_MAX)
+		lazy_flush(k);
+	if (!k->lazy)
+		k->lazy = store_begin(k->store);
+	return k->lazy;
+}
+
+void lazy_flush(struct kernel *k)
+{
+	struct store_txn *t = k->lazy;
+
+	k->lazy = NULL;
+	k->n_lazy = 0;
+	if (t)
+		store_commit(t, NULL, NULL);
 }
 
 bool admission_closed(const struct kernel *k, struct errmsg *em)

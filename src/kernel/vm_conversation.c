@@ -207,7 +207,6 @@ static int on_finished(struct resident *r, struct cbor_cursor *c, struct errmsg 
 	struct tos_value *path = NULL;
 	struct errmsg why = { "" };
 	struct frozen f;
-	struct store_txn *t;
 	int rc;
 
 	frozen_read(c, &f);
@@ -224,11 +223,10 @@ static int on_finished(struct resident *r, struct cbor_cursor *c, struct errmsg 
 	vm_abandon(r);
 	resident_collect(r);
 	resident_inboxes_drop(r);
-	/* Saved so that a crash from here on does not run begin again; nobody waits for it. */
-	t = store_begin(r->k->store);
-	resident_put(t, r);
 	FAULT_AT(COMPLETED_COMMIT);
-	store_commit(t, NULL, NULL);
+	/* Saved, if it is still here at the next tick, so that a crash then does not run begin
+	 * again: mostly it departs at once, and that is journaled anyway. */
+	r->completion_due = true;
 	FAULT_AT(COMPLETED);
 	if (r->state == SHELL_RUNNING)
 		resident_completed(r, "");

@@ -403,18 +403,17 @@ int cert_in_time(const struct cert_info *c, int64_t now_ms, int64_t skew_ms, str
 {
 	char when[CLOCK_TEXT_BYTES], now[CLOCK_TEXT_BYTES];
 
-	clock_text(now_ms, now);
 	if (now_ms - skew_ms > c->not_after_ms)
 		return err_set(em, ERR_EXPIRED,
 			"the certificate of %s %s expired at %s (it is %s here)",
 			cert_kind_word(c->kind), c->name, clock_text(c->not_after_ms, when),
-			now);
+			clock_text(now_ms, now));
 	if (now_ms + skew_ms < c->not_before_ms)
 		return err_set(em, ERR_NOT_YET,
 			"the certificate of %s %s is not valid before %s (it is %s here; "
 			"check the clocks)",
 			cert_kind_word(c->kind), c->name, clock_text(c->not_before_ms, when),
-			now);
+			clock_text(now_ms, now));
 	return 0;
 }
 

@@ -3,12 +3,26 @@
 #include "seal/ossl.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 
+static EVP_MD *sha256; /* fetched once: OpenSSL's short cuts look it up each time */
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+
+static void sha256_fetch(void)
+{
+	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	must(sha256 != NULL);
+}
+
 void digest_bytes(const void *p, size_t n, uint8_t out[DIGEST_BYTES])
 {
-	must(SHA256(n ? p : "", n, out) != NULL);
+	OSSL(EVP_MD_CTX, EVP_MD_CTX_free) ctx = EVP_MD_CTX_new();
+
+	pthread_once(&sha256_once, sha256_fetch);
+	must(ctx && EVP_DigestInit_ex2(ctx, sha256, NULL) == 1 &&
+		EVP_DigestUpdate(ctx, p, n) == 1 && EVP_DigestFinal_ex(ctx, out, NULL) == 1);
 }
 
 /* The kernel's own generator: no state of ours that a fork could repeat. */

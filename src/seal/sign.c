@@ -99,6 +99,7 @@ bool signature_good(const uint8_t public_key[PUBLIC_KEY_BYTES], struct slice mes
 int signature_make(const struct key *k, struct slice message, uint8_t out[SIGNATURE_BYTES])
 {
 	OSSL(EVP_MD_CTX, EVP_MD_CTX_free) ctx = EVP_MD_CTX_new();
+	uint8_t digest[DIGEST_BYTES];
 	size_t n = SIGNATURE_BYTES;
 
 	if (!ctx || EVP_DigestSignInit(ctx, NULL, NULL, NULL, k->pkey) != 1 ||
@@ -107,5 +108,8 @@ int signature_make(const struct key *k, struct slice message, uint8_t out[SIGNAT
 		ERR_clear_error();
 		return ERR_NOMEM;
 	}
+	/* What we signed comes back, in the chains of carriers above all. */
+	if (signature_digest(k->public_key, message, out, digest))
+		memory_add(digest);
 	return 0;
 }

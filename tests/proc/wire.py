@@ -158,6 +158,26 @@ def ticket(given, once, code, briefcase=b"\xa0", path=(), **changes):
             "expires": now_ms() + 3600000, **changes}
 
 
+def envelope(ticket_cose, code, **changes):
+    """What travels of a carrier that has not run yet."""
+    return {"ticket": ticket_cose, "code": sha(code), "briefcase": {}, "path": [], "state": b"", "counters": {}, "trail": [],
+            "log": [], "undelivered": [], "channels": [], "hops": [], **changes}
+
+
+def parts(env):
+    """The digests of an envelope's parts, as a hop record has them."""
+    out = {p: sha(det(env[p])) for p in ("state", "path", "counters", "trail", "log", "undelivered", "channels")}
+    return out | {"folder/" + name: sha(det([name, elements])) for name, elements in env["briefcase"].items()}
+
+
+def hop(env, sender, dest, n=0, **changes):
+    """The payload of the record of departure n."""
+    protected, _, payload, _ = cbor2.loads(env["ticket"]).value
+    return {"id": sha(det([protected, payload])), "suffix": "", "e": [1, bytes(8)], "n": n, "from": sender, "dest": dest,
+            "kind": 0, "parts": parts(env), "prev": sha(env["hops"][-1]) if env["hops"] else bytes(32), "time": now_ms(),
+            **changes}
+
+
 def act(signer, kernel, what, target, args=None, **changes):
     return sign(signer, "act", {"act": what, "args": args or {}, "deadline": now_ms() + 60000, "kernel": kernel,
                                 "nonce": os.urandom(16), "target": target, **changes})
@@ -226,6 +246,7 @@ class Connection:
         self.send(CREDIT, 1000, 100)
         f = self.frame()
         assert f[0] == HELLO, f
+        self.server = f[1]
         return f[1]
 
     def post(self, dest, verb, *elements, kind=ONEWAY, sender="", tag=0, deadline_ms=20000):

@@ -331,36 +331,6 @@ static void an_ending_that_fails_is_repeated(void **state)
 	world_free(w);
 }
 
-static void arrive(struct world *w, const char *name, const char *file)
-{
-	struct tos_value *v = tos_map();
-
-	tos_set(v, "name", tos_text(name));
-	tos_set(v, "files", texts(file, NULL));
-	assert_int_equal(
-		world_post(w, POST_CALL, "", "", "Mobility", "ARRIVAL", array_of(v), 5000), 0);
-	world_run(w, 20);
-}
-
-static void names_of_the_system_are_refused_on_arrival(void **state)
-{
-	static const char *const bad[][2] = { { "tos.x#1", "main.lua" },
-		{ "host0#1", "tos.lua" }, { "host0#1", "tacoma.lua" },
-		{ "host0#1", "java.lang" } };
-	struct script sc = { 0 };
-	struct world *w = mobility_world(&sc);
-
-	(void)state;
-	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-		arrive(w, bad[i][0], bad[i][1]);
-		assert_string_equal(
-			failure_word(world_sent_tag(w, w->next_tag - 1)), "bad-name");
-	}
-	arrive(w, "host0#1", "main.lua");
-	assert_string_equal(world_sent_tag(w, w->next_tag - 1)->folder, "allow");
-	world_free(w);
-}
-
 static void only_the_kernel_tells_mobility(void **state)
 {
 	struct script sc = { 0 };
@@ -398,7 +368,6 @@ int main(void)
 		cmocka_unit_test(go_to_the_first_entry_takes_it_off_the_path),
 		cmocka_unit_test(a_repeated_completion_changes_nothing),
 		cmocka_unit_test(an_ending_that_fails_is_repeated),
-		cmocka_unit_test(names_of_the_system_are_refused_on_arrival),
 		cmocka_unit_test(only_the_kernel_tells_mobility),
 	};
 

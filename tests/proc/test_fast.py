@@ -1,0 +1,171 @@
+"""Carriers of memory only (--fast): a crash at either end may lose one, and never doubles it."""
+import os
+
+import pytest
+
+import wire
+from conftest import fleet_fixture
+from fleet import BUILD, KERNEL, NOTE, QUICK, events, visited, wait_for
+
+pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
+HOOK = os.path.join(BUILD, "tests/proc/ext/hook.so")
+EXTENSIONS = "".join(f'extension "{n}" {{ library = "{n.lower()}" where = "kernel" }}\n'
+                     for n in ("Echo", "Mobility", "Messenger", "Directory"))
+fleet = fleet_fixture(
+    n=3, conf={"timing": dict(QUICK["timing"], hook="10m")},
+    each={"host2": EXTENSIONS + f'extension "Hook" {{ library = "{HOOK}" where = "kernel" }}\n'})
+
+TOUR = f"function begin(self) {NOTE} end"
+STAY = "tos.inbox('go'):next(60)"
+# host2 thinks for some seconds about whoever brings a folder HOLD, between the hop record and its answer.
+HELD = f"""function begin(self)
+    {NOTE}
+    if tos.kernel() == "host1" and not tos.briefcase:has("HOLD") then
+        tos.inbox("go"):next(60)
+        tos.briefcase:folder("HOLD"):push(1)
+    end
+end"""
+
+
+def starts(fleet, kernel, name):
+    """How often it was started there."""
+    return sum(f"carrier={name} " in line + " " and "to=running" in line for line in fleet.log_text(kernel).splitlines())
+
+
+def lost(fleet, name):
+    """It is given up by its home, and there is no copy."""
+    o = fleet.outcome(name, expect=1)
+    assert o["state"] == "lost", o
+    wait_for(lambda: not fleet.residents(name), text="no copy is left")
+
+
+def on_its_way_to_host2(fleet):
+    """A carrier whose record host2 has and has not answered."""
+    name = fleet.launch(HELD, "--path", "host1,host2", "--fast")
+    wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running")
+    fleet.tos("post", f"{name}/go", "on")
+    wait_for(lambda: f"holding {name}" in fleet.log_text("host2"), text="host2 holds it")
+    return name
+
+
+def test_it_tours_and_nothing_of_it_is_journaled_on_the_way(fleet):
+    before = {k: fleet.metric(k, "tos_moves_total") for k in fleet.names}
+    o = fleet.outcome(fleet.launch(TOUR, "--path", "host1,host0,host1,host0,host1", "--fast"))
+    assert o["state"] == "finished" and visited(o) == ["host1", "host0", "host1", "host0", "host1"], o
+    assert events(o, "arrived") == ["host1", "host0", "host1", "host0", "host1"]
+    assert fleet.metric("host1", "tos_moves_total") - before["host1"] == 3  # the outcome too
+
+
+def test_where_it_lives_dies_and_it_is_lost(fleet):
+    name = fleet.launch(STAY, "--path", "host1", "--fast")
+    wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running")
+    fleet.kill("host1")
+    lost(fleet, name)
+    assert starts(fleet, "host1", name) == 1
+
+
+def test_its_home_dies_after_departure_0_and_has_no_copy(fleet):
+    name = fleet.launch(f"{STAY} return 5", "--path", "host1", "--fast")
+    wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running")
+    fleet.kill("host0")
+    wait_for(lambda: fleet.status("host0"))
+    assert fleet.residents(name).keys() <= {"host1"}
+    fleet.tos("post", f"{name}/go", "on")
+    o = fleet.outcome(name)
+    assert o["state"] == "finished" and o["briefcase"]["RESULTS"][0]["value"] == 5
+    assert starts(fleet, "host0", name) <= 1  # departure 0 itself
+
+
+def test_a_source_that_dies_after_sending_leaves_one_copy(fleet):
+    name = on_its_way_to_host2(fleet)
+    fleet.kill("host1")
+    o = fleet.outcome(name)
+    assert o["state"] == "finished" and visited(o) == ["host1", "host2"], o
+    assert starts(fleet, "host1", name) == starts(fleet, "host2", name) == 1
+    wait_for(lambda: not fleet.residents(name), text="no copy is left")
+
+
+def test_a_destination_that_dies_before_it_answered_leaves_none(fleet):
+    name = on_its_way_to_host2(fleet)
+    fleet.kill("host2")
+    lost(fleet, name)
+    assert starts(fleet, "host1", name) == 1 and starts(fleet, "host2", name) == 0
+
+
+# ---- the record itself, from a source that sends it again
+
+@pytest.fixture(scope="module")
+def domain(fleet):
+    return wire.Domain(fleet.home)
+
+
+@pytest.fixture(scope="module")
+def carol(fleet):
+    fleet.tos("principal", "add", "carol", "--role", "owner", "--role", "author")
+    return wire.Domain(fleet.home).principal("carol")
+
+
+@pytest.fixture
+def source(fleet, domain):
+    """Links to host1 as host2, which is down."""
+    fleet.tos("down", "host2", timeout=120)
+    made = []
+
+    def link():
+        c = domain.as_kernel("host2", "host1", directory=fleet.path, boot=(1 << 40) + len(made))
+        made.append(c)
+        return c
+
+    yield link
+    for c in made:
+        c.close()
+    fleet.up()
+
+
+number = iter(range(7001, 8000))
+
+
+def departure(domain, carol, boot=None, fast=True):
+    """Departure 0 of a carrier of host2's to host1: its name and the arguments of SEND."""
+    code = wire.bundle(carol, f"{STAY}\n")
+    name = f"host2#{next(number)}"
+    t = wire.ticket(name, os.urandom(16), code, options={"fast": fast, "on-unreachable": "wait=5000"}, path=["host1"])
+    env = wire.envelope(wire.sign(carol, "ticket", t), code)
+    record = wire.hop(env, "host2", "host1", **({"boot": boot} if boot else {}))
+    return name, {"hop": wire.sign(domain.kernel("host2"), "hop", record), "envelope": wire.det(env), "code": code}
+
+
+def send(c, args):
+    return c.call("host1/Handoff", "SEND", args, sender="host2/Kernel")["answer"]
+
+
+
+def test_a_record_sent_again_is_answered_again_and_runs_once(fleet, domain, carol, source):
+    c = source()
+    name, args = departure(domain, carol, c.server["boot"][1])
+    assert send(c, args) == "accepted"
+    wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running")
+    assert send(c, args) == "accepted"
+    assert send(source(), args) == "accepted"
+    assert starts(fleet, "host1", name) == 1
+    # It ends there; the record is as old as before.
+    fleet.kill("host1")
+    wait_for(lambda: fleet.status("host1"))
+    assert send(source(), args) == "unknown"
+    assert name not in fleet.ps("host1") and starts(fleet, "host1", name) == 1
+
+
+def test_a_record_for_another_boot_is_unknown(fleet, domain, carol, source):
+    name, args = departure(domain, carol, os.urandom(16))
+    assert send(source(), args) == "unknown"
+    assert name not in fleet.ps("host1")
+
+
+def test_a_record_that_names_no_boot_is_journaled(fleet, domain, carol, source):
+    name, args = departure(domain, carol, fast=False)
+    assert send(source(), args) == "accepted"
+    fleet.kill("host1")
+    wait_for(lambda: fleet.status("host1"))
+    wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running")
+    assert send(source(), args) == "accepted"
+    wait_for(lambda: list(fleet.residents(name)) == ["host1"])
