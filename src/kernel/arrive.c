@@ -4,6 +4,7 @@
  * hop records, journaled, and only then accepted. An answer is kept and given again to the same
  * record.
  */
+#include "kernel/evidence.h"
 #include "kernel/handoff.h"
 
 #include <string.h>
@@ -184,18 +185,27 @@ static void refusal_saved(void *arg, int rc, const struct errmsg *em)
 static void arrival_refuse(struct arrival *a, int rc, const char *text)
 {
 	struct kernel *k = a->k;
-	struct refusal *f = mem_new(struct refusal);
-	struct store_txn *t = store_begin(k->store);
-	struct tos_value *m = tos_map();
+	struct refusal *f;
+	struct store_txn *t;
+	struct tos_value *m;
 	int failed;
 
+	metric_add(k->metrics, "arrivals_refused_total", NULL, 1);
+	if (!refusal_may_be_kept(k, a->hop.from)) {
+		/* No answer: an honest source keeps its copy and asks again. */
+		arrival_no_answer(
+			a, ERR_FULL, "too many of this kernel's carriers are refused");
+		return;
+	}
+	f = mem_new(struct refusal);
+	t = store_begin(k->store);
+	m = tos_map();
 	f->a = a;
 	f->rc = rc;
 	snprintf(f->text, sizeof(f->text), "%s", text);
 	log_notice("arrival refused", KV_STR("carrier", a->r->name),
 		KV_STR("from", a->hop.from), KV_STR("error", err_word(rc)),
 		KV_STR("reason", text));
-	metric_add(k->metrics, "arrivals_refused_total", NULL, 1);
 	tos_set(m, "from", tos_text(a->hop.from));
 	tos_set(m, "carrier", tos_text(a->r->name));
 	tos_set(m, "code", tos_text(err_word(rc)));
@@ -203,7 +213,7 @@ static void arrival_refuse(struct arrival *a, int rc, const char *text)
 	journal_put(t, T_ANSWER, &a->key, answer_map("refused", rc, text),
 		(a->r->ticket.expires_ms ? a->r->ticket.expires_ms : clock_wall_ms()) +
 			KEEP_AFTER_MS);
-	audit_event(k, t, "arrival-refused", m);
+	audit_refusal(k, t, a->hop.from, "arrival-refused", m);
 	FAULT_AT(REFUSE_COMMIT);
 	failed = store_commit(t, refusal_saved, f);
 	if (failed < 0) {
@@ -312,10 +322,10 @@ static void arrival_journal(struct arrival *a)
 		arrival_no_answer(a, rc, err_show(rc, &em));
 }
 
-static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *text)
+/* All that was waited for is over: hooks, and the home where that is asked. */
+static void arrival_decide(struct arrival *a, int rc, const char *text)
 {
-	struct arrival *a = arg;
-	const struct incarnation *known = incarnation_known(k, a->hop.id);
+	const struct incarnation *known = incarnation_known(a->k, a->hop.id);
 
 	if (known && incarnation_compare(&a->hop.e, known) < 0)
 		arrival_answer(a, "superseded", ERR_SUPERSEDED,
@@ -324,6 +334,60 @@ static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *te
 		arrival_refuse(a, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
 	else
 		arrival_journal(a);
+}
+
+/* Only the home's own word counts: one that is away, or that forgot the carrier, stops nobody. */
+static void on_confirmed(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	bool no = rc == ERR_REPLAY || rc == ERR_SUPERSEDED || rc == ERR_DENIED;
+
+	(void)elements;
+	if (!no && rc < 0)
+		metric_add(k->metrics, "arrivals_unconfirmed_total", NULL, 1);
+	arrival_decide(arg, no ? rc : 0, text);
+}
+
+/* Where the host wants it the home says first whether the carrier can come from there
+ * (doc/decisions/forks.md). */
+static void arrival_confirm(struct arrival *a)
+{
+	struct tos_value *args = tos_map();
+
+	tos_set(args, "name", tos_text(a->r->name));
+	tos_set(args, "id", tos_bytes(a->r->id, DIGEST_BYTES));
+	tos_set(args, "e", incarnation_value(&a->hop.e));
+	tos_set(args, "hop", tos_bytes(a->hop_cose.p, a->hop_cose.n));
+	evidence_chain_all(a->r, args);
+	kernel_call(a->k, a->r->ticket.home, "Home", "CONFIRM", args, a->k->config.report_ms,
+		on_confirmed, a);
+}
+
+static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *text)
+{
+	struct arrival *a = arg;
+
+	if (rc == 0 && k->config.confirm && strcmp(a->r->ticket.home, k->config.name) != 0)
+		arrival_confirm(a);
+	else
+		arrival_decide(a, rc, text);
+}
+
+/* This kernel is its home: it knows whether the carrier can come from there. */
+static int home_agrees(const struct arrival *a, struct errmsg *em)
+{
+	const struct resident *r = a->r;
+	const struct home_record *h;
+
+	if (a->hop.kind != 0 || strcmp(r->ticket.home, a->k->config.name) != 0)
+		return 0;
+	h = home_find(a->k, r->name);
+	if (!h || memcmp(h->id, r->id, DIGEST_BYTES) != 0)
+		return err_set(em, ERR_UNKNOWN, "its home never launched it");
+	if (shell_ended(h->state) || incarnation_compare(&a->hop.e, &h->e) != 0 ||
+		evidence_passes(h, r->hops, &a->hop))
+		return 0; /* what is to become of it is decided elsewhere */
+	return err_set(em, ERR_REPLAY, "its home knows it to be at %s", h->kernel);
 }
 
 static int parts_verify(struct slice envelope, const struct hop *hop, struct errmsg *em)
@@ -412,6 +476,8 @@ static int arrival_check(
 	rc = chain_verify(k, r, blob_slice(&a->hop_cose), &a->hop, em);
 	if (rc == 0)
 		rc = seals_arrived(k, r, &a->hop, em);
+	if (rc == 0)
+		rc = home_agrees(a, em);
 	if (r->hop_count < tos_len(r->hops))
 		r->hop_count = tos_len(r->hops); /* the chain can't be talked away */
 	if (rc == 0 && !r->ticket.itinerant && !path_is_suffix(r->path, r->ticket.path))
@@ -524,7 +590,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 		tos_set(m, "from", tos_text(rq->from.kernel));
 		tos_set(m, "code", tos_text(err_word(rc)));
 		tos_set(m, "text", tos_text(err_show(rc, &em)));
-		audit_event(k, NULL, "hop-record-refused", m);
+		audit_refusal(k, NULL, rq->from.kernel, "hop-record-refused", m);
 		arrival_free(a);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 		return;
@@ -635,31 +701,10 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
 }
 
 /* Does the outcome come from where the carrier is? A kernel that had it once has a chain that
- * verifies, too: but the record by which it came there is of an earlier departure than the home
- * has heard of. */
+ * verifies, too: but that does not pass the place that the home has heard of since. */
 static bool outcome_of_holder(const struct home_record *h, const struct arrival *a)
 {
-	const struct tos_value *hops = a->r->hops;
-
-	if (strcmp(h->kernel, a->hop.from) == 0)
-		return true;
-	for (size_t i = tos_len(hops); i > 0; i--) {
-		struct hop hop = { .parts = NULL };
-		struct slice bytes;
-		struct cose cose;
-		bool came, fits;
-
-		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
-		if (cose_decode(bytes, &cose, NULL) < 0 ||
-			hop_decode(cose.payload, &hop, NULL) < 0)
-			return false;
-		came = strcmp(hop.from, a->hop.from) != 0 && strcmp(hop.dest, a->hop.from) == 0;
-		fits = incarnation_compare(&hop.e, &h->e) == 0 && hop.n + 1 >= h->n;
-		hop_fini(&hop);
-		if (came)
-			return fits;
-	}
-	return false;
+	return strcmp(h->kernel, a->hop.from) == 0 || evidence_passes(h, a->r->hops, &a->hop);
 }
 
 /* A finished carrier comes home: its outcome is journaled with the answer. */
@@ -730,7 +775,7 @@ static void void_refuse(struct kernel *k, struct request *rq, const char *name)
 
 	tos_set(m, "carrier", tos_text(name));
 	tos_set(m, "from", tos_text(rq->from.kernel));
-	audit_event(k, NULL, "void-refused", m);
+	audit_refusal(k, NULL, rq->from.kernel, "void-refused", m);
 	request_fail(rq, ERR_DENIED, "%s did not come from %s", name, rq->from.kernel);
 }
 
@@ -772,6 +817,19 @@ static void void_pass(struct kernel *k, struct request *rq, const struct buf *ke
 		void_saved(v, rc, &em);
 }
 
+/* An arrival that is just being judged came from there, or is of a carrier whose home that is. */
+static bool void_of_arrival(struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *who)
+{
+	struct arrival *a;
+	size_t it = 0;
+
+	while ((a = map_next(k->arrivals, &it, NULL, NULL)))
+		if (memcmp(a->hop.id, id, DIGEST_BYTES) == 0)
+			return strcmp(a->hop.from, who) == 0 ||
+			       (a->r && strcmp(a->r->ticket.home, who) == 0);
+	return false;
+}
+
 static void void_verb(struct kernel *k, struct request *rq)
 {
 	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
@@ -803,6 +861,12 @@ static void void_verb(struct kernel *k, struct request *rq)
 	if (name[0] && strcmp(home, who) != 0 && strcmp(from, who) != 0) {
 		void_refuse(k, rq, name);
 		tos_value_free(gone);
+		return;
+	}
+	if (!name[0] && !void_of_arrival(k, id, who)) {
+		/* Nothing is here that could be void, and nothing is on its way: done. What
+		 * anybody may say of a carrier that never came is not remembered. */
+		request_ok(rq, NULL);
 		return;
 	}
 	incarnation_learn(k, id, &e);

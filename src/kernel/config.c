@@ -105,6 +105,7 @@ static const struct key keys[] = {
 	NUMBER("limits", "carriers_per_principal", KEY_U32, carriers_per_principal, 0, 1000000, 500),
 	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, 2),
 	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
+	NUMBER("policy", "confirm", KEY_BOOL, confirm, 0, 1, 0),
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
 	LIST("local", "principals", KEY_U32, local_uids[0], 32),
 	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),

@@ -77,6 +77,7 @@ struct config {
 	char **rules;
 	size_t n_rules, n_own_rules;
 	bool default_rules;
+	bool confirm; /* ask a carrier's home before it is accepted */
 	uint32_t local_uids[32];
 	size_t n_local_uids;
 	int64_t skew_ms;

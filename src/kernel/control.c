@@ -792,7 +792,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	map_put_str(k->residents, r->name, r);
 	memcpy(h->id, r->id, DIGEST_BYTES);
 	snprintf(h->owner, sizeof(h->owner), "%s", r->owner.name);
-	snprintf(h->kernel, sizeof(h->kernel), "%s", k->config.name);
+	home_place(h, k->config.name, 0);
 	h->state = SHELL_READY;
 	h->expires_ms = r->ticket.expires_ms;
 	blob_set(&h->ticket_cose, blob_slice(&r->ticket_cose));

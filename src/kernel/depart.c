@@ -6,6 +6,7 @@
  * after a restart, the copy counts as sent: only the destination's answer or a higher incarnation
  * frees it.
  */
+#include "kernel/evidence.h"
 #include "kernel/handoff.h"
 
 #include <string.h>
@@ -1069,6 +1070,7 @@ static void ask_send(struct resident *r, struct request *rq)
 	tos_set(args, "n", tos_int((int64_t)r->n - 1));
 	tos_set(args, "dest", tos_text(r->dest));
 	home_evidence(r, args);
+	evidence_chain_all(r, args);
 	kernel_call(
 		r->k, r->ticket.home, "Home", "ASK", args, r->k->config.call_ms, on_asked, rs);
 }

@@ -2,7 +2,7 @@
  * The home: what this kernel answers for of the carriers launched here: where they are, what is
  * wanted of them, how they ended. What residents say to their homes is in report.c.
  */
-#include "kernel/kernel.h"
+#include "kernel/evidence.h"
 
 #include <string.h>
 
@@ -37,6 +37,24 @@ struct home_record *home_new(struct kernel *k, const char *name)
 	h->launched_ms = h->since_ms = clock_wall_ms();
 	(void)k;
 	return h;
+}
+
+void home_place(struct home_record *h, const char *kernel, uint64_t came)
+{
+	if (strcmp(h->kernel, kernel) != 0)
+		snprintf(h->places[h->n_places++ % ARRAY_LEN(h->places)], sizeof(h->places[0]),
+			"%s", kernel);
+	snprintf(h->kernel, sizeof(h->kernel), "%s", kernel);
+	h->came = came;
+}
+
+/* Of those that the home remembers. */
+static bool place_was(const struct home_record *h, const char *kernel)
+{
+	for (size_t i = 0; i < h->n_places && i < ARRAY_LEN(h->places); i++)
+		if (strcmp(h->places[i], kernel) == 0)
+			return true;
+	return strcmp(h->kernel, kernel) == 0 || strcmp(h->from, kernel) == 0;
 }
 
 /* How many outcomes one client may wait for at a time. */
@@ -103,6 +121,7 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_set(m, "from", tos_text(h->from));
 	tos_set(m, "e", incarnation_value(h->raising ? &h->next_e : &h->e));
 	tos_set(m, "n", tos_int((int64_t)h->n));
+	tos_set(m, "came", tos_int((int64_t)h->came));
 	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
 	tos_set(m, "wanted", tos_text(h->wanted));
 	tos_set(m, "command_due", tos_bool(h->command_due));
@@ -137,7 +156,7 @@ static int home_read(struct slice body, struct home_record **out)
 	if (p && n == DIGEST_BYTES)
 		memcpy(h->id, p, n);
 	snprintf(h->owner, sizeof(h->owner), "%s", tos_get_text(m, "owner", ""));
-	snprintf(h->kernel, sizeof(h->kernel), "%s", tos_get_text(m, "kernel", ""));
+	home_place(h, tos_get_text(m, "kernel", ""), (uint64_t)tos_get_int(m, "came", 0));
 	snprintf(h->from, sizeof(h->from), "%s", tos_get_text(m, "from", ""));
 	snprintf(h->wanted, sizeof(h->wanted), "%s", tos_get_text(m, "wanted", ""));
 	state = shell_state_parse(tos_get_text(m, "state", ""));
@@ -423,33 +442,12 @@ static const char *who_asks(const struct kernel *k, const struct request *rq)
 	return rq->from.kernel[0] ? rq->from.kernel : k->config.name;
 }
 
-/* Whether that kernel holds the carrier, or held it when it says so: it is where the home knows
- * it to be, or another kernel handed it over to it no earlier than the home has heard of. `e`
- * and the number of the report's next departure, `n`, are the report's. */
-static bool holds_it(struct kernel *k, struct home_record *h, const struct request *rq,
-	const struct incarnation *e)
+/* What the report shows about its sender; this kernel's own are believed. */
+static enum evidence judge(struct kernel *k, const struct home_record *h,
+	const struct request *rq, const struct incarnation *e)
 {
-	const char *who = who_asks(k, rq);
-	struct hop hop = { .parts = NULL };
-	struct slice bytes;
-	struct cert_info signer;
-	struct trust trust;
-	struct cose cose;
-	bool yes;
-
-	if (!rq->from.kernel[0] || strcmp(h->kernel, who) == 0)
-		return true;
-	bytes.p = tos_get_bytes(rq->args, "hop", &bytes.n);
-	if (!bytes.p)
-		return false;
-	kernel_trust(k, &trust);
-	yes = cose_verify(&trust, "hop", bytes, &cose, &signer, NULL) == 0 &&
-	      hop_decode(cose.payload, &hop, NULL) == 0 && signer.kind == CERT_KERNEL &&
-	      strcmp(signer.name, hop.from) == 0 && strcmp(hop.from, who) != 0 &&
-	      strcmp(hop.dest, who) == 0 && memcmp(hop.id, h->id, DIGEST_BYTES) == 0 &&
-	      incarnation_compare(&hop.e, e) == 0 && hop.n + 1 >= h->n;
-	hop_fini(&hop);
-	return yes;
+	return rq->from.kernel[0] ? evidence_judge(k, h, who_asks(k, rq), rq->args, e)
+				  : EVIDENCE_GOOD;
 }
 
 /* An honest kernel comes here when its carrier has been elsewhere since: nothing it says is
@@ -490,7 +488,7 @@ static bool raised_elsewhere(
 	m = tos_map();
 	tos_set(m, "carrier", tos_text(h->name));
 	tos_set(m, "from", tos_text(who_asks(k, rq)));
-	audit_event(k, NULL, "report-refused", m);
+	audit_refusal(k, NULL, rq->from.kernel, "report-refused", m);
 	return true;
 }
 
@@ -515,6 +513,29 @@ static void place_answers(struct home_record *h)
 	h->denied = false;
 }
 
+/* How it came there from the place that is known here: the reporter is to show that. */
+static void chain_want(const struct home_record *h, struct tos_value *out)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "kernel", tos_text(h->kernel));
+	tos_set(m, "n", tos_int((int64_t)h->came));
+	tos_set(out, "show", m);
+}
+
+/* A copy that nothing leads to from the place that the home knows, or that this place has passed
+ * since: its holder ends it, if it is still the one it reported. */
+static bool copy_is_void(struct kernel *k, const struct home_record *h,
+	const struct request *rq, enum evidence found, uint64_t n)
+{
+	if (strcmp(h->kernel, who_asks(k, rq)) == 0 || !rq->from.kernel[0])
+		return false;
+	/* Late news of an earlier stay is no fork; a departure that nobody there made is. */
+	if (found == EVIDENCE_FORK || (found == EVIDENCE_PASSED && n >= h->n))
+		evidence_forked(k, h, who_asks(k, rq), rq->args);
+	return found == EVIDENCE_FORK || found == EVIDENCE_PASSED || n < h->came;
+}
+
 static void arrived_verb(struct kernel *k, struct request *rq)
 {
 	struct home_record *h = home_args(k, rq);
@@ -524,6 +545,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	int state = shell_state_parse(tos_get_text(rq->args, "state", ""));
 	/* Whoever has it for sure is right against one who does not know. */
 	bool doubt = tos_get_bool(rq->args, "in_doubt", false);
+	enum evidence found;
 
 	FAULT_AT(REPORT_TAKEN);
 	if (!h)
@@ -536,7 +558,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		/* A place that was handed such a copy ends it; anybody else is just denied. */
 		bool handed = strcmp(h->kernel, who_asks(k, rq)) != 0 &&
 			      incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
-			      holds_it(k, h, rq, &e);
+			      evidence_handed(k, h, who_asks(k, rq), rq->args, &e);
 
 		request_fail(rq, handed ? ERR_SUPERSEDED : ERR_DENIED,
 			"only the home raises an incarnation");
@@ -551,19 +573,29 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		request_ok(rq, out);
 		return;
 	}
-	if (incarnation_read(tos_get(rq->args, "e"), &e) == 0 && state >= 0 &&
-		(int64_t)n >= 0 && !shell_ended((enum shell_state)state) &&
-		incarnation_compare(&e, &h->e) == 0 && n >= h->n &&
-		!(doubt && n == h->n && strcmp(h->kernel, who_asks(k, rq)) != 0)) {
-		if (!holds_it(k, h, rq, &e)) {
-			report_ignored(k, h, rq);
+	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0 || state < 0 || (int64_t)n < 0 ||
+		shell_ended((enum shell_state)state) || incarnation_compare(&e, &h->e) != 0) {
+		/* nothing that could be taken; the answer says what is wanted */
+	} else if (found = judge(k, h, rq, &e), found == EVIDENCE_NONE) {
+		report_ignored(k, h, rq);
+		request_ok(rq, out);
+		return;
+	} else if (state != SHELL_DEPARTING && copy_is_void(k, h, rq, found, n)) {
+		tos_set(out, "void", tos_int((int64_t)n));
+		request_ok(rq, out);
+		return;
+	} else if (n >= h->n &&
+		   !(doubt && n == h->n && strcmp(h->kernel, who_asks(k, rq)) != 0)) {
+		if (found != EVIDENCE_GOOD) {
+			chain_want(h, out);
 			request_ok(rq, out);
 			return;
 		}
 		from_note(h, rq);
 		place_answers(h);
+		if (strcmp(h->kernel, who_asks(k, rq)) != 0)
+			home_place(h, who_asks(k, rq), n);
 		h->n = n;
-		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(k, rq));
 		place_note(k, h->name, h->kernel);
 		h->in_doubt = doubt;
 		if (strcmp(h->wanted, "retry") == 0)
@@ -587,6 +619,15 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	FAULT_AT(REPORT_ANSWERED);
 }
 
+/* It is said again; the places in between tell meanwhile, or are asked. */
+static void way_unknown(struct kernel *k, struct home_record *h, struct request *rq)
+{
+	request_fail(rq, ERR_STATE, "how %s came to %s is not known here yet", h->name,
+		rq->from.kernel);
+	if (strcmp(h->kernel, k->config.name) != 0)
+		holds_ask(k, h, h->kernel, "");
+}
+
 static void gone_verb(struct kernel *k, struct request *rq)
 {
 	struct home_record *h = home_args(k, rq);
@@ -600,14 +641,19 @@ static void gone_verb(struct kernel *k, struct request *rq)
 	if (!shell_ended(h->state) && incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
 		incarnation_compare(&e, &h->e) == 0 && (int64_t)n >= 0 && n + 1 > h->n &&
 		name_kernel_ok(tos_get_text(rq->args, "dest", ""))) {
-		if (!holds_it(k, h, rq, &e)) {
+		enum evidence found = judge(k, h, rq, &e);
+
+		if (found == EVIDENCE_GAP) {
+			way_unknown(k, h, rq);
+			return;
+		}
+		if (found != EVIDENCE_GOOD) {
 			report_ignored(k, h, rq);
 			request_ok(rq, NULL);
 			return;
 		}
 		h->n = n + 1;
-		snprintf(
-			h->kernel, sizeof(h->kernel), "%s", tos_get_text(rq->args, "dest", ""));
+		home_place(h, tos_get_text(rq->args, "dest", ""), n + 1);
 		place_note(k, h->name, h->kernel);
 		h->in_doubt = false;
 		h->from[0] = 0;
@@ -646,6 +692,7 @@ static void ended_verb(struct kernel *k, struct request *rq)
 	struct incarnation e;
 	struct store_txn *t;
 	struct tos_value *o, *fault;
+	enum evidence found;
 	int rc;
 
 	if (!h)
@@ -665,7 +712,12 @@ static void ended_verb(struct kernel *k, struct request *rq)
 		request_ok(rq, NULL);
 		return;
 	}
-	if (!holds_it(k, h, rq, &e)) {
+	found = judge(k, h, rq, &e);
+	if (found == EVIDENCE_GAP) {
+		way_unknown(k, h, rq);
+		return;
+	}
+	if (found != EVIDENCE_GOOD) {
 		report_ignored(k, h, rq);
 		request_ok(rq, NULL);
 		return;
@@ -710,13 +762,44 @@ static void where_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, out);
 }
 
+/* A kernel that was sent the carrier asks before it accepts it. Nothing changes by that. */
+static void confirm_verb(struct kernel *k, struct request *rq)
+{
+	struct home_record *h = home_args(k, rq);
+	enum evidence found;
+	struct incarnation e;
+
+	if (!h)
+		return;
+	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
+		request_fail(rq, ERR_MALFORMED, "CONFIRM lacks e");
+	} else if (shell_ended(h->state)) {
+		request_fail(rq, ERR_SUPERSEDED, "%s has ended (%s)", h->name,
+			shell_state_word(h->state));
+	} else if (incarnation_compare(&e, &h->e) != 0) {
+		request_fail(rq, ERR_SUPERSEDED, "the incarnation of %s is another", h->name);
+	} else if (found = judge(k, h, rq, &e),
+		found == EVIDENCE_GOOD || found == EVIDENCE_GAP) {
+		request_ok(rq,
+			NULL); /* a gap: more records than fit; its reports will show them */
+	} else {
+		if (found == EVIDENCE_FORK)
+			evidence_forked(k, h, who_asks(k, rq), rq->args);
+		request_fail(
+			rq, ERR_REPLAY, "its home knows %s to be at %s", h->name, h->kernel);
+	}
+}
+
 static void event_verb(struct kernel *k, struct request *rq)
 {
 	struct home_record *h = map_find_str(k->homes, tos_get_text(rq->args, "name", ""));
 	const char *kind = tos_get_text(rq->args, "kind", "");
 
-	/* A state event of the place itself; the record follows the reports, not these. */
-	if (h && strcmp(kind, "state") != 0)
+	/* A state event of the place itself; the record follows the reports, not these. And only
+	 * who has the carrier, or had it, has something to tell. */
+	if (h && !place_was(h, who_asks(k, rq)))
+		metric_add(k->metrics, "home_reports_ignored_total", NULL, 1);
+	else if (h && strcmp(kind, "state") != 0)
 		watch_event(k, h->name, tos_value_copy(rq->args));
 	request_ok(rq, NULL);
 }
@@ -759,7 +842,7 @@ static void granted(void *arg, int rc, const struct errmsg *em)
 	} else if (!h || shell_ended(h->state)) {
 		ask_answer(g->rq, "elsewhere", NULL); /* killed meanwhile */
 	} else {
-		snprintf(h->kernel, sizeof(h->kernel), "%s", who_asks(g->k, g->rq));
+		home_place(h, who_asks(g->k, g->rq), 0);
 		h->in_doubt = false;
 		h->from[0] = 0;
 		place_answers(h);
@@ -777,22 +860,15 @@ static bool granted_before(
 	       strcmp(h->kernel, who) == 0 && h->n <= n + 1;
 }
 
-/* May that kernel have a copy that it froze for departure n? The place that the home knows, or
- * one that was handed it; where the home heard of it at the dead destination already, the one
- * before that. */
-static bool may_ask(struct kernel *k, struct home_record *h, const struct request *rq,
+/* May that kernel have a copy that it froze for a departure to dest? The place that the home
+ * knows, or one that was handed it from there; where the home heard of it at dest already, the
+ * one that handed it there. */
+static bool may_ask(struct kernel *k, const struct home_record *h, const struct request *rq,
 	const struct incarnation *e, const char *dest)
 {
-	uint64_t n = h->n;
-	bool yes;
-
 	if (strcmp(h->kernel, dest) == 0 && strcmp(h->from, who_asks(k, rq)) == 0)
 		return true;
-	if (strcmp(h->kernel, dest) == 0 && h->n > 0)
-		h->n--;
-	yes = holds_it(k, h, rq, e);
-	h->n = n;
-	return yes;
+	return judge(k, h, rq, e) == EVIDENCE_GOOD;
 }
 
 static void ask_verb(struct kernel *k, struct request *rq)
@@ -1126,7 +1202,7 @@ static void place_said(
 		place_answers(h);
 		h->n = (uint64_t)tos_get_int(m, "n", 0) + 1;
 		h->from[0] = 0;
-		snprintf(h->kernel, sizeof(h->kernel), "%s", dest);
+		home_place(h, dest, h->n);
 		home_save(k, h);
 		holds_ask(k, h, dest, "");
 	} else if (strcmp(state, "gone") == 0 || strcmp(state, "unknown") == 0) {
@@ -1266,6 +1342,7 @@ const struct verb home_verbs[] = {
 	{ "ENDED", ended_verb },
 	{ "WHERE", where_verb },
 	{ "ASK", ask_verb },
+	{ "CONFIRM", confirm_verb },
 	{ "EVENT", event_verb },
 	{ NULL, NULL },
 };

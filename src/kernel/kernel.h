@@ -146,6 +146,8 @@ struct peer {
 	uint8_t boot_nonce[16];
 	bool boot_known;
 	unsigned wants;                /* reasons to keep the link up */
+	/* audit rows and journaled refusals that it caused */
+	struct log_rate rate_refused, rate_answers;
 	int64_t again_at_ms, again_ms; /* when it is dialled again, and how long that was */
 };
 
@@ -178,6 +180,10 @@ struct resident {
 	bool via_go;                /* the present move was asked for by tos.go */
 	bool saved;                 /* a row in the store exists */
 	bool report_due, reporting; /* the home must hear of it */
+	/* the home asks for the records since that place, from that departure on */
+	bool chain_due;
+	char chain_at[64];
+	uint64_t chain_n;
 	int64_t report_at_ms;
 	/* a move under way */
 	struct move *move;
@@ -543,6 +549,10 @@ struct home_record {
 	char from[64];   /* who handed it there and may have kept its copy; "" nobody */
 	struct incarnation e;
 	uint64_t n;
+	uint64_t came; /* n when it came to that kernel: what leaves it has this number or more */
+	/* kernels that had it, the latest over the oldest: they may tell watchers of it */
+	char places[8][64];
+	size_t n_places;
 	bool in_doubt;
 	char wanted[16]; /* "", "killed", "suspended", "running" */
 	bool command_due, commanding;
@@ -583,6 +593,8 @@ bool home_is_declared(struct kernel *k, const char *kernel);
 void home_report(struct resident *r);
 /* What shows the home that the carrier came here, into the arguments of a report. */
 void home_evidence(const struct resident *r, struct tos_value *args);
+/* It is at that kernel now, which it came to with this n. */
+void home_place(struct home_record *h, const char *kernel, uint64_t came);
 /* In the transaction that drops the row. */
 void home_report_gone(struct store_txn *t, struct resident *r, uint64_t n, const char *dest);
 void home_ended(

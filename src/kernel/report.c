@@ -3,7 +3,7 @@
  * it ended, and events for whoever watches. GONE and ENDED are kept in the store until the home
  * has answered them; the rest is news, sent again while it is true.
  */
-#include "kernel/kernel.h"
+#include "kernel/evidence.h"
 
 #include <string.h>
 
@@ -12,6 +12,25 @@
 
 #define KEEP_MS        ((int64_t)210 * 86400000) /* a home may be away for long */
 #define EVENT_TEXT_MAX 8192
+#define SHOWN_AGAIN_MS 10000
+
+/* The home wants the records that lead here from the place it names: once more with them. Where
+ * they are too many for a report its own asking of the places in between has to do. */
+static void show_chain(struct resident *r, const struct tos_value *show)
+{
+	const char *kernel = tos_get_text(show, "kernel", "");
+	uint64_t n = (uint64_t)tos_get_int(show, "n", 0);
+
+	if (r->chain_due && strcmp(r->chain_at, kernel) == 0 && r->chain_n == n) {
+		r->report_due = true;
+		r->report_at_ms = clock_ms() + SHOWN_AGAIN_MS;
+		return;
+	}
+	snprintf(r->chain_at, sizeof(r->chain_at), "%s", kernel);
+	r->chain_n = n;
+	r->chain_due = true;
+	home_report(r);
+}
 
 static void on_reported(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
@@ -42,6 +61,17 @@ static void on_reported(
 		r->report_at_ms = clock_ms() + k->config.retry_ms;
 		return;
 	}
+	if (tos_get(m, "void") && (uint64_t)tos_get_int(m, "void", -1) == r->n &&
+		r->state != SHELL_DEPARTING && incarnation_read(tos_get(m, "e"), &e) == 0 &&
+		incarnation_compare(&r->e, &e) == 0) {
+		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows that it went another way");
+		return;
+	}
+	if (tos_get(m, "show")) {
+		show_chain(r, tos_get(m, "show"));
+		return;
+	}
+	r->chain_due = false;
 	if (strcmp(wanted, "retry") == 0 && incarnation_read(tos_get(m, "e"), &e) == 0) {
 		resident_wanted(r, wanted, &e);
 		return;
@@ -130,6 +160,8 @@ void home_report(struct resident *r)
 	tos_set(args, "state", tos_text(shell_state_word(r->state)));
 	tos_set(args, "in_doubt", tos_bool(r->in_doubt));
 	home_evidence(r, args);
+	if (r->chain_due)
+		evidence_chain(r, r->chain_at, r->chain_n, args);
 	if (r->fault)
 		tos_set(args, "fault", tos_value_copy(r->fault));
 	if (r->state == SHELL_FAULTED) {
@@ -304,6 +336,7 @@ void home_ended(
 	tos_set(args, "state", tos_text(shell_state_word(state)));
 	tos_set(args, "why", tos_text(why));
 	home_evidence(r, args);
+	evidence_chain_all(r, args);
 	put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
 	put_last(args, "log", r->log, REPORT_LOG_BYTES);
 	ended_key(key, sizeof(key), r->name);
