@@ -1,11 +1,11 @@
 /*
  * Byte streams: see conn.h.
  *
- * Two buffers: `flight` belongs to the write that the operating system has, `out` collects.
- * They change places when the write is done, so at most one uv_write exists for each conn, and
- * nothing is copied twice. The turn is an idle handle, started when there is something to do:
- * idle handles run before the loop would sleep, and an active one keeps it from sleeping
- * wherever it was started from.
+ * What a turn collected in `out` is given to the operating system at once. Only what it did not
+ * take waits, in `flight`, for a uv_write, of which at most one exists for each conn: libuv's own
+ * way of writing costs an epoll_ctl and another turn of the loop for each write. The turn is an
+ * idle handle, started when there is something to do: idle handles run before the loop would
+ * sleep, and an active one keeps it from sleeping wherever it was started from.
  */
 #include "loop/conn.h"
 
@@ -21,6 +21,7 @@
 #else
 #define READ_BYTES (64u << 10)
 #endif
+#define TURN_WRITES      4 /* then the others' turn */
 #define QUEUE_DEFAULT    (8u << 20)
 #define KEEP_BYTES       (256u << 10) /* a larger buffer is given back after use */
 #define LINGER_MAX_BYTES (16u << 20)  /* a peer that sends for ever while we say goodbye */
@@ -227,7 +228,8 @@ static void on_shutdown(uv_shutdown_t *s, int status)
 	/* else the peer's end of file or the linger timer closes */
 }
 
-static void write_out(struct conn *c)
+/* The rest of a write that was not taken whole. */
+static void write_rest(struct conn *c, size_t done)
 {
 	struct buf was = c->flight;
 	uv_buf_t b;
@@ -236,14 +238,34 @@ static void write_out(struct conn *c)
 	c->flight = c->out;
 	c->out = was;
 	c->writing = true;
-	c->written += c->flight.len;
 	c->write.data = c;
-	b = uv_buf_init((char *)c->flight.data, (unsigned)c->flight.len);
+	b = uv_buf_init((char *)c->flight.data + done, (unsigned)(c->flight.len - done));
 	rc = uv_write(&c->write, &c->u.stream, &b, 1, on_written);
 	if (rc < 0) {
 		c->writing = false;
 		close_uv(c, rc);
 	}
+}
+
+/* True if all of it was taken. */
+static bool write_out(struct conn *c)
+{
+	uv_buf_t b = uv_buf_init((char *)c->out.data, (unsigned)c->out.len);
+	int n = uv_try_write(&c->u.stream, &b, 1);
+
+	if (n < 0 && n != UV_EAGAIN) {
+		close_uv(c, n);
+		return false;
+	}
+	c->written += c->out.len;
+	if (n < 0 || (size_t)n < c->out.len) {
+		write_rest(c, n < 0 ? 0 : (size_t)n);
+		return false;
+	}
+	buf_clear(&c->out);
+	if (c->out.cap > KEEP_BYTES)
+		buf_fini(&c->out);
+	return true;
 }
 
 static void say_end_of_file(struct conn *c)
@@ -256,18 +278,26 @@ static void say_end_of_file(struct conn *c)
 
 static void turn(struct conn *c)
 {
-	if (c->closing || c->writing || !c->open || c->shut)
-		return;
-	if (c->cb->turn)
-		c->cb->turn(c->arg, c, &c->out);
-	if (c->closing)
-		return;
-	if (c->out.failed)
-		conn_close(c, ERR_NOMEM, "");
-	else if (c->out.len > 0)
-		write_out(c);
-	else if (c->finishing)
-		say_end_of_file(c);
+	for (int i = 0; i < TURN_WRITES; i++) {
+		if (c->closing || c->writing || !c->open || c->shut)
+			return;
+		if (c->cb->turn)
+			c->cb->turn(c->arg, c, &c->out);
+		if (c->closing)
+			return;
+		if (c->out.failed) {
+			conn_close(c, ERR_NOMEM, "");
+			return;
+		}
+		if (c->out.len == 0) {
+			if (c->finishing)
+				say_end_of_file(c);
+			return;
+		}
+		if (!write_out(c))
+			return;
+	}
+	conn_kick(c);
 }
 
 static void on_idle(uv_idle_t *idle)
