@@ -465,11 +465,12 @@ static int read_hello(struct tos_connection *c, int64_t deadline, struct errmsg 
 		return on_bye(c, &cur, em);
 	if (rc != FRAME_HELLO || hello_decode(&cur, &h) < 0)
 		return die(c, ERR_MALFORMED, em, "what answers there is not a kernel");
-	if (h.version_min > PROTOCOL_VERSION || h.version_max < PROTOCOL_VERSION) {
+	if (h.version_min > PROTOCOL_VERSION || h.version_max < PROTOCOL_VERSION_MIN) {
 		err_set(em, ERR_VERSION,
-			"kernel %s speaks protocol %u to %u, this program %d; install the "
-			"same release on both",
-			h.name, h.version_min, h.version_max, PROTOCOL_VERSION);
+			"kernel %s speaks protocol %u to %u, this program %d to %d; install "
+			"the same release on both",
+			h.name, h.version_min, h.version_max, PROTOCOL_VERSION_MIN,
+			PROTOCOL_VERSION);
 		return ERR_VERSION;
 	}
 	snprintf(c->kernel, sizeof(c->kernel), "%s", h.name);
@@ -490,7 +491,7 @@ static int handshake(struct tos_connection *c, int64_t deadline, struct errmsg *
 
 static int say_hello(struct tos_connection *c, int64_t deadline, struct errmsg *em)
 {
-	struct hello h = { .version_min = PROTOCOL_VERSION, .version_max = PROTOCOL_VERSION };
+	struct hello h = { .version_min = PROTOCOL_VERSION_MIN, .version_max = PROTOCOL_VERSION };
 	AUTOBUF b = BUF_INIT;
 
 	random_bytes(h.boot_nonce, sizeof(h.boot_nonce));

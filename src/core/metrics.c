@@ -170,6 +170,14 @@ void metric_add(struct metrics *m, const char *name, const char *label, uint64_t
 		sample_at(me, label)->n += n;
 }
 
+uint64_t *metric_counter(struct metrics *m, const char *name)
+{
+	static uint64_t nowhere;
+	struct metric *me = metric_at(m, name, false);
+
+	return me ? &sample_at(me, NULL)->n : &nowhere;
+}
+
 void metric_set(struct metrics *m, const char *name, const char *label, double v)
 {
 	struct metric *me = metric_at(m, name, true);

@@ -34,6 +34,8 @@ void metrics_free(struct metrics *m);
  * put in front. */
 /* "counter" | "gauge" */
 void metric_describe(struct metrics *m, const char *name, const char *type, const char *help);
+/* The number itself, for what is counted all the time. Good as long as m. */
+uint64_t *metric_counter(struct metrics *m, const char *name);
 void metric_add(struct metrics *m, const char *name, const char *label, uint64_t n);
 void metric_set(struct metrics *m, const char *name, const char *label, double v);
 uint64_t metric_get(const struct metrics *m, const char *name, const char *label);

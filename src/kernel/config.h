@@ -83,8 +83,11 @@ struct config {
 	int64_t skew_ms;
 	uint32_t inbox_bound;
 	size_t link_bytes;
+	/* posts of one sender to one carrier elsewhere, their bytes, and those of all of them */
+	uint32_t stream_posts;
+	size_t stream_bytes, streams_bytes;
 	uint32_t handshake_ms, ping_ms, silent_ms, offer_ms, hook_ms, call_ms, report_ms,
-		retry_ms;
+		retry_ms, lost_ms;
 	bool test_no_userns;
 };
 /* Reads the file (root's or our user's, not writable by others) and checks everything. One

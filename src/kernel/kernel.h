@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "core/courier.h"
 #include "core/firewall.h"
 #include "core/inbox.h"
 #include "core/name.h"
@@ -55,33 +56,6 @@ struct origin {
 const char *origin_class_word(enum origin_class c);
 /* this kernel's own inbox "Kernel" */
 void origin_self(const struct kernel *k, struct origin *o);
-
-/* ---- bytes that we own */
-struct blob {
-	uint8_t *p;
-	size_t n;
-};
-/* copies; aborts without memory: bounded by limits before */
-void blob_set(struct blob *b, struct slice s);
-void blob_free(struct blob *b);
-static inline struct slice blob_slice(const struct blob *b)
-{
-	return (struct slice){ b->p, b->n };
-}
-static inline struct slice slice_text(const char *s)
-{
-	size_t n = 0;
-
-	while (s[n])
-		n++;
-	return (struct slice){ (const uint8_t *)s, n };
-}
-static inline struct slice slice_buf(const struct buf *b)
-{
-	return (struct slice){ b->data, b->len };
-}
-bool slice_equal(struct slice a, struct slice b);
-void slice_copy_text(struct slice s, char *out, size_t cap);
 
 /* ---- a request to one of the kernel's own inboxes; ends by exactly one request_ok or
  * request_fail */
@@ -148,6 +122,12 @@ struct peer {
 	unsigned wants;                /* reasons to keep the link up */
 	/* audit rows and journaled refusals that it caused */
 	struct log_rate rate_refused, rate_answers;
+	/* posts to carriers: ours there, theirs here (core/courier.h) */
+	struct courier_out out;
+	struct courier_in in;
+	unsigned n_streams; /* that wait for the link, or for room on it */
+	bool say_due;       /* peer_took() has something to say at the end of this turn */
+	int64_t lost_ms;    /* since when there is no link, where there was one */
 	int64_t again_at_ms, again_ms; /* when it is dialled again, and how long that was */
 };
 
@@ -207,6 +187,7 @@ struct resident {
 	struct list held;  /* posts kept until it can take them */
 	/* folders held here; folders in its VM that it has not taken */
 	size_t n_held, n_waiting;
+	size_t held_bytes;
 	size_t n_undelivered; /* rows of `undelivered` before those that were held */
 	uint64_t n_delivered;
 	/* what the owner's account has of this stay */
@@ -258,6 +239,9 @@ struct kernel {
 	struct firewall *firewall;
 	struct properties *properties;
 	struct metrics *metrics;
+	struct {
+		uint64_t *posts, *posts_forwarded;
+	} count;                  /* those of every post */
 	struct signer *registrar; /* NULL: not the registrar */
 	/* tables */
 	struct map *peers;     /* name -> struct peer */
@@ -270,6 +254,7 @@ struct kernel {
 	struct map *codes;     /* digest -> struct code: verified bundles in memory */
 	struct map *places;    /* carrier -> struct place: where it was seen last */
 	struct map *streams;   /* sender|dest -> struct stream_queue */
+	size_t streams_bytes;  /* in all of them */
 	struct map *names;     /* names given out: name -> struct given */
 	struct map *callers; /* client, carrier, extension -> struct caller: whom each asked */
 	int64_t callers_at_ms;
@@ -307,12 +292,36 @@ void kernel_fail_back(struct kernel *k, const struct post *p, int rc, const char
 void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_kind kind,
 	const char *folder, const struct tos_value *elements);
 int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *em);
-int router_init(struct kernel *k);
+void router_init(struct kernel *k);
 void router_tick(struct kernel *k, int64_t now_ms);
+void subject_of(const struct origin *from, struct subject *out);
+/* The firewall; a denial is audited (rate-limited) and counted. */
+int kernel_allowed(struct kernel *k, const struct origin *from, const char *action,
+	const char *object, const char *owner, struct errmsg *em);
+
+/* ---- streams.c: posts to carriers elsewhere */
+void streams_init(struct kernel *k);
+void streams_tick(struct kernel *k, int64_t now_ms);
 /* Where a carrier was seen last. */
 void place_note(struct kernel *k, const char *carrier, const char *kernel);
 void place_forget(struct kernel *k, const char *carrier);
-/* Posts held for a carrier that left: send them after it. */
+const char *place_find(const struct kernel *k, const char *carrier); /* NULL not known */
+/* Take a post over; its deadline 0: as the post says. ERR_FULL, ERR_NOMEM. */
+int stream_add(struct kernel *k, const struct origin *from, const struct post *p,
+	const char *carrier, int64_t deadline_at_ms, struct errmsg *em);
+/* Posts of this sender to it have not been dealt with. */
+bool stream_waits(const struct kernel *k, const char *sender, const char *carrier);
+/* An answer or failure, to where the caller asked from; false: it has to go through a stream. */
+bool answer_sent(
+	struct kernel *k, const struct origin *from, const struct post *p, const char *carrier);
+/* The frame `taken` of a peer. */
+int streams_taken(struct kernel *k, struct peer *p, struct cbor_cursor *c, struct errmsg *em);
+void streams_link_up(struct kernel *k, struct peer *p, bool same_boot);
+/* No link could be made / none came back in time. */
+void streams_unreachable(struct kernel *k, struct peer *p, const char *why);
+void streams_lost(struct kernel *k, struct peer *p, const char *why);
+
+/* ---- held.c: posts that wait for a carrier here */
 int router_hold(struct resident *r, const struct origin *from, const struct post *p);
 void router_held_each(struct resident *r,
 	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p));
@@ -320,11 +329,8 @@ void router_held_collect(struct resident *r,
 	void (*fn)(struct resident *r, const struct origin *from, const struct post *p));
 void router_held_uncollect(struct resident *r, bool gone);
 void router_held_move(struct resident *from, struct resident *to);
+/* It left: they are sent after it. */
 void router_forward_held(struct kernel *k, struct resident *r, const char *kernel);
-void subject_of(const struct origin *from, struct subject *out);
-/* The firewall; a denial is audited (rate-limited) and counted. */
-int kernel_allowed(struct kernel *k, const struct origin *from, const char *action,
-	const char *object, const char *owner, struct errmsg *em);
 
 /* ---- peer.c */
 /* made when new; bounded, then NULL */
@@ -335,6 +341,12 @@ struct peer *peer_get(struct kernel *k, const char *name);
  * failure post to its sender. 0, ERR_FULL, ERR_NAME, ERR_CLOSED. */
 int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms,
 	uint64_t call, const char *vouch_for, struct errmsg *em);
+/* Send a post to a carrier there, now: ERR_FULL, ERR_CLOSED, ERR_TOO_LARGE. */
+int peer_carry(struct kernel *k, struct peer *p, const struct carry *y, const char *vouch_for);
+/* A post of it was dealt with: it will be told. */
+void peer_took(struct kernel *k, struct peer *p);
+/* A link is needed. */
+void peer_reach(struct kernel *k, struct peer *p);
 void peer_link_up(struct kernel *k, struct link *l, const struct hello *h);
 void peer_link_down(struct kernel *k, struct link *l);
 void peer_dial_failed(struct kernel *k, const char *name, int rc, const char *why);

@@ -476,8 +476,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	k->acting = map_new();
 	calls_init(k);
 	spares_init(k);
-	router_init(k);
 	rc = telemetry_init(k, em);
+	router_init(k);
 	if (rc == 0)
 		rc = peers_init(k, em);
 	if (rc == 0)

@@ -17,6 +17,7 @@
 /* nobody asked just now, but the link is wanted: it is dialled again after this, then twice it ... */
 #define AGAIN_MS      100
 #define AGAIN_MOST_MS 5000
+#define TAKEN_EVERY   64 /* posts of a peer that are answered before a tick */
 
 struct waiting_post {
 	struct list node;
@@ -38,6 +39,8 @@ struct peer *peer_get(struct kernel *k, const char *name)
 	list_init(&p->queue);
 	p->vouched = map_new();
 	p->vouched_for = map_new();
+	courier_out_init(&p->out);
+	courier_in_init(&p->in);
 	map_put_str(k->peers, name, p);
 	return p;
 }
@@ -87,6 +90,59 @@ static int send_now(struct kernel *k, struct peer *p, struct slice frame, uint64
 	if (rc == 0)
 		call_mark_sent(k, call);
 	return rc;
+}
+
+/* ---- posts to carriers */
+
+static int say_taken(struct peer *p)
+{
+	AUTOBUF frame = BUF_INIT;
+	int rc;
+
+	courier_in_say(&p->in, &frame);
+	rc = link_send(p->link, LINK_CONTROL, frame.data, frame.len);
+	if (rc < 0)
+		courier_in_unsaid(&p->in); /* the tick tries again */
+	return rc;
+}
+
+int peer_carry(struct kernel *k, struct peer *p, const struct carry *y, const char *vouch_for)
+{
+	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX + 16);
+
+	if (!p->link)
+		return ERR_CLOSED;
+	carry_encode(&frame, y);
+	if (buf_check(&frame) < 0)
+		return ERR_TOO_LARGE;
+	if (vouch_for)
+		vouch(k, p, vouch_for);
+	if (courier_in_due(&p->in))
+		say_taken(p); /* goes along */
+	return link_send(p->link, LINK_POSTS, frame.data, frame.len);
+}
+
+/* At the end of the turn, so that it is one frame for all that failed in it. */
+static void say_later(struct kernel *k, void *arg)
+{
+	AUTOFREE char *name = arg;
+	struct peer *p = map_find_str(k->peers, name);
+
+	if (!p)
+		return;
+	p->say_due = false;
+	if (p->link && courier_in_due(&p->in))
+		say_taken(p);
+}
+
+void peer_took(struct kernel *k, struct peer *p)
+{
+	/* What was delivered is said when something goes there anyway, at the tick, or when many
+	 * wait for it; what failed at once. */
+	if (p->say_due || (!p->in.failed && p->in.taken - p->in.said < TAKEN_EVERY))
+		return;
+	p->say_due = true;
+	kernel_later(k, say_later, mem_strdup(p->name));
 }
 
 /* The post in this frame could not be sent: its sender hears of it. */
@@ -192,6 +248,7 @@ static void address_none(struct kernel *k, struct peer *p, int rc, const char *t
 			? "no kernel of that name is in the Directory (see: tos kernels)"
 			: text);
 	queue_fail(k, p, ERR_UNREACHABLE, why);
+	streams_unreachable(k, p, why);
 }
 
 static void on_lookup(
@@ -256,6 +313,16 @@ static void peer_connect(struct kernel *k, struct peer *p)
 		k, k->config.registrar, "Directory", "LOOKUP", args, LOOKUP_MS, on_lookup, lu);
 }
 
+static void connect_again(struct kernel *k, struct peer *p, int64_t now_ms);
+
+void peer_reach(struct kernel *k, struct peer *p)
+{
+	if (p->out.n)
+		connect_again(k, p, clock_ms());
+	else
+		peer_connect(k, p);
+}
+
 int peer_send(struct kernel *k, const char *name, struct slice frame, int64_t deadline_at_ms,
 	uint64_t call, const char *vouch_for, struct errmsg *em)
 {
@@ -315,6 +382,7 @@ void peer_dial_failed(struct kernel *k, const char *name, int rc, const char *wh
 	p->n_address = 0; /* it may have moved: look it up again */
 	snprintf(text, sizeof(text), "%s: %s", name, why);
 	queue_fail(k, p, ERR_UNREACHABLE, text);
+	streams_unreachable(k, p, text);
 }
 
 void peer_want(struct kernel *k, const char *name, bool want)
@@ -348,14 +416,18 @@ static void vouched_for_drop(struct peer *p)
 void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 {
 	struct peer *p = peer_get(k, link_name(l));
+	bool same_boot;
 
 	if (!p)
 		return;
+	same_boot = p->boot_known && p->boot_count == h->boot_count &&
+		    memcmp(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce)) == 0;
 	map_free(p->vouched);
 	p->vouched = map_new();
 	vouched_for_drop(p);
 	p->vouched_for = map_new();
 	p->link = l;
+	p->lost_ms = 0;
 	p->dialling = false;
 	p->again_at_ms = p->again_ms = 0;
 	p->boot_count = h->boot_count;
@@ -366,6 +438,11 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 		snprintf(p->address[0], sizeof(p->address[0]), "%s", h->address);
 		p->n_address = 1;
 	}
+	if (same_boot)
+		courier_in_say_again(&p->in);
+	else
+		courier_in_fini(&p->in);
+	streams_link_up(k, p, same_boot);
 	queue_flush(k, p);
 }
 
@@ -376,7 +453,8 @@ void peer_link_down(struct kernel *k, struct link *l)
 	if (p && p->link == l) {
 		p->link = NULL;
 		p->dialling = false;
-		if (!list_empty(&p->queue))
+		p->lost_ms = clock_ms();
+		if (!list_empty(&p->queue) || p->out.n || p->n_streams)
 			peer_connect(k, p);
 	}
 }
@@ -418,13 +496,19 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 			break; /* the failure may have changed the queue */
 		}
 		/* Something waits, or the link is wanted, and nobody is trying. */
-		if (!p->link && (!list_empty(&p->queue) || p->wants))
+		if (!p->link &&
+			(!list_empty(&p->queue) || p->wants || p->out.n || p->n_streams))
 			connect_again(k, p, now_ms);
+		if (p->link && courier_in_due(&p->in))
+			say_taken(p);
+		if (!p->link && p->out.n && now_ms - p->lost_ms >= k->config.lost_ms)
+			streams_lost(k, p, "the link was lost before it was answered");
 		/* A name that never was a peer's is forgotten: else a carrier that posts to
 		 * names of its own making would use up the table for everybody. */
 		if (!p->link && !p->boot_known && !p->wants && !p->dialling && !p->looking_up &&
-			list_empty(&p->queue)) {
+			list_empty(&p->queue) && !p->n_streams) {
 			map_del_str(k->peers, p->name);
+			courier_in_fini(&p->in);
 			map_free(p->vouched);
 			vouched_for_drop(p);
 			free(p);

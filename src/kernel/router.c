@@ -1,10 +1,7 @@
 /*
  * The router: every post passes here, whoever sent it. It takes the address apart, asks the
  * firewall, and hands the post to an inbox, a carrier, a client, or another kernel.
- *
- * Posts to carriers that are elsewhere go through a stream each (sender, destination): one post
- * at a time, so that order is kept while the carrier moves (doc/protocol.md, "Posts to
- * carriers").
+ * Those to carriers elsewhere are streams.c's.
  */
 #include "kernel/kernel.h"
 
@@ -14,38 +11,7 @@
 #include "base/log.h"
 #include "tos/extension.h"
 
-#define STREAMS_MAX           50000
-#define STREAM_POSTS_MAX      1024
-#define PLACES_MAX            100000
-#define MOVED_PAUSE_MS        20
-#define DELIVER_MS            10000
 #define DENIALS_AUDITED_PER_S 20
-
-struct place {
-	char kernel[64];
-	int64_t at_ms;
-};
-
-struct stream_post {
-	struct list node;
-	int64_t deadline_at_ms;
-	struct origin from;
-	struct post post; /* slices into bytes */
-	size_t n;
-	bool travels; /* held, and in the envelope of the departure under way */
-	uint8_t bytes[];
-};
-
-/* Posts of one sender to one carrier that is elsewhere. */
-struct stream_queue {
-	char key[2 * NAME_BYTES_MAX + 4];
-	char dest[NAME_BYTES_MAX + 1]; /* the carrier, without the inbox */
-	struct list posts;
-	size_t n;
-	bool busy;
-	bool located; /* the present try is by the Messenger's word, not by our memory */
-	int64_t again_at_ms;
-};
 
 /* ---- small things */
 
@@ -61,35 +27,6 @@ void origin_self(const struct kernel *k, struct origin *o)
 {
 	*o = (struct origin){ .cls = ORIGIN_KERNEL, .may_read = true };
 	snprintf(o->name, sizeof(o->name), "%s/Kernel", k->config.name);
-}
-
-void blob_set(struct blob *b, struct slice s)
-{
-	uint8_t *copy = mem_dup(s.p, s.n);
-
-	free(b->p);
-	b->p = copy;
-	b->n = s.n;
-}
-
-void blob_free(struct blob *b)
-{
-	free(b->p);
-	*b = (struct blob){ NULL, 0 };
-}
-
-bool slice_equal(struct slice a, struct slice b)
-{
-	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
-}
-
-void slice_copy_text(struct slice s, char *out, size_t cap)
-{
-	size_t n = s.n < cap ? s.n : cap - 1;
-
-	if (n)
-		memcpy(out, s.p, n);
-	out[n] = 0;
 }
 
 void subject_of(const struct origin *from, struct subject *out)
@@ -329,280 +266,7 @@ static int route_remote(struct kernel *k, const struct origin *from, const struc
 		from->cls == ORIGIN_CARRIER ? from->name : NULL, em);
 }
 
-/* ---- to carriers elsewhere */
-
-void place_note(struct kernel *k, const char *carrier, const char *kernel)
-{
-	struct place *pl = map_find_str(k->places, carrier);
-
-	if (!name_kernel_ok(kernel))
-		return;
-	if (!pl) {
-		if (map_size(k->places) >= PLACES_MAX)
-			return;
-		pl = mem_new(struct place);
-		map_put_str(k->places, carrier, pl);
-	}
-	snprintf(pl->kernel, sizeof(pl->kernel), "%s", kernel);
-	pl->at_ms = clock_ms();
-}
-
-void place_forget(struct kernel *k, const char *carrier)
-{
-	free(map_del_str(k->places, carrier));
-}
-
-static void stream_next(struct kernel *k, struct stream_queue *q);
-
-static struct stream_post *stream_first(struct stream_queue *q)
-{
-	return list_empty(&q->posts) ? NULL
-				     : LIST_ITEM(q->posts.next, struct stream_post, node);
-}
-
-static void stream_pop(struct stream_queue *q)
-{
-	struct stream_post *sp = stream_first(q);
-
-	list_del(&sp->node);
-	q->n--;
-	q->located = false;
-	free(sp);
-}
-
-/* The key travels through callbacks, never the pointer: the queue may be gone by then. */
-static void on_delivered(
-	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
-{
-	AUTOFREE char *key = arg;
-	struct stream_queue *q = map_find_str(k->streams, key);
-	struct stream_post *sp = q ? stream_first(q) : NULL;
-
-	(void)elements;
-	if (!sp)
-		return;
-	q->busy = false;
-	if (rc == 0) {
-		metric_add(k->metrics, "posts_forwarded_total", NULL, 1);
-		stream_pop(q);
-	} else if (rc == ERR_MOVED && clock_ms() < sp->deadline_at_ms) {
-		place_note(k, q->dest, text);
-		q->again_at_ms = clock_ms() + MOVED_PAUSE_MS;
-	} else if (rc == ERR_NOT_FOUND && !q->located && clock_ms() < sp->deadline_at_ms) {
-		place_forget(k, q->dest); /* our memory was stale: ask the Messenger */
-		q->again_at_ms = clock_ms() + MOVED_PAUSE_MS;
-	} else {
-		kernel_fail_back(k, &sp->post, rc, text);
-		stream_pop(q);
-	}
-	stream_next(k, q);
-}
-
-static struct tos_value *deliver_args(
-	const struct origin *from, const struct post *p, int64_t left_ms)
-{
-	struct tos_value *args = tos_map();
-
-	tos_set(args, "kind", tos_int(p->kind));
-	tos_set(args, "dest", tos_text_n((const char *)p->dest.p, p->dest.n));
-	tos_set(args, "sender", tos_text(from->name));
-	tos_set(args, "tag", tos_int((int64_t)p->tag));
-	tos_set(args, "deadline_ms", tos_int(left_ms));
-	tos_set(args, "folder", tos_bytes(p->folder.p, p->folder.n));
-	return args;
-}
-
-static void stream_send(struct kernel *k, struct stream_queue *q, const char *kernel)
-{
-	struct stream_post *sp = stream_first(q);
-	int64_t left = sp->deadline_at_ms - clock_ms();
-	struct tos_value *elements = tos_array();
-
-	if (left < 1)
-		left = 1;
-	tos_push(elements, deliver_args(&sp->from, &sp->post, left));
-	if (sp->post.kind == POST_CALL)
-		callers_sent(k, sp->from.name, sp->post.tag, kernel);
-	q->busy = true;
-	call_start(k, kernel, "Kernel", "DELIVER", elements,
-		(uint32_t)(left < DELIVER_MS ? left : DELIVER_MS),
-		sp->from.cls == ORIGIN_CARRIER ? sp->from.name : NULL, on_delivered,
-		mem_strdup(q->key));
-}
-
-static void on_located(
-	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
-{
-	AUTOFREE char *key = arg;
-	struct stream_queue *q = map_find_str(k->streams, key);
-	struct stream_post *sp = q ? stream_first(q) : NULL;
-	const char *kernel = tos_get_text(tos_at(elements, 0), "kernel", "");
-
-	if (!sp)
-		return;
-	q->busy = false;
-	if (rc == 0 && kernel[0]) {
-		struct resident *r = resident_find(k, q->dest);
-
-		if (r && strcmp(kernel, k->config.name) == 0) {
-			stream_next(k, q); /* delivers it here */
-			return;
-		}
-		if (strcmp(kernel, k->config.name) != 0) {
-			place_note(k, q->dest, kernel);
-			q->located = true;
-			stream_send(k, q, kernel);
-			return;
-		}
-		rc = ERR_NOT_FOUND;
-		text = "the carrier is not here";
-	}
-	kernel_fail_back(k, &sp->post, rc, text);
-	stream_pop(q);
-	stream_next(k, q);
-}
-
-static void stream_locate(struct kernel *k, struct stream_queue *q)
-{
-	const char *inbox = ext_hook(k->exts, TOS_INBOX_LOCATES, 0);
-	struct stream_post *sp = stream_first(q);
-	struct tos_value *args;
-	struct address a;
-	int64_t left = sp->deadline_at_ms - clock_ms();
-
-	if (!inbox) {
-		kernel_fail_back(k, &sp->post, ERR_UNSUPPORTED,
-			"no extension of this kernel locates carriers (Messenger is not loaded)");
-		stream_pop(
-			q); /* stream_next(), which called us, goes on: q must outlive this */
-		return;
-	}
-	args = tos_map();
-	tos_set(args, "dest", tos_text(q->dest));
-	if (address_parse(q->dest, strlen(q->dest), &a, NULL) == 0)
-		tos_set(args, "home", tos_text(a.kernel));
-	q->busy = true;
-	kernel_call(k, "", inbox, "LOCATE", args, (uint32_t)(left < 1 ? 1 : left), on_located,
-		mem_strdup(q->key));
-}
-
-static void stream_deliver(struct kernel *k, struct stream_queue *q, struct resident *r)
-{
-	struct stream_post *sp = stream_first(q);
-	struct slice dest = sp->post.dest;
-	const uint8_t *slash = memchr(dest.p, '/', dest.n);
-	struct errmsg em = { "" };
-	char inbox[64] = "";
-	int rc;
-
-	if (slash)
-		slice_copy_text(
-			(struct slice){ slash + 1, dest.n - (size_t)(slash + 1 - dest.p) },
-			inbox, sizeof(inbox));
-	rc = resident_post(r, &sp->from, &sp->post, inbox, &em);
-	if (rc < 0)
-		kernel_fail_back(k, &sp->post, rc, err_show(rc, &em));
-	stream_pop(q);
-}
-
-static void stream_next(struct kernel *k, struct stream_queue *q)
-{
-	while (!q->busy && stream_first(q)) {
-		struct stream_post *sp = stream_first(q);
-		struct place *pl = map_find_str(k->places, q->dest);
-		struct resident *r = resident_find(k, q->dest);
-
-		if (clock_ms() >= sp->deadline_at_ms) {
-			kernel_fail_back(
-				k, &sp->post, ERR_EXPIRED, "the carrier was not found in time");
-			stream_pop(q);
-			continue;
-		}
-		if (clock_ms() < q->again_at_ms)
-			return;                    /* the tick comes back */
-		if (r && !shell_ended(r->state)) { /* it came here meanwhile */
-			stream_deliver(k, q, r);
-			continue;
-		}
-		if (pl && strcmp(pl->kernel, k->config.name) != 0)
-			stream_send(k, q, pl->kernel);
-		else
-			stream_locate(k, q);
-	}
-	if (!q->busy && !stream_first(q)) {
-		map_del_str(k->streams, q->key);
-		free(q);
-	}
-}
-
-static int stream_add(struct kernel *k, const struct origin *from, const struct post *p,
-	const char *carrier, struct errmsg *em)
-{
-	struct stream_queue *q;
-	struct stream_post *sp;
-	char key[sizeof(q->key)];
-	size_t n = p->dest.n + p->folder.n + NAME_BYTES_MAX + 1;
-	uint8_t *at;
-
-	snprintf(key, sizeof(key), "%s|%s", from->name, carrier);
-	q = map_find_str(k->streams, key);
-	if (q && q->n >= STREAM_POSTS_MAX)
-		return err_set(em, ERR_FULL, "%zu posts wait for %s", q->n, carrier);
-	if (!q && map_size(k->streams) >= STREAMS_MAX)
-		return err_set(em, ERR_FULL, "too many carriers are being looked for");
-	sp = mem_try(sizeof(*sp) + n);
-	if (!sp)
-		return ERR_NOMEM;
-	sp->travels = false;
-	if (!q) {
-		q = mem_new(struct stream_queue);
-		snprintf(q->key, sizeof(q->key), "%s", key);
-		snprintf(q->dest, sizeof(q->dest), "%s", carrier);
-		list_init(&q->posts);
-		map_put_str(k->streams, key, q);
-	}
-	sp->from = *from;
-	sp->post = *p;
-	sp->deadline_at_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms);
-	at = sp->bytes;
-	memcpy(at, p->dest.p, p->dest.n);
-	sp->post.dest.p = at;
-	at += p->dest.n;
-	memcpy(at, p->folder.p, p->folder.n);
-	sp->post.folder.p = at;
-	sp->post.sender = slice_text(sp->from.name);
-	sp->post.trace = (struct slice){ NULL, 0 };
-	list_add(&q->posts, &sp->node);
-	q->n++;
-	if (!q->busy && q->n == 1)
-		stream_next(k, q);
-	return 0;
-}
-
-static bool stream_waits(struct kernel *k, const struct origin *from, const char *carrier)
-{
-	char key[2 * NAME_BYTES_MAX + 4];
-
-	snprintf(key, sizeof(key), "%s|%s", from->name, carrier);
-	return !from->kernel[0] && map_find_str(k->streams, key) != NULL;
-}
-
-/* An answer goes to where the caller asked from, and nobody says that it came: calls end when their
- * caller leaves, so it is not sought elsewhere. It stays behind posts that are on their way. */
-static bool answer_sent(
-	struct kernel *k, const struct origin *from, const struct post *p, const char *carrier)
-{
-	struct place *pl = map_find_str(k->places, carrier);
-	uint32_t left_ms = p->deadline_ms ? p->deadline_ms : k->config.call_ms;
-
-	if ((p->kind != POST_ANSWER && p->kind != POST_FAILURE) || p->tag == 0 || !pl ||
-		strcmp(pl->kernel, k->config.name) == 0 || stream_waits(k, from, carrier))
-		return false;
-	kernel_notify_for(k, pl->kernel, "Kernel", "DELIVER", deliver_args(from, p, left_ms),
-		left_ms, from->cls == ORIGIN_CARRIER ? from->name : NULL);
-	metric_add(k->metrics, "posts_forwarded_total", NULL, 1);
-	return true;
-}
+/* ---- to carriers */
 
 static int route_carrier(struct kernel *k, const struct origin *from, const struct post *p,
 	const struct address *a, struct errmsg *em)
@@ -617,31 +281,15 @@ static int route_carrier(struct kernel *k, const struct origin *from, const stru
 			return rc;
 	}
 	/* Behind those of the same sender that are still being brought to it. */
-	if (r && !shell_ended(r->state) && (answer || !stream_waits(k, from, a->carrier)))
+	if (r && !shell_ended(r->state) &&
+		(answer || from->kernel[0] || !stream_waits(k, from->name, a->carrier)))
 		return resident_post(r, from, p, a->inbox, em);
 	if (from->kernel[0])
 		return err_set(
 			em, ERR_NOT_FOUND, "%s is not at %s", a->carrier, k->config.name);
-	if (answer_sent(k, from, p, a->carrier))
+	if (answer && answer_sent(k, from, p, a->carrier))
 		return 0;
-	return stream_add(k, from, p, a->carrier, em);
-}
-
-void router_forward_held(struct kernel *k, struct resident *r, const char *kernel)
-{
-	place_note(k, r->name, kernel);
-	while (!list_empty(&r->held)) {
-		struct stream_post *sp = LIST_ITEM(r->held.next, struct stream_post, node);
-		struct errmsg em;
-		int rc;
-
-		list_del(&sp->node);
-		rc = sp->travels ? 0 : stream_add(k, &sp->from, &sp->post, r->name, &em);
-		if (rc < 0)
-			kernel_fail_back(k, &sp->post, rc, err_show(rc, &em));
-		free(sp);
-	}
-	r->n_held = 0;
+	return stream_add(k, from, p, a->carrier, 0, em);
 }
 
 /* ---- all of it */
@@ -718,7 +366,7 @@ int kernel_route(
 
 	if (rc < 0)
 		return rc;
-	metric_add(k->metrics, "posts_total", NULL, 1);
+	*k->count.posts += 1;
 	here = !a.kernel[0] || strcmp(a.kernel, k->config.name) == 0;
 	rc = may_post(k, from, &a, here, em);
 	if (rc < 0)
@@ -838,6 +486,11 @@ static bool may_upload(struct kernel *k, struct link *l)
 	return from.cls == ORIGIN_CLIENT && from.may_read;
 }
 
+static int frame_carry(
+	struct kernel *k, struct link *l, struct cbor_cursor *c, struct errmsg *em);
+static int frame_taken(
+	struct kernel *k, struct link *l, struct cbor_cursor *c, struct errmsg *em);
+
 int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *em)
 {
 	struct kernel *k = arg;
@@ -862,6 +515,12 @@ int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *e
 			break;
 		type = vouch_decode(&c, &ticket, &hops);
 		return type < 0 ? type : peer_vouch_frame(k, l, ticket, hops, em);
+	case FRAME_CARRY:
+	case FRAME_TAKEN:
+		if (link_kind(l) != LINK_KERNEL || link_version(l) < 2)
+			break;
+		return type == FRAME_CARRY ? frame_carry(k, l, &c, em)
+					   : frame_taken(k, l, &c, em);
 	case FRAME_WANT:
 	case FRAME_LACK:
 		return 0; /* nothing is asked for in this version; a newer peer may */
@@ -871,7 +530,33 @@ int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *e
 	return err_set(em, ERR_MALFORMED, "a frame of type %d is out of place here", type);
 }
 
-/* DELIVER: a post to a carrier that is said to be here. */
+/* ---- posts to carriers, from other kernels */
+
+/* A post to a carrier that is said to be here. ERR_MOVED: em has the kernel. */
+static int deliver_here(struct kernel *k, const struct origin *from, const char *peer,
+	const struct post *p, const struct address *a, struct errmsg *em)
+{
+	struct resident *r = resident_find(k, a->carrier);
+	const char *place;
+	int rc;
+
+	if (r && !shell_ended(r->state)) {
+		rc = p->kind == POST_ANSWER || p->kind == POST_FAILURE
+			     ? may_answer(k, from, p, a, em)
+			     : kernel_allowed(k, from, "post", "carrier", "", em);
+		/* A kernel passes on no other kernel's posts: what would have to wait here
+		 * waits where it was sent, in order, and comes again. */
+		if (rc == 0 && resident_would_hold(r, a->inbox))
+			return err_set(em, ERR_MOVED, "%s", k->config.name);
+		return rc < 0 ? rc : resident_post(r, from, p, a->inbox, em);
+	}
+	place = place_find(k, a->carrier);
+	if (place && strcmp(place, k->config.name) != 0 && strcmp(place, peer) != 0)
+		return err_set(em, ERR_MOVED, "%s", place);
+	return err_set(em, ERR_NOT_FOUND, "%s is not at %s", a->carrier, k->config.name);
+}
+
+/* What a kernel of version 1 sends: one at a time. */
 static void deliver_verb(struct kernel *k, struct request *rq)
 {
 	struct origin from = { 0 };
@@ -879,8 +564,6 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 	struct post p = { .kind = POST_ONEWAY };
 	struct errmsg em = { "" };
 	const char *sender = tos_get_text(rq->args, "sender", "");
-	struct resident *r;
-	struct place *pl;
 	int rc;
 
 	p.kind = (enum post_kind)tos_get_int(rq->args, "kind", 0);
@@ -898,34 +581,80 @@ static void deliver_verb(struct kernel *k, struct request *rq)
 		rc = folder_check(p.folder, NULL, NULL);
 	if (rc == 0)
 		rc = origin_from_peer(k, rq->from.kernel, p.sender, &from, &em);
-	if (rc < 0) {
-		request_fail(rq, rc, "%s", err_show(rc, &em));
-		return;
-	}
-	r = resident_find(k, a.carrier);
-	pl = map_find_str(k->places, a.carrier);
-	if (r && !shell_ended(r->state)) {
-		rc = p.kind == POST_ANSWER || p.kind == POST_FAILURE
-			     ? may_answer(k, &from, &p, &a, &em)
-			     : kernel_allowed(k, &from, "post", "carrier", "", &em);
-		/* A kernel passes on no other kernel's posts: what would have to wait here
-		 * waits where it was sent, in order, and comes again. */
-		if (rc == 0 && resident_would_hold(r, a.inbox))
-			rc = err_set(&em, ERR_MOVED, "%s", k->config.name);
-		if (rc == 0)
-			rc = resident_post(r, &from, &p, a.inbox, &em);
-		if (rc == ERR_MOVED)
-			request_fail(rq, rc, "%s", em.text);
-		else if (rc < 0)
-			request_fail(rq, rc, "%s", err_show(rc, &em));
-		else
-			request_ok(rq, NULL);
-	} else if (pl && strcmp(pl->kernel, k->config.name) != 0 &&
-		   strcmp(pl->kernel, rq->from.kernel) != 0) {
-		request_fail(rq, ERR_MOVED, "%s", pl->kernel);
+	if (rc == 0)
+		rc = deliver_here(k, &from, rq->from.kernel, &p, &a, &em);
+	if (rc == 0)
+		request_ok(rq, NULL);
+	else
+		request_fail(rq, rc, "%s", rc == ERR_MOVED ? em.text : err_show(rc, &em));
+}
+
+/* A carrier that is not there breaks the row: what is behind it goes where it went. */
+static bool breaks_row(int rc)
+{
+	return rc == ERR_MOVED || rc == ERR_NOT_FOUND;
+}
+
+static int carry_deal(struct kernel *k, struct peer *peer, const struct post *p,
+	const struct address *a, struct errmsg *em)
+{
+	struct origin from = { 0 };
+	const struct origin *who = NULL;
+	struct address sender;
+	int rc = address_parse((const char *)p->sender.p, p->sender.n, &sender, em);
+
+	if (rc == 0 && sender.kind == ADDRESS_CARRIER)
+		who = peer_vouched_for(peer, sender.carrier);
+	if (who) {
+		place_note(k, sender.carrier, peer->name);
 	} else {
-		request_fail(rq, ERR_NOT_FOUND, "%s is not at %s", a.carrier, k->config.name);
+		rc = origin_from_peer(k, peer->name, p->sender, &from, em);
+		who = &from;
 	}
+	return rc < 0 ? rc : deliver_here(k, who, peer->name, p, a, em);
+}
+
+static int frame_carry(
+	struct kernel *k, struct link *l, struct cbor_cursor *c, struct errmsg *em)
+{
+	struct peer *peer = map_find_str(k->peers, link_name(l));
+	enum courier_verdict verdict = COURIER_NEW;
+	struct errmsg why = { "" };
+	struct slice carrier;
+	struct address a;
+	struct carry y;
+	int rc = carry_decode(c, &y);
+
+	if (rc < 0 || !peer)
+		return err_set(em, rc < 0 ? rc : ERR_STATE, "a post does not decode");
+	link_consumed(l, LINK_POSTS, 1);
+	rc = address_parse((const char *)y.post.dest.p, y.post.dest.n, &a, &why);
+	if (rc < 0 || a.kind != ADDRESS_CARRIER)
+		return err_set(em, ERR_MALFORMED, "a post to a carrier names none");
+	carrier = slice_text(a.carrier);
+	if (y.seq) {
+		rc = courier_in_post(
+			&peer->in, y.seq, y.seen, y.post.sender, carrier, &verdict);
+		if (rc < 0)
+			return err_set(em, rc, "more posts are on their way than may be");
+	}
+	rc = verdict == COURIER_NEW ? carry_deal(k, peer, &y.post, &a, &why) : 0;
+	if (verdict == COURIER_NEW && y.seq)
+		courier_in_done(&peer->in, y.seq, rc,
+			rc == ERR_MOVED ? why.text : err_show(rc, &why), breaks_row(rc),
+			y.post.sender, carrier);
+	else if (rc < 0)
+		metric_add(k->metrics, "answers_lost_total", NULL, 1);
+	peer_took(k, peer);
+	return 0;
+}
+
+static int frame_taken(
+	struct kernel *k, struct link *l, struct cbor_cursor *c, struct errmsg *em)
+{
+	struct peer *peer = map_find_str(k->peers, link_name(l));
+
+	return peer ? streams_taken(k, peer, c, em) : ERR_STATE;
 }
 
 /* The registrar is asked to have one kernel dial another. */
@@ -997,130 +726,16 @@ const struct verb kernel_verbs[] = {
 	{ NULL, NULL },
 };
 
-int router_init(struct kernel *k)
+void router_init(struct kernel *k)
 {
-	k->places = map_new();
-	k->streams = map_new();
+	streams_init(k);
 	k->callers = map_new();
-	return 0;
+	k->count.posts = metric_counter(k->metrics, "posts_total");
+	k->count.posts_forwarded = metric_counter(k->metrics, "posts_forwarded_total");
 }
 
 void router_tick(struct kernel *k, int64_t now_ms)
 {
-	struct stream_queue *q;
-	struct place *pl;
-	const void *key;
-	size_t it = 0, len;
-
-	while ((q = map_next(k->streams, &it, NULL, NULL))) {
-		if (!q->busy && q->again_at_ms && now_ms >= q->again_at_ms) {
-			q->again_at_ms = 0;
-			stream_next(k, q);
-			it = 0;
-		}
-	}
+	streams_tick(k, now_ms);
 	callers_tick(k, now_ms);
-	it = 0;
-	while ((pl = map_next(k->places, &it, &key, &len)))
-		if (now_ms - pl->at_ms > 600000) {
-			map_del(k->places, key, len);
-			free(pl);
-		}
-}
-
-/* Keep a post for a carrier that can't take it yet. */
-int router_hold(struct resident *r, const struct origin *from, const struct post *p)
-{
-	struct stream_post *sp = mem_try(sizeof(*sp) + p->dest.n + p->folder.n + 1);
-
-	if (!sp)
-		return ERR_NOMEM;
-	sp->travels = false;
-	sp->from = *from;
-	sp->post = *p;
-	sp->deadline_at_ms =
-		clock_ms() + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
-	memcpy(sp->bytes, p->dest.p, p->dest.n);
-	sp->post.dest.p = sp->bytes;
-	memcpy(sp->bytes + p->dest.n, p->folder.p, p->folder.n);
-	sp->post.folder.p = sp->bytes + p->dest.n;
-	sp->post.sender = slice_text(sp->from.name);
-	sp->post.trace = (struct slice){ NULL, 0 };
-	list_add(&r->held, &sp->node);
-	r->n_held++;
-	return 0;
-}
-
-/* One-way posts that wait for an inbox go along with the carrier: they may be of senders that this
- * kernel can't speak for. Calls are left to be sent after it. */
-void router_held_collect(struct resident *r,
-	void (*fn)(struct resident *r, const struct origin *from, const struct post *p))
-{
-	struct list *pos, *tmp;
-
-	LIST_EACH_SAFE(pos, tmp, &r->held)
-	{
-		struct stream_post *sp = LIST_ITEM(pos, struct stream_post, node);
-
-		sp->travels = sp->post.kind == POST_ONEWAY;
-		if (sp->travels)
-			fn(r, &sp->from, &sp->post);
-	}
-}
-
-/* The departure came about, to here (`gone`: they are in what arrived), or not at all. */
-void router_held_uncollect(struct resident *r, bool gone)
-{
-	struct list *pos, *tmp;
-
-	LIST_EACH_SAFE(pos, tmp, &r->held)
-	{
-		struct stream_post *sp = LIST_ITEM(pos, struct stream_post, node);
-
-		if (sp->travels && gone) {
-			list_del(&sp->node);
-			r->n_held--;
-			free(sp);
-		} else {
-			sp->travels = false;
-		}
-	}
-}
-
-/* The same carrier is back: what its former copy holds waits for the new one, behind what that
- * one holds. */
-void router_held_move(struct resident *from, struct resident *to)
-{
-	router_held_uncollect(from, true);
-	while (!list_empty(&from->held)) {
-		struct list *node = from->held.next;
-
-		list_del(node);
-		list_add(&to->held, node);
-		to->n_held++;
-	}
-	from->n_held = 0;
-}
-
-/* Give each held post to fn, which returns true to have it taken out of the queue. */
-void router_held_each(struct resident *r,
-	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p))
-{
-	struct list *pos, *tmp;
-	int64_t now = clock_ms();
-
-	LIST_EACH_SAFE(pos, tmp, &r->held)
-	{
-		struct stream_post *sp = LIST_ITEM(pos, struct stream_post, node);
-		bool late = now >= sp->deadline_at_ms;
-
-		if (late)
-			kernel_fail_back(r->k, &sp->post, ERR_EXPIRED,
-				"the carrier did not take it in time");
-		if (late || fn(r, &sp->from, &sp->post)) {
-			list_del(&sp->node);
-			r->n_held--;
-			free(sp);
-		}
-	}
 }

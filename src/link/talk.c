@@ -49,6 +49,8 @@ static const struct talk_rule {
 	[FRAME_LACK] = { IN(TALK_OPEN), on_other },
 	[FRAME_VOUCH] = { IN(TALK_OPEN), on_other },
 	[FRAME_BYE] = { NOT_OVER, on_bye },
+	[FRAME_CARRY] = { IN(TALK_OPEN), on_post },
+	[FRAME_TAKEN] = { IN(TALK_OPEN), on_other },
 };
 
 void talk_init(struct talk *t, const struct talk_callbacks *cb, void *arg, size_t out_max,

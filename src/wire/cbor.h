@@ -12,14 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "wire/slice.h"
+
 struct buf;
 
 #define CBOR_DEPTH_MAX 32
-
-struct slice {
-	const uint8_t *p;
-	size_t n;
-};
 
 struct cbor_cursor {
 	const uint8_t *p, *end;

@@ -144,6 +144,18 @@ int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements)
 	return 0;
 }
 
+/* Of an item that cbor_any() has walked: is it [text, [...]]? */
+static int folder_form(struct slice folder)
+{
+	struct cbor_cursor c;
+
+	cbor_init(&c, folder.p, folder.n);
+	cbor_open_array(&c, 2);
+	cbor_text(&c, 0, NAME_BYTES_MAX);
+	cbor_open_array_max(&c, UINT64_MAX);
+	return c.rc;
+}
+
 void folder_encode(
 	struct buf *b, const char *name, const struct tos_value *const *elements, size_t n)
 {
@@ -188,10 +200,9 @@ void folder_put(struct buf *b, struct slice name, struct slice elements)
 
 /* ---- post = [1, kind, dest, sender, tag, deadline_ms, trace, folder] */
 
-int post_decode(struct cbor_cursor *c, struct post *p)
+/* The fields that every post has; the folder's inside was looked at by cbor_any(). */
+static void post_fields(struct cbor_cursor *c, struct post *p)
 {
-	int rc;
-
 	p->kind = (enum post_kind)cbor_uint(c, POST_FAILURE);
 	p->dest = cbor_text(c, 1, NAME_BYTES_MAX);
 	p->sender = cbor_text(c, 0, NAME_BYTES_MAX);
@@ -201,14 +212,23 @@ int post_decode(struct cbor_cursor *c, struct post *p)
 	if (p->trace.n != 0 && p->trace.n != TRACE_BYTES)
 		cbor_fail(c, ERR_MALFORMED);
 	p->folder = cbor_any(c);
-	rc = frame_done(c);
-	return rc < 0 ? rc : folder_check(p->folder, NULL, NULL);
 }
 
-void post_encode(struct buf *b, const struct post *p)
+static int post_done(struct cbor_cursor *c, const struct post *p)
 {
-	size_t at = frame_head(b, FRAME_POST, 7);
+	int rc = frame_done(c);
 
+	return rc < 0 ? rc : folder_form(p->folder);
+}
+
+int post_decode(struct cbor_cursor *c, struct post *p)
+{
+	post_fields(c, p);
+	return post_done(c, p);
+}
+
+static void put_post(struct buf *b, const struct post *p)
+{
 	cbor_put_uint(b, p->kind);
 	put_text(b, p->dest);
 	put_text(b, p->sender);
@@ -216,6 +236,81 @@ void post_encode(struct buf *b, const struct post *p)
 	cbor_put_uint(b, p->deadline_ms);
 	cbor_put_bytes(b, p->trace.p, p->trace.n);
 	cbor_put_raw(b, p->folder);
+}
+
+void post_encode(struct buf *b, const struct post *p)
+{
+	size_t at = frame_head(b, FRAME_POST, 7);
+
+	put_post(b, p);
+	frame_tail(b, at);
+}
+
+int carry_decode(struct cbor_cursor *c, struct carry *y)
+{
+	y->seq = cbor_uint(c, INT64_MAX);
+	y->seen = cbor_uint(c, INT64_MAX);
+	post_fields(c, &y->post);
+	return post_done(c, &y->post);
+}
+
+void carry_encode(struct buf *b, const struct carry *y)
+{
+	size_t at = frame_head(b, FRAME_CARRY, 9);
+
+	cbor_put_uint(b, y->seq);
+	cbor_put_uint(b, y->seen);
+	put_post(b, &y->post);
+	frame_tail(b, at);
+}
+
+/* ---- taken = [11, seq, [[seq, code, text]...]] */
+
+void taken_decode(struct cbor_cursor *c, uint64_t *seq, uint64_t *n_rows)
+{
+	*seq = cbor_uint(c, INT64_MAX);
+	*n_rows = cbor_open_array_max(c, TAKEN_ROWS_MAX);
+}
+
+void taken_row_decode(struct cbor_cursor *c, struct taken_row *row)
+{
+	struct slice word;
+
+	cbor_open_array(c, 3);
+	row->seq = cbor_uint(c, INT64_MAX);
+	word = cbor_text(c, 1, 32);
+	row->text = cbor_text(c, 0, TAKEN_TEXT_MAX);
+	row->rc = word.n ? err_from_word((const char *)word.p, word.n) : ERR_UNKNOWN;
+	if (row->rc >= 0)
+		cbor_fail(c, ERR_MALFORMED);
+	cbor_close(c);
+}
+
+int taken_finish(struct cbor_cursor *c)
+{
+	cbor_close(c);
+	return frame_done(c);
+}
+
+size_t taken_begin(struct buf *b, uint64_t seq, uint64_t n_rows)
+{
+	size_t at = frame_head(b, FRAME_TAKEN, 2);
+
+	cbor_put_uint(b, seq);
+	cbor_put_array(b, n_rows);
+	return at;
+}
+
+void taken_row_encode(struct buf *b, const struct taken_row *row)
+{
+	cbor_put_array(b, 3);
+	cbor_put_uint(b, row->seq);
+	cbor_put_text(b, err_word(row->rc));
+	put_text(b, row->text);
+}
+
+void taken_end(struct buf *b, size_t at)
+{
 	frame_tail(b, at);
 }
 

@@ -30,6 +30,10 @@ enum frame_type {
 	FRAME_LACK = 7,  /* [7, digest]: what you want is not here */
 	FRAME_VOUCH = 8, /* [8, ticket, [hop record...]]: I speak for this carrier */
 	FRAME_BYE = 9,   /* [9, code, text]: closing, and why */
+	/* from version 2 on, between kernels: posts to carriers */
+	FRAME_CARRY =
+		10, /* [10, seq, seen, kind, dest, sender, tag, deadline_ms, trace, folder] */
+	FRAME_TAKEN = 11, /* [11, seq, [[seq, code, text]...]] */
 	/* 32 and up: between a kernel and its children only, see vmproto.h and extproto.h */
 };
 
@@ -57,6 +61,34 @@ int post_decode(struct cbor_cursor *c, struct post *p);
 /* the whole frame with its length in front */
 void post_encode(struct buf *b, const struct post *p);
 
+/* A post to a carrier that is said to be at the receiver. Numbered ones are answered by `taken`;
+ * number 0 wants no answer. doc/protocol.md, "Posts to carriers". */
+struct carry {
+	uint64_t seq;
+	uint64_t seen; /* the highest number that the receiver has said it took */
+	struct post post;
+};
+int carry_decode(struct cbor_cursor *c, struct carry *y);
+void carry_encode(struct buf *b, const struct carry *y);
+
+/* Everything up to `seq` was dealt with; of those that failed a row each, in ascending order. The
+ * rows are read and written one by one. */
+#define TAKEN_ROWS_MAX 1024u
+#define TAKEN_TEXT_MAX 512u
+struct taken_row {
+	uint64_t seq;
+	int rc;
+	struct slice text;
+};
+/* then n_rows times taken_row_decode(), then taken_finish() */
+void taken_decode(struct cbor_cursor *c, uint64_t *seq, uint64_t *n_rows);
+void taken_row_decode(struct cbor_cursor *c, struct taken_row *row);
+int taken_finish(struct cbor_cursor *c);
+/* then n_rows times taken_row_encode(), then taken_end() with what taken_begin() returned */
+size_t taken_begin(struct buf *b, uint64_t seq, uint64_t n_rows);
+void taken_row_encode(struct buf *b, const struct taken_row *row);
+void taken_end(struct buf *b, size_t at);
+
 /* folder = [name: tstr, [element...]]. */
 int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements);
 /* Encode a folder with these elements (borrowed, may be NULL for none). */
@@ -83,7 +115,9 @@ struct hello {
 	char address[128];       /* kernels: where it can be dialled, or "" */
 	struct slice features;   /* encoded array of texts, or empty */
 };
-#define PROTOCOL_VERSION 1
+/* 2: `carry` and `taken`. */
+#define PROTOCOL_VERSION     2
+#define PROTOCOL_VERSION_MIN 1
 
 /* hello = [0, {open map}]: unknown keys are ignored. Strings end in NUL; slices borrow. */
 int hello_decode(struct cbor_cursor *c, struct hello *h);

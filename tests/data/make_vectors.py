@@ -99,6 +99,8 @@ VECTORS = {
     "lack": frame(7, run(1, 32)),
     "vouch": frame(8, b"ticket", [b"first", b"second"]),
     "bye": frame(9, "wrong-version", "this kernel speaks 1 to 1"),
+    "carry": frame(10, 12, 7, 0, "host0#42/replies", "host1#3", 0, 2000, b"", FOLDER),
+    "taken": frame(11, 14, [[12, "moved", "host2"], [13, "full", "256 folders wait for host0#42"]]),
     "manifest": det({
         "name": "facts", "version": "1.2", "runtime": "lua5.4", "entry": "main.lua",
         "files": {"main.lua": run(0, 32), "a/b.lua": run(100, 32)},

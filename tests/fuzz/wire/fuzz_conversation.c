@@ -14,9 +14,11 @@ static int decode(int type, struct cbor_cursor *c)
 	struct post p;
 	struct hello h;
 	struct chunk k;
+	struct carry carry;
+	struct taken_row row;
 	struct slice a, b;
 	uint32_t x, y;
-	uint64_t n;
+	uint64_t n, rows;
 	int code;
 
 	switch (type) {
@@ -39,6 +41,13 @@ static int decode(int type, struct cbor_cursor *c)
 		return vouch_decode(c, &a, &b);
 	case FRAME_BYE:
 		return bye_decode(c, &code, &a);
+	case FRAME_CARRY:
+		return carry_decode(c, &carry);
+	case FRAME_TAKEN:
+		taken_decode(c, &n, &rows);
+		for (uint64_t i = 0; i < rows && !c->rc; i++)
+			taken_row_decode(c, &row);
+		return taken_finish(c);
 	default:
 		return type < 0 ? type : ERR_MALFORMED;
 	}

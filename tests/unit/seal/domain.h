@@ -16,16 +16,6 @@
 #define DAY  INT64_C(86400000)
 #define SKEW INT64_C(300000)
 
-static inline struct slice slice_buf(const struct buf *b)
-{
-	return (struct slice){ b->data, b->len };
-}
-
-static inline struct slice slice_text(const char *s)
-{
-	return (struct slice){ (const uint8_t *)s, strlen(s) };
-}
-
 struct domain {
 	struct key *root_key, *registrar_key;
 	struct buf root, registrar; /* DER */

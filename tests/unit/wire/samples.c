@@ -144,6 +144,30 @@ static void make_bye(struct buf *b)
 	bye_encode(b, ERR_VERSION, "this kernel speaks 1 to 1");
 }
 
+static void make_carry(struct buf *b)
+{
+	AUTOBUF folder = BUF_INIT;
+
+	make_folder(&folder);
+	carry_encode(b, &(struct carry){ .seq = 12,
+				.seen = 7,
+				.post = { .kind = POST_ONEWAY,
+					.dest = text("host0#42/replies"),
+					.sender = text("host1#3"),
+					.deadline_ms = 2000,
+					.folder = slice_buf(&folder) } });
+}
+
+static void make_taken(struct buf *b)
+{
+	size_t at = taken_begin(b, 14, 2);
+
+	taken_row_encode(b, &(struct taken_row){ 12, ERR_MOVED, text("host2") });
+	taken_row_encode(
+		b, &(struct taken_row){ 13, ERR_FULL, text("256 folders wait for host0#42") });
+	taken_end(b, at);
+}
+
 static void make_manifest(struct buf *b)
 {
 	struct manifest m = { .name = "facts",
@@ -558,6 +582,47 @@ static int again_bye(struct slice in, struct buf *out, bool *open)
 	return 0;
 }
 
+static int again_carry(struct slice in, struct buf *out, bool *open)
+{
+	struct cbor_cursor c;
+	struct carry y;
+	int rc = open_frame(in, FRAME_CARRY, &c);
+
+	(void)open;
+	if (rc == 0)
+		rc = carry_decode(&c, &y);
+	if (rc == 0)
+		carry_encode(out, &y);
+	return rc;
+}
+
+static int again_taken(struct slice in, struct buf *out, bool *open)
+{
+	struct taken_row rows[64] = { 0 };
+	struct cbor_cursor c;
+	uint64_t seq, n;
+	size_t at;
+	int rc = open_frame(in, FRAME_TAKEN, &c);
+
+	if (rc < 0)
+		return rc;
+	taken_decode(&c, &seq, &n);
+	if (n > ARRAY_LEN(rows))
+		return ERR_UNSUPPORTED; /* of this test, not of the format */
+	for (uint64_t i = 0; i < n; i++) {
+		taken_row_decode(&c, &rows[i]);
+		*open |= rows[i].rc == ERR_UNKNOWN; /* a later version's word */
+	}
+	rc = taken_finish(&c);
+	if (rc < 0)
+		return rc;
+	at = taken_begin(out, seq, n);
+	for (uint64_t i = 0; i < n; i++)
+		taken_row_encode(out, &rows[i]);
+	taken_end(out, at);
+	return 0;
+}
+
 static int again_manifest(struct slice in, struct buf *out, bool *open)
 {
 	struct manifest m;
@@ -698,6 +763,8 @@ static const struct {
 	{ "lack", make_lack, again_lack },
 	{ "vouch", make_vouch, again_vouch },
 	{ "bye", make_bye, again_bye },
+	{ "carry", make_carry, again_carry },
+	{ "taken", make_taken, again_taken },
 	{ "manifest", make_manifest, again_manifest },
 	{ "bundle", make_bundle, again_bundle },
 	{ "ticket", make_ticket, again_ticket },
@@ -713,9 +780,9 @@ static const struct {
 };
 
 const char *const sample_kinds[] = { "folder", "post", "hello", "hello-client", "credit",
-	"ping", "pong", "want", "chunk", "lack", "vouch", "bye", "manifest", "bundle", "ticket",
-	"ticket-sealed", "hop", "hop-grown", "hop-fast", "briefcase", "envelope", "cose",
-	"cose-chain", "cose-to-sign", NULL };
+	"ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken", "manifest",
+	"bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast", "briefcase",
+	"envelope", "cose", "cose-chain", "cose-to-sign", NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {

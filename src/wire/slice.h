@@ -1,0 +1,38 @@
+/* Bytes that belong to somebody else (slice), or to whoever has the struct (blob). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+struct slice {
+	const uint8_t *p;
+	size_t n;
+};
+
+static inline struct slice slice_text(const char *s)
+{
+	return (struct slice){ (const uint8_t *)s, strlen(s) };
+}
+static inline struct slice slice_buf(const struct buf *b)
+{
+	return (struct slice){ b->data, b->len };
+}
+bool slice_equal(struct slice a, struct slice b);
+/* What fits, with a NUL behind it. */
+void slice_copy_text(struct slice s, char *out, size_t cap);
+
+struct blob {
+	uint8_t *p;
+	size_t n;
+};
+/* copies; aborts without memory: bounded by limits before */
+void blob_set(struct blob *b, struct slice s);
+void blob_free(struct blob *b);
+static inline struct slice blob_slice(const struct blob *b)
+{
+	return (struct slice){ b->p, b->n };
+}
