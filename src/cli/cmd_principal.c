@@ -124,6 +124,174 @@ static int principal_revoke(struct cli *cli, const struct home *h, const char *n
 	return rc;
 }
 
+/* ---- show: what each has used, per kernel and in all */
+
+static const char *const used_keys[] = { "cpu_ms", "memory_byte_seconds", "sent_bytes",
+	"received_bytes", "moved_bytes", "posts", "carriers", "stays", "here", "disk_bytes" };
+
+static void add_used(struct tos_value *sum, const struct tos_value *row)
+{
+	for (size_t i = 0; i < ARRAY_LEN(used_keys); i++)
+		tos_set(sum, used_keys[i],
+			tos_int(tos_get_int(sum, used_keys[i], 0) +
+				tos_get_int(row, used_keys[i], 0)));
+}
+
+/* Rows of every kernel of the domain that answers; the names of the others into `silent`. */
+static int used_rows(struct cli *cli, const char *principal, struct tos_value *rows,
+	struct tos_value *silent)
+{
+	struct tos_value *kernels = NULL;
+	int rc = cli_ask(cli, NULL, "KERNELS", NULL, &kernels);
+
+	for (size_t i = 0; rc == 0 && i < tos_len(kernels); i++) {
+		const char *name = tos_get_text(tos_at(kernels, i), "name", "");
+		struct tos_value *answer = NULL;
+		int one = cli_connect_to(cli, name);
+
+		one = one ? one
+			  : cli_ask(cli, name, "ACCOUNTS",
+				    map_of("principal", tos_text(principal)), &answer);
+		for (size_t k = 0; one == 0 && k < tos_len(answer); k++)
+			tos_push(rows, tos_value_copy(tos_at(answer, k)));
+		if (one < 0) {
+			fprintf(stderr, "tos principal: %s: %s\n", name,
+				err_show(one, &cli->em));
+			tos_push(silent, tos_text(name));
+		}
+		tos_value_free(answer);
+	}
+	tos_value_free(kernels);
+	return rc;
+}
+
+/* {kernels: [rows], used: sum} of one of them. */
+static void used_of(struct tos_value *p, const char *principal, const struct tos_value *rows)
+{
+	struct tos_value *mine = tos_array(), *sum = tos_map();
+
+	for (size_t i = 0; i < ARRAY_LEN(used_keys); i++)
+		tos_set(sum, used_keys[i], tos_int(0));
+	for (size_t i = 0; i < tos_len(rows); i++)
+		if (strcmp(tos_get_text(tos_at(rows, i), "principal", ""), principal) == 0) {
+			struct tos_value *row = tos_value_copy(tos_at(rows, i));
+
+			tos_unset(row, "principal");
+			add_used(sum, row);
+			tos_push(mine, row);
+		}
+	tos_set(p, "kernels", mine);
+	tos_set(p, "used", sum);
+}
+
+/* 812, 5.3K, 64.0M: for people. */
+static struct tos_value *size_value(int64_t bytes)
+{
+	static const char units[] = "KMGTP";
+	double v = (double)bytes;
+	size_t i = 0;
+
+	if (bytes < 1024)
+		return tos_textf("%lld", (long long)bytes);
+	for (v /= 1024; v >= 1024 && i + 2 < sizeof(units); i++)
+		v /= 1024;
+	return tos_textf("%.1f%c", v, units[i]);
+}
+
+static void shown_row(struct tos_value *table, const char *principal, const char *kernel,
+	const struct tos_value *u)
+{
+	static const char *const sizes[] = { "sent_bytes", "received_bytes", "moved_bytes",
+		"disk_bytes", "memory_byte_seconds" };
+	struct tos_value *row = tos_value_copy(u);
+
+	tos_set(row, "principal", tos_text(principal));
+	tos_set(row, "kernel", tos_text(kernel));
+	tos_set(row, "cpu", tos_textf("%.3fs", (double)tos_get_int(u, "cpu_ms", 0) / 1000));
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+		tos_set(row, sizes[i], size_value(tos_get_int(u, sizes[i], 0)));
+	tos_push(table, row);
+}
+
+static void print_used(const struct tos_value *list)
+{
+	struct tos_value *table = tos_array();
+
+	for (size_t i = 0; i < tos_len(list); i++) {
+		const struct tos_value *p = tos_at(list, i), *kernels = tos_get(p, "kernels");
+		const char *name = tos_get_text(p, "name", "?");
+
+		for (size_t k = 0; k < tos_len(kernels); k++)
+			shown_row(table, name, tos_get_text(tos_at(kernels, k), "kernel", "?"),
+				tos_at(kernels, k));
+		shown_row(table, name, "all", tos_get(p, "used"));
+	}
+	table_print(table,
+		"principal:PRINCIPAL kernel:KERNEL cpu:CPU memory_byte_seconds:MEMORY*S "
+		"sent_bytes:SENT received_bytes:RECEIVED moved_bytes:MOVED posts:POSTS "
+		"carriers:CARRIERS here:HERE disk_bytes:DISK",
+		stdout);
+	tos_value_free(table);
+}
+
+/* The certificate's side, where it is known here. */
+static struct tos_value *principal_of(const struct tos_value *list, const char *name)
+{
+	for (size_t i = 0; i < tos_len(list); i++)
+		if (strcmp(tos_get_text(tos_at(list, i), "name", ""), name) == 0)
+			return tos_value_copy(tos_at(list, i));
+	return map_of("name", tos_text(name));
+}
+
+static bool names_has(const struct tos_value *list, const char *name)
+{
+	for (size_t i = 0; i < tos_len(list); i++)
+		if (strcmp(tos_get_text(tos_at(list, i), "name", ""), name) == 0)
+			return true;
+	return false;
+}
+
+static int principal_show(struct cli *cli, const struct home *h, const char *name)
+{
+	struct tos_value *known = NULL, *rows = tos_array(), *silent = tos_array(),
+			 *out = tos_array();
+	int rc;
+
+	if (domain_principals(h, &known, NULL) < 0)
+		known = tos_array();
+	rc = used_rows(cli, name ? name : "", rows, silent);
+	for (size_t i = 0; rc == 0 && !name && i < tos_len(known); i++)
+		tos_push(out, tos_value_copy(tos_at(known, i)));
+	for (size_t i = 0; rc == 0 && !name && i < tos_len(rows); i++)
+		if (!names_has(out, tos_get_text(tos_at(rows, i), "principal", "")))
+			tos_push(out, principal_of(known,
+					      tos_get_text(tos_at(rows, i), "principal", "")));
+	if (rc == 0 && name && !names_has(known, name) && !tos_len(rows))
+		rc = err_set(&cli->em, ERR_NOT_FOUND,
+			"no principal %s is known here, and no kernel has an account of it; "
+			"'tos principal list' has those of this domain",
+			name);
+	if (rc == 0 && name)
+		tos_push(out, principal_of(known, name));
+	for (size_t i = 0; i < tos_len(out); i++) {
+		struct tos_value *p = tos_at_mut(out, i);
+
+		tos_unset(p, "serial");
+		used_of(p, tos_get_text(p, "name", ""), rows);
+		if (tos_len(silent))
+			tos_set(p, "without", tos_value_copy(silent));
+	}
+	if (rc == 0 && cli->json)
+		print_json(name ? tos_at(out, 0) : out);
+	else if (rc == 0)
+		print_used(out);
+	tos_value_free(known);
+	tos_value_free(rows);
+	tos_value_free(silent);
+	tos_value_free(out);
+	return rc;
+}
+
 static int run_principal(struct cli *cli)
 {
 	const char *verb = cli->args.n_word ? cli->args.word[0] : "list";
@@ -135,30 +303,39 @@ static int run_principal(struct cli *cli)
 		return cli_fail(cli, rc);
 	if (strcmp(verb, "list") == 0 && !name)
 		rc = principal_list(cli, &h);
+	else if (strcmp(verb, "show") == 0)
+		rc = principal_show(cli, &h, name);
 	else if (strcmp(verb, "add") == 0 && name)
 		rc = principal_add(cli, &h, name);
 	else if (strcmp(verb, "revoke") == 0 && name)
 		rc = principal_revoke(cli, &h, name);
 	else
-		return cli_usage(cli, "it is 'tos principal list', 'tos principal add NAME' or "
-				      "'tos principal revoke NAME'");
+		return cli_usage(cli,
+			"it is 'tos principal list', 'tos principal show [NAME]', "
+			"'tos principal add NAME' or 'tos principal revoke NAME'");
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
 const struct command command_principal = {
 	.name = "principal",
-	.args = "list | add NAME | revoke NAME",
-	.summary = "Add, list and revoke those who sign code and launches",
+	.args = "list | show [NAME] | add NAME | revoke NAME",
+	.summary = "Add, list and revoke those who sign code and launches, and show what they used",
 	.about = "A principal is a key with a certificate of the domain's root that names its roles: an author may sign code, an "
 		 "owner may launch it, an admin may act on carriers and kernels of others, an officer may approve what policy "
 		 "asks a second signature for. Adding and revoking need the root key. A revoked owner's carriers are "
-		 "killed. To change roles, or after a key was lost, say add --replace.",
-	.examples = "tos principal add alice --role admin --replace\tOther roles, with a new key\n"
+		 "killed. To change roles, or after a key was lost, say add --replace.\n\n"
+		 "show prints the accounts: what the carriers of each principal have used at each kernel of the domain that "
+		 "answers, and in all: CPU time, memory times seconds, bytes that they posted and that were delivered to them, "
+		 "bytes of carriers that left for other kernels, folders posted, carriers launched or arrived, how many are "
+		 "there now, and what they take on disk. Accounts outlive carriers and restarts; a crash of a kernel forgets at "
+		 "most half a minute.",
+	.examples = "tos principal show alice\tWhat alice's carriers have used\n"
+		    "tos principal add alice --role admin --replace\tOther roles, with a new key\n"
 		    "tos principal add alice --role owner,author\tSomebody who writes carriers and launches them\n"
 		    "tos principal revoke alice\tNo longer\n",
 	.run = run_principal,
 	.max_args = 2,
-	.words = "add list revoke",
+	.words = "add list show revoke",
 	.options = {
 		{ "role", 0, "ROLE[,ROLE]...", "admin, owner, author, officer; default owner,author" },
 		{ "expires", 0, "TIME", "how long the certificate is good, default 365d" },

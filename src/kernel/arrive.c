@@ -84,6 +84,8 @@ static void offer_verb(struct kernel *k, struct request *rq)
 	if (rc == 0 && bytes > granted[LIMIT_state])
 		rc = err_set(&em, ERR_LIMIT, "limit state: %lld bytes, %s grants %lld",
 			(long long)bytes, k->config.name, (long long)granted[LIMIT_state]);
+	if (rc == 0)
+		rc = account_room(k, owner.name, bytes, &em);
 	if (rc == 0 && tos_get_int(rq->args, "hops", 0) >= granted[LIMIT_hops])
 		rc = err_set(&em, ERR_LIMIT, "limit hops: %s grants %lld", k->config.name,
 			(long long)granted[LIMIT_hops]);
@@ -234,7 +236,7 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 		return;
 	}
 	a->r = NULL;
-	account_open(r);
+	account_open(r, true);
 	resident_undelivered(r);
 	metric_add(k->metrics, "arrivals_total", NULL, 1);
 	map_put_str(k->residents, r->name, r);
@@ -496,6 +498,8 @@ static int arrival_check(
 	if (rc == 0 && (int64_t)envelope.n > r->usage.limit[LIMIT_state] + (int64_t)(1 << 20))
 		rc = err_set(
 			em, ERR_LIMIT, "limit state: the envelope has %zu bytes", envelope.n);
+	if (rc == 0 && !resident_find(k, r->name))
+		rc = account_room(k, r->owner.name, (int64_t)envelope.n, em);
 	return rc;
 }
 

@@ -462,6 +462,13 @@ static void get_verb(struct kernel *k, struct request *rq)
 		request_ok(rq, out);
 }
 
+static void accounts_verb(struct kernel *k, struct request *rq)
+{
+	if (may_read(k, rq) < 0)
+		return;
+	request_ok(rq, accounts_value(k, tos_get_text(rq->args, "principal", "")));
+}
+
 static void metrics_verb(struct kernel *k, struct request *rq)
 {
 	AUTOBUF text = BUF_MAX(FRAME_BYTES_MAX);
@@ -655,6 +662,8 @@ static void launched(void *arg, int rc, const struct errmsg *em)
 	}
 	if (rc < 0 || !r) {
 		h = map_del_str(k->homes, lg->name);
+		if (h)
+			account_stored(k, STORED_HOME, h->name, h->owner, 0, 0);
 		if (r)
 			resident_free(r);
 		home_free(h);
@@ -745,6 +754,8 @@ static int launch_parts(
 		return err_set(em, ERR_SIGNATURE, "the briefcase is not what the ticket names");
 	rc = briefcase_check(briefcase, em);
 	if (rc == 0)
+		rc = account_room(k, r->owner.name, (int64_t)(briefcase.n + c->bundle.n), em);
+	if (rc == 0)
 		rc = seals_launched(&r->ticket, briefcase, em);
 	if (rc == 0)
 		blob_set(&r->briefcase, briefcase);
@@ -787,7 +798,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	r->completed = tos_len(r->path) > 0;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&r->log_rate, 200, clock_ms());
-	account_open(r);
+	account_open(r, true);
 	resident_trail(r, "launched", "", "");
 	map_put_str(k->residents, r->name, r);
 	memcpy(h->id, r->id, DIGEST_BYTES);
@@ -865,6 +876,7 @@ const struct verb control_verbs[] = {
 	{ "LOG", log_verb },
 	{ "KERNELS", kernels_verb },
 	{ "GET", get_verb },
+	{ "ACCOUNTS", accounts_verb },
 	{ "METRICS", metrics_verb },
 	{ "DOCTOR", doctor_verb },
 	{ "AUDIT", audit_verb },

@@ -158,6 +158,7 @@ static void move_accepted(struct resident *r)
 	tos_set(m, "dest", tos_text(dest));
 	resident_event(r, r->outcome_move ? SHELL_EV_FINISH : SHELL_EV_ACCEPTED, NULL);
 	vm_abandon(r);
+	r->moved += (int64_t)(r->envelope.n + (mv ? mv->bytes_code : 0));
 	account_charge(fast ? NULL : t, r);
 	gone_put(t, r, n, dest);
 	if (!fast)

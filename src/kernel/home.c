@@ -35,7 +35,7 @@ struct home_record *home_new(struct kernel *k, const char *name)
 	snprintf(h->name, sizeof(h->name), "%s", name);
 	list_init(&h->waiters);
 	h->launched_ms = h->since_ms = clock_wall_ms();
-	(void)k;
+	h->k = k;
 	return h;
 }
 
@@ -134,14 +134,17 @@ void home_put(struct store_txn *t, const struct home_record *h)
 		tos_set(m, "result", tos_value_copy(h->outcome));
 	if (h->fault)
 		tos_set(m, "fault", tos_value_copy(h->fault));
-	if (tos_encode(m, &bytes, &n) == 0)
+	if (tos_encode(m, &bytes, &n) == 0) {
 		store_put(t, T_HOME, h->name, strlen(h->name), bytes, n,
 			h->expires_ms + KEEP_AFTER_MS);
+		account_stored(
+			h->k, STORED_HOME, h->name, h->owner, n, h->expires_ms + KEEP_AFTER_MS);
+	}
 	free(bytes);
 	tos_value_free(m);
 }
 
-static int home_read(struct slice body, struct home_record **out)
+static int home_read(struct kernel *k, struct slice body, struct home_record **out)
 {
 	struct home_record *h;
 	struct tos_value *m = NULL;
@@ -151,7 +154,7 @@ static int home_read(struct slice body, struct home_record **out)
 
 	if (rc < 0)
 		return rc;
-	h = home_new(NULL, tos_get_text(m, "name", ""));
+	h = home_new(k, tos_get_text(m, "name", ""));
 	p = tos_get_bytes(m, "id", &n);
 	if (p && n == DIGEST_BYTES)
 		memcpy(h->id, p, n);
@@ -187,11 +190,13 @@ static int home_row_load(void *arg, struct slice key, struct slice body, int64_t
 	struct home_record *h = NULL;
 
 	(void)expires_ms;
-	if (home_read(body, &h) < 0) {
+	if (home_read(k, body, &h) < 0) {
 		log_error("a home record could not be read; it is kept in the store",
 			KV_INT("bytes", key.n));
 		return 0;
 	}
+	account_stored(
+		k, STORED_HOME, h->name, h->owner, body.n, h->expires_ms + KEEP_AFTER_MS);
 	if (shell_ended(h->state) && clock_wall_ms() - h->ended_ms > IN_MEMORY_MS)
 		home_free(h);
 	else
@@ -217,7 +222,7 @@ struct home_record *home_find(struct kernel *k, const char *name)
 	if (h || !name[0])
 		return h;
 	if (store_get(k->store, T_HOME, name, strlen(name), &body, NULL) < 0 ||
-		home_read(slice_buf(&body), &h) < 0)
+		home_read(k, slice_buf(&body), &h) < 0)
 		return NULL;
 	map_put_str(k->homes, h->name, h);
 	return h;

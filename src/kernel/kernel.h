@@ -190,8 +190,11 @@ struct resident {
 	size_t held_bytes;
 	size_t n_undelivered; /* rows of `undelivered` before those that were held */
 	uint64_t n_delivered;
-	/* what the owner's account has of this stay */
-	int64_t charged_cpu_ms, charged_sent, charged_at_ms;
+	/* of this stay: bytes delivered to it and handed over with it, folders it posted */
+	int64_t received, moved, n_posts;
+	struct {
+		int64_t cpu_ms, sent, received, moved, posts, at_ms;
+	} charged;               /* what the owner's account has of it */
 	uint64_t go_seq;         /* of the GO that waits for its answer; 0 none */
 	uint64_t completed_call; /* Mobility is being told */
 	int64_t ask_again_ms;    /* when Mobility is told again, should it have forgotten */
@@ -265,6 +268,7 @@ struct kernel {
 	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
 	struct map *incarnations; /* id -> struct incarnation, highest known */
 	struct map *accounts;     /* principal -> struct account */
+	struct map *stored;       /* kind and name -> struct stored: rows of somebody's */
 	struct map *fast_taken;   /* id, e, n -> struct fast_taken: accepted, and in memory only */
 	struct store_txn *lazy;   /* what nobody waits for: committed by the tick */
 	unsigned n_lazy;
@@ -553,6 +557,7 @@ void resolve_begin(struct resident *r, struct request *rq);
 
 /* ---- home.c */
 struct home_record {
+	struct kernel *k;
 	char name[NAME_BYTES_MAX + 1];
 	uint8_t id[DIGEST_BYTES];
 	char owner[CERT_NAME_MAX + 1];
@@ -659,11 +664,23 @@ void content_link_down(struct kernel *k, const char *peer);
 
 /* ---- account.c */
 int accounts_load(struct kernel *k, struct errmsg *em);
-void account_open(struct resident *r); /* a stay begins; usage so far was charged elsewhere */
-/* The stay ends, or a part of it: charge the owner in this transaction; NULL: soon. */
+/* A stay begins, or (`comes` false) goes on after a restart; usage so far was charged elsewhere. */
+void account_open(struct resident *r, bool comes);
+/* The stay ends: charge the owner in this transaction; NULL: soon. */
 void account_charge(struct store_txn *t, struct resident *r);
 /* What was charged with t NULL. */
 void accounts_save(struct kernel *k);
+void accounts_tick(struct kernel *k, int64_t now_ms);
+/* A row of that owner's has so many bytes now, until then (wall clock; 0: for good); 0 bytes: it
+ * is gone. */
+enum stored_kind { STORED_RESIDENT = 'r', STORED_HOME = 'h', STORED_CODE = 'c' };
+void account_stored(struct kernel *k, enum stored_kind kind, const char *name,
+	const char *owner, size_t bytes, int64_t until_ms);
+/* Would so many bytes more stay within limits.disk_per_principal? ERR_LIMIT. */
+int account_room(struct kernel *k, const char *owner, int64_t more, struct errmsg *em);
+int64_t accounts_disk(struct kernel *k); /* of all */
+/* Rows of ACCOUNTS; principal "": of everybody. */
+struct tos_value *accounts_value(struct kernel *k, const char *principal);
 
 /* ---- telemetry.c */
 /* takes map; t NULL: its own transaction */

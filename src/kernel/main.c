@@ -308,6 +308,7 @@ static void on_tick(uv_timer_t *t)
 	peers_tick(k, now);
 	router_tick(k, now);
 	residents_tick(k, now);
+	accounts_tick(k, now);
 	handoff_tick(k, now);
 	homes_tick(k, now);
 	spares_tick(k, now);

@@ -184,6 +184,8 @@ void resident_free(struct resident *r)
 	call_cancel(r->k, r->completed_call);
 	if (map_find_str(r->k->residents, r->name) == r)
 		map_del_str(r->k->residents, r->name);
+	if (r->saved)
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
 	router_held_each(r, drop_held);
 	inboxes_drop(r);
 	map_free(r->inboxes);
@@ -518,8 +520,10 @@ void resident_put(struct store_txn *t, struct resident *r)
 	for (int i = 0; i < LIMIT_COUNT; i++)
 		tos_set(limits, limit_names[i], tos_int(r->usage.limit[i]));
 	tos_set(row, "limits", limits);
-	if (tos_encode(row, &bytes, &n) == 0)
+	if (tos_encode(row, &bytes, &n) == 0) {
 		store_put(t, T_RESIDENT, key.data, key.len, bytes, n, 0);
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, n, 0);
+	}
 	free(bytes);
 	tos_value_free(row);
 	if (!r->saved) {
@@ -536,7 +540,12 @@ void resident_put(struct store_txn *t, struct resident *r)
 		if (code && (until_ms > code->kept_until_ms + DAY_MS || st.queued ||
 				    st.failures != code->kept_failures)) {
 			code->kept_failures = st.failures;
+			char hex[2 * DIGEST_BYTES + 1];
+
 			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
+				code->bundle.n, until_ms);
+			account_stored(r->k, STORED_CODE,
+				text_hex(r->code_digest, DIGEST_BYTES, hex), r->owner.name,
 				code->bundle.n, until_ms);
 			code->kept_until_ms = until_ms;
 		}
@@ -550,6 +559,7 @@ void resident_del(struct store_txn *t, struct resident *r)
 
 	resident_key(r, &key);
 	store_del(t, T_RESIDENT, key.data, key.len);
+	account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
 	r->saved = false;
 }
 
@@ -900,8 +910,10 @@ static int inbox_deliver(struct resident *r, const struct post *p, const char *i
 		rc = asked_note(r, p);
 	if (rc == 0)
 		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder);
-	if (rc == 0)
+	if (rc == 0) {
 		r->n_waiting++;
+		r->received += (int64_t)p->folder.n;
+	}
 	return rc;
 }
 
@@ -941,6 +953,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 		/* Calls end with the stay: an answer that comes while it departs has no caller. */
 		if (r->state == SHELL_DEPARTING || !r->vm)
 			return err_set(em, ERR_NOT_FOUND, "the call was given up");
+		r->received += (int64_t)p->folder.n;
 		return vm_deliver(r, p->kind, "", sender, p->tag, p->folder);
 	}
 	if (!inbox[0])
@@ -1121,6 +1134,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 	struct tos_value *row = NULL;
 	struct errmsg em = { "" };
 	struct code *code = NULL;
+	char hex[2 * DIGEST_BYTES + 1];
 	size_t n;
 	const uint8_t *p;
 	int state, rc;
@@ -1193,7 +1207,11 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 		shell_next(r->state, SHELL_EV_REBOOT, &r->state);
 	}
 	r->saved = true;
-	account_open(r);
+	account_stored(k, STORED_RESIDENT, r->name, r->owner.name, body.n, 0);
+	account_stored(k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
+		r->owner.name, code->bundle.n,
+		r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS);
+	account_open(r, false);
 	r->report_due = true;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&r->log_rate, 200, clock_ms());

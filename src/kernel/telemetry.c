@@ -133,6 +133,7 @@ static const struct {
 	{ "store_failures_total", "counter", "Transactions that failed." },
 	{ "store_queued", "gauge", "Transactions that wait for the disk." },
 	{ "store_bytes", "gauge", "Size of the store." },
+	{ "accounts_disk_bytes", "gauge", "Bytes of the store that count against principals." },
 	{ "sandbox_layer", "gauge", "1 where a layer of the sandbox is on." },
 	{ "uptime_seconds", "gauge", "Since this kernel started." },
 	{ "boots", "gauge", "How often this kernel has started." },
@@ -183,6 +184,7 @@ void metrics_collect(struct kernel *k)
 	metric_set(k->metrics, "store_failures_total", NULL, (double)st.failures);
 	metric_set(k->metrics, "store_queued", NULL, (double)st.queued);
 	metric_set(k->metrics, "store_bytes", NULL, (double)st.bytes);
+	metric_set(k->metrics, "accounts_disk_bytes", NULL, (double)accounts_disk(k));
 	for (uint32_t i = 0; i < k->layers.n; i++) {
 		snprintf(label, sizeof(label), "layer=\"%.24s\"", k->layers.layer[i].name);
 		metric_set(k->metrics, "sandbox_layer", label,
@@ -317,6 +319,10 @@ int properties_init(struct kernel *k, struct errmsg *em)
 		rc = add_int(k, "/carriers/most_per_principal", "",
 			"Carriers of one owner that this kernel admits.",
 			k->config.carriers_per_principal, em);
+	if (rc == 0)
+		rc = add_int(k, "/limits/disk_per_principal", "B",
+			"Bytes that carriers, outcomes and code of one owner may take in the store; 0: any.",
+			(int64_t)k->config.disk_per_principal, em);
 	for (int i = 0; i < LIMIT_COUNT && rc == 0; i++) {
 		snprintf(path, sizeof(path), "/limits/%s", limit_names[i]);
 		rc = add_int(k, path, limit_units[i], limit_texts[i], k->config.limits[i], em);

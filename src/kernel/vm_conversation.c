@@ -53,6 +53,9 @@ static int frozen_check(
 	}
 	rc = briefcase_check(f->briefcase, em);
 	if (rc == 0)
+		rc = account_room(r->k, r->owner.name,
+			(int64_t)(bytes) - (int64_t)(r->briefcase.n + r->state_bytes.n), em);
+	if (rc == 0)
 		rc = seals_kept(r, f->briefcase, em);
 	if (rc == 0)
 		rc = tos_decode(f->path.p, f->path.n, 0, &v);
@@ -158,6 +161,8 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 		return err_set(em, ERR_LIMIT, "limit posts: it goes on posting without end");
 	if (rc == 0)
 		rc = kernel_route(r->k, &from, &p, &why);
+	if (rc == 0)
+		r->n_posts++;
 	if (rc < 0)
 		send_failed(r, p.kind, p.tag, rc, err_show(rc, &why), dest);
 	return 0;

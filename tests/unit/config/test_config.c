@@ -67,6 +67,7 @@ static void a_name_alone_is_a_configuration_with_every_default(void **state)
 	assert_string_equal(c->extensions[4].privileges, "read-proc read-fs");
 	assert_true(c->limits[LIMIT_cpu] == limit_greatest[LIMIT_cpu]);
 	assert_true(c->carriers == 1000 && c->carriers_per_principal == 500);
+	assert_true(c->disk_per_principal == 1 << 30);
 	assert_true(c->vm_address_bytes == 1 << 30 && c->link_bytes == 8 << 20);
 	assert_true(c->skew_ms == 300000 && c->inbox_bound == 1024 && c->silent_ms == 30000);
 	drop(c);
@@ -83,7 +84,7 @@ static const char *const everything =
 	"sandbox { require = {\"seccomp\", \"landlock\"} vm_address = \"512M\" test_no_userns "
 	"= yes }\n"
 	"limits { cpu = \"60s\" memory = \"64M\" hops = 9 carriers = 10 carriers_per_principal "
-	"= 5 }\n"
+	"= 5 disk_per_principal = \"20M\" }\n"
 	"policy { defaults = false rules = {\"allow role:admin * *\", \"deny principal:mallory * *\"} }\n"
 	"local { principals = {1000, \"1001\"} }\n"
 	"clock { skew = \"90s\" }\n"
@@ -113,6 +114,7 @@ static void every_key_arrives_where_it_belongs(void **state)
 	assert_true(c->limits[LIMIT_cpu] == 60000 && c->limits[LIMIT_memory] == 64 << 20);
 	assert_true(c->limits[LIMIT_hops] == 9);
 	assert_true(c->carriers == 10 && c->carriers_per_principal == 5);
+	assert_true(c->disk_per_principal == 20 << 20);
 	assert_int_equal(c->n_rules, 2);
 	assert_string_equal(c->rules[1], "deny principal:mallory * *");
 	assert_true(c->n_local_uids == 2 && c->local_uids[1] == 1001);

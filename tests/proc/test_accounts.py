@@ -1,0 +1,118 @@
+"""What principals use, counted over their carriers and kernels, and how much of a disk they may take (SEC-36, RES-24)."""
+import os
+import signal
+
+import pytest
+
+from conftest import fleet_fixture
+from fleet import KERNEL, wait_for
+
+pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
+# host1 has little disk for each
+fleet = fleet_fixture(n=2, each={"host1": 'limits { disk_per_principal = "300K" }\n'})
+WAIT = "tos.inbox('end'):next(120)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def people(fleet):
+    for name in ("ann", "ben"):
+        fleet.tos("principal", "add", name, "--role", "owner,author")
+
+
+def used(fleet, name, kernel=None):
+    p = fleet.json("principal", "show", name)
+    return p["used"] if not kernel else next((k for k in p["kernels"] if k["kernel"] == kernel), {})
+
+
+def running(fleet, name, kernel):
+    wait_for(lambda: fleet.ps(kernel).get(name, {}).get("state") == "running", text=f"{name} runs at {kernel}")
+    return name
+
+
+def end(fleet, name):
+    fleet.tos("post", f"{name}/end", "x")
+    return fleet.outcome(name)
+
+
+def test_what_was_used_is_summed_over_kernels_and_outlives_carriers_and_crashes(fleet):
+    """SEC-36: the sum agrees with what was done."""
+    lua = """function begin()
+        local at = tos.usage().cpu
+        while tos.usage().cpu < at + 0.15 do end
+        for i = 1, 10 do tos.post("Echo", string.rep("x", 1000)) end
+        tos.call("Echo", string.rep("y", 5000), 10)
+    end"""
+    for _ in range(2):
+        o = fleet.outcome(fleet.launch(lua, "--path", "host0,host1", "--as", "ann", name="busy.lua"))
+        assert o["state"] == "finished", o["fault"]
+    total, one, two = (used(fleet, "ann", k) for k in (None, "host0", "host1"))
+    print(total, one, two)
+    for here in (one, two):
+        assert 300 <= here["cpu_ms"] < 1500 and here["posts"] == 22, here
+        assert 30000 < here["sent_bytes"] < 31500 and 10000 < here["received_bytes"] < 10500, here
+        assert here["memory_byte_seconds"] > 1000 and here["stays"] >= 2 and here["here"] == 0, here
+        assert 1000 < here["moved_bytes"] < 100000, here
+    assert all(total[k] == one[k] + two[k] for k in total)
+    assert used(fleet, "ben")["posts"] == 0
+    text = fleet.tos("principal", "show", "ann")
+    assert [line.split()[1] for line in text.splitlines()] == ["KERNEL", "host0", "host1", "all"]
+
+    pid = fleet.pid("host1", "tos-kernel")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: fleet.status("host1") and fleet.pid("host1", "tos-kernel") != pid)
+    after = wait_for(lambda: used(fleet, "ann", "host1"))
+    assert {k: v for k, v in after.items() if k != "disk_bytes"} == {k: v for k, v in two.items() if k != "disk_bytes"}
+
+
+def test_a_stay_that_lasts_is_in_the_account(fleet):
+    name = running(fleet, fleet.launch(f"""tos.call("Echo", string.rep("y", 20000), 10) {WAIT}""", "--as", "ben"), "host0")
+    u = wait_for(lambda: (x := used(fleet, "ben", "host0")).get("sent_bytes", 0) >= 20000 and x)
+    assert u["here"] == 1 and u["received_bytes"] >= 20000 and u["disk_bytes"] > 0, u
+    end(fleet, name)
+
+
+def test_an_unknown_principal_is_said_to_be_one(fleet):
+    r = fleet.run("principal", "show", "nobody")
+    assert r.returncode == 1 and "no principal nobody" in r.stderr
+    names = {p["name"] for p in fleet.json("principal", "show")}
+    assert {"admin", "ann", "ben"} <= names
+
+
+def disk(fleet, who):
+    return fleet.get("host1", f"/accounts/{who}/disk").get(f"/accounts/{who}/disk", 0)
+
+
+def test_who_has_filled_his_disk_there_is_turned_away_and_nobody_else(fleet):
+    """RES-24: at the offer, at a launch, at a checkpoint; and there is room again afterwards."""
+    lua = f"function begin(self) self.x = string.rep('x', 100000) tos.checkpoint() {WAIT} end"
+    back = fleet.metric("host1", "tos_limits_exceeded_total")
+    names = [running(fleet, fleet.launch(lua, "--path", "host1", "--as", "ann", name="big.lua"), "host1") for _ in range(2)]
+    wait_for(lambda: disk(fleet, "ann") > 200000)
+    full = fleet.launch("return 1", "--path", "host1", "--as", "ann", "--on-unreachable", "fail",
+                        "--data", "X=" + "x" * 110000)
+    o = fleet.outcome(full, expect=1)
+    assert o["state"] == "faulted" and "limit disk_per_principal: ann has" in o["fault"]["text"], o["fault"]
+    r = fleet.run("launch", "-e", "return 1", "--kernel", "host1", "--as", "ann", "--data", "X=" + "x" * 110000)
+    assert r.returncode == 1 and "disk_per_principal" in r.stderr, r.stderr
+    small = fleet.launch("""local r = {} self.y = string.rep("y", 110000)
+        local ok, code, text = tos.checkpoint() self.y = nil
+        return { ok or false, code, text, tos.checkpoint() }""", "--path", "host1", "--as", "ann")
+    got = fleet.outcome(small)["briefcase"]["RESULTS"][0]["value"]
+    assert got[0] is False and got[1] == "limit" and "disk_per_principal" in got[2] and got[3] is True, got
+    other = fleet.outcome(fleet.launch("return 1", "--path", "host1", "--as", "ben", "--data", "X=" + "x" * 110000))
+    assert other["state"] == "finished", other["fault"]
+    assert fleet.metric("host1", "tos_limits_exceeded_total") >= back + 3
+
+    before = disk(fleet, "ann")
+    pid = fleet.pid("host1", "tos-kernel")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: fleet.status("host1") and fleet.pid("host1", "tos-kernel") != pid)
+    for name in names:
+        running(fleet, name, "host1")
+    assert abs(disk(fleet, "ann") - before) < 20000
+    for name in names:
+        end(fleet, name)
+    wait_for(lambda: disk(fleet, "ann") < 100000)
+    o = fleet.outcome(fleet.launch("return 1", "--path", "host1", "--as", "ann", "--data", "X=" + "x" * 110000))
+    assert o["state"] == "finished", o["fault"]
+    assert fleet.metric("host1", "tos_accounts_disk_bytes") >= disk(fleet, "ann")
