@@ -10,24 +10,39 @@ void rate_init(struct rate *r, int64_t per_s, int64_t now_ms)
 	r->at_ms = now_ms;
 }
 
-bool rate_take(struct rate *r, int64_t n, int64_t now_ms)
+static void rate_refill(struct rate *r, int64_t now_ms)
 {
-	int64_t full = r->per_s * 1000;
+	int64_t room = r->per_s * 1000 - r->level_milli;
 	int64_t passed_ms = now_ms - r->at_ms;
 
+	if (passed_ms <= 0)
+		return;
+	/* A debt may take longer than a second. */
+	r->level_milli += r->per_s > 0 && passed_ms >= (room + r->per_s - 1) / r->per_s
+				  ? room
+				  : passed_ms * r->per_s;
+	r->at_ms = now_ms;
+}
+
+bool rate_take(struct rate *r, int64_t n, int64_t now_ms)
+{
 	if (n < 0 || n > r->per_s)
 		return false;
-	if (passed_ms > 0) {
-		int64_t room = full - r->level_milli;
-
-		r->level_milli += passed_ms >= 1000 || passed_ms * r->per_s >= room
-					  ? room
-					  : passed_ms * r->per_s;
-		r->at_ms = now_ms;
-	}
+	rate_refill(r, now_ms);
 	if (r->level_milli < n * 1000)
 		return false;
 	r->level_milli -= n * 1000;
+	return true;
+}
+
+bool rate_spend(struct rate *r, int64_t n, int64_t now_ms)
+{
+	if (r->per_s <= 0)
+		return true;
+	rate_refill(r, now_ms);
+	if (n < 0 || r->level_milli <= 0)
+		return false;
+	r->level_milli -= n > INT64_MAX / 4000 ? INT64_MAX / 4 : n * 1000;
 	return true;
 }
 

@@ -12,6 +12,9 @@ struct rate {
 };
 void rate_init(struct rate *r, int64_t per_s, int64_t now_ms);
 bool rate_take(struct rate *r, int64_t n, int64_t now_ms);
+/* For amounts that may be larger than a second's worth: passes while nothing is owed, and what
+ * goes beyond has to be made up for before the next one passes. per_s 0: no bound. */
+bool rate_spend(struct rate *r, int64_t n, int64_t now_ms);
 
 struct usage {
 	int64_t used[LIMIT_COUNT];

@@ -49,6 +49,7 @@ struct account {
 	char principal[CERT_NAME_MAX + 1];
 	int64_t used[USE_COUNT]; /* as charged */
 	int64_t disk;            /* bytes in the store now */
+	struct rate sent_rate;
 	bool dirty;
 };
 
@@ -149,6 +150,7 @@ static struct account *account_get(struct kernel *k, const char *principal)
 	a = mem_new(struct account);
 	a->k = k;
 	snprintf(a->principal, sizeof(a->principal), "%s", principal);
+	rate_init(&a->sent_rate, (int64_t)k->config.sent_rate_per_principal, clock_ms());
 	map_put_str(k->accounts, principal, a);
 	for (int i = 0; i < USE_COUNT; i++)
 		account_property(a, uses[i].property, uses[i].unit, uses[i].doc, read[i]);
@@ -173,6 +175,7 @@ void account_open(struct resident *r, bool comes)
 {
 	struct account *a = account_get(r->k, r->owner.name);
 
+	rate_init(&r->sent_rate, (int64_t)r->k->config.sent_rate, clock_ms());
 	charged_now(r);
 	r->charged.cpu_ms = r->usage.used[LIMIT_cpu];
 	if (a && comes) {
@@ -242,6 +245,28 @@ static void charge_all(struct kernel *k)
 		if ((a = account_get(k, r->owner.name)))
 			charge(a, r);
 	accounts_save(k);
+}
+
+/* ---- bytes in a second */
+
+int account_send(struct resident *r, int64_t bytes, struct errmsg *em)
+{
+	struct account *a = account_get(r->k, r->owner.name);
+	int64_t now = clock_ms();
+
+	if (!rate_spend(&r->sent_rate, bytes, now)) {
+		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"sent_rate\"", 1);
+		return err_set(em, ERR_LIMIT, "limit sent_rate: %lld bytes in a second",
+			(long long)r->sent_rate.per_s);
+	}
+	if (a && !rate_spend(&a->sent_rate, bytes, now)) {
+		metric_add(r->k->metrics, "limits_exceeded_total",
+			"limit=\"sent_rate_per_principal\"", 1);
+		return err_set(em, ERR_LIMIT,
+			"limit sent_rate_per_principal: %lld bytes in a second by all carriers of %s",
+			(long long)a->sent_rate.per_s, a->principal);
+	}
+	return 0;
 }
 
 /* ---- disk */

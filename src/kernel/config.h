@@ -72,6 +72,7 @@ struct config {
 	uint64_t vm_address_bytes;
 	int64_t limits[LIMIT_COUNT];
 	uint32_t carriers, carriers_per_principal;
+	uint64_t sent_rate, sent_rate_per_principal; /* bytes posted in a second; 0: no bound */
 	uint64_t disk_per_principal; /* of its carriers, outcomes and code in the store; 0: no bound */
 	uint32_t spare_vms; /* tos-vm processes made ahead of their carriers */
 	/* all that hold: those configured, then the defaults unless they were switched off */

@@ -180,7 +180,7 @@ struct resident {
 	struct vm *vm;
 	int64_t started_ms;     /* monotonic; 0: not started in this stay */
 	uint64_t cpu_before_us; /* CPU used before this VM */
-	struct rate post_rate, log_rate;
+	struct rate post_rate, log_rate, sent_rate;
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
 	struct map *asked; /* tag, sender -> struct asked: calls that it may answer */
@@ -679,6 +679,8 @@ void account_stored(struct kernel *k, enum stored_kind kind, const char *name,
 /* Would so many bytes more stay within limits.disk_per_principal? ERR_LIMIT. */
 int account_room(struct kernel *k, const char *owner, int64_t more, struct errmsg *em);
 int64_t accounts_disk(struct kernel *k); /* of all */
+/* May the carrier post so many bytes now? ERR_LIMIT. */
+int account_send(struct resident *r, int64_t bytes, struct errmsg *em);
 /* Rows of ACCOUNTS; principal "": of everybody. */
 struct tos_value *accounts_value(struct kernel *k, const char *principal);
 

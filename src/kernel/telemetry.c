@@ -323,6 +323,14 @@ int properties_init(struct kernel *k, struct errmsg *em)
 		rc = add_int(k, "/limits/disk_per_principal", "B",
 			"Bytes that carriers, outcomes and code of one owner may take in the store; 0: any.",
 			(int64_t)k->config.disk_per_principal, em);
+	if (rc == 0)
+		rc = add_int(k, "/limits/sent_rate", "B/s",
+			"Bytes that one carrier may post in a second; 0: any.",
+			(int64_t)k->config.sent_rate, em);
+	if (rc == 0)
+		rc = add_int(k, "/limits/sent_rate_per_principal", "B/s",
+			"Bytes that all carriers of one owner may post in a second; 0: any.",
+			(int64_t)k->config.sent_rate_per_principal, em);
 	for (int i = 0; i < LIMIT_COUNT && rc == 0; i++) {
 		snprintf(path, sizeof(path), "/limits/%s", limit_names[i]);
 		rc = add_int(k, path, limit_units[i], limit_texts[i], k->config.limits[i], em);

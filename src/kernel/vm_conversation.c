@@ -156,6 +156,8 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 			(long long)r->usage.limit[LIMIT_posts]);
 	}
 	if (rc == 0)
+		rc = account_send(r, (int64_t)p.folder.n, &why);
+	if (rc == 0)
 		rc = usage_add(&r->usage, LIMIT_sent, (int64_t)p.folder.n, &why);
 	if (rc == ERR_LIMIT && r->usage.exceeded[LIMIT_posts] > 100000)
 		return err_set(em, ERR_LIMIT, "limit posts: it goes on posting without end");

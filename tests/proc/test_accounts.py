@@ -9,7 +9,8 @@ from fleet import KERNEL, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 # host1 has little disk for each
-fleet = fleet_fixture(n=2, each={"host1": 'limits { disk_per_principal = "300K" }\n'})
+fleet = fleet_fixture(n=2, each={"host1": 'limits { disk_per_principal = "300K" sent_rate = "100K" '
+                                          'sent_rate_per_principal = "150K" }\n'})
 WAIT = "tos.inbox('end'):next(120)"
 
 
@@ -116,3 +117,37 @@ def test_who_has_filled_his_disk_there_is_turned_away_and_nobody_else(fleet):
     o = fleet.outcome(fleet.launch("return 1", "--path", "host1", "--as", "ann", "--data", "X=" + "x" * 110000))
     assert o["state"] == "finished", o["fault"]
     assert fleet.metric("host1", "tos_accounts_disk_bytes") >= disk(fleet, "ann")
+
+
+def test_bytes_in_a_second_are_bounded_for_each_carrier_and_each_owner(fleet):
+    """RES-23: measured over two seconds, of one carrier and of two of one owner; another owner has a rate of its own."""
+    lua = """function begin()
+        local n, failed, why = 0, 0, {}
+        local at = tos.clock()
+        while tos.clock() - at < 2 do
+            for i = 1, 4 do
+                local ok, code, text = tos.call("Echo", string.rep("x", 5000), 5)
+                if ok then n = n + 5000 else failed, why[text:match("^limit [%w_]+: %d+")] = failed + 1, true end
+            end
+            tos.sleep(0.01)
+        end
+        tos.briefcase.OUT = { n / (tos.clock() - at), failed, why }
+    end"""
+
+    def rates(*owners):
+        names = [fleet.launch(lua, "--path", "host1", "--as", who, name="sender.lua") for who in owners]
+        outs = [fleet.outcome(n) for n in names]
+        assert all(o["state"] == "finished" for o in outs), [o["fault"] for o in outs]
+        return [o["briefcase"]["OUT"] for o in outs]
+
+    (one, failed, why), = rates("ann")
+    # a second's worth may go at once, then what comes in each second
+    assert 90 << 10 < one < 170 << 10 and failed > 0 and why == {"limit sent_rate: 102400": True}, (one, failed, why)
+    a, b, c = rates("ann", "ann", "ben")
+    print(a, b, c)
+    assert 120 << 10 < a[0] + b[0] < 250 << 10, (a, b)
+    assert any("limit sent_rate_per_principal: 153600" in x[2] for x in (a, b)), (a, b)
+    assert c[0] > 90 << 10 and list(c[2]) == ["limit sent_rate: 102400"], c
+    labels = fleet.tos("metrics", "--kernel", "host1")
+    assert 'limits_exceeded_total{limit="sent_rate"}' in labels
+    assert 'limits_exceeded_total{limit="sent_rate_per_principal"}' in labels

@@ -53,6 +53,26 @@ static void extremes_neither_overflow_nor_pass(void **state)
 	assert_false(rate_take(&r, 1, 5000));
 }
 
+static void a_large_amount_passes_once_and_is_made_up_for(void **state)
+{
+	struct rate r;
+
+	(void)state;
+	rate_init(&r, 1000, 0);
+	assert_true(rate_spend(&r, 3000, 0));
+	assert_false(rate_spend(&r, 1, 1999));
+	assert_true(rate_spend(&r, 1, 2001));
+	assert_true(rate_spend(&r, 999, 60000)); /* no more than a second's worth is saved up */
+	assert_true(rate_spend(&r, 1, 60000));
+	assert_false(rate_spend(&r, 1, 60000));
+	assert_false(rate_spend(&r, -1, 90000));
+	rate_init(&r, 0, 0);
+	assert_true(rate_spend(&r, INT64_MAX, 0));
+	rate_init(&r, INT64_MAX, 0);
+	assert_true(rate_spend(&r, INT64_MAX, 0));
+	assert_true(rate_spend(&r, INT64_MAX, INT64_MAX));
+}
+
 static void slow_drips_are_not_lost_to_rounding(void **state)
 {
 	struct rate r;
@@ -108,6 +128,7 @@ int main(void)
 		cmocka_unit_test(a_rate_allows_its_burst_and_then_refills),
 		cmocka_unit_test(a_clock_that_goes_back_gives_nothing_away),
 		cmocka_unit_test(extremes_neither_overflow_nor_pass),
+		cmocka_unit_test(a_large_amount_passes_once_and_is_made_up_for),
 		cmocka_unit_test(slow_drips_are_not_lost_to_rounding),
 		cmocka_unit_test(usage_past_a_limit_is_refused_counted_and_named),
 		cmocka_unit_test(the_least_of_both_holds_and_what_is_not_stated_does_not),
