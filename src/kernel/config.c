@@ -107,6 +107,7 @@ static const struct key keys[] = {
 	NUMBER("limits", "sent_rate", KEY_BYTES, sent_rate, 0, (int64_t)1 << 40, 64 << 20),
 	NUMBER("limits", "sent_rate_per_principal", KEY_BYTES, sent_rate_per_principal, 0, (int64_t)1 << 40, 0),
 	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, 2),
+	NUMBER("limits", "vm_carriers", KEY_U32, vm_carriers, 1, 65536, 256),
 	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
 	NUMBER("policy", "confirm", KEY_BOOL, confirm, 0, 1, 0),
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),

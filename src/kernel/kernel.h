@@ -179,7 +179,13 @@ struct resident {
 	/* its VM */
 	struct vm *vm;
 	int64_t started_ms;     /* monotonic; 0: not started in this stay */
+	uint64_t vm_number;     /* by which the VM knows it */
+	bool vm_runs;           /* it was handed over */
 	uint64_t cpu_before_us; /* CPU used before this VM */
+	uint64_t vm_cpu_us;     /* and in it, as it says */
+	/* VMs that ended with it in them and named nobody, and when the last did; monotonic */
+	unsigned vm_deaths;
+	int64_t vm_death_ms;
 	struct rate post_rate, log_rate, sent_rate;
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
@@ -221,13 +227,14 @@ struct kernel {
 	size_t tosd_queued;
 	struct tosd_layers layers;
 	uint64_t next_slot;
-	struct map *children; /* slot -> struct vm or extension slot */
+	struct map *children; /* slot -> struct child */
+	struct map *vms;      /* slot -> struct vm */
+	uint64_t next_vm_number;
 	struct vm *spares[CONFIG_SPARES_MAX];
 	size_t n_spares;
 	int64_t spare_used_ms;
-	uv_timer_t spare_timer; /* for the next ones, with these limits */
+	uv_timer_t spare_timer; /* for the next ones, with this limit */
 	uint64_t spare_address_bytes;
-	uint32_t spare_cpu_s;
 	/* parts */
 	struct store *store;
 	uv_async_t store_wake;
@@ -399,46 +406,64 @@ bool callers_answered(
 	struct kernel *k, const char *caller, const struct origin *from, const struct post *p);
 void callers_tick(struct kernel *k, int64_t now_ms);
 
-/* ---- child.c: tosd and the VMs */
+/* ---- child.c: tosd */
 int tosd_begin(struct kernel *k, struct errmsg *em);
 int tosd_send(struct kernel *k, const void *msg, size_t n);
 void tosd_ready(struct kernel *k);
 int child_spawn_ext(struct kernel *k, const char *name);
 void child_kill_ext(struct kernel *k, const char *name);
-enum vm_phase {
-	VM_PHASE_SPAWNING,
-	VM_PHASE_BOOTING,
-	VM_PHASE_IDLE,
-	VM_PHASE_RUNNING,
-	VM_PHASE_DYING
-};
+int child_spawn_vm(struct kernel *k, struct vm *v, uint64_t address_bytes, const char *label);
+void child_kill_vm(struct kernel *k, const struct vm *v);
+void child_forget_vm(struct kernel *k, const struct vm *v);
+
+/* ---- vms.c: the tos-vm processes, and which carrier is in which */
+enum vm_phase { VM_PHASE_SPAWNING, VM_PHASE_BOOTING, VM_PHASE_READY, VM_PHASE_DYING };
 struct vm {
 	uint32_t magic;
 	struct kernel *k;
 	uint64_t slot;
 	enum vm_phase phase;
-	struct resident *r; /* NULL once abandoned */
 	struct stream *stream;
-	int pid, pidfd;
-	bool frozen, stream_closed, died;
-	bool spare; /* made ahead: no carrier yet, and in kernel.spares */
+	int pid;
+	bool died;
+	bool spare; /* made ahead: nobody's yet, and in kernel.spares */
 	int64_t asked_us;
-	uint64_t address_bytes; /* its limits as a process */
-	uint32_t cpu_s;
+	uint64_t address_bytes; /* its limit as a process */
+	/* whose it is: owner, author, roles, and with how many it may be shared */
+	char key[2 * CERT_NAME_MAX + 64];
+	size_t company;        /* the most carriers in it */
+	uint64_t memory_each;  /* the most that a carrier in it may be granted */
+	struct map *carriers;  /* number -> struct resident */
+	uint64_t newest;       /* no number that it was given is higher */
+	int64_t idle_since_ms; /* monotonic; while `carriers` is empty */
+	/* signs of life; times are of its own CPU clock */
+	uint64_t n_frames, frames_seen;
+	int64_t alive_cpu_us;
+	uint64_t stuck; /* the carrier that it says it can't stop; 0 none */
+	int64_t stuck_cpu_us;
+	unsigned n_ending; /* carriers that it was told to forget and has not confirmed */
+	int64_t ending_ms, ending_cpu_us;
+	int64_t told_cpu_us; /* what it says that its carriers have used */
 };
 #define VM_MAGIC 0x766d3031u
-/* asks tosd for a tos-vm and hands the carrier over */
+/* Finds a tos-vm, or asks tosd for one, and hands the carrier over. */
 int vm_start(struct resident *r, struct errmsg *em);
-void vm_abandon(struct resident *r); /* end it; r->vm becomes NULL at once */
-void spares_init(struct kernel *k);
-void spares_end(struct kernel *k);
-void spares_tick(struct kernel *k, int64_t now_ms);
+/* It is not to run any more; r->vm becomes NULL at once. */
+void vm_abandon(struct resident *r);
 void vm_freeze(struct resident *r, bool freeze);
 int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
 	uint64_t tag, struct slice folder);
 int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
-uint64_t vm_cpu_us(const struct resident *r);
+uint64_t vm_cpu_us(const struct resident *r); /* as far as it has been told */
+void vm_told_usage(struct resident *r, uint64_t cpu_us);
 uint64_t vm_memory_bytes(const struct resident *r);
+/* From tosd. */
+void vm_spawned(struct vm *v, int fd, int pid); /* takes fd */
+void vm_failed(struct vm *v, int rc, const char *text);
+void vm_died(struct vm *v, const struct tosd_died *d);
+void vms_init(struct kernel *k);
+void vms_tick(struct kernel *k, int64_t now_ms);
+void spares_end(struct kernel *k);
 
 /* ---- resident.c: carriers that are here */
 struct resident *resident_new(struct kernel *k);
@@ -479,8 +504,12 @@ void resident_undelivered(struct resident *r);
 void resident_deliver_held(struct resident *r);
 void residents_tick(struct kernel *k, int64_t now_ms);
 int residents_load(struct kernel *k, struct errmsg *em); /* from the store, at start */
-int vm_frame(struct resident *r, struct slice frame, struct errmsg *em); /* from its VM */
-void resident_vm_died(struct resident *r, const struct tosd_died *d);
+/* From its VM: a frame of that type, read up to its number. */
+int vm_frame(struct resident *r, int type, struct cbor_cursor *c, struct errmsg *em);
+/* Its VM ended because of it; d NULL: the kernel ended it. r is not in it any more. */
+void resident_vm_died(struct resident *r, const struct tosd_died *d, const char *why);
+/* Its VM ended because of another: it starts again from its arrival or last checkpoint. */
+void resident_restart(struct resident *r, const char *why);
 void resident_vm_failed(struct resident *r, int rc, const char *text);
 void resident_key(const struct resident *r, struct buf *out);
 size_t residents_of(struct kernel *k, const char *principal);

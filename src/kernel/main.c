@@ -311,7 +311,7 @@ static void on_tick(uv_timer_t *t)
 	accounts_tick(k, now);
 	handoff_tick(k, now);
 	homes_tick(k, now);
-	spares_tick(k, now);
+	vms_tick(k, now);
 	accounts_save(k);
 	lazy_flush(k);
 	if (++ticks % 10 == 0)
@@ -476,7 +476,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	k->watchers = map_new();
 	k->acting = map_new();
 	calls_init(k);
-	spares_init(k);
+	vms_init(k);
 	rc = telemetry_init(k, em);
 	router_init(k);
 	if (rc == 0)

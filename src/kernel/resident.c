@@ -768,7 +768,7 @@ void resident_wanted(struct resident *r, const char *wanted, const struct incarn
 			resident_event(r, SHELL_EV_RESUME, NULL);
 			if (r->vm) {
 				vm_freeze(r, false);
-				if (r->vm->phase == VM_PHASE_RUNNING)
+				if (r->vm_runs)
 					resident_event(r, SHELL_EV_START, NULL);
 			} else {
 				resident_go_on(r);
@@ -800,42 +800,52 @@ void resident_vm_failed(struct resident *r, int rc, const char *text)
 {
 	char why[400];
 
-	r->vm = NULL;
 	snprintf(why, sizeof(why), "no tos-vm could be started: %s", text);
 	resident_fault(r, rc < 0 ? rc : ERR_SANDBOX, why, "");
 }
 
-void resident_vm_died(struct resident *r, const struct tosd_died *d)
+void resident_vm_died(struct resident *r, const struct tosd_died *d, const char *why)
 {
-	char text[160];
-	int rc = ERR_LIMIT;
+	int rc = ERR_FAULT;
 
-	r->usage.used[LIMIT_cpu] = (int64_t)((r->cpu_before_us + d->cpu_us) / 1000);
-	r->vm->r = NULL;
-	r->vm = NULL;
-	if (d->cause == TOSD_CPU_LIMIT) {
-		snprintf(text, sizeof(text), "limit cpu: used up %lld ms",
-			(long long)r->usage.limit[LIMIT_cpu]);
-		r->usage.exceeded[LIMIT_cpu]++;
-	} else if (d->cause == TOSD_MEMORY_LIMIT) {
-		snprintf(
-			text, sizeof(text), "limit memory: its tos-vm was ended by the system");
-	} else {
-		rc = ERR_FAULT;
-		snprintf(text, sizeof(text), "its tos-vm died (%s %d)",
-			d->cause == TOSD_EXITED    ? "exit status"
-			: d->cause == TOSD_SECCOMP ? "forbidden system call, signal"
-						   : "signal",
-			d->status);
-		if (d->cause == TOSD_SECCOMP)
-			metric_add(r->k->metrics, "seccomp_kills_total", NULL, 1);
+	if (d && d->cause == TOSD_MEMORY_LIMIT) {
+		rc = ERR_LIMIT;
+		why = "limit memory: its tos-vm was ended by the system";
 	}
 	/* A move whose envelope has gone out does not need the VM any more. */
 	if (r->state == SHELL_DEPARTING)
 		return;
-	if (d->cause == TOSD_KILLED && r->completed)
+	if (r->completed)
 		return;
-	resident_fault(r, rc, text, "");
+	resident_fault(r, rc, why, "");
+}
+
+void resident_restart(struct resident *r, const char *why)
+{
+	bool suspended = r->state == SHELL_SUSPENDED;
+
+	if (r->state == SHELL_DEPARTING || r->completed)
+		return; /* it does not need the VM any more */
+	move_cancel(r);
+	call_cancel(r->k, r->completed_call);
+	r->completed_call = 0;
+	r->go_seq = 0;
+	r->via_go = false;
+	if (resident_event(r, SHELL_EV_REBOOT, NULL) < 0)
+		return;
+	metric_add(r->k->metrics, "carriers_restarted_total", NULL, 1);
+	r->waiting[0] = 0;
+	r->started_ms = 0;
+	resident_trail(r, "restarted", "", why);
+	/* What waited in its inboxes waits for those of the next run. */
+	resident_collect(r);
+	inboxes_drop(r);
+	asked_drop(r, true);
+	resident_undelivered(r);
+	resident_save(r);
+	home_report(r);
+	if (!suspended)
+		resident_go_on(r);
 }
 
 /* ---- posts to it */
@@ -902,7 +912,7 @@ static int inbox_deliver(struct resident *r, const struct post *p, const char *i
 	struct inbox *in = map_find_str(r->inboxes, inbox);
 	int rc;
 
-	if (!in || !r->vm || r->vm->phase != VM_PHASE_RUNNING)
+	if (!in || !r->vm_runs)
 		return ERR_STATE;
 	slice_copy_text(p->sender, sender, sizeof(sender));
 	rc = inbox_push(in, p, (struct slice){ NULL, 0 }, 0);
@@ -1074,7 +1084,7 @@ static bool check_limits(struct resident *r, int64_t wall_ms)
 	bool faulted = r->state == SHELL_FAULTED;
 	char text[120];
 
-	if (r->vm && r->vm->phase == VM_PHASE_RUNNING) {
+	if (r->vm_runs) {
 		uint64_t cpu_ms = vm_cpu_us(r) / 1000;
 
 		if ((int64_t)cpu_ms > r->usage.limit[LIMIT_cpu]) {

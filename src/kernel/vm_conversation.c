@@ -240,6 +240,23 @@ static int on_finished(struct resident *r, struct cbor_cursor *c, struct errmsg 
 	return 0;
 }
 
+/* "limit NAME: ..." */
+static void note_limit(struct resident *r, const char *text)
+{
+	char label[48];
+
+	for (int i = 0; i < LIMIT_COUNT; i++) {
+		size_t n = strlen(limit_names[i]);
+
+		if (strncmp(text, "limit ", 6) != 0 ||
+			strncmp(text + 6, limit_names[i], n) != 0 || text[6 + n] != ':')
+			continue;
+		snprintf(label, sizeof(label), "limit=\"%s\"", limit_names[i]);
+		metric_add(r->k->metrics, "limits_exceeded_total", label, 1);
+		r->usage.exceeded[i]++;
+	}
+}
+
 static int on_fault(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 {
 	char word[40], text[TEXT_MAX + 1], traceback[TRACEBACK_MAX + 1];
@@ -261,7 +278,7 @@ static int on_fault(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 		return err_set(em, rc, "a FAULT frame does not decode");
 	(void)path;
 	if (strcmp(word, "limit") == 0)
-		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"memory\"", 1);
+		note_limit(r, text);
 	/* What a retry starts from is the arrival, or the last checkpoint: not the broken
 	 * state. */
 	resident_fault(r, err_from_word(word, strlen(word)), text, traceback);
@@ -411,12 +428,15 @@ static int on_taken(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 
 static int on_usage(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 {
+	uint64_t cpu_us = cbor_uint(c, INT64_MAX / 4);
 	int rc;
 
-	(void)cbor_uint(c, INT64_MAX); /* the kernel reads the CPU clock itself */
 	r->usage.used[LIMIT_memory] = (int64_t)cbor_uint(c, (uint64_t)1 << 42);
 	rc = finish_frame(c);
-	return rc < 0 ? err_set(em, rc, "a USAGE frame does not decode") : 0;
+	if (rc < 0)
+		return err_set(em, rc, "a USAGE frame does not decode");
+	vm_told_usage(r, cpu_us);
+	return 0;
 }
 
 static int on_started(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
@@ -445,24 +465,15 @@ static const struct vm_rule {
 	{ VM_USAGE, true, on_usage },
 };
 
-int vm_frame(struct resident *r, struct slice frame, struct errmsg *em)
+int vm_frame(struct resident *r, int type, struct cbor_cursor *c, struct errmsg *em)
 {
-	struct cbor_cursor c;
-	int type = frame_open(&c, frame);
-
-	if (type < 0)
-		return err_set(em, type, "a frame does not decode");
-	if (cbor_uint(&c, INT64_MAX) != r->vm->slot)
-		return err_set(
-			em, ERR_MALFORMED, "a frame names a carrier that it does not hold");
 	/* The copy that counts as sent says nothing any more. */
-	if (r->state == SHELL_DEPARTING)
-		return type == VM_USAGE || type == VM_LOG
-			       ? 0
-			       : err_set(em, ERR_STATE, "a frame of type %d while departing",
-					 type);
+	if (r->state == SHELL_DEPARTING && type == VM_LOG)
+		return 0;
+	if (r->state == SHELL_DEPARTING && type != VM_USAGE)
+		return err_set(em, ERR_STATE, "a frame of type %d while departing", type);
 	for (size_t i = 0; i < ARRAY_LEN(vm_rules); i++)
 		if ((int)vm_rules[i].type == type)
-			return vm_rules[i].handler(r, &c, em);
+			return vm_rules[i].handler(r, c, em);
 	return err_set(em, ERR_MALFORMED, "a frame of type %d is not a tos-vm's to send", type);
 }

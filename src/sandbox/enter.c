@@ -244,6 +244,9 @@ static int place_fds(const struct sandbox_plan *p, int *program_fd)
 		else if (dup3(from[i], i, i >= SANDBOX_FD_PROGRAM ? O_CLOEXEC : 0) < 0)
 			return -errno;
 	}
+	/* SIGIO, should the program want it, goes to itself; it can't choose that later. */
+	if (p->socket_fd >= 0)
+		fcntl(SANDBOX_FD_SOCKET, F_SETOWN, getpid());
 	*program_fd = SANDBOX_FD_PROGRAM;
 	return sandbox_close_from(SANDBOX_FD_STATUS + 1);
 }

@@ -9,7 +9,7 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -23,6 +23,29 @@
 
 /* ---- memory */
 
+/* Every block is in a list, so that a heap which was left in the middle of something can be given
+ * back all the same. */
+struct block {
+	struct list node;
+	max_align_t bytes[];
+};
+
+static void *block_resize(struct vm_carrier *c, void *p, size_t n)
+{
+	struct block *b = p ? CONTAINER_OF(p, struct block, bytes) : NULL;
+
+	if (b)
+		list_del(&b->node);
+	if (n == 0) {
+		free(b);
+		return NULL;
+	}
+	struct block *q = realloc(b, sizeof *q + n);
+	if (q || b)
+		list_add(&c->blocks, q ? &q->node : &b->node);
+	return q ? q->bytes : NULL;
+}
+
 static void *carrier_alloc(void *ud, void *p, size_t osize, size_t nsize)
 {
 	struct vm_carrier *c = ud;
@@ -30,17 +53,14 @@ static void *carrier_alloc(void *ud, void *p, size_t osize, size_t nsize)
 
 	if (!p)
 		osize = 0; /* then it is a kind of object */
-	if (nsize == 0) {
-		free(p);
-		c->used -= osize;
-		return NULL;
-	}
 	if (nsize > osize && (c->used >= c->cap || nsize - osize > c->cap - c->used)) {
 		c->refused = true;
 		return NULL;
 	}
-	q = realloc(p, nsize);
-	if (!q) {
+	vm_sched.jump_ok = 0;
+	q = block_resize(c, p, nsize);
+	vm_sched.jump_ok = 1;
+	if (!q && nsize) {
 		c->refused = true;
 		return NULL;
 	}
@@ -51,17 +71,17 @@ static void *carrier_alloc(void *ud, void *p, size_t osize, size_t nsize)
 	return q;
 }
 
-static int64_t process_cpu_us(void)
+/* Without asking Lua, which may have been left anywhere. It has no finalizers. */
+static void heap_drop(struct vm_carrier *c)
 {
-	struct timespec ts;
+	c->L = c->co = NULL;
+	c->used = 0;
+	while (!list_empty(&c->blocks)) {
+		struct block *b = LIST_ITEM(c->blocks.next, struct block, node);
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-int64_t carrier_cpu_us(const struct vm_carrier *c)
-{
-	return process_cpu_us() - c->cpu_start_us;
+		list_del(&b->node);
+		free(b);
+	}
 }
 
 void msg_free(struct vm_carrier *c, struct vm_msg *m)
@@ -87,8 +107,8 @@ void carrier_free(struct vm_carrier *c)
 {
 	if (!c)
 		return;
-	if (c->L)
-		lua_close(c->L);
+	sched_forget(c);
+	heap_drop(c);
 	calls_free(c);
 	while (c->n_inboxes)
 		carrier_drop_inbox(c, c->inbox[0]);
@@ -153,12 +173,13 @@ void text_put(struct buf *b, const char *s, size_t n, size_t most)
 void carrier_send_usage(struct vm_carrier *c)
 {
 	size_t at = port_begin(c->port, 2, VM_USAGE, c->number);
-	int64_t cpu = carrier_cpu_us(c);
+	int64_t cpu = sched_cpu_us(c);
 
 	cbor_put_uint(&c->port->out, cpu > 0 ? (uint64_t)cpu : 0);
 	cbor_put_uint(&c->port->out, c->used + c->held);
 	port_send(c->port, at);
 	c->usage_sent_ms = clock_ms();
+	c->cpu_told_us = cpu;
 }
 
 void carrier_note_activity(struct vm_carrier *c)
@@ -620,7 +641,11 @@ int carrier_start(
 {
 	struct vm_carrier *c = mem_new(struct vm_carrier);
 	struct start s;
-	int rc = start_read(c, cur, &s), status;
+	int rc, status;
+
+	list_init(&c->blocks);
+	list_init(&c->queue);
+	rc = start_read(c, cur, &s);
 
 	if (rc) {
 		free(c);
@@ -628,7 +653,9 @@ int carrier_start(
 	}
 	c->port = port;
 	c->number = number;
-	c->cpu_start_us = process_cpu_us();
+	c->cpu_most_us = c->limit[LIMIT_cpu] > 0
+				 ? (c->limit[LIMIT_cpu] - c->usage[LIMIT_cpu]) * 1000
+				 : INT64_MAX;
 	c->usage_sent_ms = clock_ms();
 	c->next_seq = c->next_tag = 1;
 	c->cap = c->limit[LIMIT_memory] > 0 ? (size_t)c->limit[LIMIT_memory]
@@ -650,7 +677,7 @@ int carrier_start(
 		size_t at = port_begin(port, 0, VM_STARTED, number);
 
 		port_send(port, at);
-		c->state = VM_READY_TO_RUN;
+		sched_wake(c);
 		return 0;
 	}
 	c->cap += FAULT_GRACE_BYTES;
@@ -662,8 +689,7 @@ int carrier_start(
 	 */
 	snprintf(line, sizeof line, "%s%s", strcmp(code, "limit") == 0 ? "limit memory: " : "",
 		text ? text : "could not be loaded");
-	lua_close(c->L);
-	c->L = NULL;
+	heap_drop(c);
 	send_fault(c, code, line, "");
 	return 0;
 }
@@ -755,6 +781,10 @@ void carrier_run(struct vm_carrier *c)
 	c->wait = WAIT_NONE;
 	status = lua_resume(c->co, c->L, c->n_args, &n);
 	c->n_args = 0;
+	if (status == LUA_YIELD && c->preempted) {
+		c->preempted = false;
+		return;
+	}
 	if (status == LUA_YIELD && env_is_wait(c->co, n)) {
 		lua_pop(c->co, 1);
 		c->state = VM_WAITING;
@@ -773,10 +803,24 @@ int64_t carrier_deadline(const struct vm_carrier *c)
 	return c->state == VM_WAITING ? c->wait_until_ms : INT64_MAX;
 }
 
-void carrier_check_time(struct vm_carrier *c, int64_t now_ms)
+void carrier_over_cpu(struct vm_carrier *c)
 {
-	if (c->state == VM_WAITING && c->wait_until_ms <= now_ms)
-		c->state = VM_READY_TO_RUN;
+	char text[96];
+
+	snprintf(text, sizeof text, "limit cpu: used %lld ms of %lld ms",
+		(long long)(c->usage[LIMIT_cpu] + c->cpu_us / 1000),
+		(long long)c->limit[LIMIT_cpu]);
+	send_fault(c, "limit", text, "");
+}
+
+void carrier_dropped(struct vm_carrier *c)
+{
+	heap_drop(c);
+	if (sched_cpu_us(c) > c->cpu_most_us)
+		carrier_over_cpu(c);
+	else
+		send_fault(c, "fault",
+			"hung: it did not come back from a library function in time", "");
 }
 
 /* ---- frames for it */
@@ -834,7 +878,7 @@ static void deliver_answer(struct vm_carrier *c, struct vm_msg *m)
 			call->answer = m;
 			if (c->state == VM_WAITING && c->wait == WAIT_CALL &&
 				c->wait_id == m->tag)
-				c->state = VM_READY_TO_RUN;
+				sched_wake(c);
 			return;
 		}
 	msg_free(c, m); /* nobody waits for it any more */
@@ -894,7 +938,7 @@ int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
 	box->last = &m->next;
 	box->n++;
 	if (c->state == VM_WAITING && c->wait == WAIT_INBOX && c->wait_box == box)
-		c->state = VM_READY_TO_RUN;
+		sched_wake(c);
 	return 0;
 }
 
@@ -913,7 +957,7 @@ int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur)
 	if (text.n >= sizeof c->done_text)
 		text.n = sizeof c->done_text - 1;
 	text_copy(c->done_text, sizeof c->done_text, (const char *)text.p, text.n);
-	c->state = VM_READY_TO_RUN;
+	sched_wake(c);
 	return 0;
 }
 

@@ -17,7 +17,7 @@ int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua
 {
 	struct vm_carrier *c = carrier_of(L);
 
-	if (!lua_isyieldable(L))
+	if (!lua_isyieldable(L) || c->unyieldable)
 		return luaL_error(L,
 			"cannot wait here (inside a sort, gsub or metamethod called from C)");
 	c->wait = wait;
@@ -42,8 +42,26 @@ static lua_State *co_arg(lua_State *L)
 	return co;
 }
 
-/* The results, or the message, are moved to L: their number, or -1 and the message. -2: co
- * waits, and so must L. */
+/* The results, or the message, are moved to L: their number, or -1 and the message. CO_WAITS:
+ * co waits, CO_PAUSED: its slice is over; so must L, and so is L's. */
+#define CO_WAITS  (-2)
+#define CO_PAUSED (-3)
+
+/* Resume co from L, and have the signal handlers know whose turn it is. */
+static int co_switch(lua_State *L, lua_State *co, int n_args, int *n)
+{
+	struct vm_carrier *c = carrier_of(L);
+	bool stuck = !lua_isyieldable(L);
+	int status;
+
+	c->unyieldable += stuck;
+	sched_thread(co);
+	status = lua_resume(co, L, n_args, n);
+	sched_thread(L);
+	c->unyieldable -= stuck;
+	return status;
+}
+
 static int co_step(lua_State *L, lua_State *co, int n_args)
 {
 	int n, status;
@@ -53,10 +71,12 @@ static int co_step(lua_State *L, lua_State *co, int n_args)
 		return -1;
 	}
 	lua_xmove(L, co, n_args);
-	status = lua_resume(co, L, n_args, &n);
+	status = co_switch(L, co, n_args, &n);
+	if (status == LUA_YIELD && carrier_of(L)->preempted)
+		return CO_PAUSED;
 	if (status == LUA_YIELD && env_is_wait(co, n)) {
 		lua_pop(co, 1);
-		return -2;
+		return CO_WAITS;
 	}
 	if (status != LUA_OK && status != LUA_YIELD) {
 		lua_xmove(co, L, 1);
@@ -73,12 +93,19 @@ static int co_step(lua_State *L, lua_State *co, int n_args)
 
 static int resume_more(lua_State *L, int status, lua_KContext ctx);
 
+/* Leave L as co was left. */
+static int pass_on(lua_State *L, int n, lua_KFunction k)
+{
+	if (n == CO_PAUSED)
+		return lua_yieldk(L, 0, 0, k);
+	lua_pushlightuserdata(L, (void *)&wait_mark);
+	return lua_yieldk(L, 1, 0, k);
+}
+
 static int resume_end(lua_State *L, int n)
 {
-	if (n == -2) {
-		lua_pushlightuserdata(L, (void *)&wait_mark);
-		return lua_yieldk(L, 1, 0, resume_more);
-	}
+	if (n <= CO_WAITS)
+		return pass_on(L, n, resume_more);
 	lua_pushboolean(L, n >= 0);
 	n = n < 0 ? 1 : n;
 	lua_insert(L, -(n + 1));
@@ -98,19 +125,31 @@ static int co_resume(lua_State *L)
 	return resume_end(L, co_step(L, co_arg(L), lua_gettop(L) - 1));
 }
 
+/* Close co's variables, whose __close runs in it; nothing of that can yield. */
+static int co_reset(lua_State *L, lua_State *co)
+{
+	struct vm_carrier *c = carrier_of(L);
+	int status;
+
+	c->unyieldable++;
+	sched_thread(co);
+	status = lua_resetthread(co);
+	sched_thread(L);
+	c->unyieldable--;
+	return status;
+}
+
 static int wrap_more(lua_State *L, int status, lua_KContext ctx);
 
 static int wrap_end(lua_State *L, lua_State *co, int n)
 {
-	if (n == -2) {
-		lua_pushlightuserdata(L, (void *)&wait_mark);
-		return lua_yieldk(L, 1, 0, wrap_more);
-	}
+	if (n <= CO_WAITS)
+		return pass_on(L, n, wrap_more);
 	if (n >= 0)
 		return n;
 	int status = lua_status(co);
 	if (status != LUA_OK && status != LUA_YIELD) { /* it failed: close its variables */
-		lua_resetthread(co);
+		co_reset(L, co);
 		lua_settop(co, 0);
 	}
 	if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
@@ -156,6 +195,24 @@ static int co_wrap(lua_State *L)
 	return 1;
 }
 
+/* As of lcorolib.c: only what is suspended or dead. */
+static int co_close(lua_State *L)
+{
+	lua_State *co = co_arg(L);
+	lua_Debug ar;
+	int status = lua_status(co);
+
+	if (co == L || (status == LUA_OK && lua_getstack(co, 0, &ar)))
+		return luaL_error(L, "cannot close a running coroutine");
+	if (co_reset(L, co) == LUA_OK) {
+		lua_pushboolean(L, 1);
+		return 1;
+	}
+	lua_pushboolean(L, 0);
+	lua_xmove(co, L, 1);
+	return 2;
+}
+
 static int co_yield (lua_State *L)
 {
 	if (L == carrier_of(L)->co)
@@ -166,7 +223,8 @@ static int co_yield (lua_State *L)
 static void coroutine_open(lua_State *L)
 {
 	static const luaL_Reg ours[] = { { "create", co_create }, { "resume", co_resume },
-		{ "wrap", co_wrap }, { "yield", co_yield }, { NULL, NULL } };
+		{ "wrap", co_wrap }, { "yield", co_yield }, { "close", co_close },
+		{ NULL, NULL } };
 
 	luaL_requiref(L, LUA_COLIBNAME, luaopen_coroutine, 1);
 	luaL_setfuncs(L, ours, 0);

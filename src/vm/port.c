@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
+#include "base/map.h"
 #include "base/mem.h"
 #include "wire/vmproto.h"
 
@@ -48,6 +48,7 @@ static void port_write(struct vm_port *p)
 {
 	size_t done = 0;
 
+	p->writing = true;
 	while (done < p->out.len) {
 		ssize_t n = write(p->fd, p->out.data + done, p->out.len - done);
 
@@ -61,6 +62,7 @@ static void port_write(struct vm_port *p)
 			port_gone();
 		}
 	}
+	p->writing = false;
 	buf_clear(&p->out);
 }
 
@@ -77,31 +79,55 @@ int port_send(struct vm_port *p, size_t at)
 	return 0;
 }
 
-static struct vm_carrier **port_find(struct vm_port *p, uint64_t number)
+static struct vm_carrier *port_find(const struct vm_port *p, uint64_t number)
 {
-	for (size_t i = 0; i < VM_CARRIERS_MAX; i++)
-		if (p->carrier[i] && p->carrier[i]->number == number)
-			return &p->carrier[i];
-	return NULL;
+	return map_find(p->carriers, &number, sizeof number);
 }
 
 static int on_start(struct vm_port *p, uint64_t number, struct cbor_cursor *c)
 {
+	struct vm_carrier *v = NULL;
+	int rc;
+
 	if (port_find(p, number))
 		return ERR_EXISTS;
-	for (size_t i = 0; i < VM_CARRIERS_MAX; i++)
-		if (!p->carrier[i])
-			return carrier_start(p, number, c, &p->carrier[i]);
-	return ERR_FULL;
+	if (map_size(p->carriers) >= VM_CARRIERS_MAX)
+		return ERR_FULL;
+	rc = carrier_start(p, number, c, &v);
+	if (rc)
+		return rc;
+	map_put(p->carriers, &v->number, sizeof v->number, v);
+	sched_charge(v);
+	return 0;
 }
 
-static int on_end(struct vm_carrier **at, struct cbor_cursor *c)
+static int on_end(struct vm_carrier *c, struct cbor_cursor *cur)
 {
-	cbor_close(c);
-	if (cbor_finish(c))
+	struct vm_port *p = c->port;
+	uint64_t number = c->number;
+	int64_t cpu_us;
+	size_t at;
+
+	cbor_close(cur);
+	if (cbor_finish(cur))
 		return ERR_MALFORMED;
-	carrier_free(*at);
-	*at = NULL;
+	map_del(p->carriers, &c->number, sizeof c->number);
+	sched_charge(c);
+	cpu_us = c->cpu_us;
+	carrier_free(c);
+	at = port_begin(p, 1, VM_FORGOTTEN, number);
+	cbor_put_uint(&p->out, (uint64_t)cpu_us);
+	return port_send(p, at);
+}
+
+static int on_pause(struct vm_carrier *c, struct cbor_cursor *cur)
+{
+	bool pause = cbor_bool(cur);
+
+	cbor_close(cur);
+	if (cbor_finish(cur))
+		return ERR_MALFORMED;
+	sched_pause(c, pause);
 	return 0;
 }
 
@@ -111,24 +137,26 @@ static int port_frame(struct vm_port *p, struct slice frame)
 	struct cbor_cursor c;
 	int type = frame_open(&c, frame);
 	uint64_t number = cbor_uint(&c, UINT64_MAX);
-	struct vm_carrier **at;
+	struct vm_carrier *v;
 
 	if (type < 0 || c.rc)
 		return ERR_MALFORMED;
 	if (type == VM_START)
 		return on_start(p, number, &c);
-	at = port_find(p, number);
-	if (!at)
+	v = port_find(p, number);
+	if (!v)
 		return ERR_NOT_FOUND;
 	switch (type) {
 	case VM_DELIVER:
-		return carrier_deliver(*at, &c);
+		return carrier_deliver(v, &c);
 	case VM_DONE:
-		return carrier_done(*at, &c);
+		return carrier_done(v, &c);
 	case VM_END:
-		return on_end(at, &c);
+		return on_end(v, &c);
 	case VM_LIMITS:
-		return carrier_limits(*at, &c);
+		return carrier_limits(v, &c);
+	case VM_PAUSE:
+		return on_pause(v, &c);
 	default:
 		return ERR_MALFORMED;
 	}
@@ -155,32 +183,6 @@ static int port_read(struct vm_port *p)
 	return rc == ERR_AGAIN ? 0 : rc;
 }
 
-/* A turn for each that is ready; returns ms until the next deadline, -1 for none. */
-static int port_turn(struct vm_port *p)
-{
-	int64_t now = clock_ms(), next = INT64_MAX;
-
-	for (size_t i = 0; i < VM_CARRIERS_MAX; i++) {
-		struct vm_carrier *c = p->carrier[i];
-
-		if (!c)
-			continue;
-		carrier_check_time(c, now);
-		if (c->state == VM_READY_TO_RUN)
-			carrier_run(c);
-		if (c->state == VM_READY_TO_RUN)
-			next = now;
-		else if (carrier_deadline(c) < next)
-			next = carrier_deadline(c);
-	}
-	if (next == INT64_MAX)
-		return -1;
-	now = clock_ms();
-	if (next <= now)
-		return 0;
-	return next - now > 60000 ? 60000 : (int)(next - now);
-}
-
 static void send_ready(struct vm_port *p)
 {
 	size_t at = frame_begin(&p->out);
@@ -193,8 +195,12 @@ static void send_ready(struct vm_port *p)
 
 static void port_fini(struct vm_port *p)
 {
-	for (size_t i = 0; i < VM_CARRIERS_MAX; i++)
-		carrier_free(p->carrier[i]);
+	struct vm_carrier *c;
+	size_t it = 0;
+
+	while ((c = map_next(p->carriers, &it, NULL, NULL)))
+		carrier_free(c);
+	map_free(p->carriers);
 	buf_fini(&p->in.in);
 	buf_fini(&p->out);
 	free(p);
@@ -206,12 +212,14 @@ int port_serve(int fd)
 	int rc = 0;
 
 	p->fd = fd;
+	p->carriers = map_new();
 	p->in.max = VM_FRAME_BYTES_MAX;
 	p->in.in.max = VM_FRAME_BYTES_MAX + 2 * READ_BYTES;
+	sched_init(p);
 	send_ready(p);
 	while (rc == 0) {
 		struct pollfd pfd = { .fd = fd, .events = POLLIN };
-		int timeout = port_turn(p);
+		int timeout = sched_turn(p);
 
 		if (poll(&pfd, 1, timeout) > 0)
 			rc = port_read(p);

@@ -329,7 +329,7 @@ static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
 
 	if (rc)
 		return push_failure(L, rc, c->em.text);
-	if (!lua_isyieldable(L))
+	if (!lua_isyieldable(L) || c->unyieldable)
 		return luaL_error(L,
 			"cannot wait here (inside a sort, gsub or metamethod called from C)");
 	carrier_send_usage(c);
@@ -406,7 +406,7 @@ static int sys_inbox_open(lua_State *L)
 		return push_failure(L, ERR_EXISTS, "it is open already");
 	if (c->n_inboxes == VM_INBOXES_MAX)
 		return push_failure(L, ERR_FULL, "too many inboxes are open");
-	if (!lua_isyieldable(L))
+	if (!lua_isyieldable(L) || c->unyieldable)
 		return luaL_error(L,
 			"cannot wait here (inside a sort, gsub or metamethod called from C)");
 	box = mem_new(struct vm_inbox);
@@ -428,7 +428,7 @@ static int sys_inbox_close(lua_State *L)
 
 	if (!box)
 		return push_failure(L, ERR_CLOSED, "it is closed");
-	if (!lua_isyieldable(L))
+	if (!lua_isyieldable(L) || c->unyieldable)
 		return luaL_error(L,
 			"cannot wait here (inside a sort, gsub or metamethod called from C)");
 	if (box->n)
@@ -611,7 +611,7 @@ static int sys_usage(lua_State *L)
 		set_amount(L, (enum limit_id)i, c->usage[i]);
 	for (size_t i = 0; i < c->n_inboxes; i++)
 		waiting += (lua_Integer)c->inbox[i]->n;
-	set_amount(L, LIMIT_cpu, c->usage[LIMIT_cpu] + carrier_cpu_us(c) / 1000);
+	set_amount(L, LIMIT_cpu, c->usage[LIMIT_cpu] + sched_cpu_us(c) / 1000);
 	set_amount(L, LIMIT_memory, (int64_t)(c->used + c->held));
 	set_amount(L, LIMIT_posts, c->n_posts);
 	set_amount(L, LIMIT_sent, c->usage[LIMIT_sent] + c->sent);

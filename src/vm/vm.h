@@ -11,16 +11,18 @@
 #pragma once
 
 #include <lua.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/list.h"
 #include "wire/carrier.h"
 #include "wire/cbor.h"
 #include "wire/frame.h"
 
-#define VM_CARRIERS_MAX 64
+#define VM_CARRIERS_MAX 65536
 #define VM_CALLS_MAX    1024 /* questions of one carrier without an answer */
 #define VM_INBOXES_MAX  256  /* of one carrier */
 #define VM_FRAME_BYTES_MAX                                                                     \
@@ -73,7 +75,7 @@ void codec_open(lua_State *L);
 
 enum vm_state {
 	VM_LOADING,
-	VM_READY_TO_RUN, /* resume it at the next turn */
+	VM_READY_TO_RUN, /* in one of the scheduler's queues, unless it is paused */
 	VM_WAITING,
 	VM_ENDED, /* finished or faulted; the kernel says END */
 };
@@ -119,7 +121,17 @@ struct vm_carrier {
 	lua_State *L, *co; /* co: the thread in which begin runs, anchored in the registry */
 	int n_args;        /* for the next resume of co */
 
+	/* sched.c's */
+	struct list queue;
+	bool queued, paused;
+	bool preempted;       /* the running thread has yielded because its slice is over */
+	unsigned unyieldable; /* coroutines resumed where the one around them can't yield */
+	int64_t cpu_us;       /* used here; the running one's since its slice began is to add */
+	int64_t cpu_most_us;  /* what its limit leaves to it here */
+	int64_t cpu_told_us;  /* as told by its last USAGE */
+
 	size_t used, peak, cap; /* bytes of Lua's heap */
+	struct list blocks;     /* of which it consists */
 	bool refused; /* an allocation was refused since the last time somebody looked */
 	size_t held;  /* bytes of answers and folders that wait outside Lua's heap */
 
@@ -146,7 +158,7 @@ struct vm_carrier {
 	bool answers; /* the kernel passes answers of carriers on (START's field `answers`) */
 	bool going;   /* between GO and its answer the kernel hears nothing but USAGE and LOG */
 	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
-	int64_t cpu_start_us, usage_sent_ms;
+	int64_t usage_sent_ms;
 
 	struct codec codec;
 	struct buf enc, enc_state; /* what is being encoded */
@@ -164,11 +176,13 @@ static inline struct vm_carrier *carrier_of(lua_State *L)
 int carrier_start(
 	struct vm_port *port, uint64_t number, struct cbor_cursor *c, struct vm_carrier **out);
 void carrier_free(struct vm_carrier *c);
-/* Run it until it waits or ends. */
+/* Run it until it waits, ends, or is preempted: then it is VM_READY_TO_RUN. */
 void carrier_run(struct vm_carrier *c);
-/* Its wait is over if the time has come. */
-void carrier_check_time(struct vm_carrier *c, int64_t now_ms);
-/* When that is; INT64_MAX for never. */
+/* It is over with it: it used more CPU time than granted, or could not be stopped otherwise and
+ * its heap was left as it was (`dropped`), never to be touched again. */
+void carrier_over_cpu(struct vm_carrier *c);
+void carrier_dropped(struct vm_carrier *c);
+/* When its wait is over at the latest; INT64_MAX for never. */
 int64_t carrier_deadline(const struct vm_carrier *c);
 /* Frames for it; negative: the frame is broken. */
 int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur);
@@ -181,7 +195,6 @@ int carrier_freeze(struct vm_carrier *c, lua_State *L);
 void carrier_send_usage(struct vm_carrier *c);
 /* USAGE, but not more often than each 200 ms. */
 void carrier_note_activity(struct vm_carrier *c);
-int64_t carrier_cpu_us(const struct vm_carrier *c);
 struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n);
 void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
 void msg_free(struct vm_carrier *c, struct vm_msg *m);
@@ -226,6 +239,57 @@ int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua
 /* True if a thread has yielded because of env_wait. */
 bool env_is_wait(lua_State *co, int n_results);
 
+/* ---- sched.c: whose turn it is */
+#ifdef TOS_SANITIZE
+#define SCHED_SLOWER 8 /* what sanitizers cost */
+#else
+#define SCHED_SLOWER 1
+#endif
+struct vm_sched {
+	struct list woken, spent; /* ready: what has just become so; what used up its slice */
+	size_t n_ready;
+	int64_t next_deadline_us; /* no waiting carrier's time comes before it */
+	int64_t cpu_mark_us;      /* of the process, up to where it is accounted for */
+	bool async;               /* SIGIO comes when there is something to read */
+	int64_t told_us;          /* when the kernel last heard of us; CPU of the process */
+
+	/* Of the running slice; read by the signal handlers. */
+	struct vm_carrier *volatile running;
+	lua_State
+		*volatile thread; /* that runs, or the innermost around a C function that does */
+	volatile int64_t began_us, cpu_began_us, most_us;
+	volatile sig_atomic_t preempt; /* the slice is over: yield at the next instruction */
+	volatile sig_atomic_t
+		overdue; /* it has been for a while: an error where no yield can be */
+	volatile sig_atomic_t host; /* inside what must not be left by a jump */
+	volatile sig_atomic_t jump_ok;
+	volatile sig_atomic_t told_stuck;
+	volatile int64_t armed_us; /* when the timer fires; 0: it does not */
+};
+extern struct vm_sched vm_sched;
+
+void sched_init(struct vm_port *p);
+/* c has become ready. */
+void sched_wake(struct vm_carrier *c);
+/* c waits until its deadline. */
+void sched_note_deadline(const struct vm_carrier *c);
+void sched_pause(struct vm_carrier *c, bool pause);
+void sched_forget(struct vm_carrier *c);
+/* Charge what the process has used since the last such call to c. */
+void sched_charge(struct vm_carrier *c);
+/* So far, the present slice included. */
+int64_t sched_cpu_us(const struct vm_carrier *c);
+/* L runs from here on: it is L that is to yield when the slice is over. */
+void sched_thread(lua_State *L);
+/* Run what is ready, for some milliseconds; returns ms until it is to be called again, -1 for
+ * when something has come. */
+int sched_turn(struct vm_port *p);
+/* For C functions that run long: is it time to make room? Then yield or raise an error. */
+static inline bool sched_due(void)
+{
+	return vm_sched.preempt;
+}
+
 /* ---- sys.c: the primitives under the prelude */
 void sys_open(lua_State *L); /* pushes the table `sys` */
 
@@ -233,8 +297,9 @@ void sys_open(lua_State *L); /* pushes the table `sys` */
 struct vm_port {
 	int fd;
 	struct frame_reader in;
-	struct buf out; /* the frame being made */
-	struct vm_carrier *carrier[VM_CARRIERS_MAX];
+	struct buf out;        /* the frame being made */
+	struct map *carriers;  /* number -> struct vm_carrier */
+	volatile bool writing; /* part of a frame may be out */
 };
 /* Serve until the kernel closes; returns the exit status. */
 int port_serve(int fd);

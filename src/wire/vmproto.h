@@ -15,6 +15,8 @@
  *                                        is not answered: END comes
  *   [35, c]                   END     forget the carrier
  *   [36, c, map]              LIMITS  limits changed
+ *   [37, c, bool]             PAUSE   suspended: not to run, not even to the end of its slice;
+ *                                     false: go on
  * vm -> kernel
  *   [48, version]             READY   sandbox on, libraries there
  *   [49, c]                   STARTED top-level chunk is about to run
@@ -27,7 +29,10 @@
  *   [55, c, level, text]      LOG
  *   [56, c, seq, open: bool, name, bound]  INBOX  open or close NAME/x
  *   [57, c, inbox, n]         TAKEN    n folders were taken out of that inbox
- *   [58, c, cpu_us, memory_bytes]  USAGE   now and then, and before GO, FINISHED, FAULT
+ *   [58, c, cpu_us, memory_bytes]  USAGE   each 50 ms of its CPU time, and before GO, FINISHED,
+ *                                          FAULT
+ *   [59, c, cpu_us]           FORGOTTEN  the answer to END: nothing more of c comes
+ *   [60, c]                   STUCK   c runs, and can neither be paused nor ended
  *
  * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle),
  * function: tstr ("begin"), home, kernel, limits: {name: int}, name, owner, path: [tstr],
@@ -42,6 +47,7 @@ enum vm_frame {
 	VM_DONE = 34,
 	VM_END = 35,
 	VM_LIMITS = 36,
+	VM_PAUSE = 37,
 	VM_READY = 48,
 	VM_STARTED = 49,
 	VM_SEND = 50,
@@ -53,5 +59,7 @@ enum vm_frame {
 	VM_INBOX = 56,
 	VM_TAKEN = 57,
 	VM_USAGE = 58,
+	VM_FORGOTTEN = 59,
+	VM_STUCK = 60,
 };
 #define VM_PROTOCOL 1

@@ -32,17 +32,17 @@ def test_suspend_stops_its_time_and_resume_starts_it(fleet):
     wait_for(lambda: cpu_ticks(pid) > 5)
     fleet.tos("suspend", name)
     fleet.wait_state(name, "suspended")
-    wait_for(lambda: process_table()[pid][2] == "T", text="its tos-vm is stopped")
+    wait_for(lambda: process_table()[pid][2] == "S", text="its tos-vm has nothing to do")
     before = cpu_ticks(pid)
     fleet.ps("host1")
     time.sleep(0.3)  # the claim is about time that passes
-    assert cpu_ticks(pid) == before
+    assert cpu_ticks(pid) <= before + 1  # it still hears what its kernel says
     fleet.tos("resume", name)
     fleet.wait_state(name, "running")
     wait_for(lambda: cpu_ticks(pid) > before + 5)
     fleet.tos("kill", name)
     assert fleet.outcome(name, expect=1)["state"] == "killed"
-    wait_for(lambda: pid not in process_table() or process_table()[pid][2] == "Z", 5)
+    wait_for(lambda: pid not in process_table() or process_table()[pid][2] == "Z", 10)
 
 
 def test_a_suspended_carrier_stays_so_over_a_restart(fleet):

@@ -1,4 +1,4 @@
-"""tos-vm processes that are made ahead of their carriers (limits.spare_vms)."""
+"""tos-vm processes that are made ahead of their carriers (limits.spare_vms), where each has its own (limits.vm_carriers)."""
 import pytest
 
 from fleet import Fleet, wait_for
@@ -6,7 +6,7 @@ from fleet import Fleet, wait_for
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Fleet(1) as f:
+    with Fleet(1, {"limits": {"vm_carriers": "1"}}) as f:
         yield f
 
 
@@ -50,4 +50,4 @@ def test_none_are_made_where_that_is_switched_off():
     with Fleet(1, {"limits": {"spare_vms": "0"}}) as f:
         launch(f, 3)
         assert used(f) == 0
-        wait_for(lambda: not f.processes("host0", "tos-vm"), 2)
+        wait_for(lambda: not f.processes("host0", "tos-vm"), 15)

@@ -178,6 +178,7 @@ def test_several_carriers_share_a_process_and_nothing_else():
         assert vm.expect(LOG, 1) == [1, "1 nil"]
         vm.expect(FINISHED, 1)
         vm.send(END, 1)
+        assert vm.expect(FORGOTTEN, 1)[0] >= 0
         vm.run("function begin() end", carrier=1)
         vm.expect(FINISHED, 1)
 
@@ -703,6 +704,7 @@ def test_go_that_is_refused_returns_in_the_same_run():
         seq, dest, frozen = vm.expect(GO)
         assert dest == ""
         vm.send(END, 1)
+        vm.expect(FORGOTTEN)
         with pytest.raises(TimeoutError):
             vm.frame(wait=0.2)
         vm.run("function begin() end")

@@ -1,5 +1,6 @@
 """The kernel's side of descriptor 3, for tests: starts a real tos-vm and talks frames with it."""
 
+import fcntl
 import os
 import select
 import socket
@@ -9,8 +10,8 @@ import time
 
 import cbor2
 
-START, DELIVER, DONE, END, LIMITS = 32, 33, 34, 35, 36
-READY, STARTED, SEND, GO, FINISHED, FAULT, CHECKPOINT, LOG, INBOX, TAKEN, USAGE = range(48, 59)
+START, DELIVER, DONE, END, LIMITS, PAUSE = range(32, 38)
+READY, STARTED, SEND, GO, FINISHED, FAULT, CHECKPOINT, LOG, INBOX, TAKEN, USAGE, FORGOTTEN, STUCK = range(48, 61)
 ONEWAY, CALL, ANSWER, FAILURE = range(4)
 
 WAIT_S = float(os.environ.get("TOS_TEST_WAIT", "20"))
@@ -38,6 +39,7 @@ class Vm:
             if theirs.fileno() != 3:
                 os.dup2(theirs.fileno(), 3)
             os.set_inheritable(3, True)
+            fcntl.fcntl(3, fcntl.F_SETOWN, os.getpid())  # as the sandbox does
 
         self.process = subprocess.Popen(
             [binary()],

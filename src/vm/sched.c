@@ -1,0 +1,380 @@
+/*
+ * Whose turn it is, and how it ends.
+ *
+ * Carriers that are ready stand in two queues: `woken`, what has just become so, and `spent`,
+ * what used up its last slice. Woken ones come first, so that a message is not kept waiting by
+ * what computes, but not for ever.
+ *
+ * No hook stands while Lua runs: a count hook, however rare, halves its speed. A timer's signal,
+ * or SIGIO where something has come for another carrier, sets a hook for the next instruction of
+ * the running thread, and the hook yields. A coroutine that yields so is left by co_step() in
+ * env.c, and so are all around it, up to carrier_run().
+ *
+ * Where it can't yield (a metamethod called by a C function, a message handler) the hook raises
+ * an error once the slice is OVERDUE_US too long. Where it does not come back from C at all the
+ * handler leaves it by a jump after JUMP_US: that carrier's heap is dropped and never looked at
+ * again. The jump is not taken inside the allocator or where C memory of ours is being changed
+ * (`host`); if that lasts the kernel is told (STUCK), and ends the process.
+ *
+ * What the process uses is charged to the carrier for which it was used: CPU time, read once at
+ * the end of a slice.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <lauxlib.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "wire/vmproto.h"
+
+#define SLICE_US     ((int64_t)1000)                /* while others are ready */
+#define ALONE_US     ((int64_t)50000)               /* then it only shows that it lives */
+#define OVERDUE_US   ((int64_t)8000 * SCHED_SLOWER) /* then an error where it can't yield */
+#define JUMP_US      ((int64_t)50000 * SCHED_SLOWER)
+#define STUCK_US     ((int64_t)100000 * SCHED_SLOWER)
+#define TELL_US      ((int64_t)50000) /* of CPU time, between USAGEs */
+#define WOKEN_US     ((int64_t)4000)  /* of woken carriers before a spent one has a turn */
+#define TURN_MOST_MS 60000
+
+struct vm_sched vm_sched;
+static struct vm_port *the_port;
+static jmp_buf out_of_slice;
+
+static int64_t clock_read(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static int64_t cpu_now(void)
+{
+	return clock_read(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+static int64_t now_us(void)
+{
+	return clock_read(CLOCK_MONOTONIC);
+}
+
+/* ---- the end of a slice */
+
+static void on_hook(lua_State *L, lua_Debug *ar)
+{
+	struct vm_carrier *c = carrier_of(L);
+
+	(void)ar;
+	lua_sethook(L, NULL, 0, 0);
+	vm_sched.host = 0; /* an error may have jumped over the line that says so */
+	if (!vm_sched.preempt)
+		return;
+	if (lua_isyieldable(L) && !c->unyieldable) {
+		c->preempted = true;
+		lua_yield(L, 0);
+		return;
+	}
+	/* The next signal sets it again; from here on it stays, or a pcall around would go on. */
+	if (vm_sched.overdue) {
+		lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+		luaL_error(L, "too long without a pause, where none can be made");
+	}
+}
+
+static void preempt(void)
+{
+	vm_sched.preempt = 1;
+	lua_sethook(vm_sched.thread, on_hook, LUA_MASKCOUNT, 1);
+}
+
+void sched_thread(lua_State *L)
+{
+	vm_sched.thread = L;
+	if (vm_sched.preempt)
+		lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+}
+
+static void arm(int64_t us)
+{
+	struct itimerval t = { .it_value = {
+				       .tv_sec = us / 1000000, .tv_usec = us % 1000000 } };
+
+	vm_sched.armed_us = now_us() + us;
+	setitimer(ITIMER_REAL, &t, NULL);
+}
+
+/* From the handler, with nothing half written: STUCK, as port.c would make it. */
+static void tell_stuck(const struct vm_carrier *c)
+{
+	uint8_t frame[16] = { 0, 0, 0, 12, 0x82, 0x18, VM_STUCK, 0x1b };
+
+	for (int i = 0; i < 8; i++)
+		frame[8 + i] = (uint8_t)(c->number >> (56 - 8 * i));
+	vm_sched.told_stuck = 1;
+	if (write(the_port->fd, frame, sizeof frame) < 0)
+		return; /* the kernel sees it by the CPU time */
+}
+
+static void slice_is_due(struct vm_carrier *c, int64_t cpu_us)
+{
+	int64_t late = cpu_us - vm_sched.most_us;
+
+	preempt();
+	if (late > OVERDUE_US)
+		vm_sched.overdue = 1;
+	if (late > JUMP_US && !vm_sched.host && vm_sched.jump_ok)
+		longjmp(out_of_slice, 1);
+	if (late > STUCK_US && !vm_sched.told_stuck && !the_port->writing)
+		tell_stuck(c);
+}
+
+static void on_alarm(int signo)
+{
+	struct vm_carrier *c = vm_sched.running;
+	int err = errno;
+	int64_t now, cpu_us;
+
+	(void)signo;
+	vm_sched.armed_us = 0;
+	if (!c)
+		return;
+	now = now_us();
+	cpu_us = cpu_now() - vm_sched.cpu_began_us;
+	if (vm_sched.preempt || now - vm_sched.began_us >= vm_sched.most_us ||
+		now >= vm_sched.next_deadline_us || c->cpu_us + cpu_us > c->cpu_most_us)
+		slice_is_due(c, cpu_us);
+	arm(SLICE_US);
+	errno = err;
+}
+
+static void on_io(int signo)
+{
+	int err = errno;
+
+	(void)signo;
+	if (vm_sched.running)
+		preempt();
+	errno = err;
+}
+
+static void async_set(bool on)
+{
+	int flags;
+
+	if (vm_sched.async == on)
+		return;
+	vm_sched.async = on;
+	flags = fcntl(the_port->fd, F_GETFL);
+	fcntl(the_port->fd, F_SETFL, on ? flags | O_ASYNC : flags & ~O_ASYNC);
+}
+
+static void handler_set(int signo, void (*fn)(int))
+{
+	/* Not blocked while it runs: a jump out of it leaves no mask to put right. */
+	struct sigaction sa = { .sa_handler = fn, .sa_flags = SA_NODEFER | SA_RESTART };
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(signo, &sa, NULL);
+}
+
+void sched_init(struct vm_port *p)
+{
+	the_port = p;
+	list_init(&vm_sched.woken);
+	list_init(&vm_sched.spent);
+	vm_sched.next_deadline_us = INT64_MAX;
+	handler_set(SIGALRM, on_alarm);
+	handler_set(SIGIO, on_io);
+	vm_sched.cpu_mark_us = cpu_now();
+}
+
+/* ---- the queues */
+
+static void enqueue(struct vm_carrier *c, struct list *q)
+{
+	if (c->queued || c->paused)
+		return;
+	list_add(q, &c->queue);
+	c->queued = true;
+	vm_sched.n_ready++;
+}
+
+/* It was made to wait before its slice was over: it is the next one. */
+static void enqueue_first(struct vm_carrier *c)
+{
+	if (!c->paused)
+		enqueue(c, vm_sched.spent.next);
+}
+
+static void dequeue(struct vm_carrier *c)
+{
+	if (!c->queued)
+		return;
+	list_del(&c->queue);
+	c->queued = false;
+	vm_sched.n_ready--;
+}
+
+void sched_wake(struct vm_carrier *c)
+{
+	c->state = VM_READY_TO_RUN;
+	enqueue(c, &vm_sched.woken);
+}
+
+void sched_note_deadline(const struct vm_carrier *c)
+{
+	int64_t ms = carrier_deadline(c);
+
+	if (ms < vm_sched.next_deadline_us / 1000)
+		vm_sched.next_deadline_us = ms * 1000;
+}
+
+void sched_pause(struct vm_carrier *c, bool pause)
+{
+	c->paused = pause;
+	if (pause)
+		dequeue(c);
+	else if (c->state == VM_READY_TO_RUN)
+		enqueue(c, &vm_sched.woken);
+}
+
+void sched_forget(struct vm_carrier *c)
+{
+	dequeue(c);
+}
+
+/* ---- accounts */
+
+void sched_charge(struct vm_carrier *c)
+{
+	int64_t now = cpu_now();
+
+	c->cpu_us += now - vm_sched.cpu_mark_us;
+	vm_sched.cpu_mark_us = now;
+}
+
+int64_t sched_cpu_us(const struct vm_carrier *c)
+{
+	return c->cpu_us + (vm_sched.running == c ? cpu_now() - vm_sched.cpu_mark_us : 0);
+}
+
+/* ---- turns */
+
+static void slice_begin(struct vm_carrier *c, int64_t now, int64_t most_us)
+{
+	vm_sched.most_us = most_us;
+	vm_sched.began_us = now;
+	vm_sched.cpu_began_us = vm_sched.cpu_mark_us;
+	vm_sched.preempt = vm_sched.overdue = vm_sched.host = vm_sched.told_stuck = 0;
+	vm_sched.thread = c->co;
+	vm_sched.jump_ok = 1;
+	vm_sched.running = c;
+	if (!vm_sched.armed_us || vm_sched.armed_us > now + SLICE_US)
+		arm(SLICE_US);
+}
+
+static void slice_end(struct vm_carrier *c)
+{
+	vm_sched.running = NULL;
+	sched_charge(c);
+	if (c->state == VM_ENDED)
+		return;
+	if (c->cpu_us > c->cpu_most_us)
+		carrier_over_cpu(c);
+	else if (c->cpu_us - c->cpu_told_us >= TELL_US)
+		carrier_send_usage(c);
+}
+
+/* Nothing local lives on over the jump. */
+static void slice_run(void)
+{
+	if (setjmp(out_of_slice) == 0)
+		carrier_run(vm_sched.running);
+	else
+		carrier_dropped(vm_sched.running);
+}
+
+static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
+{
+	dequeue(c);
+	slice_begin(c, now, most_us);
+	slice_run();
+	slice_end(c);
+	if (c->state == VM_READY_TO_RUN && now_us() - now < most_us / 2)
+		enqueue_first(c);
+	else if (c->state == VM_READY_TO_RUN)
+		enqueue(c, &vm_sched.spent);
+	else if (c->state == VM_WAITING)
+		sched_note_deadline(c);
+}
+
+static void wake_due(struct vm_port *p, int64_t now)
+{
+	struct vm_carrier *c;
+	size_t it = 0;
+
+	if (now < vm_sched.next_deadline_us)
+		return;
+	vm_sched.next_deadline_us = INT64_MAX;
+	while ((c = map_next(p->carriers, &it, NULL, NULL))) {
+		if (carrier_deadline(c) <= now / 1000)
+			sched_wake(c);
+		else
+			sched_note_deadline(c);
+	}
+}
+
+static struct vm_carrier *first_of(struct list *q)
+{
+	return list_empty(q) ? NULL : LIST_ITEM(q->next, struct vm_carrier, queue);
+}
+
+static int64_t slice_us(void)
+{
+	return vm_sched.n_ready > 1 ? SLICE_US : ALONE_US;
+}
+
+int sched_turn(struct vm_port *p)
+{
+	int64_t began = now_us(), now = began;
+	struct vm_carrier *c;
+
+	wake_due(p, now);
+	while ((c = first_of(&vm_sched.woken)) && now - began < WOKEN_US) {
+		/* One that goes on is spent then, and SIGIO on. */
+		run_slice(c, now, SLICE_US);
+		now = now_us();
+	}
+	c = first_of(&vm_sched.spent);
+	if (c) {
+		struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
+
+		/* What came before it was on gave no signal. */
+		if (!vm_sched.async) {
+			async_set(true);
+			if (poll(&pfd, 1, 0) > 0)
+				return 0;
+		}
+		run_slice(c, now, slice_us());
+		now = now_us();
+	}
+	if (vm_sched.n_ready)
+		return 0;
+	async_set(false);
+	if (vm_sched.next_deadline_us == INT64_MAX)
+		return -1;
+	if (vm_sched.next_deadline_us <= now)
+		return 0;
+	now = (vm_sched.next_deadline_us - now + 999) / 1000;
+	return now > TURN_MOST_MS ? TURN_MOST_MS : (int)now;
+}
