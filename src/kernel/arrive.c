@@ -102,6 +102,7 @@ static void offer_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 		return;
 	}
+	restored_offered(k, id, (uint64_t)tos_get_int(rq->args, "n", 0));
 	out = tos_map();
 	limits = tos_map();
 	for (int i = 0; i < LIMIT_COUNT; i++)
@@ -138,6 +139,7 @@ static void arrival_free(struct arrival *a)
 static void arrival_answer(struct arrival *a, const char *word, int rc, const char *text)
 {
 	struct kernel *k = a->k;
+	struct tos_value *m;
 
 	map_del(k->arrivals, a->key.data, a->key.len);
 	while (!list_empty(&a->requests)) {
@@ -145,7 +147,9 @@ static void arrival_answer(struct arrival *a, const char *word, int rc, const ch
 			LIST_ITEM(a->requests.next, struct waiting_request, node);
 
 		list_del(&w->node);
-		request_ok(w->rq, answer_map(word, rc, text));
+		m = answer_map(word, rc, text);
+		restored_stamp(k, m);
+		request_ok(w->rq, m);
 		free(w);
 	}
 	arrival_free(a);
@@ -572,6 +576,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	int rc;
 
 	FAULT_AT(HOP_TAKEN);
+	restored_see(k, rq->from.kernel, rq->args);
 	hop_cose.p = tos_get_bytes(rq->args, "hop", &hop_cose.n);
 	a = mem_new(struct arrival);
 	a->k = k;
@@ -643,7 +648,8 @@ static void send_verb(struct kernel *k, struct request *rq)
 		arrival_answer(a, "unknown", ERR_UNKNOWN, "this kernel restarted since");
 		return;
 	}
-	if (replayed(k, &a->hop)) {
+	old = resident_by_id(k, a->hop.id, a->hop.suffix);
+	if (!(old && old->quarantined) && replayed(k, &a->hop)) {
 		arrival_refuse(
 			a, ERR_REPLAY, "a later departure of this carrier is known here");
 		return;
@@ -664,7 +670,18 @@ static void send_verb(struct kernel *k, struct request *rq)
 		arrival_refuse(a, rc, err_show(rc, &em));
 		return;
 	}
+	/* An answer to it may have been forgotten with what this store has lost. */
+	rc = restored_vet(k, &a->hop, a->r->ticket.home, a->r->name);
+	if (rc == ERR_SUPERSEDED) {
+		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has moved on since");
+		return;
+	}
 	old = resident_by_id(k, a->hop.id, a->hop.suffix);
+	if (rc < 0 || (old && old->quarantined)) {
+		arrival_no_answer(a, ERR_STATE,
+			"this store was restored; the carrier's home is being asked");
+		return;
+	}
 	if (old && incarnation_compare(&old->e, &a->hop.e) < 0) {
 		/* Only the home raises an incarnation: it is asked before our copy gives way.
 		 * When it knows of this one it ends ours, and the repeat of this record finds
@@ -988,5 +1005,6 @@ const struct verb handoff_verbs[] = {
 	{ "VOID", void_verb },
 	{ "COMMAND", command_verb },
 	{ "HOLDS", holds_verb },
+	{ "KNOWN", known_verb },
 	{ NULL, NULL },
 };

@@ -518,6 +518,13 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 	store_stats(k->store, &st);
 	tos_push(checks,
 		check_row("store", !st.failed, st.failed ? st.failure : "writes are durable"));
+	struct tos_value *old = restored_status(k);
+
+	if (old)
+		tos_push(checks,
+			check_row(tos_get_bool(old, "clone", false) ? "clone" : "restored", false,
+				tos_get_text(old, "why", "")));
+	tos_value_free(old);
 	store_audit_check(k->store, &bad, &em);
 	snprintf(text, sizeof(text),
 		bad ? "record %llu does not fit the chain" : "the chain is whole",

@@ -318,6 +318,8 @@ static void on_sent(
 	bool sent = k->ending_call_sent;
 	struct resident *r = departing(k, d);
 
+	if (r)
+		restored_see(k, r->dest, tos_at(elements, 0));
 	if (!r)
 		return;
 	r->resending = false;
@@ -357,6 +359,7 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 	uint64_t call;
 
 	tos_set(args, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
+	restored_stamp(r->k, args);
 	if (inline_envelope) {
 		tos_set(args, "envelope", tos_bytes(r->envelope.p, r->envelope.n));
 	} else {
@@ -833,7 +836,7 @@ static void resend(struct resident *r)
 
 	/* When it was never given to a link it is simply sent; else the same hop record goes
 	 * again, and the destination repeats its answer from the journal. */
-	if (!l || r->resending || r->asking || r->move)
+	if (!l || r->resending || r->asking || r->move || r->quarantined)
 		return;
 	r->resend_at_ms = clock_ms() + r->k->config.retry_ms;
 	send_now(r);
@@ -871,6 +874,8 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 
 	while ((r = map_next(k->residents, &it, NULL, NULL))) {
 		doubt += r->in_doubt;
+		if (r->quarantined)
+			continue; /* whose it is is being asked already */
 		if (r->asking && !r->ask_sent && now_ms >= r->ask_at_ms)
 			ask_send(r, NULL);
 		if (r->state == SHELL_DEPARTING && !r->move && now_ms >= r->resend_at_ms) {

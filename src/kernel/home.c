@@ -487,7 +487,9 @@ static bool raised_elsewhere(
 	struct incarnation e;
 	struct tos_value *m;
 
-	if (shell_ended(h->state) || incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
+	/* A restored home may have forgotten what it granted. */
+	if (shell_ended(h->state) || h->stale ||
+		incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
 		incarnation_compare(&e, &h->e) <= 0)
 		return false;
 	m = tos_map();
@@ -553,6 +555,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	enum evidence found;
 
 	FAULT_AT(REPORT_TAKEN);
+	restored_see(k, rq->from.kernel, rq->args);
 	if (!h)
 		return;
 	/* A departing copy is that of the departure before the next: where that was accepted, the
@@ -571,6 +574,8 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	}
 	out = tos_map();
 	tos_set(out, "e", incarnation_value(&h->e));
+	tos_set(out, "n", tos_int((int64_t)h->n));
+	restored_stamp(k, out);
 	if (shell_ended(h->state)) {
 		/* After a final outcome every copy reported is to be killed. */
 		tos_set(out, "wanted", tos_text("killed"));
@@ -639,6 +644,7 @@ static void gone_verb(struct kernel *k, struct request *rq)
 	struct incarnation e;
 	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
 
+	restored_see(k, rq->from.kernel, rq->args);
 	if (!h)
 		return;
 	FAULT_AT(GONE_TAKEN);
@@ -945,7 +951,7 @@ static void ask_verb(struct kernel *k, struct request *rq)
 }
 
 /* No copy is left anywhere that the home could hear of. */
-static void home_lost(struct kernel *k, struct home_record *h, const char *text)
+void home_lost(struct kernel *k, struct home_record *h, const char *text)
 {
 	struct tos_value *o = tos_map(), *fault = tos_map();
 	bool killed = strcmp(h->wanted, "killed") == 0;
@@ -979,6 +985,27 @@ static void home_settle(struct kernel *k, struct home_record *h)
 		snprintf(text, sizeof(text), "%s does not hold it, and nobody else does",
 			h->kernel);
 	home_lost(k, h, text);
+}
+
+void home_told(struct kernel *k, struct home_record *h, const char *where,
+	const struct incarnation *e, uint64_t n)
+{
+	int cmp = incarnation_compare(e, &h->e);
+
+	if (shell_ended(h->state) || cmp < 0 || (cmp == 0 && n <= h->n))
+		return;
+	h->e = *e;
+	h->n = n;
+	h->from[0] = 0;
+	h->in_doubt = false;
+	snprintf(h->kernel, sizeof(h->kernel), "%s", where);
+	place_note(k, h->name, h->kernel);
+	place_answers(h);
+	incarnation_learn(k, h->id, &h->e);
+	home_save(k, h);
+	/* It may have moved on from there since. */
+	if (strcmp(where, k->config.name) != 0)
+		holds_ask(k, h, where, "");
 }
 
 /* A kernel was declared dead: carriers known to be there, with no copy in doubt elsewhere, are

@@ -116,7 +116,7 @@ struct peer {
 	bool looking_up, dialling;
 	struct map *vouched;     /* carriers for which we vouched on this link */
 	struct map *vouched_for; /* carriers for which it vouched: struct vouch */
-	uint64_t boot_count, seen_seq;
+	uint64_t boot_count;
 	uint8_t boot_nonce[16];
 	bool boot_known;
 	unsigned wants;                /* reasons to keep the link up */
@@ -206,6 +206,9 @@ struct resident {
 	int64_t ask_again_ms;    /* when Mobility is told again, should it have forgotten */
 	bool scheduled;          /* resident_go_on is due on a later turn */
 	bool frozen_taken;       /* briefcase, path and state come from the VM's last freeze */
+	/* restored.c: its row was there when this kernel started; nothing of it runs or moves
+	 * until others have said that it is nowhere else; it was stopped for that */
+	bool loaded, confirmed, quarantined, paused;
 };
 
 /* ---- the kernel */
@@ -279,6 +282,7 @@ struct kernel {
 	struct map *fast_taken;   /* id, e, n -> struct fast_taken: accepted, and in memory only */
 	struct store_txn *lazy;   /* what nobody waits for: committed by the tick */
 	unsigned n_lazy;
+	struct restored *restored;
 	struct list later;        /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
@@ -519,6 +523,9 @@ int envelope_digests(const struct envelope *env, struct tos_value **out, struct 
 int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out);
 int resident_load_envelope(struct resident *r, struct slice envelope, struct errmsg *em);
 void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e);
+/* It stops where it is, in memory only, until it is unpaused. */
+void resident_pause(struct resident *r);
+void resident_unpause(struct resident *r);
 extern const struct verb shells_verbs[];
 
 /* ---- admit.c: what may be launched or arrive */
@@ -610,6 +617,7 @@ struct home_record {
 	int64_t denied_ms, holds_at_ms;
 	bool denied; /* for good */
 	int64_t launched_ms, since_ms, ended_ms, expires_ms;
+	bool stale; /* from a store that was restored: others are asked before it counts */
 	struct blob ticket_cose;
 	struct tos_value *outcome; /* {briefcase, trail, fault, log}; NULL until ended */
 	struct tos_value *fault;
@@ -632,7 +640,44 @@ void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* 
 void home_waiters_drop(struct kernel *k, const char *client);                /* it is gone */
 int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
 void home_declared(struct kernel *k, const char *dead, struct tos_value *names);
+/* What other kernels know of it, where this home's store was restored. */
+void home_told(struct kernel *k, struct home_record *h, const char *where,
+	const struct incarnation *e, uint64_t n);
+/* No copy is left: its outcome. */
+void home_lost(struct kernel *k, struct home_record *h, const char *text);
 bool home_is_declared(struct kernel *k, const char *kernel);
+
+/* ---- restored.c: this store or a peer's is older than what was seen of it; clones */
+int restored_load(struct kernel *k, struct errmsg *em);
+/* Once residents and homes are in memory. */
+void restored_loaded(struct kernel *k);
+/* From now on nothing of what the store had runs until others have been asked. why: for people. */
+void restored_begin(struct kernel *k, const char *why, uint64_t seen_seq, uint64_t seen_boot);
+bool restored_pending(const struct kernel *k);
+/* Of a carrier loaded from the store: it waits for others' word. */
+bool restored_holds_back(const struct kernel *k);
+/* It does not start yet: nobody has said what became of it since this store was written. */
+bool restored_waits(const struct resident *r);
+void restored_confirmed(struct resident *r); /* its home has answered */
+void restored_hello(struct kernel *k, const char *peer, struct hello *h);
+void restored_link_up(struct kernel *k, const char *peer, const struct hello *h);
+/* A peer refused this kernel: another one of its name and key is linked there. */
+void restored_clone(struct kernel *k, const char *peer, const char *why);
+/* One of two kernels of one name was refused here. */
+void restored_clone_refused(
+	struct kernel *k, const char *name, const char *address, const char *linked);
+/* How far this store is, into what is said to a peer; and what a peer said of its own. */
+void restored_stamp(struct kernel *k, struct tos_value *m);
+void restored_see(struct kernel *k, const char *peer, const struct tos_value *m);
+void restored_tick(struct kernel *k, int64_t now_ms);
+/* A record that was signed before this store was restored: 0 it may be taken, ERR_SUPERSEDED its
+ * carrier has moved on since, ERR_AGAIN its home is being asked. */
+int restored_vet(struct kernel *k, const struct hop *hop, const char *home, const char *name);
+/* An offer of departure n was granted. */
+void restored_offered(struct kernel *k, const uint8_t id[DIGEST_BYTES], uint64_t n);
+void restored_release(struct resident *r);
+void known_verb(struct kernel *k, struct request *rq);
+struct tos_value *restored_status(const struct kernel *k); /* NULL: nothing to say */
 
 /* ---- report.c: the holder tells the home */
 /* A resident whose home is this kernel or another has news. */

@@ -34,14 +34,13 @@
 static void on_hello(void *arg, const char *peer_name, struct hello *h)
 {
 	struct kernel *k = arg;
-	struct peer *p = peer_name[0] ? map_find_str(k->peers, peer_name) : NULL;
 
 	snprintf(h->name, sizeof(h->name), "%s", k->config.name);
 	text_hex(k->domain, DIGEST_BYTES, h->domain);
 	h->boot_count = k->boot_count;
 	memcpy(h->boot_nonce, k->boot_nonce, sizeof(h->boot_nonce));
 	h->store_seq = store_seq(k->store);
-	h->seen_seq = p ? p->seen_seq : 0;
+	restored_hello(k, peer_name, h);
 	h->revocation = k->revocation ? revocation_number(k->revocation) : 0;
 	snprintf(h->address, sizeof(h->address), "%s", k->config.advertise);
 }
@@ -73,6 +72,7 @@ static int on_up(void *arg, struct link *l, const struct hello *h, struct errmsg
 		return err_set(em, ERR_CLOSED, "the kernel stops");
 	log_info("link up", KV_STR("peer", link_name(l)), KV_STR("address", link_address(l)));
 	link_on_writable(l, (void (*)(void *, struct link *))content_writable, k);
+	restored_link_up(k, link_name(l), h);
 	peer_link_up(k, l, h);
 	if (strcmp(link_name(l), k->config.registrar) == 0)
 		directory_register(k);
@@ -99,8 +99,15 @@ static void on_down(void *arg, struct link *l, int rc, const char *why)
 	handoff_link_down(k, link_name(l));
 }
 
+static void on_clone(void *arg, const char *name, const char *address, const char *linked)
+{
+	restored_clone_refused(arg, name, address, linked);
+}
+
 static void on_dial_failed(void *arg, const char *name, int rc, const char *why)
 {
+	if (rc == ERR_CLONE)
+		restored_clone(arg, name, why);
 	peer_dial_failed(arg, name, rc, why);
 }
 
@@ -114,7 +121,8 @@ static const struct link_callbacks link_callbacks = { .hello = on_hello,
 	.frame = kernel_frame,
 	.down = on_down,
 	.dial_failed = on_dial_failed,
-	.resolve = on_resolve };
+	.resolve = on_resolve,
+	.clone = on_clone };
 
 /* ---- extensions: what the kernel answers */
 
@@ -314,6 +322,7 @@ static void on_tick(uv_timer_t *t)
 	vms_tick(k, now);
 	accounts_save(k);
 	lazy_flush(k);
+	restored_tick(k, now);
 	if (++ticks % 10 == 0)
 		uploads_tick(k, now);
 	if (ticks % EXPIRE_TICKS == 0) {
@@ -492,6 +501,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	if (rc == 0)
 		rc = load_names(k, em);
 	if (rc == 0)
+		rc = restored_load(k, em);
+	if (rc == 0)
 		rc = registrar_init(k, em);
 	if (rc == 0) {
 		load_revocation(k);
@@ -507,6 +518,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = load_extensions(k, extensions_dir, em);
 	if (rc == 0)
 		rc = residents_load(k, em);
+	if (rc == 0)
+		restored_loaded(k);
 	return rc;
 }
 

@@ -433,7 +433,6 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 	p->boot_count = h->boot_count;
 	memcpy(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce));
 	p->boot_known = true;
-	p->seen_seq = h->store_seq;
 	if (h->address[0] && !p->n_address) {
 		snprintf(p->address[0], sizeof(p->address[0]), "%s", h->address);
 		p->n_address = 1;

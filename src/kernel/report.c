@@ -39,10 +39,12 @@ static void on_reported(
 	struct resident *r = resident_find(k, name);
 	const struct tos_value *m = tos_at(elements, 0);
 	const char *wanted = tos_get_text(m, "wanted", "");
+	char why[200];
 	struct incarnation e;
 
 	(void)text;
 	FAULT_AT(REPORT_ACKED);
+	restored_see(k, r ? r->ticket.home : "", m);
 	if (!r)
 		return;
 	r->reporting = false;
@@ -72,6 +74,16 @@ static void on_reported(
 		return;
 	}
 	r->chain_due = false;
+	/* A later departure of a copy that never left here: this store must be an old one. */
+	if (r->loaded && r->state != SHELL_DEPARTING && rc == 0 &&
+		incarnation_read(tos_get(m, "e"), &e) == 0 &&
+		incarnation_compare(&e, &r->e) == 0 &&
+		tos_get_int(m, "n", 0) > (int64_t)r->n) {
+		snprintf(why, sizeof(why), "%s knows of a later departure of %s",
+			r->ticket.home, r->name);
+		restored_begin(k, why, 0, 0);
+		return;
+	}
 	if (strcmp(wanted, "retry") == 0 && incarnation_read(tos_get(m, "e"), &e) == 0) {
 		resident_wanted(r, wanted, &e);
 		return;
@@ -84,6 +96,7 @@ static void on_reported(
 	/* Learnt from the home alone: a record of another kernel's may claim any incarnation. */
 	if (incarnation_read(tos_get(m, "e"), &e) == 0 && incarnation_compare(&r->e, &e) == 0)
 		incarnation_learn(k, r->id, &e);
+	restored_confirmed(r);
 	if (wanted[0] && r->state != SHELL_DEPARTING)
 		resident_wanted(r, wanted, NULL);
 	else if (tos_get_bool(m, "ended", false) && r->in_doubt && !r->outcome_move)
@@ -147,7 +160,7 @@ void home_report(struct resident *r)
 {
 	struct tos_value *args;
 
-	if (r->reporting) {
+	if (r->reporting || r->quarantined) {
 		r->report_due = true;
 		r->report_at_ms = clock_ms() + 100;
 		return;
@@ -159,6 +172,7 @@ void home_report(struct resident *r)
 	tos_set(args, "n", tos_int((int64_t)r->n));
 	tos_set(args, "state", tos_text(shell_state_word(r->state)));
 	tos_set(args, "in_doubt", tos_bool(r->in_doubt));
+	restored_stamp(r->k, args);
 	home_evidence(r, args);
 	if (r->chain_due)
 		evidence_chain(r, r->chain_at, r->chain_n, args);
@@ -303,6 +317,7 @@ void home_report_gone(struct store_txn *t, struct resident *r, uint64_t n, const
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)n));
 	tos_set(args, "dest", tos_text(dest));
+	restored_stamp(r->k, args);
 	home_evidence(r, args);
 	outbox_add(t, r->k, r->ticket.home, "GONE", key, args);
 }

@@ -494,7 +494,9 @@ void resident_put(struct store_txn *t, struct resident *r)
 	}
 	r->completion_due = false;
 	tos_set(row, "name", tos_text(r->name));
-	tos_set(row, "state", tos_text(shell_state_word(r->state)));
+	tos_set(row, "state",
+		tos_text(shell_state_word(
+			r->paused && r->state == SHELL_SUSPENDED ? SHELL_READY : r->state)));
 	tos_set(row, "e", incarnation_value(&r->e));
 	tos_set(row, "n", tos_int((int64_t)r->n));
 	tos_set(row, "completed", tos_bool(r->completed));
@@ -648,7 +650,7 @@ static void go_on(struct kernel *k, void *arg)
 	if (!r)
 		return;
 	r->scheduled = false;
-	if (r->state != SHELL_READY || r->vm || k->stopping)
+	if (r->state != SHELL_READY || r->vm || k->stopping || restored_waits(r))
 		return;
 	if (r->completed) {
 		resident_event(r, SHELL_EV_START, NULL);
@@ -748,31 +750,66 @@ static void stop_moving(struct resident *r)
 	}
 }
 
+static void suspend(struct resident *r)
+{
+	stop_moving(r);
+	if (r->state == SHELL_READY)
+		vm_abandon(r); /* one that is being made would find it not ready */
+	resident_event(r, SHELL_EV_SUSPEND, NULL);
+	vm_freeze(r, true);
+}
+
+static void resume(struct resident *r)
+{
+	resident_event(r, SHELL_EV_RESUME, NULL);
+	if (r->vm) {
+		vm_freeze(r, false);
+		if (r->vm_runs)
+			resident_event(r, SHELL_EV_START, NULL);
+	} else {
+		resident_go_on(r);
+	}
+}
+
+void resident_pause(struct resident *r)
+{
+	if (r->state == SHELL_RUNNING) {
+		suspend(r);
+		r->paused = true;
+	} else if (r->state == SHELL_READY) {
+		vm_abandon(r);
+	}
+}
+
+void resident_unpause(struct resident *r)
+{
+	if (r->paused && r->state == SHELL_SUSPENDED)
+		resume(r);
+	else if (r->state == SHELL_READY)
+		resident_go_on(r);
+	else if (r->state == SHELL_DEPARTING)
+		r->resend_at_ms = 0;
+	r->paused = false;
+	r->report_due = true;
+	r->report_at_ms = 0;
+}
+
 void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e)
 {
+	/* While it is held back only a kill is done; the rest is told again when it reports. */
+	if (r->quarantined && strcmp(wanted, "killed") != 0)
+		return;
 	if (strcmp(wanted, "killed") == 0) {
 		resident_end(r, SHELL_EV_KILL, "killed by its owner or an administrator");
 	} else if (strcmp(wanted, "suspended") == 0) {
 		if (r->state == SHELL_RUNNING || r->state == SHELL_READY) {
-			stop_moving(r);
-			if (r->state == SHELL_READY)
-				vm_abandon(
-					r); /* one that is being made would find it not ready */
-			resident_event(r, SHELL_EV_SUSPEND, NULL);
-			vm_freeze(r, true);
+			suspend(r);
 			resident_save(r);
 			home_report(r);
 		}
 	} else if (strcmp(wanted, "running") == 0) {
 		if (r->state == SHELL_SUSPENDED) {
-			resident_event(r, SHELL_EV_RESUME, NULL);
-			if (r->vm) {
-				vm_freeze(r, false);
-				if (r->vm_runs)
-					resident_event(r, SHELL_EV_START, NULL);
-			} else {
-				resident_go_on(r);
-			}
+			resume(r);
 			resident_save(r);
 			home_report(r);
 		}
@@ -1018,13 +1055,15 @@ struct tos_value *resident_row(struct resident *r)
 
 	tos_set(m, "name", tos_text(r->name));
 	tos_set(m, "state", tos_text(shell_state_word(r->state)));
-	tos_set(m, "in_doubt", tos_bool(r->in_doubt));
+	tos_set(m, "in_doubt", tos_bool(r->in_doubt || r->quarantined));
 	tos_set(m, "kernel", tos_text(r->k->config.name));
 	tos_set(m, "home", tos_text(r->ticket.home));
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "hop", tos_int((int64_t)r->hop_count));
 	tos_set(m, "since_ms", tos_int(r->since_ms));
-	if (r->waiting[0])
+	if (r->quarantined)
+		tos_set(m, "waiting", tos_text("held back: the store was restored or copied"));
+	else if (r->waiting[0])
 		tos_set(m, "waiting", tos_text(r->waiting));
 	return m;
 }
@@ -1126,6 +1165,8 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 			resident_deliver_held(r);
 		if (r->completion_due && r->state != SHELL_DEPARTING)
 			resident_save(r);
+		if (r->quarantined)
+			continue;
 		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms)
 			home_report(r);
 		/* Mobility lost it (its process or the call died): ask again. */
@@ -1216,7 +1257,8 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 	} else {
 		shell_next(r->state, SHELL_EV_REBOOT, &r->state);
 	}
-	r->saved = true;
+	r->saved = r->loaded = true;
+	r->quarantined = restored_holds_back(k);
 	account_stored(k, STORED_RESIDENT, r->name, r->owner.name, body.n, 0);
 	account_stored(k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
 		r->owner.name, code->bundle.n,

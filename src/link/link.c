@@ -292,7 +292,12 @@ static int may_replace(struct link *old, const struct link *l, struct errmsg *em
 	if (!same_boot(&l->hello, &old->hello)) {
 		log_warning("link refused: two kernels of one name", KV_STR("peer", l->name),
 			KV_STR("address", l->address), KV_STR("linked", old->address));
-		return err_set(em, ERR_EXISTS, "another kernel of this name is linked already");
+		if (ls->cb->clone)
+			ls->cb->clone(ls->arg, l->name, l->address, old->address);
+		/* Should that one be gone without a word, the next try finds its place free. */
+		suspect(old);
+		return err_set(em, ERR_CLONE, "another kernel with this name and key is linked, at %s",
+			old->address);
 	}
 	if (clock_ms() - old->in_ms > 2 * (int64_t)ls->config.ping_ms)
 		return 0;

@@ -59,6 +59,9 @@ struct link_callbacks {
 	/* Where is that kernel? Write up to `most` addresses "ip-or-host:port"; return how
 	 * many. */
 	size_t (*resolve)(void *arg, const char *name, char (*out)[128], size_t most);
+	/* Two kernels of one name and key: the one at `address` was refused (ERR_CLONE), the one
+	 * at `linked` keeps its link. NULL: nobody is told. */
+	void (*clone)(void *arg, const char *name, const char *address, const char *linked);
 };
 
 struct links_config {

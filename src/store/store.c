@@ -259,6 +259,14 @@ void store_audit(struct store_txn *t, const void *body, size_t n_body)
 		clock_wall_ms());
 }
 
+void store_raise(struct store_txn *t, uint64_t seq, uint64_t boot_count)
+{
+	uint64_t numbers[2] = { seq, boot_count };
+
+	op_add(t, OP_RAISE, T_META, (struct slice){ NULL, 0 },
+		(struct slice){ (const uint8_t *)numbers, sizeof(numbers) }, 0);
+}
+
 /* With the mutex held. */
 static int submit(struct store *st, struct store_txn *t)
 {

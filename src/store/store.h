@@ -67,6 +67,8 @@ void store_del(struct store_txn *t, enum store_table tb, const void *key, size_t
 /* Append an audit record in the same transaction; the store adds sequence, time and chain
  * digest. body: encoded CBOR map. */
 void store_audit(struct store_txn *t, const void *body, size_t n_body);
+/* This store is older than what others have seen of it: go on above these numbers. */
+void store_raise(struct store_txn *t, uint64_t seq, uint64_t boot_count);
 /* Submit; takes t. done(arg, rc, em) is called exactly once from store_poll() on the loop
  * thread, in the order of submission: 0 means durable. On failure nothing of t was applied. At
  * most STORE_QUEUE_MAX transactions may wait: (or 512 MiB of them): beyond that ERR_FULL is

@@ -12,7 +12,7 @@
 
 extern const char *const store_table_names[STORE_TABLE_COUNT];
 
-enum op_kind { OP_PUT, OP_DEL, OP_AUDIT, OP_EXPIRE };
+enum op_kind { OP_PUT, OP_DEL, OP_AUDIT, OP_EXPIRE, OP_RAISE };
 struct op {
 	struct op *next;
 	enum op_kind kind;

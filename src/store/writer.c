@@ -243,6 +243,20 @@ _Static_assert(FAULT_WRITE_META + T_DEDUP == FAULT_WRITE_DEDUP &&
 		       FAULT_WRITE_META + STORE_TABLE_COUNT == FAULT_WRITE_AUDIT,
 	"fault.h lists the tables in another order");
 
+static int op_raise(struct writer *w, const struct op *op, struct errmsg *em)
+{
+	uint64_t numbers[2], boot = 0;
+	int rc;
+
+	memcpy(numbers, op->data, sizeof(numbers));
+	if (numbers[0] > w->mark.seq)
+		w->mark.seq = numbers[0];
+	rc = number_load(w, KEY_BOOT, &boot, em);
+	if (rc == 0 && numbers[1] > boot)
+		rc = number_save(w, KEY_BOOT, numbers[1], em);
+	return rc;
+}
+
 static int op_apply(struct writer *w, const struct op *op, struct errmsg *em)
 {
 	struct slice key = { op->data, op->n_key };
@@ -261,6 +275,8 @@ static int op_apply(struct writer *w, const struct op *op, struct errmsg *em)
 		return stmt_run(w, w->del[op->table], em);
 	case OP_AUDIT:
 		return op_audit(w, op, em);
+	case OP_RAISE:
+		return op_raise(w, op, em);
 	case OP_EXPIRE:
 		for (int i = 0; i < STORE_TABLE_COUNT && rc == 0; i++) {
 			sqlite3_bind_int64(w->expire[i], 1, op->time_ms);
@@ -321,7 +337,7 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 		group_rollback(w, &before);
 		return 0;
 	}
-	w->mark.seq = before.seq + good;
+	w->mark.seq += good;
 	if (rc == 0)
 		rc = number_save(w, KEY_SEQ, w->mark.seq, em);
 	if (rc == 0 && FAULT_FAILS(FAULT_STORE_COMMIT))

@@ -326,16 +326,16 @@ static void text_field(struct cbor_cursor *c, char *out, size_t cap)
 		text_copy(out, cap, (const char *)s.p, s.n);
 }
 
-static void hello_boot(struct cbor_cursor *c, struct hello *h)
+static void hello_boot(struct cbor_cursor *c, uint64_t *count, uint8_t nonce[16])
 {
-	struct slice nonce;
+	struct slice bytes;
 
 	cbor_open_array(c, 2);
-	h->boot_count = cbor_uint(c, INT64_MAX);
-	nonce = cbor_bytes(c, sizeof(h->boot_nonce), sizeof(h->boot_nonce));
+	*count = cbor_uint(c, INT64_MAX);
+	bytes = cbor_bytes(c, 16, 16);
 	cbor_close(c);
-	if (nonce.n)
-		memcpy(h->boot_nonce, nonce.p, nonce.n);
+	if (bytes.n)
+		memcpy(nonce, bytes.p, bytes.n);
 }
 
 static void hello_version(struct cbor_cursor *c, struct hello *h)
@@ -364,7 +364,7 @@ static void hello_features(struct cbor_cursor *c, struct hello *h)
 static bool hello_field(struct cbor_cursor *c, struct hello *h)
 {
 	if (cbor_key(c, "boot"))
-		hello_boot(c, h);
+		hello_boot(c, &h->boot_count, h->boot_nonce);
 	else if (cbor_key(c, "name"))
 		text_field(c, h->name, sizeof(h->name));
 	else if (cbor_key(c, "seen"))
@@ -383,8 +383,12 @@ static bool hello_field(struct cbor_cursor *c, struct hello *h)
 		hello_version(c, h);
 	else if (cbor_key(c, "features"))
 		hello_features(c, h);
+	else if (cbor_key(c, "boot_seen"))
+		hello_boot(c, &h->boot_seen, h->boot_seen_nonce);
 	else if (cbor_key(c, "revocation"))
 		h->revocation = cbor_uint(c, INT64_MAX);
+	else if (cbor_key(c, "seen_before"))
+		h->seen_before = cbor_uint(c, INT64_MAX);
 	else
 		return false;
 	return true;
@@ -412,7 +416,8 @@ void hello_encode(struct buf *b, const struct hello *h)
 {
 	size_t at = frame_head(b, FRAME_HELLO, 1);
 	uint64_t pairs =
-		7u + !!h->want_name[0] + !!h->audit_head.n + !!h->address[0] + !!h->features.n;
+		7u + !!h->want_name[0] + !!h->audit_head.n + !!h->address[0] + !!h->features.n +
+		!!h->boot_seen + !!h->seen_before;
 
 	cbor_put_map(b, pairs);
 	cbor_put_text(b, "boot");
@@ -447,8 +452,18 @@ void hello_encode(struct buf *b, const struct hello *h)
 		cbor_put_text(b, "features");
 		cbor_put_raw(b, h->features);
 	}
+	if (h->boot_seen) {
+		cbor_put_text(b, "boot_seen");
+		cbor_put_array(b, 2);
+		cbor_put_uint(b, h->boot_seen);
+		cbor_put_bytes(b, h->boot_seen_nonce, sizeof(h->boot_seen_nonce));
+	}
 	cbor_put_text(b, "revocation");
 	cbor_put_uint(b, h->revocation);
+	if (h->seen_before) {
+		cbor_put_text(b, "seen_before");
+		cbor_put_uint(b, h->seen_before);
+	}
 	frame_tail(b, at);
 }
 

@@ -114,6 +114,10 @@ struct hello {
 	char want_name[64];      /* clients: a durable name, or "" */
 	char address[128];       /* kernels: where it can be dialled, or "" */
 	struct slice features;   /* encoded array of texts, or empty */
+	/* highest boot count it has seen of the receiver, and of which boot; 0 unknown */
+	uint64_t boot_seen;
+	uint8_t boot_seen_nonce[16];
+	uint64_t seen_before; /* highest store sequence seen of boots before that one */
 };
 /* 2: `carry` and `taken`. */
 #define PROTOCOL_VERSION     2

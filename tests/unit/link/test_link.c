@@ -714,7 +714,7 @@ static void a_second_kernel_of_the_same_name_is_refused(void **state)
 		raw_dial(&t, &new, a->port, b->tls);
 		raw_hello(&new, b, boot);
 		town_until(&t, new.got_bye);
-		assert_int_equal(new.bye_rc, ERR_EXISTS);
+		assert_int_equal(new.bye_rc, ERR_CLONE);
 		raw_close(&new);
 	}
 	assert_int_equal(a->n_down, 0);
