@@ -666,6 +666,11 @@ static void send_verb(struct kernel *k, struct request *rq)
 		}
 	}
 	rc = arrival_check(a, rq, envelope, &em);
+	if (rc == ERR_NOT_FOUND) {
+		/* The code: it was believed to be here. No answer yet, the record comes again. */
+		arrival_no_answer(a, rc, err_show(rc, &em));
+		return;
+	}
 	if (rc < 0) {
 		arrival_refuse(a, rc, err_show(rc, &em));
 		return;

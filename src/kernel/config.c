@@ -122,6 +122,7 @@ static const struct key keys[] = {
 	NUMBER("timing", "ping", KEY_MS32, ping_ms, 10, HOUR_MS, 10000),
 	NUMBER("timing", "silent", KEY_MS32, silent_ms, 10, HOUR_MS, 30000),
 	NUMBER("timing", "offer", KEY_MS32, offer_ms, 10, HOUR_MS, 10000),
+	NUMBER("timing", "offer_again", KEY_MS32, offer_again_ms, 0, HOUR_MS, 60000),
 	NUMBER("timing", "hook", KEY_MS32, hook_ms, 10, HOUR_MS, 5000),
 	NUMBER("timing", "call", KEY_MS32, call_ms, 10, HOUR_MS, 30000),
 	NUMBER("timing", "report", KEY_MS32, report_ms, 10, HOUR_MS, 10000),

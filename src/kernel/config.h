@@ -91,6 +91,8 @@ struct config {
 	size_t stream_bytes, streams_bytes;
 	uint32_t handshake_ms, ping_ms, silent_ms, offer_ms, hook_ms, call_ms, report_ms,
 		retry_ms, lost_ms;
+	/* how long a destination that took an owner's carrier is not offered the next one first */
+	uint32_t offer_again_ms;
 	bool test_no_userns;
 };
 /* Reads the file (root's or our user's, not writable by others) and checks everything. One

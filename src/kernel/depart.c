@@ -44,6 +44,62 @@ struct move {
 static void send_now(struct resident *r);
 static void ask_send(struct resident *r, struct request *rq);
 
+/* ---- whom a destination took before, so that it need not be asked first */
+
+#define TOOK_MAX       1000
+#define TOOK_BYTES_MAX ((size_t)64 << 10)
+#define TOOK_HEARD_MS  1000
+
+struct took {
+	int64_t at_ms;
+};
+
+static struct took *took_find(struct peer *p, const void *key, size_t n)
+{
+	return p ? map_find(p->took, key, n) : NULL;
+}
+
+static void took_note(struct peer *p, const void *key, size_t n)
+{
+	struct took *t = took_find(p, key, n);
+
+	if (!t && p && p->link && map_size(p->took) < TOOK_MAX) {
+		t = mem_new(struct took);
+		map_put(p->took, key, n, t);
+	}
+	if (t)
+		t->at_ms = clock_ms();
+}
+
+static void took_drop(struct peer *p)
+{
+	struct took *t;
+	const void *key;
+	size_t it = 0, n;
+
+	while ((t = map_next(p->took, &it, &key, &n))) {
+		map_del(p->took, key, n);
+		free(t);
+	}
+}
+
+/* What would be offered is small, and its destination, heard of just now, took another of this owner
+ * a while ago: the record itself is the offer. A refusal is the same then, and costs one departure
+ * number. */
+static bool offer_needless(struct resident *r)
+{
+	struct peer *p = peer_get(r->k, r->move->dest);
+	struct took *t = took_find(p, r->owner.name, strlen(r->owner.name));
+	int64_t now = clock_ms();
+
+	if (!t || !p->link || now - t->at_ms >= r->k->config.offer_again_ms ||
+		now - link_heard_ms(p->link) >= TOOK_HEARD_MS ||
+		r->briefcase.n + r->state_bytes.n + r->code.n > TOOK_BYTES_MAX)
+		return false;
+	r->move->need_code = !took_find(p, r->code_digest, DIGEST_BYTES);
+	return true;
+}
+
 static void gone_put(
 	struct store_txn *t, const struct resident *r, uint64_t n, const char *dest)
 {
@@ -173,6 +229,10 @@ static void move_accepted(struct resident *r)
 		FAULT_AT(DROP_COMMITTED);
 	}
 	metric_add(k->metrics, "moves_total", NULL, 1);
+	if (!r->outcome_move) {
+		took_note(peer_get(k, dest), r->owner.name, strlen(r->owner.name));
+		took_note(peer_get(k, dest), r->code_digest, DIGEST_BYTES);
+	}
 	if (mv) {
 		log_moved(r, mv);
 		if (mv->rq)
@@ -205,8 +265,11 @@ static void move_refused(struct resident *r, int rc, const char *text)
 {
 	struct store_txn *t;
 	bool outcome = r->outcome_move, doubt = r->in_doubt;
+	struct peer *p = peer_get(r->k, r->dest);
 
 	resident_trail(r, "refused", r->dest, text);
+	if (p)
+		free(map_del_str(p->took, r->owner.name));
 	if (r->in_doubt)
 		peer_want(r->k, r->dest, false);
 	r->in_doubt = r->sent = r->outcome_move = false;
@@ -328,6 +391,9 @@ static void on_sent(
 	r->sent |= sent;
 	if (rc == 0) {
 		move_answer(r, tos_at(elements, 0));
+	} else if (rc == ERR_NOT_FOUND && r->move && !r->move->need_code) {
+		r->move->need_code = true; /* it had the code, and has lost it */
+		send_now(r);
 	} else if (r->sent || r->outcome_move) {
 		move_doubt(r, text);
 	} else {
@@ -572,24 +638,12 @@ static void departing_commit(struct resident *r)
 		on_frozen(ctx, rc, &em);
 }
 
-static void on_offered(
-	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+/* From here on there is no way back but by the destination's answer. */
+static void depart(struct resident *r)
 {
-	AUTOFREE char *name = arg;
-	struct resident *r = moving(k, name, MOVE_OFFERED);
 	struct errmsg em = { "" };
+	int rc;
 
-	if (!r)
-		return;
-	r->move->call = 0;
-	if (rc == ERR_TIMEOUT)
-		rc = ERR_UNREACHABLE; /* nothing was committed: as good as not there */
-	if (rc < 0) {
-		move_failed(r, rc, text);
-		return;
-	}
-	FAULT_AT(OFFER_GRANTED);
-	r->move->need_code = tos_get_bool(tos_at(elements, 0), "need_code", true);
 	if (r->state != SHELL_RUNNING) {
 		move_failed(r, ERR_STATE, "the carrier is not running any more");
 		return;
@@ -602,6 +656,26 @@ static void on_offered(
 	}
 	FAULT_AT(DEPART_FROZEN);
 	departing_commit(r);
+}
+
+static void on_offered(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = moving(k, name, MOVE_OFFERED);
+
+	if (!r)
+		return;
+	r->move->call = 0;
+	if (rc == ERR_TIMEOUT)
+		rc = ERR_UNREACHABLE; /* nothing was committed: as good as not there */
+	if (rc < 0) {
+		move_failed(r, rc, text);
+		return;
+	}
+	FAULT_AT(OFFER_GRANTED);
+	r->move->need_code = tos_get_bool(tos_at(elements, 0), "need_code", true);
+	depart(r);
 }
 
 static void offer(struct resident *r)
@@ -712,6 +786,8 @@ static void on_departure_hooks(struct kernel *k, void *arg, int rc, const char *
 		move_failed(r, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
 	else if (strcmp(r->move->dest, k->config.name) == 0)
 		self_move(r);
+	else if (offer_needless(r))
+		depart(r);
 	else
 		offer(r);
 }
@@ -857,9 +933,12 @@ void handoff_link_up(struct kernel *k, const char *peer)
  * deadline. */
 void handoff_link_down(struct kernel *k, const char *peer)
 {
+	struct peer *p = peer_get(k, peer);
 	struct resident *r;
 	size_t it = 0;
 
+	if (p)
+		took_drop(p);
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		if (r->move && r->move->stage == MOVE_OFFERED &&
 			strcmp(r->move->dest, peer) == 0 && call_sent(k, r->move->call))

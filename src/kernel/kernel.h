@@ -114,6 +114,7 @@ struct peer {
 	char address[4][128];
 	size_t n_address;
 	bool looking_up, dialling;
+	struct map *took;        /* owners whose carriers it took, codes that it has: struct took */
 	struct map *vouched;     /* carriers for which we vouched on this link */
 	struct map *vouched_for; /* carriers for which it vouched: struct vouch */
 	uint64_t boot_count;

@@ -37,6 +37,7 @@ struct peer *peer_get(struct kernel *k, const char *name)
 	p = mem_new(struct peer);
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	list_init(&p->queue);
+	p->took = map_new();
 	p->vouched = map_new();
 	p->vouched_for = map_new();
 	courier_out_init(&p->out);
@@ -509,6 +510,7 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 			map_del_str(k->peers, p->name);
 			courier_in_fini(&p->in);
 			map_free(p->vouched);
+			map_free(p->took); /* emptied when its link went down */
 			vouched_for_drop(p);
 			free(p);
 		}

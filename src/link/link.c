@@ -813,6 +813,11 @@ bool link_dialled(const struct link *l)
 	return l->dialled;
 }
 
+int64_t link_heard_ms(const struct link *l)
+{
+	return l->in_ms;
+}
+
 const char *link_address(const struct link *l)
 {
 	return l->address;

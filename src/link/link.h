@@ -120,6 +120,7 @@ pid_t link_pid(const struct link *l);
 const struct hello *link_hello(const struct link *l);
 uint32_t link_version(const struct link *l);    /* of the protocol, as agreed */
 bool link_dialled(const struct link *l);        /* by us */
+int64_t link_heard_ms(const struct link *l);    /* when its last bytes came; monotonic */
 const char *link_address(const struct link *l); /* "192.0.2.1:21212", "unix" */
 void *link_data(const struct link *l);
 void link_set_data(struct link *l, void *data);

@@ -1,4 +1,5 @@
-"""Carriers of memory only (--fast): a crash at either end may lose one, and never doubles it."""
+"""Short ways of the hand-off: carriers of memory only (--fast), of which a crash at either end may lose one, and never doubles
+it; and records that are sent without an offer."""
 import os
 
 import pytest
@@ -168,4 +169,35 @@ def test_a_record_that_names_no_boot_is_journaled(fleet, domain, carol, source):
     wait_for(lambda: fleet.status("host1"))
     wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running")
     assert send(source(), args) == "accepted"
+    wait_for(lambda: list(fleet.residents(name)) == ["host1"])
+
+
+# ---- without an offer
+
+def test_what_is_refused_without_an_offer_goes_on_in_the_same_run(fleet):
+    assert fleet.outcome(fleet.launch(TOUR, "--path", "host1,host2"))["state"] == "finished"  # now host1 knows host2
+    name = fleet.launch("""function begin(self)
+        local here = {}
+        tos.briefcase:folder("REFUSE"):push(1)
+        for i = 1, 2 do
+            local ok, code, text = tos.go("host2")
+            here[#here + 1] = code
+        end
+        tos.briefcase:folder("REFUSE"):clear()
+        for _, code in ipairs(here) do tos.briefcase:folder("SAID"):push(code) end
+    end""", "--path", "host1", "--itinerant")
+    o = fleet.outcome(name)
+    assert o["state"] == "finished" and o["briefcase"]["SAID"] == ["denied", "denied"], o
+    # The first refusal was of the record itself, and is in the trail; the second one of an offer, or of a record again.
+    assert events(o, "refused")[:1] == ["host1"] and events(o, "arrived") == ["host1"]
+    wait_for(lambda: not fleet.residents(name), text="no copy is left")
+    assert starts(fleet, "host2", name) == 0
+
+
+def test_a_record_whose_code_is_not_there_is_not_answered_until_it_comes(fleet, domain, carol, source):
+    c = source()
+    name, args = departure(domain, carol, fast=False)
+    assert wire.failure(send, c, {k: v for k, v in args.items() if k != "code"}).code == "not-found"
+    assert name not in fleet.ps("host1")
+    assert send(c, args) == "accepted"
     wait_for(lambda: list(fleet.residents(name)) == ["host1"])
