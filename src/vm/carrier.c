@@ -845,7 +845,7 @@ static void refuse_folder(
 	cbor_put_array(b, 2);
 	cbor_put_text(b, err_word(ERR_FULL));
 	cbor_put_text(b, "the carrier has no room for it");
-	port_send(c->port, at);
+	port_send_later(c->port, at);
 }
 
 static struct vm_msg *msg_new(struct vm_carrier *c, unsigned kind, struct slice sender,
@@ -894,7 +894,7 @@ void carrier_taken(struct vm_carrier *c, struct vm_inbox *box, uint64_t n)
 	at = port_begin(c->port, 2, VM_TAKEN, c->number);
 	cbor_put_text(&c->port->out, box->name);
 	cbor_put_uint(&c->port->out, box->n_owed);
-	port_send(c->port, at);
+	port_send_later(c->port, at);
 	box->n_owed = 0;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Descriptor 3: frames from the kernel to the carriers and back. The loop of the process.
  *
- * Writing blocks: a tos-vm has nothing better to do than to hand over what it has said. A frame
+ * Posts, and what goes along with them, are written at the end of a slice: a write for each would
+ * cost more than all the rest of it. Writing blocks: a tos-vm has nothing better to do than to hand over what it has said. A frame
  * that breaks the rules ends the process, which ends the carriers: the kernel that sent it is
  * not ours, or broken.
  */
@@ -23,6 +24,8 @@
 #define READ_BYTES ((size_t)64 << 10)
 #endif
 
+#define FLUSH_BYTES ((size_t)32 << 10)
+
 /* Nobody is left to tell. */
 _Noreturn static void port_gone(void)
 {
@@ -33,10 +36,14 @@ size_t port_begin(struct vm_port *p, uint64_t n_elements, unsigned type, uint64_
 {
 	size_t at;
 
-	buf_clear(&p->out);
-	if (p->out.cap > ((size_t)1 << 20))
+	if (p->n_made >= FLUSH_BYTES)
+		port_flush(p);
+	p->making = true;
+	p->out.len = p->n_made; /* an error may have cut the last one short */
+	p->out.failed = false;
+	if (p->n_made == 0 && p->out.cap > ((size_t)1 << 20))
 		buf_fini(&p->out);
-	p->out.max = VM_FRAME_BYTES_MAX;
+	p->out.max = p->n_made + VM_FRAME_BYTES_MAX;
 	at = frame_begin(&p->out);
 	cbor_put_array(&p->out, 2 + n_elements);
 	cbor_put_uint(&p->out, type);
@@ -49,8 +56,8 @@ static void port_write(struct vm_port *p)
 	size_t done = 0;
 
 	p->writing = true;
-	while (done < p->out.len) {
-		ssize_t n = write(p->fd, p->out.data + done, p->out.len - done);
+	while (done < p->n_made) {
+		ssize_t n = write(p->fd, p->out.data + done, p->n_made - done);
 
 		if (n >= 0) {
 			done += (size_t)n;
@@ -63,20 +70,50 @@ static void port_write(struct vm_port *p)
 		}
 	}
 	p->writing = false;
+	p->n_made = 0;
 	buf_clear(&p->out);
+}
+
+void port_flush(struct vm_port *p)
+{
+	if (p->n_made == 0)
+		return;
+	p->making = true;
+	port_write(p);
+	p->making = false;
+}
+
+void port_flush_alarm(struct vm_port *p)
+{
+	if (!p->making)
+		port_flush(p);
+}
+
+void port_drop(struct vm_port *p)
+{
+	p->out.len = p->n_made;
+	p->out.failed = false;
+	p->making = false;
+}
+
+int port_send_later(struct vm_port *p, size_t at)
+{
+	int rc = buf_check(&p->out);
+
+	if (rc == 0) {
+		frame_end(&p->out, at);
+		p->n_made = p->out.len;
+	}
+	p->making = false;
+	return rc;
 }
 
 int port_send(struct vm_port *p, size_t at)
 {
-	int rc = buf_check(&p->out);
+	int rc = port_send_later(p, at);
 
-	if (rc) {
-		buf_clear(&p->out);
-		return rc;
-	}
-	frame_end(&p->out, at);
-	port_write(p);
-	return 0;
+	port_flush(p);
+	return rc;
 }
 
 static struct vm_carrier *port_find(const struct vm_port *p, uint64_t number)
@@ -221,9 +258,11 @@ int port_serve(int fd)
 		struct pollfd pfd = { .fd = fd, .events = POLLIN };
 		int timeout = sched_turn(p);
 
+		port_flush(p);
 		if (poll(&pfd, 1, timeout) > 0)
 			rc = port_read(p);
 	}
+	port_flush(p);
 	port_fini(p);
 	return 1;
 }

@@ -153,6 +153,7 @@ static void on_alarm(int signo)
 	if (vm_sched.preempt || now - vm_sched.began_us >= vm_sched.most_us ||
 		now >= vm_sched.next_deadline_us || c->cpu_us + cpu_us > c->cpu_most_us)
 		slice_is_due(c, cpu_us);
+	port_flush_alarm(the_port);
 	arm(SLICE_US);
 	errno = err;
 }

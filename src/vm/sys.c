@@ -154,10 +154,10 @@ static int send_charged(struct vm_carrier *c, size_t at, size_t folder)
 	else
 		rc = charge(c, b->len - folder);
 	if (rc) {
-		buf_clear(b);
+		port_drop(c->port);
 		return rc;
 	}
-	rc = port_send(c->port, at);
+	rc = port_send_later(c->port, at);
 	carrier_note_activity(c);
 	return rc;
 }

@@ -297,7 +297,9 @@ void sys_open(lua_State *L); /* pushes the table `sys` */
 struct vm_port {
 	int fd;
 	struct frame_reader in;
-	struct buf out;        /* the frame being made */
+	struct buf out;        /* frames to be written, and behind them the one being made */
+	size_t n_made;         /* bytes of whole frames in it */
+	volatile bool making;  /* `out` is being changed */
 	struct map *carriers;  /* number -> struct vm_carrier */
 	volatile bool writing; /* part of a frame may be out */
 };
@@ -307,6 +309,12 @@ int port_serve(int fd);
 size_t port_begin(struct vm_port *p, uint64_t n_elements, unsigned type, uint64_t carrier);
 /* Send it. ERR_TOO_LARGE: nothing was sent. Does not return if the kernel is gone. */
 int port_send(struct vm_port *p, size_t at);
+/* The same, but at the end of the slice, with what else is said in it, or at the next alarm. */
+int port_send_later(struct vm_port *p, size_t at);
+void port_drop(struct vm_port *p); /* give up the frame being made */
+void port_flush(struct vm_port *p);
+/* From a signal handler. */
+void port_flush_alarm(struct vm_port *p);
 
 /* ---- check.c: tos-vm --check */
 int check_main(int argc, char **argv);
