@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -210,17 +211,86 @@ int kernel_conf_write(const struct home *h, const struct kernel_conf *k, struct 
 	return rc < 0 ? rc : bytes_write(file, b.data, b.len, 0644, em);
 }
 
-static bool port_is_free(uint16_t port)
+/* Numbers only, so nobody is asked. */
+static struct addrinfo *numeric(const char *host, unsigned port)
 {
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(port) };
-	AUTOCLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct addrinfo hint = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+		.ai_socktype = SOCK_STREAM },
+			*a = NULL;
+	char service[16];
+
+	snprintf(service, sizeof(service), "%u", port);
+	return getaddrinfo(host, service, &hint, &a) == 0 ? a : NULL;
+}
+
+/* What is wrong with the address itself the kernel will say. */
+static bool port_is_free(const char *host, unsigned port)
+{
+	struct addrinfo *a = numeric(host, port);
+	AUTOCLOSE int fd = a ? socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+	bool is_free = true;
 	int one = 1;
 
-	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (fd < 0)
-		return true; /* the kernel will say what is wrong */
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	return bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) == 0 && listen(fd, 1) == 0;
+	if (fd >= 0) {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		is_free = (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, 1) == 0) ||
+			  errno != EADDRINUSE;
+	}
+	if (a)
+		freeaddrinfo(a);
+	return is_free;
+}
+
+static bool is_wildcard(const char *host)
+{
+	return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+static int port_parse(const char *text, unsigned *out)
+{
+	int64_t port;
+	int rc = text_int(text, 1, 65535, &port);
+
+	if (rc == 0)
+		*out = (unsigned)port;
+	return rc;
+}
+
+/* ADDRESS, ADDRESS:PORT, [IPV6], [IPV6]:PORT, and IPv6 alone. */
+int listen_parse(
+	const char *text, const char *advertise, struct listen_at *out, struct errmsg *em)
+{
+	struct listen_at at = { "", 0, "" };
+	const char *close_bracket = *text == '[' ? strchr(text, ']') : NULL;
+	const char *colon = strrchr(text, ':');
+	size_t n = strlen(text);
+	struct addrinfo *a;
+
+	if (close_bracket)
+		colon = close_bracket[1] == ':' ? close_bracket + 1 : NULL;
+	else if (colon && memchr(text, ':', (size_t)(colon - text)))
+		colon = NULL;
+	if (colon)
+		n = (size_t)(colon - text);
+	if ((close_bracket ? text_copy(at.host, sizeof(at.host), text + 1, n - 2)
+			   : text_copy(at.host, sizeof(at.host), text, n)) < 0 ||
+		(colon && port_parse(colon + 1, &at.port) < 0) || !(a = numeric(at.host, 1)))
+		return err_set(em, ERR_USAGE,
+			"--listen %s is no numeric address such as 192.0.2.1, 192.0.2.1:21212 or [::1]:21212",
+			text);
+	freeaddrinfo(a);
+	if (is_wildcard(at.host) && !advertise)
+		return err_set(em, ERR_USAGE,
+			"nobody can dial %s; say --advertise HOST too, what others dial",
+			at.host);
+	snprintf(at.advertise, sizeof(at.advertise), "%s", advertise ? advertise : "");
+	*out = at;
+	return 0;
+}
+
+static void address_text(const char *host, unsigned port, char out[128])
+{
+	snprintf(out, 128, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
 }
 
 static bool port_is_taken(const struct home *h, const struct names *all, unsigned port)
@@ -239,29 +309,38 @@ static bool port_is_taken(const struct home *h, const struct names *all, unsigne
 	return false;
 }
 
-static int choose_port(const struct home *h, unsigned nth, unsigned *out, struct errmsg *em)
+static int choose_port(const struct home *h, unsigned nth, const struct listen_at *where,
+	unsigned *out, struct errmsg *em)
 {
 	struct names all;
 	unsigned port;
 
+	if (where->port) {
+		*out = where->port + nth;
+		return *out < 65536 ? 0 : err_set(em, ERR_FULL, "there is no port %u", *out);
+	}
+
 	if (home_kernels(h, &all) < 0)
 		return err_set(em, ERR_IO, "cannot list %s/kernels", h->path);
 	for (port = PORT_FIRST + nth; port < 65536; port++)
-		if (!port_is_taken(h, &all, port) && port_is_free((uint16_t)port))
+		if (!port_is_taken(h, &all, port) && port_is_free(where->host, port))
 			break;
 	names_fini(&all);
 	if (port >= 65536)
-		return err_set(em, ERR_FULL, "no port from %u on is free on 127.0.0.1",
-			PORT_FIRST + nth);
+		return err_set(em, ERR_FULL, "no port from %u on is free on %s",
+			PORT_FIRST + nth, where->host);
 	*out = port;
 	return 0;
 }
 
 /* A failure midway must not leave what looks like a kernel: the configuration is written last.
  */
-int domain_kernel_add(const struct home *h, const char *name, unsigned nth, struct errmsg *em)
+int domain_kernel_add(const struct home *h, const char *name, unsigned nth,
+	const struct listen_at *where, struct errmsg *em)
 {
-	char dir[HOME_PATH_MAX], key[HOME_PATH_MAX], cert[HOME_PATH_MAX], listen[64];
+	static const struct listen_at here = { "127.0.0.1", 0, "" };
+	char dir[HOME_PATH_MAX], key[HOME_PATH_MAX], cert[HOME_PATH_MAX], listen[128];
+	char advertise[160];
 	char registrar_at[1][128] = { "" };
 	struct kernel_conf k = { .name = name, .listen = listen, .registrar = "host0" };
 	struct issuer registrar;
@@ -269,10 +348,11 @@ int domain_kernel_add(const struct home *h, const char *name, unsigned nth, stru
 	bool first = strcmp(name, "host0") == 0;
 	int rc = path_join(dir, sizeof(dir), em, h->path, "kernels", name, NULL);
 
+	where = where ? where : &here;
 	rc = rc ? rc : dir_make(dir, 0700, em);
 	rc = rc ? rc : at(h, key, em, "kernels", name, "key");
 	rc = rc ? rc : at(h, cert, em, "kernels", name, "cert");
-	rc = rc ? rc : choose_port(h, nth, &port, em);
+	rc = rc ? rc : choose_port(h, nth, where, &port, em);
 	if (rc < 0)
 		return rc;
 	unlink(key); /* without a configuration it belongs to no kernel */
@@ -286,10 +366,27 @@ int domain_kernel_add(const struct home *h, const char *name, unsigned nth, stru
 		rc = rc ? rc : copy_file(h, "registrar.key", name, "registrar.key", 0600, em);
 		rc = rc ? rc : copy_file(h, "registrar.crt", name, "registrar.crt", 0644, em);
 	} else if (kernel_conf_listen(h, "host0", registrar_at[0]) == 0) {
+		/* It is on this machine. */
+		if (strncmp(registrar_at[0], "0.0.0.0:", 8) == 0) {
+			snprintf(listen, sizeof(listen), "127.0.0.1:%s", registrar_at[0] + 8);
+			snprintf(registrar_at[0], sizeof(registrar_at[0]), "%s", listen);
+		} else if (strncmp(registrar_at[0], "[::]:", 5) == 0) {
+			snprintf(listen, sizeof(listen), "[::1]:%s", registrar_at[0] + 5);
+			snprintf(registrar_at[0], sizeof(registrar_at[0]), "%s", listen);
+		}
 		k.registrar_at = (const char(*)[128])registrar_at;
 		k.n_registrar_at = 1;
 	}
-	snprintf(listen, sizeof(listen), "127.0.0.1:%u", port);
+	address_text(where->host, port, listen);
+	if (where->advertise[0]) {
+		const char *colon = strrchr(where->advertise, ':');
+
+		if (colon && !strchr(colon, ']'))
+			snprintf(advertise, sizeof(advertise), "%s", where->advertise);
+		else
+			snprintf(advertise, sizeof(advertise), "%s:%u", where->advertise, port);
+		k.advertise = advertise;
+	}
 	return rc ? rc : kernel_conf_write(h, &k, em);
 }
 
@@ -383,7 +480,8 @@ static int refuse_if_there(const struct home *h, struct errmsg *em)
 	return 0;
 }
 
-int domain_init(const char *home, const char *passphrase, struct buf *said, struct errmsg *em)
+int domain_init(const char *home, const char *passphrase, const struct listen_at *where,
+	struct buf *said, struct errmsg *em)
 {
 	char ca[HOME_PATH_MAX], listen[128] = "";
 	struct home h = { .principal = "admin", .kernel = "host0" };
@@ -394,7 +492,7 @@ int domain_init(const char *home, const char *passphrase, struct buf *said, stru
 	rc = rc ? rc : path_join(ca, sizeof(ca), em, h.path, "ca", NULL);
 	rc = rc ? rc : dir_make(ca, 0700, em);
 	rc = rc ? rc : make_authority(&h, passphrase, em);
-	rc = rc ? rc : domain_kernel_add(&h, "host0", 0, em);
+	rc = rc ? rc : domain_kernel_add(&h, "host0", 0, where, em);
 	rc = rc ? rc : home_write(&h, em); /* last: with it the domain is there */
 	if (rc < 0)
 		return rc;

@@ -18,17 +18,30 @@
 
 struct trust;
 
+/* Where kernels that are made listen. */
+struct listen_at {
+	char host[64];       /* numeric; IPv6 without brackets */
+	unsigned port;       /* of the first kernel; 0: the first from 21212 on that is free */
+	char advertise[128]; /* HOST:PORT that others dial; "": where it listens */
+};
+/* From --listen ADDRESS[:PORT] and --advertise HOST[:PORT] (may be NULL); ERR_USAGE. An address
+ * that stands for all of them can't be dialled, so it needs the second. */
+int listen_parse(
+	const char *listen, const char *advertise, struct listen_at *out, struct errmsg *em);
+
 /* Root, registrar, principal admin, kernel host0. Refuses (ERR_EXISTS) where there is a domain
  * or a part of one; `said` gets a line for each thing made. passphrase NULL: the root key is
  * kept in the clear. */
-int domain_init(const char *home, const char *passphrase, struct buf *said, struct errmsg *em);
+int domain_init(const char *home, const char *passphrase, const struct listen_at *where,
+	struct buf *said, struct errmsg *em);
 /* The passphrase of the root key for the calls below comes from the environment,
  * TOS_PASSPHRASE. */
 
-/* Directory, key, certificate, configuration of one more kernel on this machine, listening on
- * 127.0.0.1 and the first port from 21212 + nth on that is free and in no other configuration
- * here. */
-int domain_kernel_add(const struct home *h, const char *name, unsigned nth, struct errmsg *em);
+/* Directory, key, certificate, configuration of one more kernel on this machine. where NULL: it
+ * listens on 127.0.0.1 and the first port from 21212 + nth on that is free and in no other
+ * configuration here. */
+int domain_kernel_add(const struct home *h, const char *name, unsigned nth,
+	const struct listen_at *where, struct errmsg *em);
 int domain_principal_add(const struct home *h, const char *name, unsigned roles,
 	int64_t valid_ms, struct errmsg *em);
 /* The same for one that is there: a new key and certificate with these roles. serials (an array) gets what is to be

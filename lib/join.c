@@ -276,9 +276,11 @@ static int join_domain(
 {
 	int64_t deadline = clock_ms() + (how->timeout_ms ? how->timeout_ms : 30000);
 	int rc = check_before(j, home, how, em);
+	const char *port = strchr(j->token.name, ':'); /* host0:21213 */
 
-	snprintf(j->listen, sizeof(j->listen), "%s",
-		how->listen ? how->listen : "0.0.0.0:21212");
+	snprintf(j->listen, sizeof(j->listen), "0.0.0.0%s", port ? port : ":21212");
+	if (how->listen)
+		snprintf(j->listen, sizeof(j->listen), "%s", how->listen);
 	rc = rc ? rc : own_key(j, em);
 	if (rc < 0)
 		return rc;

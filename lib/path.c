@@ -7,8 +7,27 @@
 #include "lib/home.h"
 #include "wire/carrier.h"
 
+/* :PORT behind a name, but not the one that is meant without. */
+static bool port_ok(const char *s, size_t n)
+{
+	unsigned port = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!isdigit((unsigned char)s[i]) || i > 4)
+			return false;
+		port = 10 * port + (unsigned)(s[i] - '0');
+	}
+	return n > 0 && s[0] != '0' && port < 65536 && port != 21212;
+}
+
 static bool kernel_name_ok(const char *s, size_t n)
 {
+	const char *colon = memchr(s, ':', n);
+
+	if (n > 63 || (colon && !port_ok(colon + 1, n - (size_t)(colon + 1 - s))))
+		return false;
+	if (colon)
+		n = (size_t)(colon - s);
 	if (n == 0 || n > 63 || !(islower((unsigned char)*s) || isdigit((unsigned char)*s)))
 		return false;
 	for (size_t i = 0; i < n; i++)

@@ -171,6 +171,19 @@ void carriers_shipped(struct buf *out, const char *between); /* their names */
 	}
 int launch_properties(struct cli *cli);
 
+/* Of tos init and tos up. */
+#define LISTEN_OPTIONS                                                                         \
+	{ "listen", 0, "ADDRESS[:PORT]",                                                       \
+		"where kernels that are made listen; default 127.0.0.1 and a free port from "  \
+		"21212 on" },                                                                  \
+	{                                                                                      \
+		"advertise", 0, "HOST[:PORT]",                                                 \
+			"where others dial them; default where they listen"                    \
+	}
+struct listen_at;
+/* *where is NULL if --listen was not given, else out. */
+int cli_listen(struct cli *cli, struct listen_at *out, const struct listen_at **where);
+
 /* ---- table.c */
 /* Rows are maps; columns: "key:TITLE" separated by spaces, or NULL: the union of keys with
  * `kernel` first, as titles. */

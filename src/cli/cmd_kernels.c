@@ -282,7 +282,7 @@ const struct command command_join = {
 	.min_args = 1,
 	.max_args = 1,
 	.options = {
-		{ "listen", 0, "ADDRESS:PORT", "where the kernel listens, default 0.0.0.0:21212" },
+		{ "listen", 0, "ADDRESS:PORT", "where the kernel listens, default 0.0.0.0 and the port in its name, or 21212" },
 		{ "advertise", 0, "HOST:PORT", "where others reach it; '' for not at all; default the address that the "
 					       "registrar is reached from" },
 	},

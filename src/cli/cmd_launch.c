@@ -32,11 +32,19 @@ static int wrap_line(const char *lua, struct buf *out)
 static int shell_of_line(struct cli *cli, const char *lua)
 {
 	AUTOBUF source = BUF_INIT;
+	static const char name[] = "line:";
 	int rc = wrap_line(lua, &source);
 
-	return rc ? rc
-		  : tos_shell_source("line", (const char *)source.data, source.len, &cli->shell,
-			    cli_err(cli));
+	rc = rc ? rc
+		: tos_shell_source("line", (const char *)source.data, source.len, &cli->shell,
+			  cli_err(cli));
+	/* Its code is called line, but that is not what was typed. */
+	if (rc == ERR_SYNTAX && strncmp(cli->em.text, name, sizeof(name) - 1) == 0) {
+		AUTOFREE char *text = mem_strdup(cli->em.text + sizeof(name) - 1);
+
+		err_set(&cli->em, rc, "-e '%s', line %s", lua, text);
+	}
+	return rc;
 }
 
 /* Lua sources are texts; bundles and saved carriers begin with a CBOR array. */

@@ -272,7 +272,7 @@ static void print_hex(const char *title, const struct tos_value *v)
 static void print_show(const struct tos_value *v)
 {
 	static const char *const plain[] = { "name", "state", "kernel", "home", "owner",
-		"author", "hop", "incarnation", "departures", "wanted", "note" };
+		"author", "trust", "hop", "incarnation", "departures", "wanted", "note" };
 	const struct tos_value *fault = tos_get(v, "fault"), *path = tos_get(v, "path");
 	struct tos_value *trail = tos_array();
 	char age[16];

@@ -39,7 +39,8 @@ static void note(const struct cli *cli, const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-static int make_kernels(struct cli *cli, const struct home *h, unsigned n)
+static int make_kernels(
+	struct cli *cli, const struct home *h, unsigned n, const struct listen_at *where)
 {
 	int rc = 0;
 
@@ -51,7 +52,7 @@ static int make_kernels(struct cli *cli, const struct home *h, unsigned n)
 			"tosd.conf", NULL);
 		if (rc < 0 || access(conf, F_OK) == 0)
 			continue;
-		rc = domain_kernel_add(h, name, i, &cli->em);
+		rc = domain_kernel_add(h, name, i, where, &cli->em);
 		if (rc == 0 && kernel_conf_listen(h, name, listen) == 0)
 			note(cli, "made %s, listens on %s", name, listen);
 	}
@@ -229,24 +230,24 @@ static void print_up(
 		puts("\nnext: tos launch facts --path @all --wait");
 }
 
-static int open_or_init(struct cli *cli, struct home *h)
+static int open_or_init(struct cli *cli, struct home *h, const struct listen_at *where)
 {
 	AUTOBUF said = BUF_INIT;
 	int rc = home_open(cli->home, h, &cli->em);
 
 	if (rc != ERR_NOT_FOUND)
 		return rc;
-	rc = domain_init(cli->home, NULL, &said, &cli->em);
+	rc = domain_init(cli->home, NULL, where, &said, &cli->em);
 	if (rc == 0)
 		fputs(buf_cstr(&said), stderr);
 	return rc ? rc : home_open(cli->home, h, &cli->em);
 }
 
-static int up(struct cli *cli, struct home *h, unsigned n)
+static int up(struct cli *cli, struct home *h, unsigned n, const struct listen_at *where)
 {
 	struct kernel_up *all;
 	struct names names;
-	int rc = make_kernels(cli, h, n);
+	int rc = make_kernels(cli, h, n, where);
 
 	if (rc < 0)
 		return rc;
@@ -272,13 +273,16 @@ static int run_up(struct cli *cli)
 {
 	const char *text = cli_option(cli, "count");
 	int64_t n = 0;
+	const struct listen_at *where;
+	struct listen_at at;
 	struct home h;
 	int rc;
 
 	if (text && text_int(text, 1, KERNELS_MOST, &n) < 0)
 		return cli_usage(cli, "-n %s is no number from 1 to %d", text, KERNELS_MOST);
-	rc = open_or_init(cli, &h);
-	rc = rc ? rc : up(cli, &h, (unsigned)n);
+	rc = cli_listen(cli, &at, &where);
+	rc = rc ? rc : open_or_init(cli, &h, where);
+	rc = rc ? rc : up(cli, &h, (unsigned)n, where);
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
@@ -286,19 +290,22 @@ const struct command command_up = {
 	.name = "up",
 	.args = "",
 	.summary = "Start the kernels of this machine, making what is missing",
-	.about = "Starts every kernel that is configured in $TOS_HOME and does not run, each "
-		 "under a keeper that "
-		 "starts it again should it end, and returns when all are ready and linked. "
-		 "Where there is no "
-		 "domain it makes one first, as tos init does. With -n it also makes host0, "
-		 "host1 and so on, "
-		 "as many as asked for, on 127.0.0.1, ports from 21212 on. Done twice it does "
-		 "nothing the "
-		 "second time. What a kernel says goes to kernels/NAME/log.",
+	.about =
+		"Starts every kernel that is configured in $TOS_HOME and does not run, each "
+		"under a keeper that "
+		"starts it again should it end, and returns when all are ready and linked. "
+		"Where there is no "
+		"domain it makes one first, as tos init does. With -n it also makes host0, "
+		"host1 and so on, "
+		"as many as asked for, on 127.0.0.1, ports from 21212 on. Done twice it does "
+		"nothing the "
+		"second time. --listen is for those that are made; the others stay where their tosd.conf says. What a "
+		"kernel says goes to kernels/NAME/log.",
 	.examples = "tos up -n 3\tThree kernels on this machine\n"
 		    "tos up\tWhat is configured, after a reboot or a join\n",
 	.run = run_up,
-	.options = { { "count", 'n', "N", "make kernels host0 ... host(N-1) first" } },
+	.options = { { "count", 'n', "N", "make kernels host0 ... host(N-1) first" },
+		LISTEN_OPTIONS },
 };
 
 /* ---- down */

@@ -22,8 +22,45 @@ static bool is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
-static bool kernel_ok(const char *s, size_t n)
+#define PORT_KNOWN 21212
+
+/* Where the name's own part ends; n if no port follows it. */
+static size_t port_at(const char *s, size_t n)
 {
+	const char *colon = memchr(s, ':', n);
+
+	return colon ? (size_t)(colon - s) : n;
+}
+
+/* One spelling: no leading zeros, and the known port is left out. */
+static unsigned port_read(const char *s, size_t n)
+{
+	unsigned port = 0;
+
+	if (n < 1 || n > 5 || s[0] == '0')
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		if (!is_digit(s[i]))
+			return 0;
+		port = 10 * port + (unsigned)(s[i] - '0');
+	}
+	return port > 65535 || port == PORT_KNOWN ? 0 : port;
+}
+
+unsigned name_kernel_port(const char *s, size_t *n)
+{
+	size_t len = strnlen(s, KERNEL_NAME_MAX + 1);
+
+	*n = port_at(s, len);
+	return *n < len ? port_read(s + *n + 1, len - *n - 1) : PORT_KNOWN;
+}
+
+static bool kernel_ok(const char *s, size_t whole)
+{
+	size_t n = whole > KERNEL_NAME_MAX ? whole : port_at(s, whole);
+
+	if (n < whole && !port_read(s + n + 1, whole - n - 1))
+		return false;
 	if (n < 1 || n > KERNEL_NAME_MAX || !(is_lower(s[0]) || is_digit(s[0])))
 		return false;
 	for (size_t i = 1; i < n; i++)

@@ -1,7 +1,8 @@
 /*
  * Names (design: "Words"). One grammar:
- *   kernel   [a-z0-9] then [a-z0-9.-], 63 at most; never "client", "tos" or beginning "tos."
- *            (the system's)
+ *   kernel   [a-z0-9] then [a-z0-9.-]; never "client", "tos" or beginning "tos." (the system's);
+ *            where two share it, :PORT behind it (not :21212, which is the one meant without);
+ *            63 at most in all
  *   carrier  KERNEL#NUMBER then .N for each clone: host0#42, host0#42.1.3
  *   place    CARRIER@KERNEL
  *   inbox    global: upper-case letter, then letters, digits, '-', '.', 63 at most; of a
@@ -31,6 +32,8 @@ struct address {
 	char inbox[64];
 };
 bool name_kernel_ok(const char *s);
+/* The port behind a kernel's name, or 21212; *n becomes the length of what is before it. */
+unsigned name_kernel_port(const char *s, size_t *n);
 bool name_inbox_ok(const char *s);            /* global */
 bool name_private_ok(const char *s);          /* of a carrier */
 bool name_folder_ok(const char *s, size_t n); /* printable ASCII, 0..128 */

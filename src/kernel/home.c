@@ -296,6 +296,7 @@ struct tos_value *home_row(const struct home_record *h)
 	tos_set(m, "owner", tos_text(h->owner));
 	tos_set(m, "hop", tos_int((int64_t)h->n));
 	tos_set(m, "since_ms", tos_int(h->since_ms));
+	tos_set(m, "trust", tos_text(TRUST_USER));
 	return m;
 }
 

@@ -29,6 +29,10 @@
 #include "wire/carrier.h"
 #include "wire/frame.h"
 
+/* The two trust domains: carriers, their inboxes and clients; kernels and their extensions. */
+#define TRUST_USER   "user"
+#define TRUST_SYSTEM "system"
+
 struct kernel;
 struct resident;
 struct request;

@@ -272,6 +272,33 @@ static const char *configured_property(void *arg, const char *path)
 	return NULL;
 }
 
+static struct tos_value *read_system(void *arg)
+{
+	(void)arg;
+	return tos_text(TRUST_SYSTEM);
+}
+
+static struct tos_value *read_where(void *arg)
+{
+	return tos_text(((struct config_extension *)arg)->isolated ? "isolated" : "kernel");
+}
+
+static int extension_properties(struct kernel *k, struct config_extension *x, struct errmsg *em)
+{
+	char path[128];
+	int rc;
+
+	snprintf(path, sizeof(path), "/extensions/%s/trust", x->name);
+	rc = property_add(k->properties, path, PROPERTY_TEXT, "",
+		"Its trust domain: system, or user for what carriers are.", 0, 0, true,
+		read_system, x, em);
+	snprintf(path, sizeof(path), "/extensions/%s/where", x->name);
+	return rc ? rc
+		  : property_add(k->properties, path, PROPERTY_TEXT, "",
+			    "In the kernel's process, or isolated in one of its own.", 0, 0,
+			    true, read_where, x, em);
+}
+
 static int load_extensions(struct kernel *k, const char *extensions_dir, struct errmsg *em)
 {
 	int rc = ext_host_new(
@@ -295,6 +322,8 @@ static int load_extensions(struct kernel *k, const char *extensions_dir, struct 
 			what.library = path;
 		}
 		rc = ext_load(k->exts, &what, em);
+		if (rc == 0)
+			rc = extension_properties(k, x, em);
 		if (rc < 0)
 			return err_wrap(em, rc, "extension %s", x->name);
 	}

@@ -239,7 +239,11 @@ static void address_none(struct kernel *k, struct peer *p, int rc, const char *t
 
 	if (rc == ERR_NOT_FOUND && strchr(p->name, '.')) {
 		/* A name with a dot may be a host's name: DNS decides. */
-		snprintf(p->address[0], sizeof(p->address[0]), "%s:21212", p->name);
+		size_t n;
+		unsigned port = name_kernel_port(p->name, &n);
+
+		snprintf(
+			p->address[0], sizeof(p->address[0]), "%.*s:%u", (int)n, p->name, port);
 		p->n_address = 1;
 		dial(k, p);
 		return;

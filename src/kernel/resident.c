@@ -1061,6 +1061,7 @@ struct tos_value *resident_row(struct resident *r)
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "hop", tos_int((int64_t)r->hop_count));
 	tos_set(m, "since_ms", tos_int(r->since_ms));
+	tos_set(m, "trust", tos_text(TRUST_USER));
 	if (r->quarantined)
 		tos_set(m, "waiting", tos_text("held back: the store was restored or copied"));
 	else if (r->waiting[0])

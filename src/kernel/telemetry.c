@@ -313,6 +313,10 @@ int properties_init(struct kernel *k, struct errmsg *em)
 		rc = add_text(k, "/address", "Where other kernels dial this one.",
 			k->config.advertise, em);
 	if (rc == 0)
+		rc = add_text(k, "/trust",
+			"Its trust domain: system, as its extensions; carriers and clients are user.",
+			TRUST_SYSTEM, em);
+	if (rc == 0)
 		rc = add_text(k, "/registrar", "The kernel whose Directory is asked for names.",
 			k->config.registrar, em);
 	if (rc == 0)

@@ -80,11 +80,27 @@ static bool is_lower_or_digit(char c)
 
 /* Kernel and principal names stand in URIs and addresses; the others are only shown to people.
  */
+/* host0:21213, where two kernels share a name; core/name.h has the grammar. */
+static bool port_ok(const char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (s[i] < '0' || s[i] > '9')
+			return false;
+	return n >= 1 && n <= 5 && s[0] != '0';
+}
+
 static bool name_ok(enum cert_kind kind, const char *s, size_t n)
 {
 	size_t most = kind == CERT_KERNEL ? CERT_NAME_MAX - 1 : CERT_NAME_MAX;
+	const char *colon = kind == CERT_KERNEL && n ? memchr(s, ':', n) : NULL;
 
 	if (n == 0 || n > most)
+		return false;
+	if (colon && !port_ok(colon + 1, n - (size_t)(colon + 1 - s)))
+		return false;
+	if (colon)
+		n = (size_t)(colon - s);
+	if (n == 0)
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		char c = s[i];

@@ -213,6 +213,94 @@ def test_a_syntax_error_is_told_with_file_and_line_before_anything_is_sent(home,
     assert "begin" in home.run(verb, home.file("none.lua", "local x = 1\n"), expect=1).stderr
 
 
+def test_a_file_without_begin_is_refused_before_anything_of_it_runs(home):
+    """CAR-1: with a message that names begin, where there is a kernel and where there is none."""
+    name = home.file("misspelt.lua", "print('it ran')\nfunction begn(self)\nend\n")
+    for args in (["launch", name], ["launch", name, "--local"], ["build", name]):
+        home.run("init", expect=None)
+        r = home.run(*args, expect=1)
+        assert "misspelt.lua:1: a carrier must define function begin(self)" in r.stderr and "it ran" not in r.stdout + r.stderr
+
+
+def test_a_syntax_error_of_a_line_names_the_line_that_was_typed(home):
+    home.run("init")
+    r = home.run("launch", "-e", "retur 1", expect=1)
+    assert r.stderr.startswith("tos launch: -e 'retur 1', line 1: syntax error near '1'"), r.stderr
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@kernels
+def test_kernels_listen_where_they_are_told_to_and_say_so_in_tokens(home):
+    port = free_port()
+    assert "127.0.0.2" in home.out("init", "--listen", f"127.0.0.2:{port}")
+    up = home.json("up", "-n", "2", "--listen", "127.0.0.3")
+    assert [k["listen"].rsplit(":", 1)[0] for k in up] == ["127.0.0.2", "127.0.0.3"], up
+    assert {k["name"]: k["address"] for k in home.json("kernels")}["host0"] == f"127.0.0.2:{port}"
+    token = home.out("enroll", "other").split()[-1]
+    raw = base64.urlsafe_b64decode(token.split(".", 1)[1] + "==")
+    assert f"127.0.0.2:{port}".encode() in raw
+    o = home.json("launch", "-e", "return 1", "--path", "host1", "--wait")
+    assert o["state"] == "finished"
+
+
+def test_where_nobody_could_dial_is_no_place_to_listen(home):
+    for args, words in ((("--listen", "0.0.0.0"), "--advertise"), (("--listen", "[::]:21212"), "--advertise"),
+                        (("--listen", "example.org"), "numeric"), (("--listen", "127.0.0.1:0"), "numeric"),
+                        (("--listen", "127.0.0.1:70000"), "numeric"), (("--advertise", "a"), "--listen")):
+        assert words in home.run("init", *args, expect=2).stderr, args
+    home.out("init", "--listen", "0.0.0.0:29171", "--advertise", "web.example.org")
+    with open(os.path.join(home.env["TOS_HOME"], "kernels/host0/tosd.conf")) as f:
+        text = f.read()
+    assert 'listen = {"0.0.0.0:29171"}' in text and 'advertise = "web.example.org:29171"' in text, text
+
+
+@kernels
+def test_two_kernels_of_one_name_differ_by_their_port(home):
+    """NAM-2: the other one's port is a part of its name, of its carriers' and of its inboxes'."""
+    port, other = free_port(), Home(home.path)
+    other.env["TOS_HOME"] = os.path.join(home.path, "other")
+    home.run("up", "-n", "1")
+    join = home.out("enroll", f"host0:{port}").split()[1:]
+    try:
+        other.run(*join, "--listen", f"127.0.0.1:{port}")
+        other.run("up")
+        o = home.json("launch", "-e", "return tos.call('host0/Echo', 1) == 1", "--path", f"host0:{port},host0", "--wait")
+        assert [r["kernel"] for r in o["briefcase"]["RESULTS"]] == [f"host0:{port}", "host0"]
+        assert all(r["value"] for r in o["briefcase"]["RESULTS"])
+        assert home.json("call", f"host0:{port}/Echo", "hi")["elements"] == ["hi"]
+        shutil.copytree(os.path.join(home.env["TOS_HOME"], "keys"), os.path.join(other.env["TOS_HOME"], "keys"))
+        name = other.out("launch", "-e", "return tos.self().name", "--as", "admin", "--path", "host0").strip()
+        assert name == f"host0:{port}#1"
+        assert other.json("wait", name)["briefcase"]["RESULTS"] == [{"kernel": "host0", "value": name}]
+        assert other.json("show", name)["home"] == f"host0:{port}"
+    finally:
+        other.run("down", expect=None)
+    for bad in ("host0:21212", "host0:0", "host0:x", "host0:70000"):
+        assert home.run("enroll", bad, expect=None).returncode in (1, 2), bad
+
+
+@kernels
+def test_each_object_shows_its_trust_domain(fleet):
+    """SEC-19: carriers are user, kernels and extensions are system."""
+    name = fleet.out("launch", "-e", "tos.inbox('end'):next(60)", "--path", "host1").strip()
+    rows = {r["name"]: r for r in fleet.json("ps")}
+    assert rows[name]["trust"] == "user" and all(r["trust"] == "user" for r in rows.values())
+    assert fleet.json("show", name)["trust"] == "user" and "trust       user" in fleet.out("show", name)
+    assert {k["trust"] for k in fleet.json("kernels")} == {"system"}
+    got = {p["path"]: p["value"] for p in fleet.json("get", "/")}
+    assert got["/trust"] == "system"
+    extensions = {p.split("/")[2] for p in got if p.startswith("/extensions/")}
+    assert extensions == {"Echo", "Mobility", "Messenger", "Directory", "Monitor"}
+    assert all(got[f"/extensions/{x}/trust"] == "system" for x in extensions)
+    assert got["/extensions/Monitor/where"] == "isolated" and got["/extensions/Echo/where"] == "kernel"
+    fleet.run("kill", name)
+
+
 def test_without_a_kernel_the_remedy_is_named(home):
     assert "tos up" in home.run("ps", expect=1).stderr
     home.run("init")

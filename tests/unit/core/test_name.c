@@ -36,6 +36,9 @@ static void every_good_address_prints_as_it_was_read(void **state)
 		{ "host0/client/7", ADDRESS_CLIENT, "host0", "7" },
 		{ "host0/client/panel", ADDRESS_CLIENT, "host0", "panel" },
 		{ "0/A", ADDRESS_INBOX, "0", "A" },
+		{ "host0:21213/Echo", ADDRESS_INBOX, "host0:21213", "Echo" },
+		{ "host0:1#42.1/in", ADDRESS_CARRIER, "host0:1", "in" },
+		{ "a.b:65535/client/7", ADDRESS_CLIENT, "a.b:65535", "7" },
 	};
 
 	(void)state;
@@ -72,7 +75,9 @@ static void a_bad_address_is_refused_and_out_is_left_alone(void **state)
 		"host0#18446744073709551616", "client/Echo", "tos/Echo", "tos.x/Echo",
 		"client#1", "host0/client/", "host0/client/A", "host0/client/7/x", "/client/7",
 		"host0/client", "Echo/x", "Ec ho", "Echo\n", "\xc3\xa9", "host0#42@host3",
-		"-host/Echo", ".host/Echo" };
+		"-host/Echo", ".host/Echo", "host0:/Echo", "host0:0/Echo", "host0:021213/Echo",
+		"host0:65536/Echo", "host0:21212/Echo", "host0:x/Echo", "host0:1:2/Echo",
+		":21213/Echo", "host0:21213#", "tos:21213/Echo" };
 	struct address a = { .number = 77 };
 
 	(void)state;
@@ -80,6 +85,19 @@ static void a_bad_address_is_refused_and_out_is_left_alone(void **state)
 		assert_int_equal(parse(bad[i], &a), ERR_NAME);
 	assert_true(a.number == 77);
 	assert_int_equal(address_parse("Echo\0x", 6, &a, NULL), ERR_NAME);
+}
+
+static void a_port_is_a_part_of_the_name(void **state)
+{
+	size_t n;
+
+	(void)state;
+	assert_int_equal(name_kernel_port("host0:21213", &n), 21213);
+	assert_int_equal(n, 5);
+	assert_int_equal(name_kernel_port("a.example.org", &n), 21212);
+	assert_int_equal(n, 13);
+	assert_true(name_kernel_ok("host0:21213"));
+	assert_false(name_kernel_ok("host0:21212")); /* that is host0 */
 }
 
 static void lengths_are_bounded_where_the_grammar_says(void **state)
@@ -141,6 +159,7 @@ int main(void)
 		cmocka_unit_test(every_good_address_prints_as_it_was_read),
 		cmocka_unit_test(a_carriers_parts_are_taken_out),
 		cmocka_unit_test(a_bad_address_is_refused_and_out_is_left_alone),
+		cmocka_unit_test(a_port_is_a_part_of_the_name),
 		cmocka_unit_test(lengths_are_bounded_where_the_grammar_says),
 		cmocka_unit_test(the_systems_names_can_not_be_taken),
 		cmocka_unit_test(a_folders_name_is_printable_ascii_up_to_128_bytes),

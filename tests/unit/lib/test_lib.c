@@ -272,7 +272,7 @@ static int make_home(void **state)
 	(void)state;
 	assert_non_null(mkdtemp(dir));
 	snprintf(home, sizeof(home), "%s/h", dir);
-	if (domain_init(home, NULL, &said, &em) < 0)
+	if (domain_init(home, NULL, NULL, &said, &em) < 0)
 		fail_msg("%s", em.text);
 	return 0;
 }
@@ -293,7 +293,7 @@ static void a_domain_is_not_made_twice(void **state)
 	struct errmsg em = { "" };
 
 	(void)state;
-	assert_int_equal(domain_init(home, NULL, &said, &em), ERR_EXISTS);
+	assert_int_equal(domain_init(home, NULL, NULL, &said, &em), ERR_EXISTS);
 	assert_non_null(strstr(em.text, "nothing was changed"));
 }
 
@@ -320,12 +320,13 @@ static void more_kernels_get_ports_of_their_own(void **state)
 
 	(void)state;
 	assert_int_equal(home_open(home, &h, NULL), 0);
-	assert_int_equal(domain_kernel_add(&h, "host1", 0, NULL), 0); /* 0: host0's port */
-	assert_int_equal(domain_kernel_add(&h, "host10", 1, NULL), 0);
+	assert_int_equal(
+		domain_kernel_add(&h, "host1", 0, NULL, NULL), 0); /* 0: host0's port */
+	assert_int_equal(domain_kernel_add(&h, "host10", 1, NULL, NULL), 0);
 	assert_int_equal(kernel_conf_listen(&h, "host0", a), 0);
 	assert_int_equal(kernel_conf_listen(&h, "host1", b), 0);
 	assert_string_not_equal(a, b);
-	assert_int_equal(domain_kernel_add(&h, "host2", 2, NULL), 0);
+	assert_int_equal(domain_kernel_add(&h, "host2", 2, NULL, NULL), 0);
 	assert_int_equal(home_kernels(&h, &all), 0);
 	assert_int_equal(all.n, 4);
 	assert_string_equal(all.v[2], "host2"); /* before host10 */
