@@ -576,6 +576,60 @@ static int read_list(
 	return rc;
 }
 
+static int not_revoked(const struct home *h, const struct issuer *root,
+	const struct cert_info *who, struct errmsg *em)
+{
+	struct revocation *r = NULL;
+	char path[HOME_PATH_MAX];
+	int rc = at(h, path, em, "ca", NULL, "revoked");
+
+	rc = rc ? rc : read_list(path, certs_leaf(&root->certs), &r, em);
+	if (rc == 0 && revocation_has(r, who->serial, who->serial_len))
+		rc = err_set(em, ERR_REVOKED,
+			"%s is revoked; 'tos principal add %s --replace' makes a new key",
+			who->name, who->name);
+	revocation_free(r);
+	return rc;
+}
+
+/* The old certificate aside, the new one in its place. */
+static int cert_replace(
+	const char *cert, const struct cert_info *old, const struct buf *der, struct errmsg *em)
+{
+	char aside[HOME_PATH_MAX + 48], hex[41];
+
+	snprintf(aside, sizeof(aside), "%s-%s", cert,
+		text_hex(old->serial, old->serial_len, hex));
+	if (link(cert, aside) != 0 && errno != EEXIST)
+		return err_errno(em, "%s cannot be put aside", cert);
+	return save_certs(cert, der, (struct slice){ NULL, 0 }, em);
+}
+
+int domain_principal_renew(
+	const struct home *h, const char *name, int64_t valid_ms, struct errmsg *em)
+{
+	int64_t now = clock_wall_ms();
+	char cert[HOME_PATH_MAX];
+	struct cert_info info;
+	struct issuer root;
+	struct certs c = { .n = 0 };
+	AUTOBUF der = BUF_INIT;
+	int rc = issuer_read(h, "root", passphrase_env(), &root, em);
+
+	rc = rc ? rc : at(h, cert, em, "keys", name, "cert");
+	rc = rc ? rc : certs_read(cert, &c, em);
+	rc = rc ? rc : cert_info(certs_leaf(&c), &info, em);
+	rc = rc ? rc : not_revoked(h, &root, &info, em);
+	rc = rc ? rc
+		: cert_issue(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, info.name,
+			  info.roles, info.public_key, now - BACKDATED, now + valid_ms, &der,
+			  em);
+	rc = rc ? rc : cert_replace(cert, &info, &der, em);
+	certs_done(&c);
+	issuer_done(&root);
+	return rc;
+}
+
 static int describe_principal(const struct home *h, const struct revocation *r,
 	const char *name, struct tos_value *list)
 {
@@ -637,22 +691,48 @@ int domain_principals(const struct home *h, struct tos_value **out, struct errms
 
 /* ---- revocation */
 
+static int serial_of(const char *path, struct tos_value *serials, struct errmsg *em)
+{
+	struct cert_info info;
+	struct certs c;
+	int rc = certs_read(path, &c, em);
+
+	rc = rc ? rc : cert_info(certs_leaf(&c), &info, em);
+	certs_done(&c);
+	return rc ? rc : tos_push(serials, tos_bytes(info.serial, info.serial_len));
+}
+
+/* Certificates that were renewed and are valid still. */
+static void serials_before(const char *dir, struct tos_value *serials)
+{
+	char path[HOME_PATH_MAX];
+	struct dirent **e;
+	int n = scandir(dir, &e, NULL, alphasort);
+
+	for (int i = 0; i < n; i++) {
+		if (strncmp(e[i]->d_name, "cert-", 5) == 0 &&
+			path_join(path, sizeof(path), NULL, dir, e[i]->d_name, NULL) == 0)
+			(void)serial_of(path, serials, NULL);
+		free(e[i]);
+	}
+	if (n >= 0)
+		free(e);
+}
+
 int domain_serials(const struct home *h, bool kernel, const char *name,
 	struct tos_value *serials, struct errmsg *em)
 {
-	char path[HOME_PATH_MAX];
-	struct cert_info info;
-	struct certs c;
+	char path[HOME_PATH_MAX], dir[HOME_PATH_MAX];
 	int rc = strchr(name, '/') ? ERR_NOT_FOUND
 				   : at(h, path, em, kernel ? "kernels" : "keys", name, "cert");
 
-	memset(&c, 0, sizeof(c));
-	rc = rc ? rc : certs_read(path, &c, em);
-	rc = rc ? rc : cert_info(certs_leaf(&c), &info, em);
-	certs_done(&c);
+	rc = rc ? rc : serial_of(path, serials, em);
+	if (rc == 0 && !kernel &&
+		path_join(dir, sizeof(dir), NULL, h->path, "keys", name, NULL) == 0)
+		serials_before(dir, serials);
 	if (rc == ERR_NOT_FOUND)
 		return err_set(em, rc, "there is no certificate of %s in %s", name, h->path);
-	return rc ? rc : tos_push(serials, tos_bytes(info.serial, info.serial_len));
+	return rc;
 }
 
 static int list_with(const struct home *h, const struct issuer *root,

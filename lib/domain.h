@@ -48,10 +48,14 @@ int domain_principal_add(const struct home *h, const char *name, unsigned roles,
  * revoked. ERR_NOT_FOUND. */
 int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
 	int64_t valid_ms, struct tos_value *serials, struct errmsg *em);
+/* Another certificate for the same key and roles, valid from now on. The old one is kept beside it
+ * as cert-SERIAL, for domain_serials(). ERR_REVOKED if that one was revoked. */
+int domain_principal_renew(
+	const struct home *h, const char *name, int64_t valid_ms, struct errmsg *em);
 /* [{name, roles: [text], expires, serial: bytes, revoked: bool, key: bool}] */
 int domain_principals(const struct home *h, struct tos_value **out, struct errmsg *em);
-/* Serial numbers of the certificates of a principal or of a kernel made here; appended to the
- * array. ERR_NOT_FOUND. */
+/* Serial numbers of the certificates of a principal (renewed ones too) or of a kernel made here;
+ * appended to the array. ERR_NOT_FOUND. */
 int domain_serials(const struct home *h, bool kernel, const char *name,
 	struct tos_value *serials, struct errmsg *em);
 /* The next list, with these (array of bytes) added: saved as ca/revoked and appended to *list.

@@ -204,15 +204,46 @@ static int enroll_args(struct cli *cli, struct tos_value **out)
 	return rc;
 }
 
+/* Whoever had the name so far is not to go on under it. */
+static int replaced_revoke(struct cli *cli, const struct home *h, const char *name,
+	const struct tos_value *answer)
+{
+	struct tos_value *serials = tos_value_copy(tos_get(answer, "serials"));
+	uint64_t number = 0;
+	int rc = 0;
+
+	if (!serials)
+		serials = tos_array();
+	(void)domain_serials(h, true, name, serials, NULL);
+	if (tos_len(serials))
+		rc = revoke_serials(cli, h, serials, &number);
+	if (rc == 0 && number)
+		fprintf(stderr, "tos enroll: the certificate that %s had is revoked (list %llu)\n",
+			name, (unsigned long long)number);
+	tos_value_free(serials);
+	return rc;
+}
+
 static int run_enroll(struct cli *cli)
 {
 	struct tos_value *args = NULL, *answer = NULL;
+	bool revoke = cli_option(cli, "replace") && !cli_option(cli, "keep-old");
 	char registrar[64];
+	struct home h;
 	int rc = enroll_args(cli, &args);
+
+	rc = rc ? rc : home_open(cli->home, &h, &cli->em);
+	if (rc == 0 && revoke && !domain_has_root(&h))
+		rc = err_set(&cli->em, ERR_NOT_FOUND,
+			"--replace revokes the certificate that %s has, and the root key for that is "
+			"not in %s; with --keep-old that one stays valid until it expires",
+			cli->args.word[0], h.path);
 
 	rc = rc ? rc : registrar_name(cli, registrar);
 	rc = rc ? rc
 		: cli_act(cli, registrar, "enroll", cli->args.word[0], STEAL(args), &answer);
+	if (rc == 0 && revoke)
+		rc = replaced_revoke(cli, &h, cli->args.word[0], answer);
 	if (rc == 0 && cli->json)
 		print_json(answer);
 	else if (rc == 0)
@@ -234,7 +265,9 @@ const struct command command_enroll = {
 	.min_args = 1,
 	.max_args = 1,
 	.options = {
-		{ "replace", 0, NULL, "the name is enrolled already: the new host takes its place" },
+		{ "replace", 0, NULL, "the name is enrolled already: the new host takes its place, the certificate that it has is "
+				      "revoked" },
+		{ "keep-old", 0, NULL, "with --replace: that certificate stays valid" },
 		{ "expires", 0, "TIME", "how long the token is good, default 1h" },
 		{ "address", 0, "HOST:PORT", "where the registrar can be reached; may be repeated; default what it "
 					     "advertises" },

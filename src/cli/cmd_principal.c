@@ -124,6 +124,46 @@ static int principal_revoke(struct cli *cli, const struct home *h, const char *n
 	return rc;
 }
 
+static int principal_renew(struct cli *cli, const struct home *h, const char *name)
+{
+	const char *expires = cli_option(cli, "expires");
+	int64_t ms = 365 * (int64_t)86400000;
+	int rc = 0;
+
+	if (expires && (text_duration(expires, &ms) < 0 || ms <= 0))
+		rc = err_set(
+			&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", expires);
+	rc = rc ? rc : domain_principal_renew(h, name, ms, &cli->em);
+	if (rc == 0 && cli->json) {
+		struct tos_value *v = map_of("name", tos_text(name));
+
+		print_json(v);
+		tos_value_free(v);
+	} else if (rc == 0)
+		printf("%s has a new certificate for its key, %s/keys/%s/cert\n", name, h->path,
+			name);
+	return rc;
+}
+
+/* The same list under the next number, of now: for kernels that no registrar can tell. */
+static int principal_refresh(struct cli *cli, const struct home *h)
+{
+	struct tos_value *none = tos_array();
+	uint64_t number = 0;
+	int rc = revoke_serials(cli, h, none, &number);
+
+	tos_value_free(none);
+	if (rc == 0 && cli->json) {
+		struct tos_value *v = map_of("number", tos_int((int64_t)number));
+
+		print_json(v);
+		tos_value_free(v);
+	} else if (rc == 0)
+		printf("the revocation list is signed anew (list %llu)\n",
+			(unsigned long long)number);
+	return rc;
+}
+
 /* ---- show: what each has used, per kernel and in all */
 
 static const char *const used_keys[] = { "cpu_ms", "memory_byte_seconds", "sent_bytes",
@@ -309,21 +349,26 @@ static int run_principal(struct cli *cli)
 		rc = principal_add(cli, &h, name);
 	else if (strcmp(verb, "revoke") == 0 && name)
 		rc = principal_revoke(cli, &h, name);
+	else if (strcmp(verb, "renew") == 0 && name)
+		rc = principal_renew(cli, &h, name);
+	else if (strcmp(verb, "refresh") == 0 && !name)
+		rc = principal_refresh(cli, &h);
 	else
 		return cli_usage(cli,
-			"it is 'tos principal list', 'tos principal show [NAME]', "
-			"'tos principal add NAME' or 'tos principal revoke NAME'");
+			"it is 'tos principal list', 'show [NAME]', 'add NAME', 'renew NAME', "
+			"'revoke NAME' or 'refresh'");
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
 const struct command command_principal = {
 	.name = "principal",
-	.args = "list | show [NAME] | add NAME | revoke NAME",
+	.args = "list | show [NAME] | add NAME | renew NAME | revoke NAME | refresh",
 	.summary = "Add, list and revoke those who sign code and launches, and show what they used",
 	.about = "A principal is a key with a certificate of the domain's root that names its roles: an author may sign code, an "
 		 "owner may launch it, an admin may act on carriers and kernels of others, an officer may approve what policy "
 		 "asks a second signature for. Adding and revoking need the root key. A revoked owner's carriers are "
-		 "killed. To change roles, or after a key was lost, say add --replace.\n\n"
+		 "killed. To change roles, or after a key was lost, say add --replace; before a certificate runs out, renew: it "
+		 "gives the same key a new one. Refresh signs the revocation list anew, for kernels that hear from no registrar.\n\n"
 		 "show prints the accounts: what the carriers of each principal have used at each kernel of the domain that "
 		 "answers, and in all: CPU time, memory times seconds, bytes that they posted and that were delivered to them, "
 		 "bytes of carriers that left for other kernels, folders posted, carriers launched or arrived, how many are "
@@ -332,10 +377,11 @@ const struct command command_principal = {
 	.examples = "tos principal show alice\tWhat alice's carriers have used\n"
 		    "tos principal add alice --role admin --replace\tOther roles, with a new key\n"
 		    "tos principal add alice --role owner,author\tSomebody who writes carriers and launches them\n"
+		    "tos principal renew alice --expires 90d\tThe same key for another three months\n"
 		    "tos principal revoke alice\tNo longer\n",
 	.run = run_principal,
 	.max_args = 2,
-	.words = "add list show revoke",
+	.words = "add list refresh renew revoke show",
 	.options = {
 		{ "role", 0, "ROLE[,ROLE]...", "admin, owner, author, officer; default owner,author" },
 		{ "expires", 0, "TIME", "how long the certificate is good, default 365d" },

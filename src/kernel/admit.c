@@ -250,6 +250,9 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 	rc = kernel_allowed(k, &who, action, k->config.name, owner->name, em);
 	if (rc == 0)
 		rc = admission_closed(k, em) ? ERR_STORE : 0;
+	/* Somebody may have been revoked since. What is launched here is another matter. */
+	if (rc == 0 && strcmp(action, "arrive") == 0 && !fresh_enough(k, em))
+		rc = ERR_EXPIRED;
 	if (rc < 0 || !counts)
 		return rc;
 	here = map_size(k->residents) + map_size(k->arrivals);

@@ -53,7 +53,7 @@ static int offer_limits(const struct tos_value *m, int64_t out[LIMIT_COUNT])
 	return 0;
 }
 
-static void offer_verb(struct kernel *k, struct request *rq)
+static void offer_judge(struct kernel *k, struct request *rq)
 {
 	struct ticket t = { .path = NULL };
 	struct cert_info owner;
@@ -112,6 +112,12 @@ static void offer_verb(struct kernel *k, struct request *rq)
 	ticket_fini(&t);
 	request_ok(rq, out);
 	FAULT_AT(OFFER_ANSWERED);
+}
+
+static void offer_verb(struct kernel *k, struct request *rq)
+{
+	if (!fresh_wait(k, rq, offer_judge))
+		offer_judge(k, rq);
 }
 
 static struct tos_value *answer_map(const char *word, int rc, const char *text)

@@ -113,6 +113,7 @@ static const struct key keys[] = {
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
 	LIST("local", "principals", KEY_U32, local_uids[0], 32),
 	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),
+	NUMBER("revocation", "max_age", KEY_MS, revocation_max_ms, 0, 3650 * (int64_t)DAY_MS, 7 * (int64_t)DAY_MS),
 	NUMBER("queue", "inbox", KEY_U32, inbox_bound, 1, 1000000, 1024),
 	NUMBER("queue", "link_bytes", KEY_SIZE, link_bytes, 2 << 20, 1 << 30, 8 << 20),
 	NUMBER("queue", "stream", KEY_U32, stream_posts, 1, 1000000, 1024),
@@ -140,7 +141,7 @@ static const struct {
 	cfg_flag_t flags;
 } sections[] = {
 	{ "log", CFGF_NONE }, { "sandbox", CFGF_NONE }, { "limits", CFGF_NONE }, { "policy", CFGF_NONE },
-	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE },
+	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 };

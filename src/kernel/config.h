@@ -24,6 +24,7 @@
  *   local { principals = { 1000 } }   # uids that may read besides the owner of the state
  *                                     directory
  *   clock { skew = "5m" }
+ *   revocation { max_age = "7d" }
  *   queue { inbox = 1024  link_bytes = "8M" }
  *   # where: "kernel" or "isolated"; library: absolute path, or name of a shipped one. No
  *   extension configured: Echo, Mobility, # Messenger, Directory in the kernel, Monitor
@@ -84,6 +85,7 @@ struct config {
 	uint32_t local_uids[32];
 	size_t n_local_uids;
 	int64_t skew_ms;
+	int64_t revocation_max_ms; /* 0: a list may be of any age */
 	uint32_t inbox_bound;
 	size_t link_bytes;
 	/* posts of one sender to one carrier elsewhere, their bytes, and those of all of them */

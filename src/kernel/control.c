@@ -534,6 +534,10 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 	left = (k->signer->info.not_after_ms - clock_wall_ms()) / 86400000;
 	snprintf(text, sizeof(text), "expires in %lld days", (long long)left);
 	tos_push(checks, check_row("certificate", left > 7, text));
+	snprintf(text, sizeof(text), "list %llu, confirmed %lld s ago",
+		(unsigned long long)(k->revocation ? revocation_number(k->revocation) : 0),
+		(long long)(fresh_age_ms(k) / 1000));
+	tos_push(checks, check_row("revocation", fresh_enough(k, NULL), text));
 	bool registrar = !k->config.registrar[0] ||
 			 strcmp(k->config.registrar, k->config.name) == 0 ||
 			 links_find(k->links, k->config.registrar);

@@ -261,6 +261,17 @@ struct kernel {
 		uint64_t *posts, *posts_forwarded;
 	} count;                  /* those of every post */
 	struct signer *registrar; /* NULL: not the registrar */
+	/* until when the revocation list is known to be the newest (wall), who says so, of which
+	 * number; offers that wait for that */
+	int64_t fresh_ms, fresh_ask_at_ms, fresh_asked_ms;
+	uint64_t fresh_number;
+	struct blob fresh_cose;
+	bool fresh_stale;
+	unsigned fresh_asking; /* how many were asked and have not answered */
+	struct list fresh_waiting;
+	size_t n_fresh_waiting;
+	bool renewing;
+	int64_t renew_at_ms;
 	/* tables */
 	struct map *peers;     /* name -> struct peer */
 	struct map *residents; /* name -> struct resident */
@@ -720,6 +731,22 @@ int registrar_init(struct kernel *k, struct errmsg *em);
 int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em);
 void directory_register(struct kernel *k);
 void directory_learn(struct kernel *k, const char *name, const struct tos_value *addresses);
+
+/* ---- fresh.c: how old the revocation list may be */
+void fresh_load(struct kernel *k);
+int64_t fresh_age_ms(const struct kernel *k);
+/* Carriers may be admitted; else em says why not (ERR_EXPIRED). */
+bool fresh_enough(const struct kernel *k, struct errmsg *em);
+/* The list is too old but is just being asked about: fn(k, rq) comes when that has come out well,
+ * a failure else. False: rq is still the caller's, and there is nothing to wait for. */
+bool fresh_wait(struct kernel *k, struct request *rq, verb_fn *fn);
+void fresh_answer(struct kernel *k, struct request *rq); /* REVOCATION; takes rq */
+void fresh_ask(struct kernel *k, const char *kernel);
+void fresh_link_up(struct kernel *k, const char *peer, uint64_t number);
+void fresh_tick(struct kernel *k, int64_t now_ms);
+
+/* ---- renew.c: this kernel's certificate before it runs out */
+void renew_tick(struct kernel *k, int64_t now_ms);
 
 /* ---- upload.c: content by digest */
 int upload_chunk(struct kernel *k, struct link *l, const struct chunk *c, struct errmsg *em);

@@ -45,23 +45,6 @@ static void on_hello(void *arg, const char *peer_name, struct hello *h)
 	snprintf(h->address, sizeof(h->address), "%s", k->config.advertise);
 }
 
-static void on_revocation(
-	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
-{
-	struct slice list;
-	struct errmsg em = { "" };
-
-	(void)arg;
-	(void)text;
-	if (rc < 0)
-		return;
-	list.p = tos_get_bytes(tos_at(elements, 0), "list", &list.n);
-	if (list.p)
-		rc = revocation_accept(k, list, &em);
-	if (rc < 0)
-		log_notice("a peer's revocation list was not taken", KV_ERR(rc, &em));
-}
-
 static int on_up(void *arg, struct link *l, const struct hello *h, struct errmsg *em)
 {
 	struct kernel *k = arg;
@@ -76,9 +59,7 @@ static int on_up(void *arg, struct link *l, const struct hello *h, struct errmsg
 	peer_link_up(k, l, h);
 	if (strcmp(link_name(l), k->config.registrar) == 0)
 		directory_register(k);
-	if (h->revocation > (k->revocation ? revocation_number(k->revocation) : 0))
-		kernel_call(k, link_name(l), "Kernel", "REVOCATION", NULL, 10000, on_revocation,
-			NULL);
+	fresh_link_up(k, link_name(l), h->revocation);
 	handoff_link_up(k, link_name(l));
 	home_link_up(k, link_name(l));
 	return 0;
@@ -352,6 +333,8 @@ static void on_tick(uv_timer_t *t)
 	accounts_save(k);
 	lazy_flush(k);
 	restored_tick(k, now);
+	fresh_tick(k, now);
+	renew_tick(k, now);
 	if (++ticks % 10 == 0)
 		uploads_tick(k, now);
 	if (ticks % EXPIRE_TICKS == 0) {
@@ -535,6 +518,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = registrar_init(k, em);
 	if (rc == 0) {
 		load_revocation(k);
+		fresh_load(k);
 		rc = handoff_load(k, em);
 	}
 	if (rc == 0)

@@ -2,7 +2,7 @@
  * Enrolment, the Directory's entry of this kernel, and the revocation list. The registrar holds
  * an intermediate certificate that may issue role kernel only (doc/protocol.md, "Enrolment").
  */
-#include "kernel/kernel.h"
+#include "kernel/evidence.h"
 
 #include <string.h>
 
@@ -41,7 +41,10 @@ static struct tos_value *get_row(struct kernel *k, enum store_table tb, struct s
 struct enroll_act {
 	struct request *rq;
 	struct buf text;
+	struct tos_value *serials; /* of the certificates that the name has so far */
 };
+
+static struct tos_value *serials_of(const struct tos_value *row);
 
 static void token_saved(void *arg, int rc, const struct errmsg *em)
 {
@@ -53,8 +56,10 @@ static void token_saved(void *arg, int rc, const struct errmsg *em)
 	} else {
 		m = tos_map();
 		tos_set(m, "token", tos_text_n((const char *)a->text.data, a->text.len));
+		tos_set(m, "serials", STEAL(a->serials));
 		request_ok(a->rq, m);
 	}
+	tos_value_free(a->serials);
 	buf_fini(&a->text);
 }
 
@@ -79,7 +84,7 @@ void registrar_enroll_act(
 {
 	struct token token = { .n_addresses = 0 };
 	int64_t life = tos_get_int(args, "expires_ms", TOKEN_DEFAULT_MS);
-	struct tos_value *known, *m;
+	struct tos_value *known, *serials, *m;
 	struct enroll_act *a;
 	struct store_txn *t;
 	uint8_t digest[DIGEST_BYTES];
@@ -103,7 +108,11 @@ void registrar_enroll_act(
 			name);
 		return;
 	}
+	serials = serials_of(known);
 	tos_value_free(known);
+	if (links_find(k->links, name)) /* one that was made beside the root */
+		tos_push(serials, tos_bytes(link_cert(links_find(k->links, name))->serial,
+					  link_cert(links_find(k->links, name))->serial_len));
 	memcpy(token.fingerprint, k->domain, DIGEST_BYTES);
 	random_bytes(token.secret, sizeof(token.secret));
 	snprintf(token.name, sizeof(token.name), "%s", name);
@@ -113,9 +122,11 @@ void registrar_enroll_act(
 	token_addresses(k, args, &token);
 	a = mem_new(struct enroll_act);
 	a->rq = rq;
+	a->serials = serials;
 	rc = token_text(&token, &a->text);
 	if (rc < 0) {
 		request_fail(rq, rc, "the token could not be made");
+		tos_value_free(serials);
 		free(a);
 		return;
 	}
@@ -286,29 +297,143 @@ static void enroll_verb(struct kernel *k, struct request *rq)
 		enrolled(e, rc, &em);
 }
 
+/* ---- RENEW */
+
+/* Every certificate that was ever given out for a name and has not run out: removing it revokes
+ * them all. Takes nothing; NULL row: none is known. */
+static struct tos_value *serials_of(const struct tos_value *row)
+{
+	const struct tos_value *before = tos_get(row, "before");
+	struct tos_value *out = tos_array();
+	int64_t now = clock_wall_ms();
+	struct cert_info info;
+	size_t n;
+	const uint8_t *der = tos_get_bytes(row, "certificate", &n);
+
+	if (der && cert_info((struct slice){ der, n }, &info, NULL) == 0)
+		tos_push(out, tos_bytes(info.serial, info.serial_len));
+	for (size_t i = 0; i < tos_len(before); i++)
+		if (tos_get_int(tos_at(before, i), "expires", 0) > now)
+			tos_push(out, tos_value_copy(tos_get(tos_at(before, i), "serial")));
+	return out;
+}
+
+/* The certificate that is being replaced, kept until it runs out. */
+static void before_add(struct tos_value *row, const struct cert_info *old)
+{
+	const struct tos_value *was = tos_get(row, "before");
+	struct tos_value *list = tos_array(), *m = tos_map();
+	int64_t now = clock_wall_ms();
+
+	for (size_t i = 0; i < tos_len(was); i++)
+		if (tos_get_int(tos_at(was, i), "expires", 0) > now)
+			tos_push(list, tos_value_copy(tos_at(was, i)));
+	tos_set(m, "serial", tos_bytes(old->serial, old->serial_len));
+	tos_set(m, "expires", tos_int(old->not_after_ms));
+	tos_push(list, m);
+	tos_set(row, "before", list);
+}
+
+/* The certificate that the asking kernel shows on its link, or our own. */
+static const struct cert_info *renewing(struct kernel *k, const struct request *rq)
+{
+	struct link *l = rq->from.kernel[0] ? links_find(k->links, rq->from.kernel) : NULL;
+
+	if (rq->from.cls != ORIGIN_KERNEL)
+		return NULL;
+	return rq->from.kernel[0] ? (l ? link_cert(l) : NULL) : &k->signer->info;
+}
+
+/* Whoever took the name over since has its own key; and a removed name has no row, but is revoked
+ * and has no link. */
+static int renew_check(const struct cert_info *old, const struct tos_value *row,
+	const uint8_t *key, struct errmsg *em)
+{
+	struct cert_info now;
+	size_t n;
+	const uint8_t *der = tos_get_bytes(row, "certificate", &n);
+
+	if (memcmp(old->public_key, key, sizeof(old->public_key)) != 0)
+		return err_set(em, ERR_DENIED, "a certificate is renewed for its own key");
+	if (der && cert_info((struct slice){ der, n }, &now, NULL) == 0 &&
+		memcmp(now.public_key, key, sizeof(now.public_key)) != 0)
+		return err_set(em, ERR_DENIED, "another host has the name %s now", old->name);
+	if (clock_wall_ms() < old->not_before_ms + (old->not_after_ms - old->not_before_ms) / 2)
+		return err_set(em, ERR_STATE, "half of its life is still to come");
+	return 0;
+}
+
+static void renew_verb(struct kernel *k, struct request *rq)
+{
+	const struct cert_info *old = renewing(k, rq);
+	AUTOBUF der = BUF_MAX(CERT_BYTES_MAX);
+	struct tos_value *row, *m;
+	struct errmsg em = { "" };
+	struct enrolling *e;
+	struct store_txn *t;
+	size_t n_key;
+	const uint8_t *key = tos_get_bytes(rq->args, "public_key", &n_key);
+	int rc;
+
+	if (!k->registrar || !old || !key || n_key != 32) {
+		request_fail(rq,
+			!k->registrar ? ERR_UNSUPPORTED
+			: !old        ? ERR_DENIED
+				      : ERR_MALFORMED,
+			!k->registrar ? "this kernel is not the registrar"
+			: !old        ? "only a kernel renews its certificate"
+				      : "RENEW lacks the key");
+		return;
+	}
+	row = get_row(k, T_ENROLLED, slice_text(old->name));
+	rc = renew_check(old, row, key, &em);
+	if (rc == 0)
+		rc = issue(k, old->name, key, &der, &em);
+	m = tos_map();
+	tos_set(m, "name", tos_text(old->name));
+	if (rc < 0) {
+		tos_set(m, "text", tos_text(err_show(rc, &em)));
+		audit_refusal(k, NULL, rq->from.kernel, "renewal-refused", m);
+		tos_value_free(row);
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+		return;
+	}
+	if (!row)
+		row = tos_map(); /* made beside the root, without a token */
+	before_add(row, old);
+	tos_set(row, "certificate", tos_bytes(der.data, der.len));
+	tos_set(row, "wall", tos_int(clock_wall_ms()));
+	e = mem_new(struct enrolling);
+	e->k = k;
+	e->rq = rq;
+	digest_bytes(der.data, der.len, e->token);
+	e->answer = enrol_answer(k, slice_buf(&der));
+	t = store_begin(k->store);
+	put_row(t, T_ENROLLED, slice_text(old->name), row, 0);
+	audit_event(k, t, "renewed", m);
+	rc = store_commit(t, enrolled, e);
+	if (rc < 0)
+		enrolled(e, rc, &em);
+}
+
 const struct verb registrar_verbs[] = {
 	{ "ENROLL", enroll_verb },
+	{ "RENEW", renew_verb },
 	{ NULL, NULL },
 };
 
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name)
 {
-	struct tos_value *row, *m, *serials = tos_array(), *args;
-	struct cert_info info;
+	struct tos_value *row, *m, *serials, *args;
 	struct store_txn *t;
-	size_t n;
-	const uint8_t *der;
 
 	if (!k->registrar) {
-		tos_value_free(serials);
 		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
 			k->config.name, k->config.registrar);
 		return;
 	}
 	row = get_row(k, T_ENROLLED, slice_text(name));
-	der = tos_get_bytes(row, "certificate", &n);
-	if (der && cert_info((struct slice){ der, n }, &info, NULL) == 0)
-		tos_push(serials, tos_bytes(info.serial, info.serial_len));
+	serials = serials_of(row);
 	tos_value_free(row);
 	t = store_begin(k->store);
 	store_del(t, T_ENROLLED, name, strlen(name));

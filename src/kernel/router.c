@@ -689,19 +689,6 @@ static void dial_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, NULL);
 }
 
-static void revocation_verb(struct kernel *k, struct request *rq)
-{
-	struct tos_value *out;
-
-	if (!k->revocation_cose.n) {
-		request_fail(rq, ERR_NOT_FOUND, "no revocation list");
-		return;
-	}
-	out = tos_map();
-	tos_set(out, "list", tos_bytes(k->revocation_cose.p, k->revocation_cose.n));
-	request_ok(rq, out);
-}
-
 /* A peer passes a revocation list on. */
 static void revoked_verb(struct kernel *k, struct request *rq)
 {
@@ -722,7 +709,7 @@ const struct verb kernel_verbs[] = {
 	{ "DELIVER", deliver_verb },
 	{ "RELAY_DIAL", relay_dial_verb },
 	{ "DIAL", dial_verb },
-	{ "REVOCATION", revocation_verb },
+	{ "REVOCATION", fresh_answer },
 	{ NULL, NULL },
 };
 

@@ -141,6 +141,11 @@ static const struct {
 	{ "store_bytes", "gauge", "Size of the store." },
 	{ "accounts_disk_bytes", "gauge", "Bytes of the store that count against principals." },
 	{ "sandbox_layer", "gauge", "1 where a layer of the sandbox is on." },
+	{ "renewals_failed_total", "counter",
+		"Times that this kernel's certificate could not be renewed." },
+	{ "revocation_age_seconds", "gauge",
+		"Since the revocation list was confirmed to be the newest." },
+	{ "certificate_seconds", "gauge", "Until this kernel's certificate runs out." },
 	{ "uptime_seconds", "gauge", "Since this kernel started." },
 	{ "boots", "gauge", "How often this kernel has started." },
 };
@@ -198,6 +203,9 @@ void metrics_collect(struct kernel *k)
 	}
 	metric_set(k->metrics, "uptime_seconds", NULL,
 		(double)(clock_ms() - k->started_ms) / 1000);
+	metric_set(k->metrics, "revocation_age_seconds", NULL, (double)fresh_age_ms(k) / 1000);
+	metric_set(k->metrics, "certificate_seconds", NULL,
+		(double)(k->signer->info.not_after_ms - clock_wall_ms()) / 1000);
 	metric_set(k->metrics, "boots", NULL, (double)k->boot_count);
 	collect_links(k);
 }

@@ -137,6 +137,10 @@ int tls_context_new(const struct signer *s, struct slice root_der, struct tls_co
  * available from tls_peer_root() afterwards. */
 int tls_context_new_joiner(const struct key *k, const uint8_t fingerprint[DIGEST_BYTES],
 	struct tls_context **out, struct errmsg *em);
+/* Another certificate for handshakes from now on; sessions that are open keep theirs. On failure
+ * nothing has changed. */
+int tls_context_renew(struct tls_context *t, const struct signer *s, struct slice root_der,
+	struct errmsg *em);
 void tls_context_free(struct tls_context *t);
 AUTO_DEFINE(tls_context)
 /* The revocation list and clock used for handshakes from now on; borrowed, NULL for none. */

@@ -285,6 +285,21 @@ int tls_context_new(const struct signer *s, struct slice root_der, struct tls_co
 	return 0;
 }
 
+int tls_context_renew(
+	struct tls_context *t, const struct signer *s, struct slice root_der, struct errmsg *em)
+{
+	struct tls_context *fresh = NULL;
+	SSL_CTX *old = t->ctx;
+	int rc = tls_context_new(s, root_der, &fresh, em);
+
+	if (rc < 0)
+		return rc;
+	t->ctx = fresh->ctx; /* sessions hold the old one by a count of their own */
+	fresh->ctx = old;
+	tls_context_free(fresh);
+	return 0;
+}
+
 int tls_context_new_joiner(const struct key *k, const uint8_t fingerprint[DIGEST_BYTES],
 	struct tls_context **out, struct errmsg *em)
 {

@@ -8,7 +8,7 @@ import pytest
 
 import wire
 from conftest import fleet_fixture
-from fleet import KERNEL, QUICK, conf_text, wait_for
+from fleet import KERNEL, QUICK, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=5, conf=QUICK, each={"host4": "policy { confirm = true }\n"})

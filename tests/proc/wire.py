@@ -67,6 +67,10 @@ class Signer:
         n = x509.load_der_x509_certificate(self.chain[0]).serial_number
         return n.to_bytes(n.bit_length() // 8 + 1, "big")
 
+    @property
+    def public(self):
+        return self.key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
     def pem(self, directory, name):
         """key and chain as two files, for ssl."""
         key, cert = os.path.join(directory, name + ".key"), os.path.join(directory, name + ".crt")
@@ -87,9 +91,9 @@ def load(key_path, cert_path):
     return Signer(key, [ssl.PEM_cert_to_DER_cert(p + "-----END CERTIFICATE-----\n") for p in pems])
 
 
-def issue(name, uris, issuer=None, ca=False, path_length=None, begin_s=-600, life_s=86400):
+def issue(name, uris, issuer=None, ca=False, path_length=None, begin_s=-600, life_s=86400, key=None):
     """A certificate as src/seal makes them; without an issuer it is self-signed (a root, a joiner)."""
-    key = Ed25519PrivateKey.generate()
+    key = key or Ed25519PrivateKey.generate()
     now = datetime.datetime.now(datetime.timezone.utc)
     begin = now + datetime.timedelta(seconds=begin_s)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
