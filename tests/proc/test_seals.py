@@ -111,7 +111,7 @@ def test_an_honest_path_keeps_the_one_and_lets_the_other_grow(fleet, domain, cli
         b["NEW"] = ["x"]
 
     t = Tour(domain, client)
-    assert t.go("host1", "host2", work).go("host2", "host0", work).arrive() == {"answer": "accepted"}
+    assert t.go("host1", "host2", work).go("host2", "host0", work).arrive()["answer"] == "accepted"
     o = fleet.outcome(t.name)
     assert o["state"] == "finished", o
     assert o["briefcase"] == {"CONF": ["keep", 1], "LOG": ["begun", "at a host", "at a host"], "FREE": [2], "NEW": ["x"]}
