@@ -46,6 +46,20 @@ bool rate_spend(struct rate *r, int64_t n, int64_t now_ms)
 	return true;
 }
 
+bool rate_charge(struct rate *r, int64_t n, int64_t now_ms)
+{
+	int64_t least = -(INT64_MAX / 4);
+
+	if (r->per_s <= 0)
+		return false;
+	rate_refill(r, now_ms);
+	if (n > 0)
+		r->level_milli -= n > INT64_MAX / 4000 ? INT64_MAX / 4 : n * 1000;
+	if (r->level_milli < least)
+		r->level_milli = least;
+	return r->level_milli < 0;
+}
+
 void limits_least(
 	int64_t out[LIMIT_COUNT], const int64_t a[LIMIT_COUNT], const int64_t b[LIMIT_COUNT])
 {

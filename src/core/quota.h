@@ -16,6 +16,9 @@ bool rate_take(struct rate *r, int64_t n, int64_t now_ms);
  * goes beyond has to be made up for before the next one passes. per_s 0: no bound. */
 bool rate_spend(struct rate *r, int64_t n, int64_t now_ms);
 
+/* Takes it whatever is there; true while something is owed. per_s 0: never. */
+bool rate_charge(struct rate *r, int64_t n, int64_t now_ms);
+
 struct usage {
 	int64_t used[LIMIT_COUNT];
 	int64_t limit[LIMIT_COUNT];

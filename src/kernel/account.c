@@ -49,7 +49,7 @@ struct account {
 	char principal[CERT_NAME_MAX + 1];
 	int64_t used[USE_COUNT]; /* as charged */
 	int64_t disk;            /* bytes in the store now */
-	struct rate sent_rate;
+	struct rate sent_rate, cpu_share;
 	bool dirty;
 };
 
@@ -151,6 +151,8 @@ static struct account *account_get(struct kernel *k, const char *principal)
 	a->k = k;
 	snprintf(a->principal, sizeof(a->principal), "%s", principal);
 	rate_init(&a->sent_rate, (int64_t)k->config.sent_rate_per_principal, clock_ms());
+	rate_init(
+		&a->cpu_share, (int64_t)k->config.cpu_share_per_principal * 10000, clock_ms());
 	map_put_str(k->accounts, principal, a);
 	for (int i = 0; i < USE_COUNT; i++)
 		account_property(a, uses[i].property, uses[i].unit, uses[i].doc, read[i]);
@@ -176,6 +178,7 @@ void account_open(struct resident *r, bool comes)
 	struct account *a = account_get(r->k, r->owner.name);
 
 	rate_init(&r->sent_rate, (int64_t)r->k->config.sent_rate, clock_ms());
+	share_open(r);
 	charged_now(r);
 	r->charged.cpu_ms = r->usage.used[LIMIT_cpu];
 	if (a && comes) {
@@ -247,7 +250,15 @@ static void charge_all(struct kernel *k)
 	accounts_save(k);
 }
 
-/* ---- bytes in a second */
+/* ---- shares and rates */
+
+struct rate *account_share(struct resident *r)
+{
+	struct account *a =
+		r->k->config.cpu_share_per_principal ? account_get(r->k, r->owner.name) : NULL;
+
+	return a ? &a->cpu_share : NULL;
+}
 
 int account_send(struct resident *r, int64_t bytes, struct errmsg *em)
 {

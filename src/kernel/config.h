@@ -73,6 +73,7 @@ struct config {
 	uint64_t vm_address_bytes;
 	int64_t limits[LIMIT_COUNT];
 	uint32_t carriers, carriers_per_principal;
+	uint32_t cpu_share, cpu_share_per_principal; /* percent of one processor; 0: no bound */
 	uint64_t sent_rate, sent_rate_per_principal; /* bytes posted in a second; 0: no bound */
 	uint64_t disk_per_principal; /* of its carriers, outcomes and code in the store; 0: no bound */
 	uint32_t vm_carriers; /* that may share a tos-vm */

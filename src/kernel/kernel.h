@@ -118,13 +118,13 @@ struct peer {
 	char address[4][128];
 	size_t n_address;
 	bool looking_up, dialling;
-	struct map *took;        /* owners whose carriers it took, codes that it has: struct took */
-	struct map *vouched;     /* carriers for which we vouched on this link */
+	struct map *took;    /* owners whose carriers it took, codes that it has: struct took */
+	struct map *vouched; /* carriers for which we vouched on this link */
 	struct map *vouched_for; /* carriers for which it vouched: struct vouch */
 	uint64_t boot_count;
 	uint8_t boot_nonce[16];
 	bool boot_known;
-	unsigned wants;                /* reasons to keep the link up */
+	unsigned wants; /* reasons to keep the link up */
 	/* audit rows and journaled refusals that it caused */
 	struct log_rate rate_refused, rate_answers;
 	/* posts to carriers: ours there, theirs here (core/courier.h) */
@@ -191,7 +191,8 @@ struct resident {
 	/* VMs that ended with it in them and named nobody, and when the last did; monotonic */
 	unsigned vm_deaths;
 	int64_t vm_death_ms;
-	struct rate post_rate, log_rate, sent_rate;
+	struct rate post_rate, log_rate, sent_rate, cpu_share;
+	bool throttled; /* its share, or its owner's, is used up */
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
 	struct map *asked; /* tag, sender -> struct asked: calls that it may answer */
@@ -295,11 +296,12 @@ struct kernel {
 	struct map *incarnations; /* id -> struct incarnation, highest known */
 	struct map *accounts;     /* principal -> struct account */
 	struct map *stored;       /* kind and name -> struct stored: rows of somebody's */
-	struct map *fast_taken;   /* id, e, n -> struct fast_taken: accepted, and in memory only */
-	struct store_txn *lazy;   /* what nobody waits for: committed by the tick */
+	struct map
+		*fast_taken; /* id, e, n -> struct fast_taken: accepted, and in memory only */
+	struct store_txn *lazy; /* what nobody waits for: committed by the tick */
 	unsigned n_lazy;
 	struct restored *restored;
-	struct list later;        /* struct later */
+	struct list later; /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
 	/* of the call whose done is running: its frame had been given to a link */
@@ -618,7 +620,8 @@ struct home_record {
 	char from[64];   /* who handed it there and may have kept its copy; "" nobody */
 	struct incarnation e;
 	uint64_t n;
-	uint64_t came; /* n when it came to that kernel: what leaves it has this number or more */
+	uint64_t
+		came; /* n when it came to that kernel: what leaves it has this number or more */
 	/* kernels that had it, the latest over the oldest: they may tell watchers of it */
 	char places[8][64];
 	size_t n_places;
@@ -784,11 +787,17 @@ void account_stored(struct kernel *k, enum stored_kind kind, const char *name,
 	const char *owner, size_t bytes, int64_t until_ms);
 /* Would so many bytes more stay within limits.disk_per_principal? ERR_LIMIT. */
 int account_room(struct kernel *k, const char *owner, int64_t more, struct errmsg *em);
-int64_t accounts_disk(struct kernel *k); /* of all */
+int64_t accounts_disk(struct kernel *k);        /* of all */
+struct rate *account_share(struct resident *r); /* of its owner's CPU time; NULL: none */
 /* May the carrier post so many bytes now? ERR_LIMIT. */
 int account_send(struct resident *r, int64_t bytes, struct errmsg *em);
 /* Rows of ACCOUNTS; principal "": of everybody. */
 struct tos_value *accounts_value(struct kernel *k, const char *principal);
+
+/* ---- share.c */
+void share_open(struct resident *r); /* a stay begins */
+void share_used(struct resident *r, int64_t cpu_us);
+void shares_tick(struct kernel *k, int64_t now_ms);
 
 /* ---- telemetry.c */
 /* takes map; t NULL: its own transaction */

@@ -327,6 +327,7 @@ static void on_tick(uv_timer_t *t)
 	router_tick(k, now);
 	residents_tick(k, now);
 	accounts_tick(k, now);
+	shares_tick(k, now);
 	handoff_tick(k, now);
 	homes_tick(k, now);
 	vms_tick(k, now);

@@ -342,6 +342,14 @@ int properties_init(struct kernel *k, struct errmsg *em)
 			"Bytes that carriers, outcomes and code of one owner may take in the store; 0: any.",
 			(int64_t)k->config.disk_per_principal, em);
 	if (rc == 0)
+		rc = add_int(k, "/limits/cpu_share", "%",
+			"Part of one processor that one carrier may use; 0: any.",
+			k->config.cpu_share, em);
+	if (rc == 0)
+		rc = add_int(k, "/limits/cpu_share_per_principal", "%",
+			"Part of one processor that all carriers of one owner may use; 0: any.",
+			k->config.cpu_share_per_principal, em);
+	if (rc == 0)
 		rc = add_int(k, "/limits/sent_rate", "B/s",
 			"Bytes that one carrier may post in a second; 0: any.",
 			(int64_t)k->config.sent_rate, em);

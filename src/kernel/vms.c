@@ -439,7 +439,7 @@ int vm_start(struct resident *r, struct errmsg *em)
 		return err_set(em, ERR_FULL, "tosd takes no more requests");
 	r->vm = v;
 	r->vm_number = ++k->next_vm_number;
-	r->vm_runs = false;
+	r->vm_runs = r->throttled = false;
 	r->vm_cpu_us = 0;
 	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
 	v->newest = r->vm_number;
@@ -665,8 +665,11 @@ void vm_told_usage(struct resident *r, uint64_t cpu_us)
 {
 	if (cpu_us < r->vm_cpu_us)
 		return;
-	r->vm->told_cpu_us += (int64_t)(cpu_us - r->vm_cpu_us);
+	int64_t used = (int64_t)(cpu_us - r->vm_cpu_us);
+
+	r->vm->told_cpu_us += used;
 	r->vm_cpu_us = cpu_us;
+	share_used(r, used);
 }
 
 uint64_t vm_memory_bytes(const struct resident *r)

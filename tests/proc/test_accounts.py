@@ -1,6 +1,7 @@
 """What principals use, counted over their carriers and kernels, and how much of a disk they may take (SEC-36, RES-24)."""
 import os
 import signal
+import time
 
 import pytest
 
@@ -8,8 +9,8 @@ from conftest import fleet_fixture
 from fleet import KERNEL, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-# host1 has little disk for each
-fleet = fleet_fixture(n=2, each={"host1": 'limits { disk_per_principal = "300K" sent_rate = "100K" '
+# host1 has little disk for each, host2 little time
+fleet = fleet_fixture(n=3, each={'host2': 'limits { cpu_share = 20 cpu_share_per_principal = 30 }\n', "host1": 'limits { disk_per_principal = "300K" sent_rate = "100K" '
                                           'sent_rate_per_principal = "150K" }\n'})
 WAIT = "tos.inbox('end'):next(120)"
 
@@ -56,7 +57,7 @@ def test_what_was_used_is_summed_over_kernels_and_outlives_carriers_and_crashes(
     assert all(total[k] == one[k] + two[k] for k in total)
     assert used(fleet, "ben")["posts"] == 0
     text = fleet.tos("principal", "show", "ann")
-    assert [line.split()[1] for line in text.splitlines()] == ["KERNEL", "host0", "host1", "all"]
+    assert [line.split()[1] for line in text.splitlines()] == ["KERNEL", "host0", "host1", "all"], text
 
     pid = fleet.pid("host1", "tos-kernel")
     os.kill(pid, signal.SIGKILL)
@@ -151,3 +152,42 @@ def test_bytes_in_a_second_are_bounded_for_each_carrier_and_each_owner(fleet):
     labels = fleet.tos("metrics", "--kernel", "host1")
     assert 'limits_exceeded_total{limit="sent_rate"}' in labels
     assert 'limits_exceeded_total{limit="sent_rate_per_principal"}' in labels
+
+
+def test_a_share_of_the_processor_is_kept_by_each_carrier_and_each_owner(fleet):
+    """RES-23: one that computes without end, two of one owner, and another owner's beside them; a share is not a limit."""
+    lua = """function begin()
+        while tos.usage().cpu < 0.4 do end  -- what a quiet second has saved up, and a debt
+        local cpu, at = tos.usage().cpu, tos.clock()
+        while tos.clock() - at < 2.5 do end
+        tos.briefcase.OUT = { (tos.usage().cpu - cpu) / (tos.clock() - at) }
+    end"""
+
+    one = fleet.outcome(fleet.launch(lua, "--path", "host2", "--as", "ann", name="busy.lua"))["briefcase"]["OUT"][0]
+    assert 0.15 < one < 0.24, one
+
+    def cpu(who):
+        return fleet.get("host2", f"/accounts/{who}/cpu")[f"/accounts/{who}/cpu"] / 1000
+
+    names = [running(fleet, fleet.launch("while true do end", "--path", "host2", "--as", who), "host2")
+             for who in ("ann", "ann", "ben")]
+    before = cpu("ann"), cpu("ben")
+    wait_for(lambda: cpu("ann") > before[0] + 0.6 and cpu("ben") > before[1] + 0.4)
+    at, before = time.monotonic(), (cpu("ann"), cpu("ben"))
+    time.sleep(3)  # measured over this
+    took, after = time.monotonic() - at, (cpu("ann"), cpu("ben"))
+    ann, ben = ((a - b) / took for a, b in zip(after, before))
+    print(one, ann, ben)
+    assert 0.24 < ann < 0.36 and 0.15 < ben < 0.25, (ann, ben)
+    for name in names:
+        fleet.tos("kill", name)
+    labels = fleet.tos("metrics", "--kernel", "host2")
+    assert 'limits_exceeded_total{limit="cpu_share"}' in labels
+    assert 'limits_exceeded_total{limit="cpu_share_per_principal"}' in labels
+    name = running(fleet, fleet.launch("while true do end", "--path", "host2", "--as", "ann"), "host2")
+    fleet.tos("suspend", name)  # whether it is paused just then or not
+    fleet.wait_state(name, "suspended")
+    fleet.tos("resume", name)
+    fleet.wait_state(name, "running")
+    fleet.tos("kill", name)
+    fleet.wait_state(name, "killed")

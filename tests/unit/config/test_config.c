@@ -84,7 +84,7 @@ static const char *const everything =
 	"sandbox { require = {\"seccomp\", \"landlock\"} vm_address = \"512M\" test_no_userns "
 	"= yes }\n"
 	"limits { cpu = \"60s\" memory = \"64M\" hops = 9 carriers = 10 carriers_per_principal "
-	"= 5 disk_per_principal = \"20M\" sent_rate = \"1M\" }\n"
+	"= 5 disk_per_principal = \"20M\" sent_rate = \"1M\" cpu_share = 20 }\n"
 	"policy { defaults = false rules = {\"allow role:admin * *\", \"deny principal:mallory * *\"} }\n"
 	"local { principals = {1000, \"1001\"} }\n"
 	"clock { skew = \"90s\" }\n"
@@ -116,6 +116,7 @@ static void every_key_arrives_where_it_belongs(void **state)
 	assert_true(c->carriers == 10 && c->carriers_per_principal == 5);
 	assert_true(c->disk_per_principal == 20 << 20);
 	assert_true(c->sent_rate == 1 << 20 && c->sent_rate_per_principal == 0);
+	assert_true(c->cpu_share == 20 && c->cpu_share_per_principal == 0);
 	assert_int_equal(c->n_rules, 2);
 	assert_string_equal(c->rules[1], "deny principal:mallory * *");
 	assert_true(c->n_local_uids == 2 && c->local_uids[1] == 1001);

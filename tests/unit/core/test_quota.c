@@ -73,6 +73,24 @@ static void a_large_amount_passes_once_and_is_made_up_for(void **state)
 	assert_true(rate_spend(&r, INT64_MAX, INT64_MAX));
 }
 
+static void what_was_used_is_owed_until_it_is_made_up_for(void **state)
+{
+	struct rate r;
+
+	(void)state;
+	rate_init(&r, 200000, 0); /* a fifth of a processor, in microseconds */
+	assert_false(rate_charge(&r, 200000, 0));
+	assert_true(rate_charge(&r, 50000, 0));
+	assert_true(rate_charge(&r, 0, 249));
+	assert_false(rate_charge(&r, 0, 250));
+	for (int64_t now = 250; now < 10250; now += 100) /* 20 ms in each 100 */
+		assert_false(rate_charge(&r, 20000, now + 100));
+	assert_true(rate_charge(&r, INT64_MAX, 20000));
+	assert_true(rate_charge(&r, INT64_MAX, 20000));
+	rate_init(&r, 0, 0);
+	assert_false(rate_charge(&r, INT64_MAX, 0));
+}
+
 static void slow_drips_are_not_lost_to_rounding(void **state)
 {
 	struct rate r;
@@ -129,6 +147,7 @@ int main(void)
 		cmocka_unit_test(a_clock_that_goes_back_gives_nothing_away),
 		cmocka_unit_test(extremes_neither_overflow_nor_pass),
 		cmocka_unit_test(a_large_amount_passes_once_and_is_made_up_for),
+		cmocka_unit_test(what_was_used_is_owed_until_it_is_made_up_for),
 		cmocka_unit_test(slow_drips_are_not_lost_to_rounding),
 		cmocka_unit_test(usage_past_a_limit_is_refused_counted_and_named),
 		cmocka_unit_test(the_least_of_both_holds_and_what_is_not_stated_does_not),
