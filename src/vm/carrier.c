@@ -701,11 +701,40 @@ struct error_text {
 	int status;
 };
 
+#define TRACE_DEEP 1000 /* luaL_traceback() walks the whole stack for each of its lines */
+#define TRACE_MOST 20
+
+/* The innermost levels of a stack that has run away. */
+static void trace_deep(lua_State *L, lua_State *co)
+{
+	lua_Debug ar;
+	luaL_Buffer b;
+
+	luaL_buffinit(L, &b);
+	luaL_addstring(&b, "stack traceback:\n");
+	for (int i = 0; i < TRACE_MOST && lua_getstack(co, i, &ar); i++) {
+		lua_getinfo(co, "Sln", &ar);
+		if (ar.currentline > 0)
+			lua_pushfstring(L, "\t%s:%d: in ", ar.short_src, ar.currentline);
+		else
+			lua_pushfstring(L, "\t%s: in ", ar.short_src);
+		luaL_addvalue(&b);
+		if (ar.name)
+			lua_pushfstring(L, "%s '%s'\n", ar.namewhat, ar.name);
+		else
+			lua_pushfstring(L, "function <%s:%d>\n", ar.short_src, ar.linedefined);
+		luaL_addvalue(&b);
+	}
+	luaL_addstring(&b, "\t... (more than a thousand levels)");
+	luaL_pushresult(&b);
+}
+
 /* Upvalue-free and protected: the message and the traceback of co. */
 static int describe_body(lua_State *L)
 {
 	struct vm_carrier *c = carrier_of(L);
 	struct error_text *e = lua_touserdata(L, 1);
+	lua_Debug ar;
 	const char *s;
 	size_t n;
 
@@ -713,7 +742,10 @@ static int describe_body(lua_State *L)
 	lua_xmove(c->co, L, 1);
 	s = luaL_tolstring(L, 1, &n);
 	buf_add(&e->text, s, n < VM_TEXT_BYTES_MAX ? n : VM_TEXT_BYTES_MAX);
-	luaL_traceback(L, c->co, NULL, 0);
+	if (lua_getstack(c->co, TRACE_DEEP, &ar))
+		trace_deep(L, c->co);
+	else
+		luaL_traceback(L, c->co, NULL, 0);
 	s = lua_tostring(L, -1);
 	while (s && *s) { /* the prelude's own lines are no help */
 		const char *eol = strchr(s, '\n');

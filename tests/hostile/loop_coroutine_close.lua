@@ -1,14 +1,16 @@
--- A coroutine whose to-be-closed variable never lets go.
+-- Coroutines whose to-be-closed variable never lets go, one after the other.
 -- stopped by: limit cpu
 -- limits: cpu=1
 -- within: 15 s
 function begin(self)
-	local co = coroutine.create(function()
-		local x <close> = setmetatable({}, { __close = function()
-			while true do end
-		end })
-		coroutine.yield()
-	end)
-	coroutine.resume(co)
-	coroutine.close(co)
+	while true do
+		local co = coroutine.create(function()
+			local x <close> = setmetatable({}, { __close = function()
+				while true do end
+			end })
+			coroutine.yield()
+		end)
+		coroutine.resume(co)
+		coroutine.close(co)
+	end
 end

@@ -1,5 +1,5 @@
 -- The error handler is what never ends.
--- stopped by: limit cpu
+-- stopped by: limit cpu or error too long without a pause|hung
 -- limits: cpu=1
 -- within: 15 s
 function begin(self)

@@ -1,5 +1,5 @@
 -- Calls itself for ever.
--- stopped by: error stack overflow
+-- stopped by: error overflow|hung
 -- limits: memory=64M
 -- within: 15 s
 local function deep(n)
