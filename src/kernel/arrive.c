@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "core/path.h"
+#include "seal/records.h"
 #include "tos/extension.h"
 
 #define REPEATS_MAX 16 /* of one record that wait for the same answer */
@@ -577,7 +578,6 @@ static void send_verb(struct kernel *k, struct request *rq)
 	struct resident *old;
 	struct arrival *a;
 	struct trust trust;
-	struct cose cose;
 	size_t n;
 	int rc;
 
@@ -589,9 +589,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	a->r = resident_new(k);
 	list_init(&a->requests);
 	kernel_trust(k, &trust);
-	rc = cose_verify(&trust, "hop", hop_cose, &cose, &who, &em);
-	if (rc == 0)
-		rc = hop_decode(cose.payload, &a->hop, &em);
+	rc = record_verify(&trust, hop_cose, &a->hop, &who, &em);
 	if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, a->hop.from) != 0 ||
 			       strcmp(rq->from.kernel, a->hop.from) != 0))
 		rc = err_set(&em, ERR_SIGNATURE, "the hop record was not signed by %s",
@@ -790,11 +788,9 @@ void came_from(const struct resident *r, char out[64])
 	for (size_t i = tos_len(r->hops); i > 0 && !out[0]; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;
-		struct cose cose;
 
 		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
-		if (bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
-			hop_decode(cose.payload, &hop, NULL) == 0 &&
+		if (record_hop(bytes, &hop, NULL) == 0 &&
 			strcmp(hop.from, r->k->config.name) != 0)
 			snprintf(out, 64, "%s", hop.from);
 		hop_fini(&hop);

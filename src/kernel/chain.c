@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "seal/records.h"
 
 #ifdef TOS_HOSTILE
 #define MEMORY_ROWS 2
@@ -107,16 +108,13 @@ static int record_check(struct kernel *k, const struct resident *r, size_t i,
 	int64_t now = clock_wall_ms();
 	struct cert_info who;
 	struct trust trust;
-	struct cose cose;
-	int rc = cose_decode(bytes, &cose, em);
+	int rc = record_hop(bytes, &hop, em);
 
-	if (rc == 0)
-		rc = hop_decode(cose.payload, &hop, em);
 	kernel_trust(k, &trust);
 	/* A kernel whose certificate has run out since signed in good time. */
 	trust.now_ms = hop.time_ms < now ? hop.time_ms : now;
 	if (rc == 0)
-		rc = cose_verify(&trust, "hop", bytes, &cose, &who, em);
+		rc = record_verify(&trust, bytes, NULL, &who, em);
 	if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop.from) != 0 ||
 			       strcmp(hop.from, end->at) != 0 ||
 			       memcmp(hop.prev, end->prev, DIGEST_BYTES) != 0 ||

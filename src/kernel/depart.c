@@ -15,6 +15,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "core/path.h"
+#include "seal/records.h"
 #include "tos/extension.h"
 
 /* up to this, code and envelope travel within the post */
@@ -507,6 +508,8 @@ static void send_now(struct resident *r)
 		on_code_content(r->k, departure_new(r), 0);
 }
 
+static void frozen(struct resident *r, int rc, const struct errmsg *em);
+
 static void on_frozen(void *arg, int rc, const struct errmsg *em)
 {
 	struct resident *r;
@@ -517,8 +520,12 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 
 	r = moving(ctx->k, ctx->name, MOVE_JOURNAL);
 	free(ctx);
-	if (!r || r->state != SHELL_DEPARTING)
-		return;
+	if (r && r->state == SHELL_DEPARTING)
+		frozen(r, rc, em);
+}
+
+static void frozen(struct resident *r, int rc, const struct errmsg *em)
+{
 	if (r->outcome_move)
 		FAULT_AT(OUTCOME_DEPART_JOURNALED);
 	else
@@ -538,11 +545,11 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 	send_now(r);
 }
 
-static int sign_hop(struct resident *r, unsigned kind, struct errmsg *em)
+static int make_hop(struct resident *r, unsigned kind, struct errmsg *em)
 {
 	struct hop hop = { .kind = kind, .e = r->e, .n = r->n - 1, .time_ms = clock_wall_ms() };
 	struct envelope env;
-	AUTOBUF payload = BUF_MAX((size_t)8 << 20), out = BUF_MAX((size_t)8 << 20);
+	AUTOBUF payload = BUF_MAX((size_t)8 << 20);
 	struct peer *p = peer_get(r->k, r->dest);
 	int rc;
 
@@ -571,14 +578,33 @@ static int sign_hop(struct resident *r, unsigned kind, struct errmsg *em)
 		rc = buf_check(&payload);
 	}
 	if (rc == 0)
-		rc = cose_sign(r->k->signer, "hop", slice_buf(&payload), &out, em);
-	if (rc == 0)
-		blob_set(&r->hop_cose, slice_buf(&out));
+		blob_set(&r->hop, slice_buf(&payload));
 	hop_fini(&hop);
 	return rc;
 }
 
-/* Freeze: n raised, envelope and hop record made; from here on it is departing. */
+static int sign_hops(
+	struct kernel *k, struct resident *const *batch, size_t n, struct errmsg *em)
+{
+	struct slice hops[BATCH_MAX] = { { NULL, 0 } };
+	struct buf out[BATCH_MAX];
+	int rc;
+
+	for (size_t i = 0; i < n; i++) {
+		hops[i] = blob_slice(&batch[i]->hop);
+		out[i] = (struct buf)BUF_MAX((size_t)9 << 20);
+	}
+	rc = records_sign(k->signer, hops, n, out, em);
+	for (size_t i = 0; i < n; i++) {
+		if (rc == 0)
+			blob_set(&batch[i]->hop_cose, slice_buf(&out[i]));
+		blob_free(&batch[i]->hop);
+		buf_fini(&out[i]);
+	}
+	return rc;
+}
+
+/* Freeze: n raised, envelope and hop made; from here on it is departing. */
 static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 {
 	AUTOBUF env = BUF_MAX(ENVELOPE_MAX);
@@ -601,7 +627,7 @@ static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 	if (rc < 0)
 		return err_set(em, rc, "the envelope cannot be made");
 	blob_set(&r->envelope, slice_buf(&env));
-	rc = sign_hop(r, kind, em);
+	rc = make_hop(r, kind, em);
 	return rc < 0 ? rc : resident_event(r, SHELL_EV_DEPART, em);
 }
 
@@ -638,6 +664,74 @@ static void departing_commit(struct resident *r)
 		on_frozen(ctx, rc, &em);
 }
 
+/* ---- signatures, one for as many as are ready */
+
+static void batch_go(struct kernel *k, struct resident *const *batch, size_t n)
+{
+	struct errmsg em = { "" };
+	int rc = sign_hops(k, batch, n, &em);
+
+	if (n > 1)
+		metric_add(k->metrics, "hops_batched_total", NULL, n);
+	for (size_t i = 0; i < n; i++)
+		if (rc < 0)
+			frozen(batch[i], rc, &em);
+		else
+			departing_commit(batch[i]);
+}
+
+/* Kernels of version 1 know no batches. */
+static bool takes_batches(struct kernel *k, const char *dest)
+{
+	struct peer *p = peer_get(k, dest);
+
+	return p && p->link && link_version(p->link) >= 2;
+}
+
+void handoff_sign(struct kernel *k)
+{
+	struct resident *batch[BATCH_MAX];
+	struct list ready;
+	size_t n = 0;
+
+	list_init(&ready);
+	list_take(&k->signing, &ready);
+	while (!list_empty(&ready)) {
+		struct resident *r = LIST_ITEM(ready.next, struct resident, signing);
+
+		list_del(&r->signing);
+		if (takes_batches(k, r->dest))
+			batch[n++] = r;
+		else
+			batch_go(k, &r, 1);
+		if (n == BATCH_MAX || (n && list_empty(&ready))) {
+			batch_go(k, batch, n);
+			n = 0;
+		}
+	}
+}
+
+static void sign_later(struct kernel *k, void *arg)
+{
+	(void)arg;
+	handoff_sign(k);
+}
+
+/* What comes ready in the same turn shares a signature; and where the journal is busy anyway, so does
+ * all that comes until it is done. */
+static void depart_signed(struct resident *r)
+{
+	struct kernel *k = r->k;
+	bool first = list_empty(&k->signing);
+	struct store_stats st;
+
+	move_stage(r->move, MOVE_JOURNAL);
+	list_add(&k->signing, &r->signing);
+	store_stats(k->store, &st);
+	if ((r->fast_move && !r->saved) || (first && st.queued == 0))
+		kernel_later(k, sign_later, NULL);
+}
+
 /* From here on there is no way back but by the destination's answer. */
 static void depart(struct resident *r)
 {
@@ -655,7 +749,7 @@ static void depart(struct resident *r)
 		return;
 	}
 	FAULT_AT(DEPART_FROZEN);
-	departing_commit(r);
+	depart_signed(r);
 }
 
 static void on_offered(
@@ -747,6 +841,8 @@ static void self_move(struct resident *r)
 	struct store_txn *t;
 	int rc = freeze(r, 0, &em);
 
+	if (rc == 0)
+		rc = sign_hops(r->k, &r, 1, &em);
 	if (rc < 0) {
 		resident_uncollect(r);
 		move_failed(r, rc, err_show(rc, &em));
@@ -901,7 +997,7 @@ void outcome_begin(struct resident *r)
 		return;
 	}
 	FAULT_AT(OUTCOME_FROZEN);
-	departing_commit(r);
+	depart_signed(r);
 }
 
 /* ---- repeating */
@@ -951,6 +1047,7 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 	struct resident *r;
 	size_t it = 0, doubt = 0;
 
+	handoff_sign(k);
 	while ((r = map_next(k->residents, &it, NULL, NULL))) {
 		doubt += r->in_doubt;
 		if (r->quarantined)

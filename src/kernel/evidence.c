@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "seal/records.h"
 
 /* Of one report, which must fit a frame together with a fault's trail, log and briefcase. A record
  * has up to 2 KiB. */
@@ -21,18 +22,15 @@ static int record_read(struct kernel *k, const struct home_record *h, struct sli
 {
 	struct cert_info signer;
 	struct trust trust;
-	struct cose cose;
-	int rc = bytes.p ? cose_decode(bytes, &cose, NULL) : ERR_MALFORMED;
+	int rc = record_hop(bytes, hop, NULL);
 
-	if (rc == 0)
-		rc = hop_decode(cose.payload, hop, NULL);
 	if (rc < 0)
 		return rc;
 	kernel_trust(k, &trust);
 	/* Its certificate counts at the time when it signed, as in the chain of an envelope. */
 	if (hop->time_ms < trust.now_ms)
 		trust.now_ms = hop->time_ms;
-	rc = cose_verify(&trust, "hop", bytes, &cose, &signer, NULL);
+	rc = record_verify(&trust, bytes, NULL, &signer, NULL);
 	if (rc == 0 && (signer.kind != CERT_KERNEL || strcmp(signer.name, hop->from) != 0 ||
 			       memcmp(hop->id, h->id, DIGEST_BYTES) != 0 || hop->suffix[0] ||
 			       incarnation_compare(&hop->e, e) != 0))
@@ -44,9 +42,7 @@ static int record_read(struct kernel *k, const struct home_record *h, struct sli
 static bool record_leaves(struct slice bytes, const char *kernel, uint64_t n)
 {
 	struct hop hop = { .parts = NULL };
-	struct cose cose;
-	bool yes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
-		   hop_decode(cose.payload, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0 &&
+	bool yes = record_hop(bytes, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0 &&
 		   hop.n >= n;
 
 	hop_fini(&hop);
@@ -143,11 +139,9 @@ bool evidence_passes(
 	for (size_t i = tos_len(hops); i > 0 && !passes; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;
-		struct cose cose;
 
 		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
-		passes = bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
-			 hop_decode(cose.payload, &hop, NULL) == 0 &&
+		passes = record_hop(bytes, &hop, NULL) == 0 &&
 			 strcmp(hop.from, h->kernel) == 0 && hop.n >= h->came &&
 			 incarnation_compare(&hop.e, &h->e) == 0;
 		hop_fini(&hop);
@@ -219,14 +213,12 @@ void evidence_forked(struct kernel *k, const struct home_record *h, const char *
 	struct hop hop = { .parts = NULL };
 	struct tos_value *m = tos_map();
 	struct slice bytes;
-	struct cose cose;
 
 	bytes.p = tos_get_bytes(args, "hop", &bytes.n);
 	tos_set(m, "carrier", tos_text(h->name));
 	tos_set(m, "from", tos_text(who));
 	tos_set(m, "known_at", tos_text(h->kernel));
-	if (bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
-		hop_decode(cose.payload, &hop, NULL) == 0) {
+	if (record_hop(bytes, &hop, NULL) == 0) {
 		tos_set(m, "signed_by", tos_text(hop.from));
 		tos_set(m, "n", tos_int((int64_t)hop.n));
 	}

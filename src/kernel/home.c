@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "wire/record.h"
 
 #define KEEP_AFTER_MS    ((int64_t)7 * 86400000)
 #define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
@@ -506,11 +507,9 @@ static void from_note(struct home_record *h, const struct request *rq)
 {
 	struct hop hop = { .parts = NULL };
 	struct slice bytes;
-	struct cose cose;
 
 	bytes.p = tos_get_bytes(rq->args, "hop", &bytes.n);
-	if (bytes.p && cose_decode(bytes, &cose, NULL) == 0 &&
-		hop_decode(cose.payload, &hop, NULL) == 0 && hop.n + 1 > h->n)
+	if (record_hop(bytes, &hop, NULL) == 0 && hop.n + 1 > h->n)
 		snprintf(h->from, sizeof(h->from), "%s", hop.from);
 	hop_fini(&hop);
 }

@@ -90,6 +90,7 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->arrivals = map_new();
 	k->codes = map_new();
 	k->fast_taken = map_new();
+	list_init(&k->signing);
 	return store_each(
 		k->store, T_INCARNATION, (struct slice){ NULL, 0 }, incarnation_row, k, em);
 }

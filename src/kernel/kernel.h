@@ -174,6 +174,9 @@ struct resident {
 	struct move *move;
 	bool in_doubt, sent, outcome_move, asking;
 	bool fast_move; /* that departure is in memory only, here and there */
+	/* departing, and its record waits for a signature */
+	struct list signing;
+	struct blob hop;
 	int64_t resend_at_ms, ask_at_ms;
 	bool resending, ask_sent;
 	char dest[64];
@@ -299,6 +302,7 @@ struct kernel {
 	struct map
 		*fast_taken; /* id, e, n -> struct fast_taken: accepted, and in memory only */
 	struct store_txn *lazy; /* what nobody waits for: committed by the tick */
+	struct list signing; /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
 	struct list later; /* struct later */
@@ -601,6 +605,8 @@ void handoff_tick(struct kernel *k, int64_t now_ms);
 int handoff_load(struct kernel *k, struct errmsg *em);
 void handoff_voids(struct kernel *k, const char *peer);
 void handoff_expire(struct kernel *k);
+/* Sign what has waited for it: as many as there are with one signature. */
+void handoff_sign(struct kernel *k);
 struct tos_value *incarnation_value(const struct incarnation *e);
 int incarnation_read(const struct tos_value *v, struct incarnation *out);
 void incarnation_learn(

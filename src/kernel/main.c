@@ -349,6 +349,7 @@ static void on_store(uv_async_t *a)
 	struct kernel *k = a->data;
 
 	store_poll(k->store);
+	handoff_sign(k);
 }
 
 static void store_wake(void *arg)

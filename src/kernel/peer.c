@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "seal/records.h"
 
 #define PEERS_MAX          20000
 #define PEER_QUEUE_BYTES   ((size_t)16 << 20)
@@ -49,9 +50,7 @@ struct peer *peer_get(struct kernel *k, const char *name)
 static bool hop_is_from(struct slice bytes, const char *kernel)
 {
 	struct hop hop = { .parts = NULL };
-	struct cose cose;
-	bool yes = cose_decode(bytes, &cose, NULL) == 0 &&
-		   hop_decode(cose.payload, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0;
+	bool yes = record_hop(bytes, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0;
 
 	hop_fini(&hop);
 	return yes;
@@ -531,7 +530,6 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 	struct cert_info owner, kernel;
 	struct cbor_cursor c;
 	struct trust trust;
-	struct cose cose;
 	struct hop hop = { .parts = NULL };
 	struct origin *o;
 	uint8_t id[DIGEST_BYTES];
@@ -556,9 +554,7 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 		for (uint64_t i = 0; i < n; i++)
 			last = cbor_bytes(&c, 1, FRAME_BYTES_MAX);
 		kernel_trust(k, &trust);
-		rc = cose_verify(&trust, "hop", last, &cose, &kernel, em);
-		if (rc == 0)
-			rc = hop_decode(cose.payload, &hop, em);
+		rc = record_verify(&trust, last, &hop, &kernel, em);
 		ok = rc == 0 && kernel.kind == CERT_KERNEL &&
 		     strcmp(kernel.name, hop.from) == 0 && strcmp(hop.dest, p->name) == 0 &&
 		     strcmp(hop.from, p->name) != 0 && /* nobody vouches for itself */

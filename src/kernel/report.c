@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "wire/record.h"
 #include "base/fault.h"
 
 #define KEEP_MS        ((int64_t)210 * 86400000) /* a home may be away for long */
@@ -113,12 +114,10 @@ void home_evidence(const struct resident *r, struct tos_value *args)
 	for (size_t i = tos_len(r->hops); i > 0; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;
-		struct cose cose;
 		bool from_other;
 
 		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
-		from_other = cose_decode(bytes, &cose, NULL) == 0 &&
-			     hop_decode(cose.payload, &hop, NULL) == 0 &&
+		from_other = record_hop(bytes, &hop, NULL) == 0 &&
 			     strcmp(hop.from, r->k->config.name) != 0;
 		hop_fini(&hop);
 		if (!from_other)

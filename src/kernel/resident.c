@@ -39,6 +39,7 @@ struct resident *resident_new(struct kernel *k)
 	r->inboxes = map_new();
 	r->asked = map_new();
 	list_init(&r->held);
+	list_init(&r->signing);
 	r->since_ms = clock_wall_ms();
 	for (int i = 0; i < LIMIT_COUNT; i++)
 		r->minimum[i] = -1;
@@ -196,6 +197,8 @@ void resident_free(struct resident *r)
 	blob_free(&r->code);
 	blob_free(&r->briefcase);
 	blob_free(&r->state_bytes);
+	list_del(&r->signing);
+	blob_free(&r->hop);
 	blob_free(&r->hop_cose);
 	blob_free(&r->envelope);
 	tos_value_free(r->path);

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "seal/folders.h"
+#include "wire/record.h"
 
 /* Elements of all append-only folders of a carrier: each costs two digests a hop, on the loop. */
 #define GROWTH_ELEMENTS_MAX 16384
@@ -155,12 +156,9 @@ struct tos_value *seals_grown(const struct ticket *t, struct slice briefcase)
 static int hop_at(const struct resident *r, size_t i, struct hop *out)
 {
 	struct slice bytes;
-	struct cose cose;
-	int rc;
 
 	bytes.p = tos_as_bytes(tos_at(r->hops, i), &bytes.n);
-	rc = bytes.p ? cose_decode(bytes, &cose, NULL) : ERR_MALFORMED;
-	return rc ? rc : hop_decode(cose.payload, out, NULL);
+	return record_hop(bytes, out, NULL);
 }
 
 /* The kernel that first signed another digest of a sealed folder than the owner's. */

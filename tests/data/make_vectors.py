@@ -112,6 +112,8 @@ VECTORS = {
     "hop": det(HOP),
     "hop-grown": det({**HOP, "grown": GROWN}),
     "hop-fast": det({**HOP, "kind": 1, "boot": run(7, 16)}),
+    "record": det([det(HOP), 2, [run(20, 32), run(21, 32), run(22, 32)], b"batch"]),
+    "batch": det({"root": run(23, 32), "count": 5}),
     "briefcase": det(BRIEFCASE),
     "envelope": det({
         "briefcase": BRIEFCASE, "channels": [], "code": run(2, 32), "counters": {"cpu": 12, "hops": 1},

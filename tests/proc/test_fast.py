@@ -1,5 +1,5 @@
 """Short ways of the hand-off: carriers of memory only (--fast), of which a crash at either end may lose one, and never doubles
-it; and records that are sent without an offer."""
+it; records that are sent without an offer; and those that share a signature."""
 import os
 
 import pytest
@@ -126,12 +126,17 @@ def source(fleet, domain):
 number = iter(range(7001, 8000))
 
 
-def departure(domain, carol, boot=None, fast=True):
-    """Departure 0 of a carrier of host2's to host1: its name and the arguments of SEND."""
-    code = wire.bundle(carol, f"{STAY}\n")
+def journey(carol, fast=True, lua=STAY, path=("host1",)):
+    """A carrier of host2's that has not left: its name, envelope and code."""
+    code = wire.bundle(carol, f"{lua}\n")
     name = f"host2#{next(number)}"
-    t = wire.ticket(name, os.urandom(16), code, options={"fast": fast, "on-unreachable": "wait=5000"}, path=["host1"])
-    env = wire.envelope(wire.sign(carol, "ticket", t), code)
+    t = wire.ticket(name, os.urandom(16), code, options={"fast": fast, "on-unreachable": "wait=5000"}, path=list(path))
+    return name, wire.envelope(wire.sign(carol, "ticket", t), code, path=list(path)[1:]), code
+
+
+def departure(domain, carol, boot=None, fast=True):
+    """Departure 0 of such a carrier to host1: its name and the arguments of SEND."""
+    name, env, code = journey(carol, fast)
     record = wire.hop(env, "host2", "host1", **({"boot": boot} if boot else {}))
     return name, {"hop": wire.sign(domain.kernel("host2"), "hop", record), "envelope": wire.det(env), "code": code}
 
@@ -201,3 +206,50 @@ def test_a_record_whose_code_is_not_there_is_not_answered_until_it_comes(fleet, 
     assert name not in fleet.ps("host1")
     assert send(c, args) == "accepted"
     wait_for(lambda: list(fleet.residents(name)) == ["host1"])
+
+
+# ---- records under one signature
+
+def test_records_of_a_batch_are_taken_and_mixed_up_or_forged_ones_are_not(fleet, domain, carol, source):
+    c = source()
+    made = [journey(carol, False, TOUR, ("host1", "host0")) for _ in range(5)]
+    hops = [wire.hop(env, "host2", "host1") for _, env, _ in made]
+    good = wire.batch(domain.kernel("host2"), hops)
+
+    def args(i, record):
+        return {"hop": record, "envelope": wire.det(made[i][1]), "code": made[i][2]}
+
+    def code_of(i, record):
+        return wire.failure(send, c, args(i, record)).code
+
+    hop, index, path, cose = wire.cbor2.loads(good[3])
+    other = wire.cbor2.loads(good[2])
+    bad = [wire.det([hop, 2, path, cose]), wire.det([hop, index, other[2], cose]), wire.det([other[0], index, path, cose]),
+           wire.det([hop, index, path[:-1], cose]), wire.det([hop, index, path, wire.flip(cose)]),
+           wire.det([wire.det(dict(hops[3], n=1)), index, path, cose]),
+           wire.batch(carol, hops)[3],                       # whoever signed the root is no kernel,
+           wire.batch(domain.kernel("host0"), hops)[3]]      # or another one than the hop names
+    for i, record in enumerate(bad):
+        assert code_of(3, record) == "bad-signature", i
+    # A good record of another carrier does not go with this envelope.
+    stray = wire.hop(journey(carol, False)[1], "host2", "host1")
+    assert send(c, args(3, wire.batch(domain.kernel("host2"), [hops[0], stray])[1])) == "refused"
+    assert not any(name in fleet.ps("host1") for name, _, _ in made)
+    for i in (0, 4, 1, 2, 3):
+        assert send(c, args(i, good[i])) == "accepted"
+    # host0 has never seen the batch: it checks what each of them brings along.
+    for name, _, _ in made:
+        wait_for(lambda n=name: starts(fleet, "host0", n) == 1, text=f"{name} got on to host0")
+
+
+def test_departures_that_are_ready_together_share_a_signature(fleet):
+    lua = f"function begin(self) {NOTE} end"
+    path = ["host1", "host0", "host1", "host2", "host0"]
+    for _ in range(5):
+        names = [fleet.launch(lua, "--path", ",".join(path)) for _ in range(12)]
+        for name in names:
+            o = fleet.outcome(name)
+            assert o["state"] == "finished" and visited(o) == path and events(o, "arrived") == path, o
+        if sum(fleet.metric(k, "tos_hops_batched_total") for k in fleet.names):
+            return
+    raise AssertionError("none did")

@@ -182,6 +182,30 @@ def hop(env, sender, dest, n=0, **changes):
             **changes}
 
 
+def tree_root(leaves):
+    """RFC 9162, section 2.1."""
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\0" + leaves[0]).digest()
+    k = 1 << (len(leaves) - 1).bit_length() - 1
+    return hashlib.sha256(b"\1" + tree_root(leaves[:k]) + tree_root(leaves[k:])).digest()
+
+
+def tree_path(i, leaves):
+    if len(leaves) == 1:
+        return []
+    k = 1 << (len(leaves) - 1).bit_length() - 1
+    if i < k:
+        return tree_path(i, leaves[:k]) + [tree_root(leaves[k:])]
+    return tree_path(i - k, leaves[k:]) + [tree_root(leaves[:k])]
+
+
+def batch(signer, hops):
+    """The records of these hops (payloads) under one signature."""
+    hops = [det(h) for h in hops]
+    cose = sign(signer, "hops", {"root": tree_root(hops), "count": len(hops)})
+    return [det([h, i, tree_path(i, hops), cose]) for i, h in enumerate(hops)]
+
+
 def act(signer, kernel, what, target, args=None, **changes):
     return sign(signer, "act", {"act": what, "args": args or {}, "deadline": now_ms() + 60000, "kernel": kernel,
                                 "nonce": os.urandom(16), "target": target, **changes})

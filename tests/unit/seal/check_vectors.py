@@ -257,9 +257,88 @@ def cose_cases(m):
     m.case("indefinite length", b"\xd2\x9f" + good[2:] + b"\xff", "malformed")
 
 
+# ---- batches of hop records: the hash tree of RFC 9162, section 2.1, from its definitions
+
+
+def leaf(hop):
+    return hashlib.sha256(b"\0" + hop).digest()
+
+
+def split(n):
+    """The largest power of two below n."""
+    return 1 << (n - 1).bit_length() - 1
+
+
+def tree_root(hops):
+    if len(hops) == 1:
+        return leaf(hops[0])
+    k = split(len(hops))
+    return hashlib.sha256(b"\1" + tree_root(hops[:k]) + tree_root(hops[k:])).digest()
+
+
+def tree_path(i, hops):
+    if len(hops) == 1:
+        return []
+    k = split(len(hops))
+    if i < k:
+        return tree_path(i, hops[:k]) + [tree_root(hops[k:])]
+    return tree_path(i - k, hops[k:]) + [tree_root(hops[:k])]
+
+
+def root_of(hop, i, n, path):
+    """What the path leads to, from the top: the last digest is the sibling of the first split."""
+    if n == 1:
+        assert not path
+        return leaf(hop)
+    k = split(n)
+    if i < k:
+        return hashlib.sha256(b"\1" + root_of(hop, i, k, path[:-1]) + path[-1]).digest()
+    return hashlib.sha256(b"\1" + path[-1] + root_of(hop, i - k, n - k, path[:-1])).digest()
+
+
+def batch_cases(m):
+    chain, key = [m.host, m.registrar], m.host_key
+
+    def batch(hops, **kw):
+        payload = {"root": tree_root(hops), "count": len(hops), **kw}
+        return m.sign("hops", chain, key, cbor2.dumps(payload, canonical=True))
+
+    def case(name, result, hop, i, path, cose):
+        m.case(name, cbor2.dumps([hop, i, path, cose]), result, "record")
+
+    def good(name, hop, i, path, cose):
+        m.cases.append({"name": name, "kind": "record", "now_ms": NOW * 1000, "skew_ms": SKEW_MS, "root": der(m.root).hex(),
+                        "cose": cbor2.dumps([hop, i, path, cose]).hex(), "result": "ok", "who": "host1"})
+
+    for n in (2, 3, 4, 5, 7, 8, 13, 256):
+        hops = [b"hop %d" % i for i in range(n)]
+        signed = batch(hops)
+        for i in {0, 1, n // 2, n - 2, n - 1}:
+            good(f"{i} of {n}", hops[i], i, tree_path(i, hops), signed)
+    hops = [b"hop %d" % i for i in range(6)]
+    signed, path = batch(hops), tree_path(3, hops)
+    case("another hop", "bad-signature", b"forged", 3, path, signed)
+    case("another's place", "bad-signature", hops[3], 2, path, signed)
+    case("another's path", "bad-signature", hops[3], 3, tree_path(2, hops), signed)
+    case("beyond the batch", "bad-signature", hops[3], 6, path, signed)
+    case("a path too short", "bad-signature", hops[3], 3, path[:-1], signed)
+    case("a path too long", "bad-signature", hops[3], 3, path + [bytes(32)], signed)
+    case("a node as a leaf", "bad-signature", leaf(hops[0]) + leaf(hops[1]), 0, tree_path(0, hops)[1:], signed)
+    case("another batch's signature", "bad-signature", hops[3], 3, path, batch([b"x"] * 6))
+    case("another count", "bad-signature", hops[3], 3, path, batch(hops, count=4))
+    case("the root signed as a hop", "malformed", hops[3], 3, path, m.sign("hop", chain, key, cbor2.dumps(
+        {"root": tree_root(hops), "count": 6}, canonical=True)))
+    case("a batch of one", "malformed", hops[0], 0, [], batch(hops[:1]))
+    case("a batch too large", "too-large", hops[3], 3, path, batch(hops, count=257))
+    case("a batch with more in it", "too-large", hops[3], 3, path, batch(hops, more=1))
+    case("a flipped signature", "bad-signature", hops[3], 3, path, signed[:-1] + bytes([signed[-1] ^ 1]))
+    case("signed by another", "bad-signature", hops[3], 3, path, m.sign("hops", chain, m.alice_key, cbor2.dumps(
+        {"root": tree_root(hops), "count": 6}, canonical=True)))
+
+
 def make(seed):
     m = Maker(seed)
-    for add in (good_cases, standing_cases, issuer_cases, profile_cases, cose_cases):
+    for add in (good_cases, standing_cases, issuer_cases, profile_cases, cose_cases, batch_cases):
         add(m)
     return {"comment": "Made by tests/unit/seal/check_vectors.py with fixed keys.",
             "cases": m.cases}
@@ -335,8 +414,17 @@ def revoked_serials(case, root):
 def judge(case):
     root = x509.load_der_x509_certificate(bytes.fromhex(case["root"]))
     assert describe(root)[0] == "tos:root" and signed_by(root, root)
-    chain, _, digest = open_cose(bytes.fromhex(case["cose"]), case["kind"])
-    assert digest == case["id"]
+    if case["kind"] == "record":
+        data = bytes.fromhex(case["cose"])
+        hop, index, path, signed = cbor2.loads(data)
+        assert cbor2.dumps([hop, index, path, signed], canonical=True) == data and hop == case["hop"].encode()
+        chain, payload, _ = open_cose(signed, "hops")
+        batch = cbor2.loads(payload)
+        assert set(batch) == {"root", "count"} and index < batch["count"]
+        assert root_of(hop, index, batch["count"], path) == batch["root"]
+    else:
+        chain, _, digest = open_cose(bytes.fromhex(case["cose"]), case["kind"])
+        assert digest == case["id"]
     described = [describe(c) for c in chain]
     assert described[0][1] == case["who"]
     if len(chain) > 1:

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "wire/record.h"
 #include "wire/carrier.h"
 #include "wire/cose.h"
 #include "wire/tree.h"
@@ -294,6 +295,29 @@ static void make_hop_fast(struct buf *b)
 static void make_hop_grown(struct buf *b)
 {
 	hop_sample(b, false, true);
+}
+
+static void make_record(struct buf *b)
+{
+	AUTOBUF hop = BUF_INIT;
+	struct record r = { .index = 2, .n_path = 3, .batched = true, .cose = text("batch") };
+	uint8_t path[3][DIGEST_BYTES];
+
+	hop_sample(&hop, false, false);
+	r.hop = (struct slice){ hop.data, hop.len };
+	for (size_t i = 0; i < r.n_path; i++) {
+		memcpy(path[i], bytes((uint8_t)(20 + i), DIGEST_BYTES), DIGEST_BYTES);
+		r.path[i] = (struct slice){ path[i], DIGEST_BYTES };
+	}
+	record_encode(b, &r);
+}
+
+static void make_batch(struct buf *b)
+{
+	struct batch a = { .count = 5 };
+
+	memcpy(a.root, bytes(23, DIGEST_BYTES), DIGEST_BYTES);
+	batch_encode(b, &a);
 }
 
 static void make_briefcase(struct buf *b)
@@ -680,6 +704,30 @@ static int again_hop(struct slice in, struct buf *out, bool *open)
 	return 0;
 }
 
+static int again_record(struct slice in, struct buf *out, bool *open)
+{
+	struct record r;
+	int rc = record_decode(in, &r, NULL);
+
+	(void)open;
+	if (rc == 0 && r.batched)
+		record_encode(out, &r);
+	else if (rc == 0)
+		buf_add(out, in.p, in.n); /* a COSE_Sign1 alone */
+	return rc;
+}
+
+static int again_batch(struct slice in, struct buf *out, bool *open)
+{
+	struct batch a;
+	int rc = batch_decode(in, &a, NULL);
+
+	(void)open;
+	if (rc == 0)
+		batch_encode(out, &a);
+	return rc;
+}
+
 static int again_briefcase(struct slice in, struct buf *out, bool *open)
 {
 	struct slice name, elements;
@@ -772,6 +820,8 @@ static const struct {
 	{ "hop", make_hop, again_hop },
 	{ "hop-grown", make_hop_grown, again_hop },
 	{ "hop-fast", make_hop_fast, again_hop },
+	{ "record", make_record, again_record },
+	{ "batch", make_batch, again_batch },
 	{ "briefcase", make_briefcase, again_briefcase },
 	{ "envelope", make_envelope, again_envelope },
 	{ "cose", make_cose, again_cose },
@@ -781,8 +831,8 @@ static const struct {
 
 const char *const sample_kinds[] = { "folder", "post", "hello", "hello-client", "credit",
 	"ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken", "manifest",
-	"bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast", "briefcase",
-	"envelope", "cose", "cose-chain", "cose-to-sign", NULL };
+	"bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast", "record", "batch",
+	"briefcase", "envelope", "cose", "cose-chain", "cose-to-sign", NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {
