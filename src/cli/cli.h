@@ -208,6 +208,10 @@ int keeper_pid(const struct home *h, const char *kernel);
 /* The last lines of kernels/NAME/log. */
 void keeper_log_tail(const struct home *h, const char *kernel, size_t lines, FILE *out);
 
+/* ---- cmd_stop.c */
+bool stop_marked(const struct home *h, const char *kernel); /* by tos stop --all */
+int stop_resume(struct cli *cli);                            /* tos resume --all; exit code */
+
 /* interrupted.c */
 void interrupt_catch(void); /* SIGINT sets a flag from now on instead of ending us */
 bool interrupted(void);

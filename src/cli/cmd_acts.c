@@ -47,6 +47,17 @@ static int run_act(struct cli *cli)
 	return code;
 }
 
+static int run_resume(struct cli *cli)
+{
+	bool all = cli_option(cli, "all") != NULL;
+
+	if (all && cli->args.n_word)
+		return cli_usage(cli, "--all takes back tos stop --all; name no carriers with it");
+	if (!all && !cli->args.n_word)
+		return cli_usage(cli, "which carriers, or --all after tos stop --all?");
+	return all ? stop_resume(cli) : run_act(cli);
+}
+
 #define AS                                                                                     \
 	{                                                                                      \
 		"as", 0, "PRINCIPAL", "who signs the act; default from domain.conf"            \
@@ -70,14 +81,15 @@ const struct command command_suspend = {
 const struct command command_resume = {
 	.name = "resume",
 	.words = "names",
-	.args = "CARRIER...",
+	.args = "CARRIER... | --all",
 	.summary = "Have suspended carriers go on",
-	.about = "Takes back tos suspend.",
-	.examples = "tos resume host0#42\tIt goes on\n",
-	.run = run_act,
-	.min_args = 1,
+	.about = "Takes back tos suspend. With --all it takes back tos stop --all: the kernels of this TOS_HOME may run again, "
+		 "and tos up starts them.",
+	.examples = "tos resume host0#42\tIt goes on\n"
+		    "tos resume --all\tAfter tos stop --all\n",
+	.run = run_resume,
 	.max_args = ARGS_ANY,
-	.options = { AS },
+	.options = { { "all", 0, NULL, "let everything that tos stop --all ended run again" }, AS },
 };
 
 const struct command command_kill = {

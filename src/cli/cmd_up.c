@@ -257,6 +257,14 @@ static int up(struct cli *cli, struct home *h, unsigned n, const struct listen_a
 			"%s has no kernels; 'tos up -n 3' makes three", h->path);
 	if (rc < 0)
 		return rc;
+	for (size_t i = 0; i < names.n; i++)
+		if (stop_marked(h, names.v[i])) {
+			rc = err_set(&cli->em, ERR_STATE,
+				"%s was stopped by 'tos stop --all': 'tos resume --all' first",
+				names.v[i]);
+			names_fini(&names);
+			return rc;
+		}
 	all = mem_zero(names.n * sizeof(*all));
 	for (size_t i = 0; i < names.n; i++)
 		all[i].name = names.v[i];

@@ -28,6 +28,10 @@
 	X(metrics)                                                                             \
 	X(audit)                                                                               \
 	X(doctor)                                                                              \
+	X(drain)                                                                               \
+	X(stop)                                                                                \
+	X(backup)                                                                              \
+	X(restore)                                                                             \
 	X(build)                                                                               \
 	X(verify)                                                                              \
 	X(completion)                                                                          \

@@ -169,6 +169,119 @@ static void act_remove(struct kernel *k, struct act *a)
 	act_free(a);
 }
 
+/* The copy is made by a process of whoever asks, who must be able to read the store anyway: here it
+ * is allowed, counted and written down. */
+static void act_backup(struct kernel *k, struct act *a)
+{
+	struct tos_value *m;
+
+	if (strcmp(a->target, k->config.name) != 0) {
+		act_fail(a, ERR_NAME, "a backup is of the kernel itself");
+		return;
+	}
+	m = tos_map();
+	metric_add(k->metrics, "backups_total", NULL, 1);
+	tos_set(m, "name", tos_text(k->config.name));
+	tos_set(m, "boot", tos_int((int64_t)k->boot_count));
+	tos_set(m, "seq", tos_int((int64_t)store_seq(k->store)));
+	request_ok(STEAL(a->rq), m);
+	act_free(a);
+}
+
+struct drained {
+	struct kernel *k;
+	struct request *rq;
+	bool on;
+};
+
+/* Whoever has an inbox for it hears that it had better leave. */
+static void drain_tell(struct kernel *k)
+{
+	struct resident *r;
+	size_t it = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL))) {
+		AUTOBUF folder = BUF_INIT;
+		struct tos_value *name;
+		struct origin self;
+		struct errmsg em;
+		char dest[NAME_BYTES_MAX + 16];
+
+		if (!map_find_str(r->inboxes, "drain"))
+			continue;
+		name = tos_text(k->config.name);
+		origin_self(k, &self);
+		snprintf(dest, sizeof(dest), "%s/drain", r->name);
+		folder_encode(&folder, "drain", (const struct tos_value *const[]){ name }, 1);
+		tos_value_free(name);
+		kernel_route(k, &self,
+			&(struct post){ .kind = POST_ONEWAY,
+				.dest = slice_text(dest),
+				.sender = slice_text(self.name),
+				.folder = slice_buf(&folder) },
+			&em);
+	}
+}
+
+static void on_drained(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct drained *d = arg;
+	struct tos_value *m;
+
+	if (rc < 0) {
+		request_fail(d->rq, rc, "%s", err_show(rc, em));
+		return;
+	}
+	d->k->draining = d->on;
+	metric_set(d->k->metrics, "draining", NULL, d->on);
+	log_notice(d->on ? "draining: no carrier is taken any more" : "carriers are taken again",
+		KV_INT("carriers", map_size(d->k->residents)));
+	if (d->on)
+		drain_tell(d->k);
+	m = tos_map();
+	tos_set(m, "kernel", tos_text(d->k->config.name));
+	tos_set(m, "draining", tos_bool(d->on));
+	request_ok(d->rq, m);
+}
+
+static void act_drain(struct kernel *k, struct act *a)
+{
+	struct drained *d;
+	struct store_txn *t;
+	int rc;
+
+	if (strcmp(a->target, k->config.name) != 0) {
+		act_fail(a, ERR_NAME, "a kernel is drained where it is");
+		return;
+	}
+	d = mem_new(struct drained);
+	d->k = k;
+	d->rq = STEAL(a->rq);
+	d->on = !tos_get_bool(a->args, "undo", false);
+	t = store_begin(k->store);
+	if (d->on)
+		store_put(t, T_META, "drain", 5, "", 0, 0);
+	else
+		store_del(t, T_META, "drain", 5);
+	rc = store_commit(t, on_drained, d);
+	if (rc < 0) {
+		struct errmsg em = { "" };
+
+		on_drained(d, rc, &em);
+	}
+	act_free(a);
+}
+
+void drain_load(struct kernel *k)
+{
+	AUTOBUF body = BUF_INIT;
+
+	k->draining = store_get(k->store, T_META, "drain", 5, &body, NULL) == 0;
+	metric_set(k->metrics, "draining", NULL, k->draining);
+	if (k->draining)
+		log_notice("draining: no carrier is taken any more");
+}
+
 /* ---- checking */
 
 static const struct act_rule {
@@ -185,6 +298,8 @@ static const struct act_rule {
 	{ "revoke", "revoke", false, act_revoke },
 	{ "enroll", "enroll", false, act_enroll },
 	{ "remove", "remove", false, act_remove },
+	{ "backup", "backup", false, act_backup },
+	{ "drain", "drain", false, act_drain },
 };
 
 static const char *target_owner(struct kernel *k, const char *name)

@@ -253,6 +253,10 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 	/* Somebody may have been revoked since. What is launched here is another matter. */
 	if (rc == 0 && strcmp(action, "arrive") == 0 && !fresh_enough(k, em))
 		rc = ERR_EXPIRED;
+	/* As good as not there: those that would come wait, or go elsewhere. */
+	if (rc == 0 && counts && k->draining)
+		rc = err_set(em, strcmp(action, "arrive") == 0 ? ERR_UNREACHABLE : ERR_STATE,
+			"%s is being drained (tos drain)", k->config.name);
 	if (rc < 0 || !counts)
 		return rc;
 	here = map_size(k->residents) + map_size(k->arrivals);

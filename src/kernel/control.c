@@ -201,6 +201,7 @@ static void status_verb(struct kernel *k, struct request *rq)
 	tos_set(m, "version", tos_text(TOS_VERSION));
 	tos_set(m, "boot", tos_int((int64_t)k->boot_count));
 	tos_set(m, "ready", tos_bool(k->ready));
+	tos_set(m, "draining", tos_bool(k->draining));
 	tos_set(m, "linked", linked);
 	tos_set(m, "registrar", tos_text(k->config.registrar));
 	tos_set(m, "level", tos_text(k->layers.level));
@@ -227,6 +228,21 @@ static void ps_verb(struct kernel *k, struct request *rq)
 	while ((h = map_next(k->homes, &it, NULL, NULL)))
 		if (!map_find_str(k->residents, h->name))
 			tos_push(rows, home_row(h));
+	request_ok(rq, rows);
+}
+
+/* Those that are here, and nothing of what this kernel knows as their home. */
+static void residents_verb(struct kernel *k, struct request *rq)
+{
+	struct tos_value *rows;
+	struct resident *r;
+	size_t it = 0;
+
+	if (may_read(k, rq) < 0)
+		return;
+	rows = tos_array();
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		tos_push(rows, resident_row(r));
 	request_ok(rq, rows);
 }
 
@@ -881,6 +897,7 @@ const struct verb control_verbs[] = {
 	{ "NAME", name_verb },
 	{ "LAUNCH", launch_verb },
 	{ "PS", ps_verb },
+	{ "RESIDENTS", residents_verb },
 	{ "SHOW", show_verb },
 	{ "LOCATE", locate_verb },
 	{ "OUTCOME", outcome_verb },

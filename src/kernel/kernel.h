@@ -305,6 +305,7 @@ struct kernel {
 	struct list signing; /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
+	bool draining; /* takes no carriers any more: tos drain */
 	struct list later; /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
@@ -704,6 +705,9 @@ void restored_release(struct resident *r);
 void known_verb(struct kernel *k, struct request *rq);
 struct tos_value *restored_status(const struct kernel *k); /* NULL: nothing to say */
 
+/* ---- backup.c: true if the program was called for that; its exit code */
+bool backup_mode(int argc, char **argv, int *code);
+
 /* ---- report.c: the holder tells the home */
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
@@ -728,6 +732,7 @@ void registrar_enroll_act(
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name);
 extern const struct verb control_verbs[], kernel_verbs[], registrar_verbs[];
 void act_verb(struct kernel *k, struct request *rq);
+void drain_load(struct kernel *k); /* that it drains lasts over restarts */
 void launch_verb(struct kernel *k, struct request *rq);
 void name_verb(struct kernel *k, struct request *rq);
 int client_up(struct kernel *k, struct link *l, const struct hello *h, struct errmsg *em);

@@ -517,6 +517,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	if (rc == 0)
 		rc = restored_load(k, em);
 	if (rc == 0)
+		drain_load(k);
+	if (rc == 0)
 		rc = registrar_init(k, em);
 	if (rc == 0) {
 		load_revocation(k);
@@ -541,12 +543,16 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 static void kernel_serve(struct kernel *k)
 {
 	struct tos_value *m = tos_map();
+	char resumed[TOSD_PATH_BYTES + 32];
 
 	uv_timer_init(k->loop, &k->tick);
 	k->tick.data = k;
 	uv_timer_start(&k->tick, on_tick, TICK_MS, TICK_MS);
 	k->ready = true;
 	tos_set(m, "boot", tos_int((int64_t)k->boot_count));
+	snprintf(resumed, sizeof(resumed), "%s/resumed", k->dir);
+	if (unlink(resumed) == 0)
+		tos_set(m, "after", tos_text("tos stop --all"));
 	audit_event(k, NULL, "started", m);
 	if (strcmp(k->config.registrar, k->config.name) == 0)
 		directory_register(k);
@@ -701,6 +707,8 @@ static int usage(int status)
 	fprintf(status ? stderr : stdout,
 		"usage: tos-kernel -c FILE                 (started by tosd)\n"
 		"       tos-kernel --check-config -c FILE  check a configuration and print it normalised\n"
+		"       tos-kernel --backup DIR FILE [--keys], --restore FILE DIR, --inspect FILE\n"
+		"                                          what tos backup and tos restore run\n"
 		"       tos-kernel -V | -h\n");
 	return status;
 }
@@ -716,6 +724,8 @@ int main(int argc, char **argv)
 	size_t n = 0;
 	int rc;
 
+	if (argc > 2 && backup_mode(argc, argv, &rc))
+		return rc;
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)
 			conf = argv[++i];

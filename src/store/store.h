@@ -114,3 +114,24 @@ struct store_stats {
 	char failure[128];
 };
 void store_stats(struct store *st, struct store_stats *out);
+
+/* ---- backup.c: for a process of its own, beside the kernel's or without one */
+struct store_file {
+	const char *name;
+	struct slice body;
+};
+/* A copy of the store at `path` as it is at this moment, and these files, into the new file `out`.
+ * ERR_EXISTS if that is there. */
+int store_backup(const char *path, const char *out, const struct store_file *files, size_t n,
+	struct errmsg *em);
+struct store_backup_info {
+	int64_t residents;
+};
+typedef int store_file_fn(void *arg, const char *name, struct slice body);
+/* Checks the whole of a backup; each of its files to fn. ERR_STORE: damaged, of a newer version, or
+ * none at all. */
+int store_backup_read(const char *backup, struct store_backup_info *info, store_file_fn *fn,
+	void *arg, struct errmsg *em);
+/* The backup takes the place of the store at `path`, which is kept as PATH.before-restore.
+ * ERR_STATE: its kernel runs. */
+int store_restore(const char *backup, const char *path, struct errmsg *em);

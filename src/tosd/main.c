@@ -14,7 +14,8 @@
 #include "base/mem.h"
 #include "tosd/tosd.h"
 
-#define EXIT_USAGE 2
+#define EXIT_USAGE   2
+#define EXIT_STOPPED 3 /* by tos stop --all: nothing is to start it again */
 
 static const char usage[] =
 	"usage: tosd [-c FILE] [-t]\n"
@@ -23,6 +24,7 @@ static const char usage[] =
 	"\n"
 	"  -c, --config FILE   default: $TOS_HOME/kernels/host0/tosd.conf\n"
 	"  -t, --test          check the configuration, print it normalised, and exit\n"
+	"      --restored      the store was put back from a backup: ask before anything of it runs\n"
 	"      --programs DIR  where tos-kernel, tos-vm and tos-ext are\n"
 	"  -h, --help\n"
 	"  -V, --version\n";
@@ -30,7 +32,7 @@ static const char usage[] =
 struct options {
 	char config[4096];
 	const char *programs;
-	bool test;
+	bool test, restored;
 };
 
 static void default_config(char *out, size_t cap)
@@ -49,7 +51,7 @@ static void default_config(char *out, size_t cap)
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = { { "config", 1, NULL, 'c' },
-		{ "test", 0, NULL, 't' }, { "programs", 1, NULL, 'p' },
+		{ "test", 0, NULL, 't' }, { "restored", 0, NULL, 'r' }, { "programs", 1, NULL, 'p' },
 		{ "help", 0, NULL, 'h' }, { "version", 0, NULL, 'V' }, { NULL, 0, NULL, 0 } };
 	int c;
 
@@ -61,6 +63,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 't':
 			o->test = true;
+			break;
+		case 'r':
+			o->restored = true;
 			break;
 		case 'p':
 			o->programs = optarg;
@@ -193,11 +198,32 @@ static void find_hidden(struct tosd *t)
 	t->hide[n] = NULL;
 }
 
+/* A file of this name in the state directory says something by being there. */
+static bool marked(const struct tosd *t, const char *name)
+{
+	return faccessat(t->state_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* tos-kernel takes the mark of a restored store away when its own journal has it. */
+static int mark_restored(const struct tosd *t, struct errmsg *em)
+{
+	int fd = openat(t->state_fd, "restored", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0 || fsync(fd) < 0)
+		return err_errno(em, "cannot mark %s as restored", t->config.state_dir);
+	close(fd);
+	return 0;
+}
+
 static int prepare(struct tosd *t, struct errmsg *em)
 {
 	int rc;
 
 	if ((rc = read_privileges(t, em)) < 0 || (rc = place_lock(t, em)) < 0)
+		return rc;
+	if (marked(t, "stopped"))
+		return err_set(em, ERR_STATE, "stopped by 'tos stop --all': 'tos resume --all' first");
+	if (t->restored && (rc = mark_restored(t, em)) < 0)
 		return rc;
 	t->uid_base = place_uid_base(t);
 	sandbox_probe(&t->host, t->config.test_no_userns, t->uid_base);
@@ -249,6 +275,7 @@ int main(int argc, char **argv)
 	log_init("tosd", NULL, LOG_INFO, false);
 	t.config_path = o.config;
 	t.programs = o.programs;
+	t.restored = o.restored;
 	rc = configure(&t, &em);
 	if (rc == 0 && o.test) {
 		fputs(t.config_text, stdout);
@@ -261,7 +288,7 @@ int main(int argc, char **argv)
 	}
 	if (rc < 0) {
 		fprintf(stderr, "tosd: %s\n", err_show(rc, &em));
-		return 1;
+		return rc == ERR_STATE && marked(&t, "stopped") ? EXIT_STOPPED : 1;
 	}
 	return supervise(&t);
 }

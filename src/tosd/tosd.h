@@ -33,6 +33,7 @@ struct program {
 struct tosd {
 	const char *config_path; /* as given */
 	const char *programs;    /* --programs, or NULL */
+	bool restored;           /* --restored */
 	struct tosd_config config;
 	char *config_text; /* normalised */
 	struct program kernel, vm, ext;
