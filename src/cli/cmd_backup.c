@@ -21,7 +21,8 @@ static int helper(struct cli *cli, char *const argv[], struct buf *out)
 	pid_t pid;
 
 	if (where_program("tos-kernel", program, sizeof(program)) < 0)
-		return err_set(&cli->em, ERR_NOT_FOUND, "tos-kernel is not there: see tos doctor");
+		return err_set(
+			&cli->em, ERR_NOT_FOUND, "tos-kernel is not there: see tos doctor");
 	if (pipe(pipes[0]) < 0 || pipe(pipes[1]) < 0)
 		return err_errno(&cli->em, "no pipe");
 	fflush(NULL);
@@ -143,12 +144,14 @@ const struct command command_backup = {
 	.args = "KERNEL FILE",
 	.words = "kernels",
 	.summary = "Copy a kernel's store into a file, while it runs",
-	.about = "Makes FILE, one consistent copy of the kernel's store as it is at this moment, with its configuration and "
-		 "certificates. The kernel may run; then its policy is asked (action backup) and its audit chain says who. "
-		 "FILE can be read by you alone: it holds what carriers carry. With --keys it also holds the kernel's private "
-		 "key, so that it can be put back on a new machine; keep such a file as you keep the key.",
-	.examples = "tos backup host0 host0.backup\tEvery night, say\n"
-		    "tos backup host0 host0.backup --keys\tEnough to rebuild it on a new machine\n",
+	.about =
+		"Makes FILE, one consistent copy of the kernel's store as it is at this moment, with its configuration and "
+		"certificates. The kernel may run; then its policy is asked (action backup) and its audit chain says who. "
+		"FILE can be read by you alone: it holds what carriers carry. With --keys it also holds the kernel's private "
+		"key, so that it can be put back on a new machine; keep such a file as you keep the key.",
+	.examples =
+		"tos backup host0 host0.backup\tEvery night, say\n"
+		"tos backup host0 host0.backup --keys\tEnough to rebuild it on a new machine\n",
 	.run = run_backup,
 	.min_args = 2,
 	.max_args = 2,
@@ -176,7 +179,8 @@ static int run_restore(struct cli *cli)
 		rc = path_join(dir, sizeof(dir), &cli->em, h.path, "kernels", kernel, NULL);
 	}
 	if (rc == 0 && keeper_pid(&h, kernel))
-		rc = err_set(&cli->em, ERR_STATE, "%s runs: 'tos down %s' first", kernel, kernel);
+		rc = err_set(
+			&cli->em, ERR_STATE, "%s runs: 'tos down %s' first", kernel, kernel);
 	rc = rc ? rc : dir_make(dir, 0700, &cli->em);
 	if (rc == 0) {
 		char *argv[] = { "tos-kernel", "--restore", (char *)file, dir, NULL };
@@ -196,14 +200,15 @@ const struct command command_restore = {
 	.args = "FILE",
 	.words = "files",
 	.summary = "Put a backup in the place of a kernel's store",
-	.about = "Checks FILE, which tos backup made, and puts it in the place of the store of the kernel that it is of; what "
-		 "was there is kept as store.db.before-restore. Where the kernel has no directory yet, it is made from the "
-		 "backup, if that was taken with --keys. The kernel must be down.\n\n"
-		 "The store is then an old one, and the kernel knows it: when it starts it runs no carrier of it before the "
-		 "carrier's home, or for carriers of its own every other kernel, has said that it is nowhere else. Carriers "
-		 "that moved on since the backup are dropped here, those that came since and are nowhere else are lost, the "
-		 "rest goes on. tos ps shows those that wait as in doubt; tos resolve --dead KERNEL says that one of "
-		 "those that are waited for will never answer.",
+	.about =
+		"Checks FILE, which tos backup made, and puts it in the place of the store of the kernel that it is of; what "
+		"was there is kept as store.db.before-restore. Where the kernel has no directory yet, it is made from the "
+		"backup, if that was taken with --keys. The kernel must be down.\n\n"
+		"The store is then an old one, and the kernel knows it: when it starts it runs no carrier of it before the "
+		"carrier's home, or for carriers of its own every other kernel, has said that it is nowhere else. Carriers "
+		"that moved on since the backup are dropped here, those that came since and are nowhere else are lost, the "
+		"rest goes on. tos ps shows those that wait as in doubt; tos resolve --dead KERNEL says that one of "
+		"those that are waited for will never answer.",
 	.examples = "tos restore host0.backup\tThen tos up\n",
 	.run = run_restore,
 	.min_args = 1,

@@ -27,7 +27,8 @@ static void progress(const char *kernel, const struct tos_value *rows, size_t *t
 	*told = n;
 	fprintf(stderr, "%s: %zu carriers are left", kernel, n);
 	for (size_t i = 0; i < n && i < 4; i++)
-		fprintf(stderr, "%s %s (%s)", i ? "," : ":", tos_get_text(tos_at(rows, i), "name", ""),
+		fprintf(stderr, "%s %s (%s)", i ? "," : ":",
+			tos_get_text(tos_at(rows, i), "name", ""),
 			tos_get_text(tos_at(rows, i), "state", ""));
 	fprintf(stderr, "%s\n", n > 4 ? ", ..." : "");
 }
@@ -92,12 +93,13 @@ const struct command command_drain = {
 	.args = "KERNEL",
 	.words = "kernels",
 	.summary = "Have a kernel take no carriers any more, and wait until the last has left",
-	.about = "From now on KERNEL admits no carrier: launches there are refused, and to those that would come it is as "
-		 "good as unreachable, so that they wait, take an alternative or fail as their --on-unreachable says. "
-		 "Those that are there run on and leave by their path; each with an inbox named drain gets a folder "
-		 "there, so that it can leave before it is done. Outcomes of carriers launched at KERNEL still come "
-		 "home to it. The command waits until none is left, saying which are (exit 4 at --timeout, default "
-		 "60s); what stays is for tos kill. It lasts over restarts, until --undo.",
+	.about =
+		"From now on KERNEL admits no carrier: launches there are refused, and to those that would come it is as "
+		"good as unreachable, so that they wait, take an alternative or fail as their --on-unreachable says. "
+		"Those that are there run on and leave by their path; each with an inbox named drain gets a folder "
+		"there, so that it can leave before it is done. Outcomes of carriers launched at KERNEL still come "
+		"home to it. The command waits until none is left, saying which are (exit 4 at --timeout, default "
+		"60s); what stays is for tos kill. It lasts over restarts, until --undo.",
 	.examples = "tos drain host2 --timeout 10m\tBefore the machine is switched off\n"
 		    "tos drain host2 --undo\tIt takes carriers again\n",
 	.run = run_drain,

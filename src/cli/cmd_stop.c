@@ -174,8 +174,8 @@ static int end_all(struct cli *cli, const char *home, size_t *ended)
 	return rc;
 }
 
-static int mark_path(struct cli *cli, const struct home *h, const char *kernel, const char *what,
-	char out[HOME_PATH_MAX])
+static int mark_path(struct cli *cli, const struct home *h, const char *kernel,
+	const char *what, char out[HOME_PATH_MAX])
 {
 	return path_join(out, HOME_PATH_MAX, &cli->em, h->path, "kernels", kernel, what, NULL);
 }
@@ -201,7 +201,8 @@ static int run_stop(struct cli *cli)
 	int rc, unmarked = 0;
 
 	if (!cli_option(cli, "all"))
-		return cli_usage(cli, "say --all: it ends every kernel and carrier of this TOS_HOME; for one kernel there is tos down");
+		return cli_usage(cli,
+			"say --all: it ends every kernel and carrier of this TOS_HOME; for one kernel there is tos down");
 	rc = home_open(cli->home, &h, &cli->em);
 	rc = rc ? rc : home_kernels(&h, &all);
 	/* A mark that can't be made (a full disk) is said, and keeps nothing from being ended. */
@@ -228,7 +229,8 @@ bool stop_marked(const struct home *h, const char *kernel)
 {
 	char path[HOME_PATH_MAX];
 
-	return path_join(path, sizeof(path), NULL, h->path, "kernels", kernel, MARK, NULL) == 0 &&
+	return path_join(path, sizeof(path), NULL, h->path, "kernels", kernel, MARK, NULL) ==
+		       0 &&
 	       access(path, F_OK) == 0;
 }
 
@@ -269,10 +271,11 @@ const struct command command_stop = {
 	.name = "stop",
 	.args = "",
 	.summary = "End everything of this TOS_HOME at once, and keep it from coming back",
-	.about = "The emergency brake. tos stop --all asks nobody and waits for nobody: it ends tosd first, then every process "
-		 "of this TOS_HOME, and leaves a mark with which nothing of it starts again, neither by tos up nor by "
-		 "systemd, until tos resume --all. It works with a full disk, without a network, and when the kernels "
-		 "hang. Carriers stay in the journal as after a crash. For an orderly end there is tos down.",
+	.about =
+		"The emergency brake. tos stop --all asks nobody and waits for nobody: it ends tosd first, then every process "
+		"of this TOS_HOME, and leaves a mark with which nothing of it starts again, neither by tos up nor by "
+		"systemd, until tos resume --all. It works with a full disk, without a network, and when the kernels "
+		"hang. Carriers stay in the journal as after a crash. For an orderly end there is tos down.",
 	.examples = "tos stop --all\tEverything here, now\n"
 		    "tos resume --all\tAnd then tos up\n",
 	.run = run_stop,

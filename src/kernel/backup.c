@@ -180,8 +180,8 @@ static int restore(const char *file, const char *dir, struct errmsg *em)
 	snprintf(path, sizeof(path), "%s/tosd.conf", dir);
 	if (rc == 0 && access(path, F_OK) == 0 && (rc = kernel_name(dir, name, em)) == 0 &&
 		strcmp(name, in.kernel) != 0)
-		rc = err_set(em, ERR_NAME, "%s is a backup of %s, not of %s", file, in.kernel,
-			name);
+		rc = err_set(
+			em, ERR_NAME, "%s is a backup of %s, not of %s", file, in.kernel, name);
 	snprintf(path, sizeof(path), "%s/key", dir);
 	if (rc == 0 && !in.key && access(path, F_OK) != 0)
 		rc = err_set(em, ERR_NOT_FOUND,

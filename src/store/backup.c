@@ -62,19 +62,20 @@ static int put_file(sqlite3 *db, const struct store_file *f, struct errmsg *em)
 	if (rc < 0)
 		return rc;
 	sqlite3_bind_text(s, 1, f->name, -1, SQLITE_STATIC);
-	sqlite3_bind_blob64(s, 2, f->body.n ? (const void *)f->body.p : "", f->body.n,
-		SQLITE_STATIC);
+	sqlite3_bind_blob64(
+		s, 2, f->body.n ? (const void *)f->body.p : "", f->body.n, SQLITE_STATIC);
 	rc = sqlite3_step(s) == SQLITE_DONE ? 0 : db_fail(db, em);
 	sqlite3_finalize(s);
 	return rc;
 }
 
-static int put_files(
-	sqlite3 *db, const struct store_file *files, size_t n, struct errmsg *em)
+static int put_files(sqlite3 *db, const struct store_file *files, size_t n, struct errmsg *em)
 {
-	int rc = db_exec(db, "PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; BEGIN;"
-			     "CREATE TABLE backup (name TEXT NOT NULL PRIMARY KEY,"
-			     " body BLOB NOT NULL) STRICT", em);
+	int rc = db_exec(db,
+		"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; BEGIN;"
+		"CREATE TABLE backup (name TEXT NOT NULL PRIMARY KEY,"
+		" body BLOB NOT NULL) STRICT",
+		em);
 
 	for (size_t i = 0; rc == 0 && i < n; i++)
 		rc = put_file(db, &files[i], em);
@@ -171,8 +172,7 @@ int store_backup_read(const char *backup, struct store_backup_info *info, store_
 	if (rc < 0)
 		return rc;
 	rc = check_backup(db, em);
-	rc = rc ? rc
-		: ask_number(db, "SELECT count(*) FROM resident", &info->residents, em);
+	rc = rc ? rc : ask_number(db, "SELECT count(*) FROM resident", &info->residents, em);
 	rc = rc ? rc : db_prepare(db, &s, em, "SELECT name, body FROM backup");
 	while (rc == 0 && sqlite3_step(s) == SQLITE_ROW) {
 		struct slice body = { sqlite3_column_blob(s, 1),
