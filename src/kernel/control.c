@@ -547,6 +547,12 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 		bad ? "record %llu does not fit the chain" : "the chain is whole",
 		(unsigned long long)bad);
 	tos_push(checks, check_row("audit", bad == 0, text));
+	snprintf(text, sizeof(text),
+		k->n_audit_rewritten
+			? "%llu times the log of a peer was not what it had been; see audit-rewritten in tos audit"
+			: "no log of a peer was rewritten since the start",
+		(unsigned long long)k->n_audit_rewritten);
+	tos_push(checks, check_row("peers' audit", k->n_audit_rewritten == 0, text));
 	left = (k->signer->info.not_after_ms - clock_wall_ms()) / 86400000;
 	snprintf(text, sizeof(text), "expires in %lld days", (long long)left);
 	tos_push(checks, check_row("certificate", left > 7, text));

@@ -274,6 +274,9 @@ struct kernel {
 	unsigned fresh_asking; /* how many were asked and have not answered */
 	struct list fresh_waiting;
 	size_t n_fresh_waiting;
+	uint8_t audit_head[DIGEST_BYTES]; /* for the hello that is just being made */
+	int64_t witness_at_ms;
+	uint64_t n_audit_rewritten; /* peers' logs that were not what they had been, since the start */
 	bool renewing;
 	int64_t renew_at_ms;
 	/* tables */
@@ -758,6 +761,12 @@ void fresh_answer(struct kernel *k, struct request *rq); /* REVOCATION; takes rq
 void fresh_ask(struct kernel *k, const char *kernel);
 void fresh_link_up(struct kernel *k, const char *peer, uint64_t number);
 void fresh_tick(struct kernel *k, int64_t now_ms);
+
+/* ---- witness.c: audit chains of peers */
+void witness_hello(struct kernel *k, struct hello *h);
+void witness_link_up(struct kernel *k, const char *peer, const struct hello *h);
+void witness_tick(struct kernel *k, int64_t now_ms);
+void witness_answer(struct kernel *k, struct request *rq); /* AUDIT_AT; takes rq */
 
 /* ---- renew.c: this kernel's certificate before it runs out */
 void renew_tick(struct kernel *k, int64_t now_ms);

@@ -41,6 +41,7 @@ static void on_hello(void *arg, const char *peer_name, struct hello *h)
 	memcpy(h->boot_nonce, k->boot_nonce, sizeof(h->boot_nonce));
 	h->store_seq = store_seq(k->store);
 	restored_hello(k, peer_name, h);
+	witness_hello(k, h);
 	h->revocation = k->revocation ? revocation_number(k->revocation) : 0;
 	snprintf(h->address, sizeof(h->address), "%s", k->config.advertise);
 }
@@ -59,6 +60,7 @@ static int on_up(void *arg, struct link *l, const struct hello *h, struct errmsg
 	peer_link_up(k, l, h);
 	if (strcmp(link_name(l), k->config.registrar) == 0)
 		directory_register(k);
+	witness_link_up(k, link_name(l), h);
 	fresh_link_up(k, link_name(l), h->revocation);
 	handoff_link_up(k, link_name(l));
 	home_link_up(k, link_name(l));
@@ -336,6 +338,7 @@ static void on_tick(uv_timer_t *t)
 	restored_tick(k, now);
 	fresh_tick(k, now);
 	renew_tick(k, now);
+	witness_tick(k, now);
 	if (++ticks % 10 == 0)
 		uploads_tick(k, now);
 	if (ticks % EXPIRE_TICKS == 0) {

@@ -710,6 +710,7 @@ const struct verb kernel_verbs[] = {
 	{ "RELAY_DIAL", relay_dial_verb },
 	{ "DIAL", dial_verb },
 	{ "REVOCATION", fresh_answer },
+	{ "AUDIT_AT", witness_answer },
 	{ NULL, NULL },
 };
 

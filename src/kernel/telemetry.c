@@ -106,6 +106,8 @@ static const struct {
 		"Reports of carriers by kernels that do not hold them." },
 	{ "home_forks_total", "counter",
 		"Second copies of carriers, departed from where they were not." },
+	{ "audit_rewritten_total", "counter",
+		"Times that a peer's audit log was not what it had been." },
 	{ "audit_rows_dropped_total", "counter",
 		"Audit records of refusals beyond the rate that one peer may cause." },
 	{ "offers_refused_total", "counter", "Offers of carriers refused." },

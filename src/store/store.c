@@ -384,6 +384,17 @@ void store_audit_head(struct store *st, uint8_t out[32])
 	pthread_mutex_unlock(&st->mutex);
 }
 
+uint64_t store_audit_last(struct store *st, uint8_t chain[32])
+{
+	uint64_t seq;
+
+	pthread_mutex_lock(&st->mutex);
+	memcpy(chain, st->mark.audit_head, 32);
+	seq = st->mark.audit_seq;
+	pthread_mutex_unlock(&st->mutex);
+	return seq;
+}
+
 void store_set_max_bytes(struct store *st, uint64_t bytes)
 {
 	pthread_mutex_lock(&st->mutex);

@@ -383,6 +383,8 @@ static bool hello_field(struct cbor_cursor *c, struct hello *h)
 		hello_version(c, h);
 	else if (cbor_key(c, "features"))
 		hello_features(c, h);
+	else if (cbor_key(c, "audit_seq"))
+		h->audit_seq = cbor_uint(c, INT64_MAX);
 	else if (cbor_key(c, "boot_seen"))
 		hello_boot(c, &h->boot_seen, h->boot_seen_nonce);
 	else if (cbor_key(c, "revocation"))
@@ -415,9 +417,8 @@ int hello_decode(struct cbor_cursor *c, struct hello *h)
 void hello_encode(struct buf *b, const struct hello *h)
 {
 	size_t at = frame_head(b, FRAME_HELLO, 1);
-	uint64_t pairs =
-		7u + !!h->want_name[0] + !!h->audit_head.n + !!h->address[0] + !!h->features.n +
-		!!h->boot_seen + !!h->seen_before;
+	uint64_t pairs = 7u + !!h->want_name[0] + !!h->audit_head.n + !!h->address[0] +
+			 !!h->features.n + !!h->audit_seq + !!h->boot_seen + !!h->seen_before;
 
 	cbor_put_map(b, pairs);
 	cbor_put_text(b, "boot");
@@ -451,6 +452,10 @@ void hello_encode(struct buf *b, const struct hello *h)
 	if (h->features.n) {
 		cbor_put_text(b, "features");
 		cbor_put_raw(b, h->features);
+	}
+	if (h->audit_seq) {
+		cbor_put_text(b, "audit_seq");
+		cbor_put_uint(b, h->audit_seq);
 	}
 	if (h->boot_seen) {
 		cbor_put_text(b, "boot_seen");

@@ -111,6 +111,7 @@ struct hello {
 	uint64_t seen_seq;       /* highest store sequence it has seen of the receiver */
 	uint64_t revocation;     /* number of its revocation list */
 	struct slice audit_head; /* DIGEST_BYTES or empty */
+	uint64_t audit_seq;      /* number of that record; 0 unknown */
 	char want_name[64];      /* clients: a durable name, or "" */
 	char address[128];       /* kernels: where it can be dialled, or "" */
 	struct slice features;   /* encoded array of texts, or empty */

@@ -88,6 +88,10 @@ VECTORS = {
         "version": [1, 1], "name": "host0", "domain": "ab12", "boot": [3, run(16, 16)], "store": 1000,
         "seen": 99, "revocation": 2, "address": "127.0.0.1:21212", "audit": run(32, 32),
         "features": ["chunks"]}),
+    "hello-audit": frame(0, {
+        "version": [1, 2], "name": "host0", "domain": "ab12", "boot": [3, run(16, 16)], "store": 1000,
+        "seen": 99, "revocation": 2, "audit": run(32, 32), "audit_seq": 2000, "boot_seen": [7, run(48, 16)],
+        "seen_before": 70}),
     "hello-client": frame(0, {
         "version": [1, 2], "name": "", "domain": "", "boot": [0, bytes(16)], "store": 0, "seen": 0,
         "revocation": 0, "want": "panel"}),

@@ -1,8 +1,10 @@
 """What must not get old: the revocation list, certificates; and who had a name before."""
 import json
 import os
+import sqlite3
 import subprocess
 
+import cbor2
 import pytest
 
 import wire
@@ -185,7 +187,52 @@ def test_a_principal_is_renewed_with_its_key_and_revoked_with_all_its_certificat
     assert fleet.run("principal", "renew", "nobody").returncode == 1
 
 
-# ---- a name that is given to another host
+# ---- the audit log, as others remember it
+
+def heads(fleet, kernel):
+    db = sqlite3.connect(f"{fleet.home}/kernels/{kernel}/store.db")
+    rows = {key[6:].decode(): cbor2.loads(body) for key, body in db.execute("SELECT key, body FROM trust")
+            if key.startswith(b"audit|")}
+    db.close()
+    return rows
+
+
+def tampered(fleet, kernel, sql, *args):
+    """That kernel's store while it is down, changed by somebody who got at the disk."""
+    fleet.tos("down", kernel)
+    db = sqlite3.connect(f"{fleet.home}/kernels/{kernel}/store.db")
+    changed = db.execute(sql, args).rowcount
+    db.commit()
+    db.close()
+    fleet.up()
+    return changed
+
+
+def test_peers_notice_that_an_audit_log_was_cut_off_or_written_anew(fleet, domain):
+    fleet.up()
+    assert fleet.outcome(fleet.launch("return {1}", "--path", "host1"))["state"] == "finished"
+    fleet.tos("down", "host1")
+    fleet.up()  # an honest restart changes nothing
+    wait_for(lambda: "host1" in heads(fleet, "host0"))
+    assert not audit(domain, "host0", "audit-rewritten")
+    known = heads(fleet, "host0")["host1"]
+    # cut off: what comes instead has the same numbers
+    assert tampered(fleet, "host1", "DELETE FROM audit WHERE seq >= ?", known["seq"])
+    found = wait_for(lambda: audit(domain, "host0", "audit-rewritten"))[0]
+    assert found["kernel"] == "host1" and found["record"] == known["seq"]
+    assert fleet.metric("host0", "tos_audit_rewritten_total") == 1
+    assert "is not the one that it was" in fleet.log_text("host0")
+    assert fleet.run("doctor", "--kernel", "host0").returncode == 1
+    # said once; then written anew in the middle
+    wait_for(lambda: heads(fleet, "host0")["host1"]["chain"] != known["chain"])
+    known = heads(fleet, "host0")["host1"]
+    assert tampered(fleet, "host1", "UPDATE audit SET chain = ? WHERE seq = ?", os.urandom(32), known["seq"]) == 1
+    wait_for(lambda: len(audit(domain, "host0", "audit-rewritten")) == 2)
+    # the kernel itself sees that one, too
+    assert fleet.run("doctor", "--kernel", "host1").returncode == 1
+
+
+# ---- a name that is given to another host: last, for host2 is out then
 
 def test_enroll_replace_revokes_the_certificate_that_the_name_had(fleet, domain):
     old = domain.kernel("host2")

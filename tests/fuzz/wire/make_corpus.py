@@ -6,7 +6,7 @@ import pathlib
 here = pathlib.Path(__file__).parent
 data = here.parent.parent / "data"
 golden = {row["kind"]: bytes.fromhex(row["hex"]) for row in json.loads((data / "wire.json").read_text())}
-FRAMES = ["hello", "hello-client", "post", "credit", "ping", "pong", "want", "chunk", "lack", "vouch", "bye",
+FRAMES = ["hello", "hello-audit", "hello-client", "post", "credit", "ping", "pong", "want", "chunk", "lack", "vouch", "bye",
           "carry", "taken"]
 
 

@@ -94,6 +94,26 @@ static void make_hello(struct buf *b)
 	hello_encode(b, &h);
 }
 
+static void make_hello_audit(struct buf *b)
+{
+	struct hello h = { .version_min = 1,
+		.version_max = 2,
+		.name = "host0",
+		.domain = "ab12",
+		.boot_count = 3,
+		.store_seq = 1000,
+		.seen_seq = 99,
+		.revocation = 2,
+		.audit_seq = 2000,
+		.boot_seen = 7,
+		.seen_before = 70 };
+
+	memcpy(h.boot_nonce, bytes(16, 16), 16);
+	memcpy(h.boot_seen_nonce, bytes(48, 16), 16);
+	h.audit_head = some(32, DIGEST_BYTES);
+	hello_encode(b, &h);
+}
+
 static void make_hello_client(struct buf *b)
 {
 	struct hello h = { .version_min = 1, .version_max = 2, .want_name = "panel" };
@@ -802,6 +822,7 @@ static const struct {
 	{ "folder", make_folder, again_folder },
 	{ "post", make_post, again_post },
 	{ "hello", make_hello, again_hello },
+	{ "hello-audit", make_hello_audit, again_hello },
 	{ "hello-client", make_hello_client, again_hello },
 	{ "credit", make_credit, again_credit },
 	{ "ping", make_ping, again_ping },
@@ -829,7 +850,7 @@ static const struct {
 	{ "cose-to-sign", make_cose_to_sign, again_cbor },
 };
 
-const char *const sample_kinds[] = { "folder", "post", "hello", "hello-client", "credit",
+const char *const sample_kinds[] = { "folder", "post", "hello", "hello-audit", "hello-client", "credit",
 	"ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken", "manifest",
 	"bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast", "record", "batch",
 	"briefcase", "envelope", "cose", "cose-chain", "cose-to-sign", NULL };
