@@ -3,6 +3,7 @@
  * the system or runs when nobody looks (finalizers), coroutines that pass our waits on, and the
  * prelude. A test holds the list of all reachable globals.
  */
+#include "vm/libs.h"
 #include "vm/vm.h"
 
 #include <lauxlib.h>
@@ -19,7 +20,7 @@ int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua
 
 	if (!lua_isyieldable(L) || c->unyieldable)
 		return luaL_error(L,
-			"cannot wait here (inside a sort, gsub or metamethod called from C)");
+			"cannot wait here (inside a metamethod or message handler that C calls)");
 	c->wait = wait;
 	c->wait_id = id;
 	c->wait_until_ms = until_ms;
@@ -284,6 +285,7 @@ static void string_open(lua_State *L)
 	luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
 	lua_pushnil(L);
 	lua_setfield(L, -2, "dump");
+	lib_open_string(L);
 	lua_pop(L, 1);
 	lua_pushliteral(L, "");
 	if (lua_getmetatable(L, -1)) {
@@ -342,6 +344,8 @@ void env_open(lua_State *L)
 	coroutine_open(L);
 	string_open(L);
 	luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
+	lib_open_table(L);
+	lua_pop(L, 1);
 	luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, 1);
 	math_open(L);
 	lua_settop(L, 0);

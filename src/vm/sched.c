@@ -37,13 +37,16 @@
 #include "base/mem.h"
 #include "wire/vmproto.h"
 
-#define SLICE_US     ((int64_t)1000)                /* while others are ready */
-#define ALONE_US     ((int64_t)50000)               /* then it only shows that it lives */
-#define OVERDUE_US   ((int64_t)8000 * SCHED_SLOWER) /* then an error where it can't yield */
+#define SLICE_US   ((int64_t)1000)                /* while others are ready */
+#define ALONE_US   ((int64_t)50000)               /* then it only shows that it lives */
+#define OVERDUE_US ((int64_t)8000 * SCHED_SLOWER) /* then an error where it can't yield */
+/* Then it is left by a jump; later where what Lua itself does in one go takes longer: its tables
+ * grow, and its collector marks them, by 2 ns a byte. */
 #define JUMP_US      ((int64_t)50000 * SCHED_SLOWER)
-#define STUCK_US     ((int64_t)100000 * SCHED_SLOWER)
-#define TELL_US      ((int64_t)50000) /* of CPU time, between USAGEs */
-#define WOKEN_US     ((int64_t)4000)  /* of woken carriers before a spent one has a turn */
+#define JUMP_PER_US  512                             /* bytes */
+#define STUCK_US     ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
+#define TELL_US      ((int64_t)50000)                /* of CPU time, between USAGEs */
+#define WOKEN_US     ((int64_t)4000) /* of woken carriers before a spent one has a turn */
 #define TURN_MOST_MS 60000
 
 struct vm_sched vm_sched;
@@ -128,13 +131,14 @@ static void tell_stuck(const struct vm_carrier *c)
 static void slice_is_due(struct vm_carrier *c, int64_t cpu_us)
 {
 	int64_t late = cpu_us - vm_sched.most_us;
+	int64_t jump_us = JUMP_US + (int64_t)c->used / JUMP_PER_US;
 
 	preempt();
 	if (late > OVERDUE_US)
 		vm_sched.overdue = 1;
-	if (late > JUMP_US && !vm_sched.host && vm_sched.jump_ok)
+	if (late > jump_us && !vm_sched.host && vm_sched.jump_ok)
 		longjmp(out_of_slice, 1);
-	if (late > STUCK_US && !vm_sched.told_stuck && !the_port->writing)
+	if (late > jump_us + STUCK_US && !vm_sched.told_stuck && !the_port->writing)
 		tell_stuck(c);
 }
 

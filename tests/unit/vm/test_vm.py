@@ -1,6 +1,7 @@
 """tos-vm as its kernel sees it: a real process, real frames."""
 
 import os
+import shutil
 import struct
 import subprocess
 import time
@@ -744,7 +745,7 @@ def test_waits_inside_coroutines_reach_the_loop():
                 print(coroutine.wrap(function() return coroutine.wrap(function() tos.sleep(0.01) return 7 end)() end)())
                 print(pcall(coroutine.wrap(function() tos.sleep(0) error("inner") end)))
                 print(pcall(coroutine.yield, 1))
-                print(pcall(table.sort, { 3, 2, 1 }, function() tos.sleep(0) end))
+                print(pcall(tostring, setmetatable({}, { __tostring = function() tos.sleep(0) return "" end })))
                 print(coroutine.isyieldable(), coroutine.status(co), coroutine.close(co))
             end"""
         )
@@ -951,3 +952,215 @@ def test_check_runs_nothing(tmp_path):
     evil = tmp_path / "evil.lua"
     evil.write_text("while true do end function begin() end")
     assert check(evil).returncode == 0
+
+
+# ---- the libraries of our own
+
+
+def test_string_and_table_functions_answer_as_those_of_the_system(tmp_path):
+    lua = shutil.which("lua5.4")
+    if not lua:
+        pytest.skip("no lua5.4 here")
+    text = open(os.path.join(os.path.dirname(__file__), "same.lua")).read()
+    (tmp_path / "main.lua").write_text("local say = print\n" + text.replace("local say = ...", "", 1))
+    theirs = subprocess.run([lua, tmp_path / "main.lua"], capture_output=True, check=True, timeout=WAIT_S).stdout
+    # A folder holds the lines, since the log has a rate.
+    code = """local lines = {}
+        local function say(line) lines[#lines + 1] = line end
+        local function cases(...) %s end
+        function begin(self)
+            cases(say)
+            self.lines = lines
+        end""" % text
+    with Vm() as vm:
+        _, last = vm.outcome(code, limits={"memory": 64 << 20, "state": 16 << 20})
+    assert last[0] == FINISHED, last
+    ours = cbor2.loads(last[2]["state"])["lines"]
+    ours = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in ours).split(b"\n")
+    for mine, other in zip(ours, theirs.split(b"\n"), strict=False):
+        assert mine == other
+    assert len(ours) == theirs.count(b"\n")
+
+
+# ---- many in one process
+
+LOOP = "function begin() while true do end end"
+ECHO = """function begin(self)
+    local box = tos.inbox("in")
+    while true do
+        local m = box:next(60)
+        if m then tos.post("X", m.data) end
+    end
+end"""
+
+
+def ask(vm, carrier, what):
+    """What a carrier running ECHO says to that."""
+    vm.send(DELIVER, carrier, ONEWAY, "in", "s", 0, folder("", what))
+    while True:
+        frame = vm.frame()
+        if frame[:2] == [SEND, carrier]:
+            assert frame[6] == ["", [what]]
+            return
+        assert frame[0] in (TAKEN, LOG, FAULT), frame
+
+
+def echo(vm, carrier):
+    vm.run(ECHO, carrier=carrier)
+    (seq, is_open, name, _) = vm.expect(INBOX, carrier)
+    assert is_open and name == "in"
+    vm.send(DONE, carrier, seq, "", "", None)
+    ask(vm, carrier, 0)
+
+
+# Each runs for ever, somewhere else.
+SHAPES = {
+    "plain": "while true do end",
+    "pcall": "while true do pcall(function() while true do end end) end",
+    "coroutine": "while true do coroutine.wrap(function() while true do end end)() end",
+    "coroutines": "local function f(n) if n > 0 then coroutine.wrap(f)(n - 1) end while true do end end f(20)",
+    "short coroutines": "while true do coroutine.wrap(function() end)() end",
+    "pingpong": "local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end",
+    "metamethod": "return setmetatable({}, { __index = function() while true do end end }).x",
+    "compared": "return setmetatable({}, { __lt = function() while true do end end }) < {}",
+    "sort": "table.sort({ 1, 2, 3 }, function() while true do end end)",
+    "gsub": "string.gsub('x', 'x', function() while true do end end)",
+    "iterator": "for _ in function() while true do end end do end",
+    "close": "local x <close> = setmetatable({}, { __close = function() while true do end end })",
+    "rep": "while true do ('x'):rep(1e6) end",
+    "insert": "local t = {} while true do table.insert(t, 1, 1) if #t > 1e5 then t = {} end end",
+    "concat": "local t = {} for i = 1, 1e5 do t[i] = 'x' end while true do table.concat(t) end",
+    "move": "table.move({}, 1, 1 << 40, 2)",
+    "many": "local t = {} for i = 1, 1e5 do t[i] = -i end while true do table.sort(t) end",
+    "lower": "local s = ('x'):rep(1e6) while true do s:lower() end",
+    "all matches": "local s = ('x'):rep(1e5) while true do s:gsub('y*', 'z') end",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_neighbour_is_heard_while_one_computes(shape):
+    with Vm() as vm:
+        echo(vm, 1)
+        vm.run("function begin() %s end" % SHAPES[shape], carrier=2, limits={"cpu": 3600000, "memory": 64 << 20})
+        began = time.monotonic()
+        for i in range(1, 40):
+            ask(vm, 1, i)
+        assert time.monotonic() - began < WAIT_S / 4
+        vm.send(END, 2)
+        while vm.frame()[0] != FORGOTTEN:
+            pass
+        ask(vm, 1, "still")
+
+
+# What can't be left for a while is stopped by an error that can't be caught for good, or dropped.
+STOPPED = {
+    "tostring": "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
+    "tostring, caught": "tostring(setmetatable({}, { __tostring = function() while true do pcall(function() while true do end end) end end }))",
+    "message handler": "xpcall(error, function() while true do end end)",
+    "closed": "local co = coroutine.create(function() local x <close> = setmetatable({}, { __close = function() while true do end end }) coroutine.yield() end) coroutine.resume(co) assert(coroutine.close(co))",
+    "find": "('a'):rep(1e5):find('.-b')",
+    "find three": "('a'):rep(3000):find('.-.-.-b')",
+    "find optional": "('a'):rep(24):find(('a?'):rep(24) .. ('a'):rep(24))",
+    "balance": "('('):rep(2e5):find('%b()')",
+    "captures": "('x'):rep(20000):gsub('(.*)(.*)(.*)y', '')",
+    "proxy": "table.concat(setmetatable({}, { __index = table.concat, __len = function() return 1 << 40 end }))",
+    "ipairs": "for _ in ipairs(setmetatable({}, { __index = function() while true do end end })) do end",
+}
+
+
+@pytest.mark.parametrize("shape", STOPPED)
+def test_what_cannot_pause_is_stopped(shape):
+    with Vm() as vm:
+        echo(vm, 1)
+        vm.run(LOOP, carrier=3)
+        vm.start("function begin() %s end" % STOPPED[shape], carrier=2)
+        while True:
+            frame = vm.frame()
+            if frame[:2] == [FAULT, 2]:
+                assert any(w in frame[3] for w in ("too long", "too complex", "too many", "hung", "limit cpu", "memory", "error in error", "stack overflow", "invalid value")), frame
+                break
+            assert frame[:2] != [FINISHED, 2] or shape in ("balance", "captures", "message handler"), frame
+            if frame[:2] == [FINISHED, 2]:
+                break
+        for i in range(1, 10):
+            ask(vm, 1, i)
+
+
+def test_slices_are_fair():
+    with Vm() as vm:
+        for n in range(1, 5):
+            vm.run("function begin() local n = 0 while true do n = n + 1 end end", carrier=n, limits={"cpu": 3600000})
+        used = {}
+        while len(used) < 4 or min(used.values()) < 300000:
+            frame = vm.read()
+            if frame[0] == USAGE:
+                used[frame[1]] = frame[2]
+        assert max(used.values()) < 2 * min(used.values()), used
+
+
+def test_cpu_is_counted_for_each_and_its_limit_stops_one():
+    with Vm() as vm:
+        echo(vm, 1)
+        vm.run(LOOP, carrier=2, limits={"cpu": 300}, usage={"cpu": 100})
+        vm.run(LOOP, carrier=3, limits={"cpu": 3600000})
+        while True:
+            frame = vm.frame()
+            if frame[0] == FAULT:
+                break
+        assert frame[1:3] == [2, "limit"] and frame[3].startswith("limit cpu: used 3") and "of 300 ms" in frame[3], frame
+        ask(vm, 1, 1)
+        vm.send(END, 1)
+        while True:
+            frame = vm.frame()
+            if frame[0] == FORGOTTEN:
+                break
+        assert frame[1] == 1 and frame[2] < 150000, frame
+
+
+def test_a_paused_carrier_does_not_run_until_it_may():
+    with Vm() as vm:
+        vm.run(LOOP, carrier=2, limits={"cpu": 3600000})
+        vm.run("function begin() while true do tos.log(tos.clock()) tos.sleep(0.01) end end", carrier=1)
+        while vm.frame()[:2] != [LOG, 1]:
+            pass
+        vm.send(PAUSE, 1, True)
+        vm.send(PAUSE, 2, True)
+        with pytest.raises(TimeoutError):
+            while True:
+                vm.read(wait=0.3)
+        vm.send(PAUSE, 1, False)
+        while vm.frame()[:2] != [LOG, 1]:
+            pass
+        vm.send(END, 2)
+        while vm.frame()[0] != FORGOTTEN:
+            pass
+
+
+def test_a_deadline_is_kept_while_another_computes():
+    with Vm() as vm:
+        vm.run(LOOP, carrier=2, limits={"cpu": 3600000})
+        vm.run("function begin() for i = 1, 20 do tos.sleep(0.01) end end", carrier=1)
+        began = time.monotonic()
+        while vm.frame()[:2] != [FINISHED, 1]:
+            pass
+        assert time.monotonic() - began < WAIT_S / 4
+
+
+def test_hundreds_of_carriers_and_each_answers():
+    with Vm() as vm:
+        for n in range(1, 301):
+            echo(vm, n)
+        for n in range(300, 0, -7):
+            ask(vm, n, "x")
+
+
+def test_sort_and_gsub_may_wait_in_their_functions():
+    logs = logs_of(
+        """function begin()
+            local t = { 3, 1, 2 }
+            table.sort(t, function(a, b) tos.sleep(0.001) return a < b end)
+            print(table.concat(t, " "))
+            print((("abc"):gsub("%w", function(c) tos.sleep(0.001) return c:upper() .. "." end)))
+        end"""
+    )
+    assert logs == ["1 2 3", "A.B.C."]
