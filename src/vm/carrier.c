@@ -729,33 +729,55 @@ static void trace_deep(lua_State *L, lua_State *co)
 	luaL_pushresult(&b);
 }
 
-/* Upvalue-free and protected: the message and the traceback of co. */
-static int describe_body(lua_State *L)
+/* Protected: the message at the top of co. Its __tostring is the carrier's code. */
+static int message_body(lua_State *L)
 {
 	struct vm_carrier *c = carrier_of(L);
 	struct error_text *e = lua_touserdata(L, 1);
-	lua_Debug ar;
 	const char *s;
 	size_t n;
 
 	lua_settop(L, 0);
 	lua_xmove(c->co, L, 1);
+	sched_thread(L);
+	vm_sched.host = 0;
 	s = luaL_tolstring(L, 1, &n);
+	vm_sched.host = 1;
 	buf_add(&e->text, s, n < VM_TEXT_BYTES_MAX ? n : VM_TEXT_BYTES_MAX);
-	if (lua_getstack(c->co, TRACE_DEEP, &ar))
+	return 0;
+}
+
+/* Protected: the traceback of co. */
+static int trace_body(lua_State *L)
+{
+	struct vm_carrier *c = carrier_of(L);
+	struct error_text *e = lua_touserdata(L, 1);
+	const char *s;
+
+	if (lua_getstack(c->co, TRACE_DEEP, &(lua_Debug){ 0 }))
 		trace_deep(L, c->co);
 	else
 		luaL_traceback(L, c->co, NULL, 0);
 	s = lua_tostring(L, -1);
 	while (s && *s) { /* the prelude's own lines are no help */
 		const char *eol = strchr(s, '\n');
+		size_t n = eol ? (size_t)(eol - s) + 1 : strlen(s);
 
-		n = eol ? (size_t)(eol - s) + 1 : strlen(s);
 		if (strncmp(s, "\t[tos]:", 7) != 0)
 			buf_add(&e->trace, s, n);
 		s += n;
 	}
 	return 0;
+}
+
+static bool protected_call(struct vm_carrier *c, lua_CFunction body, struct error_text *e)
+{
+	lua_pushcfunction(c->L, body);
+	lua_pushlightuserdata(c->L, e);
+	if (lua_pcall(c->L, 1, 0, 0) == LUA_OK)
+		return true;
+	lua_pop(c->L, 1);
+	return false;
 }
 
 static void carrier_fault(struct vm_carrier *c, int status)
@@ -764,12 +786,10 @@ static void carrier_fault(struct vm_carrier *c, int status)
 	const char *code;
 
 	c->cap += FAULT_GRACE_BYTES;
-	lua_pushcfunction(c->L, describe_body);
-	lua_pushlightuserdata(c->L, &e);
-	if (lua_pcall(c->L, 1, 0, 0) != LUA_OK) {
-		lua_pop(c->L, 1);
+	if (!protected_call(c, message_body, &e))
 		buf_add_str(&e.text, "an error without a message");
-	}
+	vm_sched.host = 1;
+	protected_call(c, trace_body, &e);
 	code = error_code(c, status, buf_cstr(&e.text));
 	if (strcmp(code, "limit") == 0) {
 		AUTOBUF line = BUF_INIT;
@@ -812,6 +832,7 @@ void carrier_run(struct vm_carrier *c)
 
 	c->wait = WAIT_NONE;
 	status = lua_resume(c->co, c->L, c->n_args, &n);
+	vm_sched.host = 1; /* what follows is ours */
 	c->n_args = 0;
 	if (status == LUA_YIELD && c->preempted) {
 		c->preempted = false;

@@ -291,6 +291,7 @@ static void slice_begin(struct vm_carrier *c, int64_t now, int64_t most_us)
 static void slice_end(struct vm_carrier *c)
 {
 	vm_sched.running = NULL;
+	vm_sched.host = 0;
 	sched_charge(c);
 	if (c->state == VM_ENDED)
 		return;
@@ -300,13 +301,21 @@ static void slice_end(struct vm_carrier *c)
 		carrier_send_usage(c);
 }
 
-/* Nothing local lives on over the jump. */
+/* Nothing local lives on over the jump. From its landing on no handler may touch what was left. */
 static void slice_run(void)
 {
-	if (setjmp(out_of_slice) == 0)
+	struct vm_carrier *c;
+
+	if (setjmp(out_of_slice) == 0) {
 		carrier_run(vm_sched.running);
-	else
-		carrier_dropped(vm_sched.running);
+		vm_sched.host = 1;
+		return;
+	}
+	c = vm_sched.running;
+	vm_sched.running = NULL;
+	vm_sched.jump_ok = 1;
+	sched_charge(c);
+	carrier_dropped(c);
 }
 
 static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)

@@ -444,12 +444,29 @@ static int sort_more(lua_State *L, int status, lua_KContext ctx)
 		merge_take(L, m, right);
 	if (ctx != 2 || merge_next(L, m))
 		merge_steps(L, m);
+	if (lua_rawequal(L, 1, 3))
+		return 0;
 	plain = is_plain(L, 1);
 	for (lua_Integer i = 1; i <= m->n; i++) {
 		lua_rawgeti(L, 3, i);
 		set(L, plain, 1, i);
 	}
 	return 0;
+}
+
+static bool all_of_a_kind(lua_State *L, lua_Integer n)
+{
+	int kind = LUA_TNONE;
+
+	for (lua_Integer i = 1; i <= n; i++) {
+		int type = lua_rawgeti(L, 1, i);
+
+		lua_pop(L, 1);
+		if ((type != LUA_TNUMBER && type != LUA_TSTRING) || (i > 1 && type != kind))
+			return false;
+		kind = type;
+	}
+	return true;
 }
 
 static int tab_sort(lua_State *L)
@@ -468,7 +485,10 @@ static int tab_sort(lua_State *L)
 		return 0;
 	plain = is_plain(L, 1);
 	lua_createtable(L, plain ? (int)n : 0, 0);
-	lua_createtable(L, plain ? (int)n : 0, 0);
+	if (plain && lua_isnil(L, 2) && all_of_a_kind(L, n))
+		lua_pushvalue(L, 1); /* no comparison can fail: it may be in pieces meanwhile */
+	else
+		lua_createtable(L, plain ? (int)n : 0, 0);
 	m = lua_newuserdatauv(L, sizeof *m, 0);
 	memset(m, 0, sizeof *m);
 	m->n = n;
