@@ -48,7 +48,8 @@ struct tos_connection {
 	struct tls_session *tls;
 	struct frame_reader reader;
 	char kernel[NAME_BYTES_MAX + 1], name[NAME_BYTES_MAX + 1];
-	uint64_t tag; /* last one used */
+	char home[HOME_PATH_MAX]; /* where its socket is; "" for one over TLS */
+	uint64_t tag;             /* last one used */
 	struct queued *first, **last;
 	uint32_t consumed; /* posts taken since we granted credit */
 	uint32_t consumed_chunks;
@@ -587,7 +588,32 @@ static int connect_one(const struct home *h, const char *kernel, uint32_t timeou
 	rc = connection_open(fd, NULL, timeout_ms, out, em);
 	if (rc == ERR_CLOSED)
 		rc = ERR_UNREACHABLE; /* it is going down, or coming up */
-	return rc < 0 ? err_wrap(em, rc, "kernel %s", kernel) : 0;
+	if (rc < 0)
+		return err_wrap(em, rc, "kernel %s", kernel);
+	snprintf((*out)->home, sizeof((*out)->home), "%s", h->path);
+	return 0;
+}
+
+int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errmsg *em)
+{
+	struct tos_connection *fresh = NULL, old;
+	struct home h;
+	int rc = c->home[0] ? home_open(c->home, &h, em)
+			    : err_set(em, ERR_STATE, "this connection cannot be made again");
+
+	if (rc == 0)
+		rc = connect_one(&h, c->kernel, timeout_ms, &fresh, em);
+	if (rc < 0)
+		return rc;
+	old = *c;
+	*c = *fresh;
+	*fresh = old;
+	/* each list ends in its own head again */
+	c->last = &c->first;
+	if (!fresh->first)
+		fresh->last = &fresh->first;
+	tos_disconnect(fresh);
+	return 0;
 }
 
 int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms,

@@ -24,6 +24,10 @@ struct tls_session;
  * session (taken as well) whose handshake is made first. */
 int connection_open(int fd, struct tls_session *tls, uint32_t timeout_ms,
 	struct tos_connection **out, struct errmsg *em);
+/* The same kernel again after it closed the connection: the place of c is taken by a new one, what
+ * was queued is lost. ERR_UNREACHABLE while it is away, ERR_STATE for a connection that was not
+ * made by tos_connect(). */
+int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errmsg *em);
 /* Send these bytes ahead as chunks under their digest, so that a launch may leave them out. */
 int connection_upload(struct tos_connection *c, const uint8_t digest[32], const uint8_t *p,
 	size_t n, struct errmsg *em);

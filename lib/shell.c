@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,11 +24,12 @@
 #include "seal/folders.h"
 #include "wire/carrier.h"
 
-#define SOURCE_MAX  ((size_t)16 << 20)
-#define CARRIER_MAX ((size_t)80 << 20)
-#define UPLOAD_FROM ((size_t)512 << 10) /* a larger launch goes ahead in chunks */
-#define DAY_MS      ((int64_t)86400000)
-#define YEAR_MS     (365 * DAY_MS)
+#define SOURCE_MAX      ((size_t)16 << 20)
+#define CARRIER_MAX     ((size_t)80 << 20)
+#define UPLOAD_FROM     ((size_t)512 << 10) /* a larger launch goes ahead in chunks */
+#define DAY_MS          ((int64_t)86400000)
+#define LAUNCH_AGAIN_MS 20000 /* how long a home that went away is waited for */
+#define YEAR_MS         (365 * DAY_MS)
 
 struct tos_shell {
 	char name[65];   /* of the code: "hello" */
@@ -1008,24 +1010,85 @@ static int launch_args(const struct tos_shell *s, struct tos_connection *c,
 	return rc;
 }
 
+/* A name and a ticket for it; then the launch, once. */
+static int launch_name(const struct tos_shell *s, struct tos_connection *c,
+	const struct signer *owner, struct slice briefcase, struct buf *ticket, char name[129],
+	struct errmsg *em)
+{
+	struct tos_value *named = NULL;
+	int rc = ask_one(c, "NAME", NULL, &named, em);
+
+	if (rc == 0) {
+		buf_fini(ticket);
+		*ticket = (struct buf)BUF_INIT;
+		rc = ticket_make(s, c, owner, named, briefcase, ticket, em);
+	}
+	if (rc == 0)
+		snprintf(name, 129, "%s", tos_get_text(named, "name", ""));
+	tos_value_free(named);
+	return rc;
+}
+
+static int launch_once(const struct tos_shell *s, struct tos_connection *c,
+	const struct buf *ticket, struct slice briefcase, struct errmsg *em)
+{
+	struct tos_value *args = NULL, *launched = NULL;
+	int rc = launch_args(s, c, ticket, briefcase, &args, em);
+
+	if (rc == 0)
+		rc = ask_one(c, "LAUNCH", args, &launched, em);
+	tos_value_free(launched);
+	return rc;
+}
+
+static bool kernel_went(int rc)
+{
+	return rc == ERR_CLOSED || rc == ERR_UNREACHABLE;
+}
+
+/* The kernel went away before it had answered: it may have the carrier or not. The same ticket
+ * again finds out, and cannot launch twice: one that has it answers with its name, one that has
+ * not does not know the ticket's nonce any more, and then there is a new one. */
+static int launch_again(const struct tos_shell *s, struct tos_connection *c,
+	const struct signer *owner, struct slice briefcase, struct buf *ticket, char name[129],
+	struct errmsg *em)
+{
+	int64_t until = clock_ms() + LAUNCH_AGAIN_MS;
+	const struct timespec pause = { 0, 50000000 };
+	int rc;
+
+	do {
+		nanosleep(&pause, NULL);
+		rc = connection_again(c, 2000, em);
+		if (rc == 0)
+			rc = launch_once(s, c, ticket, briefcase, em);
+		if (rc == ERR_REPLAY) {
+			rc = launch_name(s, c, owner, briefcase, ticket, name, em);
+			if (rc == 0)
+				rc = launch_once(s, c, ticket, briefcase, em);
+		}
+	} while ((kernel_went(rc) || rc == ERR_STATE) && clock_ms() < until);
+	return rc;
+}
+
 static int launch_with(struct tos_shell *s, struct tos_connection *c,
 	const struct signer *owner, struct slice briefcase, char name[129], struct errmsg *em)
 {
-	struct tos_value *named = NULL, *args = NULL, *launched = NULL;
 	AUTOBUF ticket = BUF_INIT;
-	int rc = ask_one(c, "NAME", NULL, &named, em);
+	char given[129] = "";
+	int rc = launch_name(s, c, owner, briefcase, &ticket, given, em);
 
+	if (rc == 0) {
+		rc = launch_once(s, c, &ticket, briefcase, em);
+		if (kernel_went(rc))
+			rc = launch_again(s, c, owner, briefcase, &ticket, given, em);
+		if (kernel_went(rc) || rc == ERR_TIMEOUT)
+			return err_set(em, rc,
+				"%s has not answered: tos show %s says whether the carrier was launched",
+				tos_connection_kernel(c), given);
+	}
 	if (rc == 0)
-		rc = ticket_make(s, c, owner, named, briefcase, &ticket, em);
-	if (rc == 0)
-		rc = launch_args(s, c, &ticket, briefcase, &args, em);
-	if (rc == 0)
-		rc = ask_one(c, "LAUNCH", args, &launched, em);
-	if (rc == 0)
-		snprintf(name, 129, "%s",
-			tos_get_text(launched, "name", tos_get_text(named, "name", "")));
-	tos_value_free(named);
-	tos_value_free(launched);
+		snprintf(name, 129, "%s", given);
 	return rc;
 }
 

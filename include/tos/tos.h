@@ -78,7 +78,9 @@ TOS_API int tos_shell_option(
 	struct tos_shell *s, const char *name, const char *value, struct tos_error *err);
 TOS_API int tos_shell_sign(
 	struct tos_shell *s, const struct tos_principal *author, struct tos_error *err);
-/* Asks the home (the connected kernel) for a name, signs the ticket, launches. name: 129 bytes. */
+/* Asks the home (the connected kernel) for a name, signs the ticket, launches. name: 129 bytes. A home
+ * that goes away meanwhile is waited for and asked whether it has the carrier; the connection is then
+ * a new one with another descriptor, and what was posted to the old one and not received is lost. */
 TOS_API int tos_shell_launch(struct tos_shell *s, struct tos_connection *c,
 	const struct tos_principal *owner, char name[129], struct tos_error *err);
 

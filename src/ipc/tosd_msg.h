@@ -134,6 +134,8 @@ struct tosd_config {
 	uint64_t vm_address_bytes;
 	char log_level[12];
 	uint32_t log_json;
+	uint32_t
+		restart_ms; /* longest pause before a process is started again; 0: as by default */
 	uint32_t test_no_userns; /* tests: behave as if the layer were missing */
 };
 struct tosd_config_msg {

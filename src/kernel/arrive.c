@@ -299,7 +299,7 @@ static void arrival_journal(struct arrival *a)
 	bool fast = handoff_fast(&r->ticket, &a->hop) &&
 		    map_size(k->fast_taken) < FAST_TAKEN_MAX && !(old && old->saved);
 	struct store_txn *t = fast ? kernel_lazy(k) : store_begin(k->store);
-	struct tos_value *m = tos_map();
+	struct tos_value *m = audit_carrier(r, a->hop.n);
 	struct errmsg em = { "" };
 	int rc;
 
@@ -309,13 +309,10 @@ static void arrival_journal(struct arrival *a)
 		vm_abandon(old);
 		old->state = SHELL_DEPARTING;
 		resident_event(old, SHELL_EV_ACCEPTED, NULL);
-		if (old->in_doubt)
-			peer_want(k, old->dest, false);
 		router_held_move(old, r);
 		resident_free(old);
 	}
 	resident_event(r, SHELL_EV_ADMIT, NULL);
-	tos_set(m, "carrier", tos_text(r->name));
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "from", tos_text(a->hop.from));
 	if (fast) {
@@ -760,8 +757,7 @@ static void arrival_outcome(struct arrival *a)
 		arrival_refuse(a, ERR_REPLAY, "its home knows it to be elsewhere");
 		return;
 	}
-	m = tos_map();
-	tos_set(m, "carrier", tos_text(a->r->name));
+	m = audit_carrier(a->r, a->hop.n);
 	tos_set(m, "from", tos_text(a->hop.from));
 	t = store_begin(k->store);
 	journal_put(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""),
@@ -822,8 +818,7 @@ static void void_saved(void *arg, int rc, const struct errmsg *em)
 		return;
 	}
 	request_ok(v->rq, NULL);
-	if (links_find(v->k->links, v->dest))
-		handoff_voids(v->k, v->dest);
+	handoff_void_due(v->k, v->dest);
 }
 
 /* The copy went on from here, or may have: whoever was given it is told before the sender may
@@ -930,7 +925,7 @@ static void command_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, ERR_NOT_FOUND, "%s is not at %s", name, k->config.name);
 		return;
 	}
-	if (has_e && incarnation_compare(&r->e, &e) < 0 &&
+	if (has_e && !r->asking && incarnation_compare(&r->e, &e) < 0 &&
 		strcmp(tos_get_text(rq->args, "wanted", ""), "retry") != 0) {
 		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
 	} else if (r->state == SHELL_DEPARTING &&

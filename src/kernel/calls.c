@@ -20,6 +20,7 @@ struct call {
 	char what[96]; /* "host2/Handoff OFFER", for messages */
 	int64_t deadline_at_ms;
 	bool sent;
+	bool hasty; /* to Handoff or Home: made again by itself when the link is back */
 	call_done_fn *done;
 	void *arg;
 };
@@ -201,6 +202,7 @@ uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, con
 	snprintf(c->peer, sizeof(c->peer), "%s", here ? "" : kernel);
 	snprintf(dest, sizeof(dest), "%s/%s", here ? k->config.name : kernel, inbox);
 	snprintf(c->what, sizeof(c->what), "%s %s", dest, verb);
+	c->hasty = !here && (strcmp(inbox, "Handoff") == 0 || strcmp(inbox, "Home") == 0);
 	map_put(k->calls, &c->number, sizeof(c->number), c);
 	if (map_size(k->calls) > CALLS_MAX) {
 		rc = err_set(&em, ERR_FULL, "too many calls are under way");
@@ -311,6 +313,19 @@ void calls_failed(struct kernel *k, uint64_t number, int rc, const char *text)
 
 	if (c)
 		call_end(k, c, rc, text, NULL);
+}
+
+/* What was asked about carriers over a link that is down will not be answered: an answer belongs to
+ * its link. Whoever asked does so again over the next one, and need not wait for the deadline. */
+void calls_link_down(struct kernel *k, const char *peer)
+{
+	struct call *c;
+	size_t it = 0;
+
+	/* As in calls_tick(): at worst the walk misses some, which have their deadline. */
+	while ((c = map_next(k->calls, &it, NULL, NULL)))
+		if (c->hasty && c->sent && strcmp(c->peer, peer) == 0)
+			call_end(k, c, ERR_CLOSED, "the link closed before the answer", NULL);
 }
 
 /* failure folder: [code word, text] */

@@ -131,6 +131,7 @@ static const struct key keys[] = {
 	NUMBER("timing", "report", KEY_MS32, report_ms, 10, HOUR_MS, 10000),
 	NUMBER("timing", "lost", KEY_MS32, lost_ms, 10, HOUR_MS, 5000),
 	NUMBER("timing", "retry", KEY_MS32, retry_ms, 10, HOUR_MS, 1000),
+	NUMBER("timing", "restart", KEY_MS32, restart_ms, 100, HOUR_MS, 10000),
 	ITEM("peer", "address", KEY_ADDRESS, config_peer, address[0], 4),
 	ITEM("extension", "library", KEY_LIBRARY, config_extension, library, 0),
 	ITEM("extension", "where", KEY_WHERE, config_extension, privileges, 0),
@@ -1180,6 +1181,7 @@ int config_to_tosd(const struct config *c, struct tosd_config *out, struct errms
 	out->vm_address_bytes = c->vm_address_bytes;
 	snprintf(out->log_level, sizeof(out->log_level), "%s", c->log_level);
 	out->log_json = c->log_json;
+	out->restart_ms = c->restart_ms;
 	out->test_no_userns = c->test_no_userns;
 	for (size_t i = 0; i < c->n_extensions; i++) {
 		int rc = extension_to_tosd(&c->extensions[i], out, em);

@@ -96,6 +96,7 @@ struct config {
 		retry_ms, lost_ms;
 	/* how long a destination that took an owner's carrier is not offered the next one first */
 	uint32_t offer_again_ms;
+	uint32_t restart_ms; /* the longest pause before tosd starts a process again */
 	bool test_no_userns;
 };
 /* Reads the file (root's or our user's, not writable by others) and checks everything. One

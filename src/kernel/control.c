@@ -691,6 +691,7 @@ static void launched(void *arg, int rc, const struct errmsg *em)
 
 	FAULT_AT(LAUNCH_JOURNALED);
 	if (rc == 0 && !r && h) { /* killed before the journal was through */
+		free(map_del_str(k->names, lg->name));
 		request_ok(lg->rq, home_row(h));
 		return;
 	}
@@ -731,8 +732,7 @@ static void on_launch_hooks(struct kernel *k, void *arg, int rc, const char *tex
 	}
 	resident_event(r, SHELL_EV_ADMIT, NULL);
 	t = store_begin(k->store);
-	m = tos_map();
-	tos_set(m, "carrier", tos_text(r->name));
+	m = audit_carrier(r, r->n);
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "author", tos_text(r->author.name));
 	resident_put(t, r);
@@ -867,8 +867,15 @@ void launch_verb(struct kernel *k, struct request *rq)
 		rc = launch_name(k, r, &repeat, &em);
 	if (rc == 0 && repeat) {
 		struct home_record *h = home_find(k, r->ticket.name);
-		struct tos_value *m = home_row(h);
+		struct tos_value *m;
 
+		if (map_find_str(k->names, r->ticket.name)) {
+			/* Not durable yet: nobody is told that it is launched. */
+			request_fail(rq, ERR_STATE, "%s is being launched", h->name);
+			resident_free(r);
+			return;
+		}
+		m = home_row(h);
 		resident_free(r);
 		request_ok(rq, m);
 		return;

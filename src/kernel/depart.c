@@ -206,12 +206,11 @@ static void move_accepted(struct resident *r)
 	struct move *mv = STEAL(r->move);
 	bool fast = r->fast_move;
 	struct store_txn *t = fast ? kernel_lazy(k) : store_begin(k->store);
-	struct tos_value *m = tos_map();
 	uint64_t n = r->n - 1;
+	struct tos_value *m = audit_carrier(r, n);
 	char dest[64];
 
 	snprintf(dest, sizeof(dest), "%s", r->dest);
-	tos_set(m, "carrier", tos_text(r->name));
 	tos_set(m, "dest", tos_text(dest));
 	resident_event(r, r->outcome_move ? SHELL_EV_FINISH : SHELL_EV_ACCEPTED, NULL);
 	vm_abandon(r);
@@ -240,8 +239,6 @@ static void move_accepted(struct resident *r)
 			request_ok(STEAL(mv->rq), NULL);
 		move_free(mv);
 	}
-	if (r->in_doubt)
-		peer_want(k, dest, false);
 	router_forward_held(k, r, dest);
 	resident_free(r);
 }
@@ -250,6 +247,7 @@ static void move_accepted(struct resident *r)
  * whole kernel did) there is no run to go on with: it begins again. */
 static void departure_over(struct resident *r)
 {
+	resident_want_link(r, false);
 	resident_event(r, SHELL_EV_RETURNED, NULL);
 	resident_uncollect(r);
 	if (r->vm || r->completed) {
@@ -271,8 +269,6 @@ static void move_refused(struct resident *r, int rc, const char *text)
 	resident_trail(r, "refused", r->dest, text);
 	if (p)
 		free(map_del_str(p->took, r->owner.name));
-	if (r->in_doubt)
-		peer_want(r->k, r->dest, false);
 	r->in_doubt = r->sent = r->outcome_move = false;
 	departure_over(r);
 	t = store_begin(r->k->store);
@@ -291,6 +287,8 @@ static void move_refused(struct resident *r, int rc, const char *text)
 		vm_done(r, r->go_seq, rc, text);
 		r->via_go = false;
 		r->go_seq = 0;
+	} else if (r->completed) {
+		r->ask_again_ms = 0; /* Mobility left it to us while it was in doubt */
 	}
 	resident_deliver_held(r);
 }
@@ -331,7 +329,7 @@ static void move_doubt(struct resident *r, const char *text)
 	FAULT_AT(DOUBT);
 	if (!r->in_doubt) {
 		r->in_doubt = true;
-		peer_want(r->k, r->dest, true);
+		resident_want_link(r, true);
 		metric_add(r->k->metrics, "moves_in_doubt_total", NULL, 1);
 		log_warning(
 			"move in doubt: the destination has not answered; it is asked again when it is back",
@@ -839,6 +837,7 @@ static void self_move(struct resident *r)
 	} * ctx;
 	struct errmsg em = { "" };
 	struct store_txn *t;
+	struct tos_value *m;
 	int rc = freeze(r, 0, &em);
 
 	if (rc == 0)
@@ -863,8 +862,11 @@ static void self_move(struct resident *r)
 	ctx->k = r->k;
 	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
 	move_stage(r->move, MOVE_JOURNAL);
+	m = audit_carrier(r, r->n - 1);
+	tos_set(m, "from", tos_text(r->k->config.name));
 	t = store_begin(r->k->store);
 	resident_put(t, r);
+	audit_event(r->k, t, "arrived", m);
 	FAULT_AT(SELF_COMMIT);
 	rc = store_commit(t, on_self_moved, ctx);
 	if (rc < 0)
@@ -951,12 +953,11 @@ static void outcome_at_home(struct resident *r, struct home_record *h)
 		char name[NAME_BYTES_MAX + 1];
 	} *ctx = mem_zero(sizeof(*ctx));
 	struct store_txn *t = store_begin(r->k->store);
-	struct tos_value *m = tos_map(), *kept = h->outcome;
+	struct tos_value *m = audit_carrier(r, r->n), *kept = h->outcome;
 	enum shell_state state = h->state;
 
 	ctx->k = r->k;
 	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
-	tos_set(m, "carrier", tos_text(r->name));
 	resident_trail(r, "finished", "", "");
 	/* The row as it will be; memory follows when it is durable. */
 	h->outcome = outcome_of(r);
@@ -1056,8 +1057,7 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 			ask_send(r, NULL);
 		if (r->state == SHELL_DEPARTING && !r->move && now_ms >= r->resend_at_ms) {
 			/* A departing copy loaded from the store begins to want its link here. */
-			if (!links_find(k->links, r->dest) && r->resend_at_ms == 0)
-				peer_want(k, r->dest, true);
+			resident_want_link(r, true);
 			r->resend_at_ms = now_ms + k->config.retry_ms;
 			resend(r);
 			/* Declared dead before the doubt was known here, or before the home had
@@ -1142,7 +1142,7 @@ static void grant_saved(void *arg, int rc, const struct errmsg *em)
 		r->e = g->before;
 		r->in_doubt = r->sent = r->asking = true;
 		r->ask_at_ms = clock_ms() + k->config.retry_ms;
-		peer_want(k, r->dest, true);
+		resident_want_link(r, true);
 		resolving_fail(g->rs, rc, err_show(rc, em));
 		return;
 	}
@@ -1151,8 +1151,7 @@ static void grant_saved(void *arg, int rc, const struct errmsg *em)
 		KV_STR("dest", r->dest));
 	resident_go_on(r);
 	home_report(r);
-	if (links_find(k->links, r->dest))
-		handoff_voids(k, r->dest);
+	handoff_void_due(k, r->dest);
 	resolving_done(g->rs, shell_state_word(r->state));
 }
 
@@ -1171,7 +1170,7 @@ static void grant_take(struct resident *r, struct resolving *rs, const struct in
 	void_put(t, &key, e, r->dest, r->ticket.expires_ms + KEEP_AFTER_MS);
 	r->e = *e;
 	r->in_doubt = r->sent = r->asking = false;
-	peer_want(k, r->dest, false);
+	resident_want_link(r, false);
 	resident_trail(r, "resolved", r->dest, "declared dead");
 	move_cancel(r);
 	r->resending = false;
@@ -1315,12 +1314,81 @@ void resolve_begin(struct resident *r, struct request *rq)
 struct void_sent {
 	uint8_t key[DIGEST_BYTES + 192];
 	size_t n;
+	char dest[64];
 };
+
+static int void_of(void *arg, struct slice key, struct slice body, int64_t expires_ms)
+{
+	struct tos_value *m = NULL;
+	bool yes = tos_decode(body.p, body.n, 0, &m) == 0 &&
+		   strcmp(tos_get_text(m, "dest", ""), arg) == 0;
+
+	(void)key;
+	(void)expires_ms;
+	tos_value_free(m);
+	return yes;
+}
+
+/* Acknowledged for good; its destination's link is kept up for as long as there are more. */
+static void void_dropped(void *arg, int rc, const struct errmsg *em)
+{
+	struct {
+		struct kernel *k;
+		char dest[64];
+	} *ctx = arg;
+	struct kernel *k = ctx->k;
+	struct errmsg none;
+
+	(void)em;
+	if (rc == 0 && map_find_str(k->void_peers, ctx->dest) &&
+		store_each(k->store, T_VOID, (struct slice){ NULL, 0 }, void_of, ctx->dest,
+			&none) == 0) {
+		map_del_str(k->void_peers, ctx->dest);
+		peer_want(k, ctx->dest, false);
+	}
+	free(ctx);
+}
+
+void handoff_void_due(struct kernel *k, const char *dest)
+{
+	if (strcmp(dest, k->config.name) == 0)
+		return;
+	if (!map_find_str(k->void_peers, dest)) {
+		map_put_str(k->void_peers, dest, k);
+		peer_want(k, dest, true);
+	}
+	if (links_find(k->links, dest))
+		handoff_voids(k, dest);
+}
+
+static int void_loaded(void *arg, struct slice key, struct slice body, int64_t expires_ms)
+{
+	struct tos_value *m = NULL;
+
+	(void)key;
+	(void)expires_ms;
+	if (tos_decode(body.p, body.n, 0, &m) == 0 &&
+		name_kernel_ok(tos_get_text(m, "dest", "")))
+		handoff_void_due(arg, tos_get_text(m, "dest", ""));
+	tos_value_free(m);
+	return 0;
+}
+
+void handoff_voids_begin(struct kernel *k)
+{
+	struct errmsg em;
+
+	store_each(k->store, T_VOID, (struct slice){ NULL, 0 }, void_loaded, k, &em);
+}
 
 static void on_void(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	AUTOFREE struct void_sent *v = arg;
+	struct {
+		struct kernel *k;
+		char dest[64];
+	} * ctx;
 	struct store_txn *t;
 
 	(void)text;
@@ -1329,7 +1397,11 @@ static void on_void(
 		FAULT_AT(VOID_ACKED);
 		t = store_begin(k->store);
 		store_del(t, T_VOID, v->key, v->n);
-		store_commit(t, NULL, NULL);
+		ctx = mem_zero(sizeof(*ctx));
+		ctx->k = k;
+		snprintf(ctx->dest, sizeof(ctx->dest), "%s", v->dest);
+		if (store_commit(t, void_dropped, ctx) < 0)
+			free(ctx);
 	}
 }
 
@@ -1349,6 +1421,7 @@ static int void_row(void *arg, struct slice key, struct slice body, int64_t expi
 		v = mem_new(struct void_sent);
 		memcpy(v->key, key.p, key.n);
 		v->n = key.n;
+		snprintf(v->dest, sizeof(v->dest), "%s", ctx->peer);
 		args = tos_map();
 		tos_set(args, "id", tos_value_copy(tos_get(m, "id")));
 		tos_set(args, "e", tos_value_copy(tos_get(m, "e")));

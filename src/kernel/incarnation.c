@@ -89,6 +89,7 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->incarnations = map_new();
 	k->arrivals = map_new();
 	k->codes = map_new();
+	k->void_peers = map_new();
 	k->fast_taken = map_new();
 	list_init(&k->signing);
 	return store_each(

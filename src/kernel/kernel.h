@@ -172,7 +172,7 @@ struct resident {
 	int64_t report_at_ms;
 	/* a move under way */
 	struct move *move;
-	bool in_doubt, sent, outcome_move, asking;
+	bool in_doubt, sent, outcome_move, asking, wants_link;
 	bool fast_move; /* that departure is in memory only, here and there */
 	/* departing, and its record waits for a signature */
 	struct list signing;
@@ -280,18 +280,19 @@ struct kernel {
 	bool renewing;
 	int64_t renew_at_ms;
 	/* tables */
-	struct map *peers;     /* name -> struct peer */
-	struct map *residents; /* name -> struct resident */
-	struct map *homes;     /* name -> struct home_record: live, and ended of late */
-	struct map *calls;     /* number -> struct call */
-	struct map *arrivals;  /* id, e, n -> struct arrival in progress */
-	struct map *clients;   /* name -> struct client */
-	struct map *uploads;   /* digest -> struct upload */
-	struct map *codes;     /* digest -> struct code: verified bundles in memory */
-	struct map *places;    /* carrier -> struct place: where it was seen last */
-	struct map *streams;   /* sender|dest -> struct stream_queue */
-	size_t streams_bytes;  /* in all of them */
-	struct map *names;     /* names given out: name -> struct given */
+	struct map *peers;      /* name -> struct peer */
+	struct map *residents;  /* name -> struct resident */
+	struct map *homes;      /* name -> struct home_record: live, and ended of late */
+	struct map *calls;      /* number -> struct call */
+	struct map *arrivals;   /* id, e, n -> struct arrival in progress */
+	struct map *clients;    /* name -> struct client */
+	struct map *uploads;    /* digest -> struct upload */
+	struct map *codes;      /* digest -> struct code: verified bundles in memory */
+	struct map *void_peers; /* kernels for which there are voids: their links are kept up */
+	struct map *places;     /* carrier -> struct place: where it was seen last */
+	struct map *streams;    /* sender|dest -> struct stream_queue */
+	size_t streams_bytes;   /* in all of them */
+	struct map *names;      /* names given out: name -> struct given */
 	struct map *callers; /* client, carrier, extension -> struct caller: whom each asked */
 	int64_t callers_at_ms;
 	struct map *watchers; /* carrier -> struct watch list */
@@ -418,6 +419,7 @@ int calls_forwarded(struct kernel *k, const struct post *original, const char *k
 void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p);
 void calls_tick(struct kernel *k, int64_t now_ms);
 void calls_failed(struct kernel *k, uint64_t number, int rc, const char *text);
+void calls_link_down(struct kernel *k, const char *peer);
 /* Dispatch a post to one of the kernel's own inboxes. ERR_NO_INBOX if there is none of that
  * name. */
 int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox,
@@ -498,6 +500,8 @@ void spares_end(struct kernel *k);
 /* ---- resident.c: carriers that are here */
 struct resident *resident_new(struct kernel *k);
 void resident_free(struct resident *r);
+/* While its departure is not settled the link to its destination is kept up; given back once. */
+void resident_want_link(struct resident *r, bool want);
 struct resident *resident_find(struct kernel *k, const char *name);
 struct resident *resident_by_id(
 	struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix);
@@ -608,6 +612,9 @@ void handoff_link_down(struct kernel *k, const char *peer);
 void handoff_tick(struct kernel *k, int64_t now_ms);
 int handoff_load(struct kernel *k, struct errmsg *em);
 void handoff_voids(struct kernel *k, const char *peer);
+/* A void for that kernel has been journaled: its link is kept up until it has acknowledged. */
+void handoff_void_due(struct kernel *k, const char *dest);
+void handoff_voids_begin(struct kernel *k); /* those that were left at the last stop */
 void handoff_expire(struct kernel *k);
 /* Sign what has waited for it: as many as there are with one signature. */
 void handoff_sign(struct kernel *k);
@@ -820,6 +827,8 @@ void share_used(struct resident *r, int64_t cpu_us);
 void shares_tick(struct kernel *k, int64_t now_ms);
 
 /* ---- telemetry.c */
+/* A map that says which carrier: name, id, incarnation, and n, the departure it is about. */
+struct tos_value *audit_carrier(const struct resident *r, uint64_t n);
 /* takes map; t NULL: its own transaction */
 void audit_event(
 	struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map);

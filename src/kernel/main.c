@@ -80,6 +80,8 @@ static void on_down(void *arg, struct link *l, int rc, const char *why)
 	content_link_down(k, link_name(l));
 	peer_link_down(k, l);
 	handoff_link_down(k, link_name(l));
+	if (!links_find(k->links, link_name(l)))
+		calls_link_down(k, link_name(l));
 }
 
 static void on_clone(void *arg, const char *name, const char *address, const char *linked)
@@ -561,6 +563,7 @@ static void kernel_serve(struct kernel *k)
 		directory_register(k);
 	else if (k->config.registrar[0])
 		peer_want(k, k->config.registrar, true);
+	handoff_voids_begin(k);
 	tosd_ready(k);
 	log_notice("kernel ready", KV_INT("boot", k->boot_count),
 		KV_INT("carriers", map_size(k->residents)));

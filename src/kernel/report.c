@@ -89,6 +89,10 @@ static void on_reported(
 		resident_wanted(r, wanted, &e);
 		return;
 	}
+	/* A higher incarnation may be the one that was granted to this very copy, whose holder had not
+	 * heard of it when it died: the answer to ASK says. */
+	if (r->asking && !tos_get_bool(m, "ended", false))
+		return;
 	if (incarnation_read(tos_get(m, "e"), &e) == 0 && incarnation_compare(&r->e, &e) < 0) {
 		incarnation_learn(k, r->id, &e);
 		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");

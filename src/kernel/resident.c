@@ -176,12 +176,21 @@ static bool drop_held(struct resident *r, const struct origin *from, const struc
 	return true;
 }
 
+void resident_want_link(struct resident *r, bool want)
+{
+	if (r->wants_link == want)
+		return;
+	r->wants_link = want;
+	peer_want(r->k, r->dest, want);
+}
+
 void resident_free(struct resident *r)
 {
 	if (!r)
 		return;
 	vm_abandon(r);
 	move_cancel(r);
+	resident_want_link(r, false);
 	call_cancel(r->k, r->completed_call);
 	if (map_find_str(r->k->residents, r->name) == r)
 		map_del_str(r->k->residents, r->name);
@@ -723,8 +732,7 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	vm_abandon(r);
 	resident_trail(r, shell_state_word(r->state), "", why);
 	t = store_begin(k->store);
-	m = tos_map();
-	tos_set(m, "carrier", tos_text(r->name));
+	m = audit_carrier(r, r->n);
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "why", tos_text(why));
 	account_charge(t, r);

@@ -14,6 +14,17 @@
 
 /* ---- audit */
 
+struct tos_value *audit_carrier(const struct resident *r, uint64_t n)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "carrier", tos_text(r->name));
+	tos_set(m, "id", tos_bytes(r->id, DIGEST_BYTES));
+	tos_set(m, "e", tos_int((int64_t)r->e.count));
+	tos_set(m, "n", tos_int((int64_t)n));
+	return m;
+}
+
 void audit_event(struct kernel *k, struct store_txn *t, const char *event, struct tos_value *m)
 {
 	struct store_txn *own = t ? NULL : store_begin(k->store);
@@ -364,10 +375,10 @@ int properties_init(struct kernel *k, struct errmsg *em)
 		rc = add_int(k, path, limit_units[i], limit_texts[i], k->config.limits[i], em);
 	}
 	static const char *const timing_docs[] = { "handshake", "ping", "silent", "offer",
-		"hook", "call", "report", "retry" };
+		"hook", "call", "report", "retry", "restart" };
 	const uint32_t timing[] = { k->config.handshake_ms, k->config.ping_ms,
 		k->config.silent_ms, k->config.offer_ms, k->config.hook_ms, k->config.call_ms,
-		k->config.report_ms, k->config.retry_ms };
+		k->config.report_ms, k->config.retry_ms, k->config.restart_ms };
 
 	for (size_t i = 0; i < ARRAY_LEN(timing) && rc == 0; i++) {
 		snprintf(path, sizeof(path), "/timing/%s", timing_docs[i]);

@@ -569,6 +569,15 @@ static void peer_close(struct peer *p)
 	p->fd = -1;
 }
 
+static void backoff_more(struct peer *p)
+{
+	int64_t most = super.t->config.restart_ms;
+
+	if (most < BACKOFF_MIN_MS)
+		most = BACKOFF_MAX_MS;
+	p->backoff_ms = p->backoff_ms * 2 < most ? p->backoff_ms * 2 : most;
+}
+
 static void peer_reaped(struct peer *p)
 {
 	int64_t now = clock_ms();
@@ -579,9 +588,8 @@ static void peer_reaped(struct peer *p)
 	p->pid = 0;
 	if (now - p->since_ms >= ALIVE_MS || p->backoff_ms == 0)
 		p->backoff_ms = BACKOFF_MIN_MS;
-	else if (p->backoff_ms < BACKOFF_MAX_MS)
-		p->backoff_ms =
-			p->backoff_ms * 2 < BACKOFF_MAX_MS ? p->backoff_ms * 2 : BACKOFF_MAX_MS;
+	else
+		backoff_more(p);
 	p->next_ms = now + p->backoff_ms;
 }
 
@@ -689,9 +697,10 @@ static void peer_started(struct peer *p, pid_t pid, int fd, uint32_t id)
 
 static void start_later(struct peer *p)
 {
-	p->backoff_ms = p->backoff_ms ? p->backoff_ms * 2 : BACKOFF_MIN_MS;
-	if (p->backoff_ms > BACKOFF_MAX_MS)
-		p->backoff_ms = BACKOFF_MAX_MS;
+	if (p->backoff_ms)
+		backoff_more(p);
+	else
+		p->backoff_ms = BACKOFF_MIN_MS;
 	p->next_ms = clock_ms() + p->backoff_ms;
 }
 

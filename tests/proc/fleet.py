@@ -110,9 +110,11 @@ class Failed(AssertionError):
 
 
 class Fleet:
-    """n kernels host0 ... ; conf goes to all of them, each[NAME] to one (as conf_text)."""
+    """n kernels host0 ... ; conf goes to all of them, each[NAME] to one (as conf_text). prepare(fleet) runs before the
+    configured kernels start. tos: another build's command, whose kernels are that build's."""
 
-    def __init__(self, n=3, conf=None, each=None):
+    def __init__(self, n=3, conf=None, each=None, prepare=None, tos=TOS):
+        self.tos_path = tos
         self.path = tempfile.mkdtemp(prefix="tos-fleet.")
         os.chmod(self.path, 0o755)
         self.home = os.path.join(self.path, "h")
@@ -122,10 +124,12 @@ class Fleet:
         running.append(self)
         try:
             self.tos("up", "-n", str(n), timeout=120)
-            if conf or each:
+            if conf or each or prepare:
                 self.tos("down", timeout=120)
                 for name in self.names:
                     self.configure(name, conf_text(conf) + conf_text((each or {}).get(name)))
+                if prepare:
+                    prepare(self)
                 self.tos("up", timeout=120)
         except BaseException:
             self.close()
@@ -138,7 +142,7 @@ class Fleet:
     def close(self):
         for pid in self.stopped():
             os.kill(pid, signal.SIGCONT)
-        subprocess.run([TOS, "down"], env=self.env, capture_output=True, timeout=120)
+        subprocess.run([self.tos_path, "down"], env=self.env, capture_output=True, timeout=120)
         keepers = [k for k in map(self.keeper, self.names) if k]
         for pid in keepers:
             os.kill(pid, signal.SIGKILL)
@@ -155,7 +159,7 @@ class Fleet:
 
     def run(self, *args, timeout=DEADLINE, env=None):
         """The result, whatever it is."""
-        return subprocess.run([TOS, *map(str, args)], env=env or self.env, cwd=self.path, timeout=timeout,
+        return subprocess.run([self.tos_path, *map(str, args)], env=env or self.env, cwd=self.path, timeout=timeout,
                               capture_output=True, text=True)
 
     def tos(self, *args, expect=0, timeout=DEADLINE):
@@ -170,7 +174,7 @@ class Fleet:
 
     def start(self, *args):
         """A tos that runs beside the test."""
-        return subprocess.Popen([TOS, *map(str, args)], env=self.env, cwd=self.path, stdout=subprocess.PIPE,
+        return subprocess.Popen([self.tos_path, *map(str, args)], env=self.env, cwd=self.path, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
 
     def file(self, name, text):
