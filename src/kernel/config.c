@@ -86,6 +86,12 @@ struct key {
 		.cap = sizeof(((struct struct_name *)0)->item), .list = most                   \
 	}
 
+#ifdef TOS_SMALL
+#define DEFAULT(usual, small) (small)
+#else
+#define DEFAULT(usual, small) (usual)
+#endif
+
 /* clang-format off */
 static const struct key keys[] = {
 	TEXT("", "name", KEY_KERNEL, name, NULL),
@@ -96,19 +102,20 @@ static const struct key keys[] = {
 	TEXT("log", "level", KEY_LEVEL, log_level, "info"),
 	NUMBER("log", "json", KEY_BOOL, log_json, 0, 1, 0),
 	LIST("sandbox", "require", KEY_WORD, require[0], 8),
-	NUMBER("sandbox", "vm_address", KEY_BYTES, vm_address_bytes, 64 << 20, (int64_t)1 << 40, 1 << 30),
+	NUMBER("sandbox", "vm_address", KEY_BYTES, vm_address_bytes, 64 << 20, (int64_t)1 << 40, DEFAULT(1 << 30, 64 << 20)),
 	NUMBER("sandbox", "test_no_userns", KEY_BOOL, test_no_userns, 0, 1, 0),
-#define X(nm, unit, dflt, most, text) NUMBER("limits", #nm, KEY_LIMIT, limits[LIMIT_##nm], 0, most, most),
+#define X(nm, unit, dflt, most, text) NUMBER("limits", #nm, KEY_LIMIT, limits[LIMIT_##nm], 0, most, \
+	DEFAULT(most, LIMIT_##nm == LIMIT_state ? 128 << 10 : most)),
 	LIMIT_LIST(X)
 #undef X
-	NUMBER("limits", "carriers", KEY_U32, carriers, 0, 1000000, 1000),
+	NUMBER("limits", "carriers", KEY_U32, carriers, 0, 1000000, DEFAULT(1000, 50)),
 	NUMBER("limits", "carriers_per_principal", KEY_U32, carriers_per_principal, 0, 1000000, 500),
 	NUMBER("limits", "disk_per_principal", KEY_BYTES, disk_per_principal, 0, (int64_t)1 << 50, 1 << 30),
 	NUMBER("limits", "cpu_share", KEY_U32, cpu_share, 0, 100, 0),
 	NUMBER("limits", "cpu_share_per_principal", KEY_U32, cpu_share_per_principal, 0, 100000, 0),
 	NUMBER("limits", "sent_rate", KEY_BYTES, sent_rate, 0, (int64_t)1 << 40, 64 << 20),
 	NUMBER("limits", "sent_rate_per_principal", KEY_BYTES, sent_rate_per_principal, 0, (int64_t)1 << 40, 0),
-	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, 2),
+	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, DEFAULT(2, 0)),
 	NUMBER("limits", "vm_carriers", KEY_U32, vm_carriers, 1, 65536, 256),
 	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
 	NUMBER("policy", "confirm", KEY_BOOL, confirm, 0, 1, 0),
@@ -117,7 +124,7 @@ static const struct key keys[] = {
 	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),
 	NUMBER("revocation", "max_age", KEY_MS, revocation_max_ms, 0, 3650 * (int64_t)DAY_MS, 7 * (int64_t)DAY_MS),
 	NUMBER("queue", "inbox", KEY_U32, inbox_bound, 1, 1000000, 1024),
-	NUMBER("queue", "link_bytes", KEY_SIZE, link_bytes, 2 << 20, 1 << 30, 8 << 20),
+	NUMBER("queue", "link_bytes", KEY_SIZE, link_bytes, 2 << 20, 1 << 30, DEFAULT(8 << 20, 2 << 20)),
 	NUMBER("queue", "stream", KEY_U32, stream_posts, 1, 1000000, 1024),
 	NUMBER("queue", "stream_bytes", KEY_SIZE, stream_bytes, 1 << 10, 1 << 30, 4 << 20),
 	NUMBER("queue", "streams_bytes", KEY_SIZE, streams_bytes, 1 << 20, (int64_t)1 << 34, 64 << 20),

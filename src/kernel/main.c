@@ -11,7 +11,10 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,6 +28,7 @@
 
 #define TOSD_FD        3
 #define TICK_MS        100
+#define SMALL_STACK    ((size_t)512 << 10)
 #define CONFIG_WAIT_MS 10000
 #define STOP_MS        5000
 #define EXPIRE_TICKS   600
@@ -719,6 +723,29 @@ static int usage(int status)
 	return status;
 }
 
+/* Memory that is reserved and never used counts against a bound on the address space: one arena,
+ * small stacks, one thread for names. Before there is a second thread. */
+static void be_small(void)
+{
+#if defined(TOS_SMALL) && !defined(TOS_SANITIZE)
+	struct rlimit stack;
+	pthread_attr_t attr;
+
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, 64 << 10);
+	mallopt(M_TRIM_THRESHOLD, 64 << 10);
+	setenv("UV_THREADPOOL_SIZE", "1", 1);
+	if (getrlimit(RLIMIT_STACK, &stack) == 0) {
+		stack.rlim_cur = SMALL_STACK; /* what libuv gives its threads */
+		setrlimit(RLIMIT_STACK, &stack);
+	}
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, SMALL_STACK);
+	pthread_setattr_default_np(&attr);
+	pthread_attr_destroy(&attr);
+#endif
+}
+
 int main(int argc, char **argv)
 {
 	struct kernel *k;
@@ -749,6 +776,7 @@ int main(int argc, char **argv)
 		return usage(2);
 	if (check)
 		return check_config(conf);
+	be_small();
 	k = mem_new(struct kernel); /* for the life of the process */
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_DUMPABLE, 0);

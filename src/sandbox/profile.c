@@ -15,6 +15,12 @@
 #else
 #define SAN(plain, wide) (plain)
 #endif
+/* The small profile (meson -Dsmall=true) states what a node needs: its kernel gets no more. */
+#ifdef TOS_SMALL
+#define KERNEL_AS SAN((uint64_t)TOS_SMALL_KERNEL_MIB << 20, NONE)
+#else
+#define KERNEL_AS NONE
+#endif
 /* The operator's own file may lie in somebody's home. */
 #define READ_ANY (1ull << 1 | 1ull << 2) /* CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH */
 /* CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN */
@@ -28,7 +34,7 @@ static const struct sandbox_profile profiles[SANDBOX_KINDS] = {
 	 *                                 caps      root                oom   as
 	 *                                 cpu   fsize         nofile       core mlock nproc
 	 *                                 msgq  sigpend */
-	[SANDBOX_KERNEL]   = { "kernel",   false,            false, SAN(true, false), true,  0,        SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE,         NONE,        0,   0,    NONE,         0,    NONE },
+	[SANDBOX_KERNEL]   = { "kernel",   false,            false, SAN(true, false), true,  0,        SANDBOX_ROOT_HOST,  0,    KERNEL_AS,       NONE, NONE,         NONE,        0,   0,    NONE,         0,    NONE },
 	[SANDBOX_CHECK]    = { "check",    false,            false, SAN(true, false), true,  READ_ANY, SANDBOX_ROOT_HOST,  0,    SAN(PLAN, NONE), PLAN, NONE,         64,          0,   0,    NONE,         0,    NONE },
 	[SANDBOX_LAUNCHER] = { "launcher", false,            false, false,            false, BUILD,    SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE,         NONE,        0,   NONE, NONE,         NONE, NONE },
 	[SANDBOX_VM]       = { "vm",       SAN(true, false), true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 1000, SAN(PLAN, NONE), PLAN, SAN(0, NONE), SAN(16, 64), 0,   0,    SAN(1, NONE), 0,    16 },

@@ -126,6 +126,9 @@ static int db_harden(sqlite3 *db, struct errmsg *em)
 	sqlite3_extended_result_codes(db, 1);
 	return db_exec(db,
 		"PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;"
+#ifdef TOS_SMALL
+		"PRAGMA cache_size=-256;"
+#endif
 		"PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY",
 		em);
 }
