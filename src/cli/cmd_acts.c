@@ -1,5 +1,6 @@
 /* tos suspend, resume, kill, retry, resolve: signed acts on carriers */
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
@@ -197,19 +198,110 @@ static int declare_dead(struct cli *cli, const char *dead, struct tos_value *row
 	return code;
 }
 
+/* ---- resolve --force */
+
+static const char *const force_risk =
+	"Whether %s runs somewhere else nobody has said. Forced, it goes on at %s with a higher\n"
+	"incarnation: until the kernels meet there may be two of it, and what the other one does\n"
+	"stays done; when they meet, the lower incarnation ends.\n";
+
+/* A row of a kernel that holds it without knowing whether it may run. */
+static bool held_in_doubt(struct cli *cli, const char *kernel, const char *name, int64_t *count)
+{
+	struct tos_value *row = NULL;
+	bool yes = false;
+
+	if (cli_connect_to(cli, kernel) == 0 &&
+		cli_ask(cli, kernel, "SHOW", map_of("name", tos_text(name)), &row) == 0) {
+		yes = tos_get_bool(row, "in_doubt", false) && tos_get(row, "incarnation") &&
+		      strcmp(tos_get_text(row, "kernel", ""), kernel) == 0;
+		*count = tos_get_int(row, "incarnation", 0);
+	}
+	tos_value_free(row);
+	return yes;
+}
+
+/* Its home may not be there to say who holds it: every kernel is asked. */
+static int find_holder(struct cli *cli, const char *name, char kernel[64], int64_t *count)
+{
+	struct tos_value *list = NULL;
+	bool found = false;
+	int rc;
+
+	if (cli->kernel) {
+		snprintf(kernel, 64, "%s", cli->kernel);
+		found = held_in_doubt(cli, kernel, name, count);
+	} else {
+		rc = cli_ask(cli, NULL, "KERNELS", NULL, &list);
+		if (rc < 0)
+			return rc;
+		for (size_t i = 0; i < tos_len(list) && !found; i++) {
+			snprintf(kernel, 64, "%s", tos_get_text(tos_at(list, i), "name", ""));
+			found = held_in_doubt(cli, kernel, name, count);
+		}
+		tos_value_free(list);
+	}
+	return found ? 0
+		     : err_set(&cli->em, ERR_NOT_FOUND,
+			       "no kernel that answers holds %s in doubt; --kernel names one",
+			       name);
+}
+
+static bool confirmed(const struct cli *cli, const char *name, const char *kernel)
+{
+	char line[16] = "";
+
+	if (cli_option(cli, "yes"))
+		return true;
+	fprintf(stderr, force_risk, name, kernel);
+	if (!isatty(0)) {
+		fputs("Say --yes if that is what you want.\n", stderr);
+		return false;
+	}
+	fputs("Go on? (yes/no) ", stderr);
+	return fgets(line, sizeof(line), stdin) && strcmp(line, "yes\n") == 0;
+}
+
+static int force_one(struct cli *cli, const char *name, struct tos_value *rows)
+{
+	struct tos_value *answer = NULL, *args;
+	char kernel[64];
+	int64_t count = 0;
+	int rc = find_holder(cli, name, kernel, &count);
+
+	if (rc < 0)
+		return rc;
+	if (!confirmed(cli, name, kernel))
+		return err_set(&cli->em, ERR_CANCELLED, "%s stays in doubt", name);
+	args = map_of("force", tos_bool(true));
+	tos_set(args, "count", tos_int(count + 1));
+	rc = cli_connect_to(cli, kernel);
+	if (rc < 0)
+		tos_value_free(args);
+	rc = rc ? rc : cli_act(cli, kernel, "resolve", name, args, &answer);
+	if (rc < 0)
+		return err_wrap(&cli->em, rc, "%s", name);
+	tos_set(answer, "asked", tos_text("resolve --force"));
+	tos_set(answer, "kernel", tos_text(kernel));
+	return tos_push(rows, answer);
+}
+
 static int run_resolve(struct cli *cli)
 {
 	const char *dead = cli_option(cli, "dead");
 	struct tos_value *rows;
 	int code = EXIT_DONE;
 
+	if (dead && cli_option(cli, "force"))
+		return cli_usage(cli, "--force is about carriers, --dead about a kernel");
 	if (!dead && !cli->args.n_word)
 		return cli_usage(cli, "which carrier in doubt, or --dead which kernel?");
 	rows = tos_array();
 	if (dead)
 		code = declare_dead(cli, dead, rows);
 	for (size_t i = 0; i < cli->args.n_word; i++) {
-		int rc = resolve_one(cli, cli->args.word[i], rows);
+		int rc = cli_option(cli, "force") ? force_one(cli, cli->args.word[i], rows)
+						  : resolve_one(cli, cli->args.word[i], rows);
 
 		if (rc < 0)
 			code = cli_fail(cli, rc);
@@ -233,10 +325,18 @@ const struct command command_resolve = {
 		 "copies which may have been "
 		 "there count as lost and the next older ones may run. Should that kernel come "
 		 "back, its copies give "
-		 "way; what they did meanwhile stays done.",
+		 "way; what they did meanwhile stays done.\n\n"
+		 "With --force the holder goes on without asking the home, for when that is gone "
+		 "too; also with one that is held back because its store was restored. Nobody "
+		 "can know then that there is no other copy: until the kernels meet two may run, "
+		 "after that the one with the higher incarnation. It must be confirmed, on the "
+		 "terminal or by --yes; name the carrier in full.",
 	.examples = "tos resolve host0#42\tAsk the home of one carrier\n"
-		    "tos resolve --dead host2\tThat host burnt down\n",
+		    "tos resolve --dead host2\tThat host burnt down\n"
+		    "tos resolve --force host0#42 --yes\tAnd its home with it\n",
 	.run = run_resolve,
 	.max_args = ARGS_ANY,
-	.options = { { "dead", 0, "KERNEL", "declare that this kernel is gone for good" }, AS },
+	.options = { { "dead", 0, "KERNEL", "declare that this kernel is gone for good" },
+		{ "force", 0, NULL, "go on without the home's word; two copies may run" },
+		{ "yes", 0, NULL, "the risk of --force is understood" }, AS },
 };

@@ -2,7 +2,7 @@
  * Signed acts: what a principal asks for with its own signature, checked here, where it is
  * carried out. No kernel vouches for a principal.
  */
-#include "kernel/kernel.h"
+#include "kernel/forced.h"
 
 #include <string.h>
 
@@ -60,7 +60,15 @@ static void act_resolve(struct kernel *k, struct act *a)
 		act_fail(a, ERR_NOT_FOUND, "no carrier of that name is here");
 		return;
 	}
-	resolve_begin(r, STEAL(a->rq));
+	if (tos_get_bool(a->args, "force", false)) {
+		struct slice cose;
+
+		cose.p = tos_get_bytes(a->rq->args, "cose", &cose.n);
+		forced_begin(r, a->rq, a->who.name, a->payload, cose);
+		a->rq = NULL;
+	} else {
+		resolve_begin(r, STEAL(a->rq));
+	}
 	act_free(a);
 }
 

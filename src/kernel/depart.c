@@ -7,6 +7,7 @@
  * frees it.
  */
 #include "kernel/evidence.h"
+#include "kernel/forced.h"
 #include "kernel/handoff.h"
 
 #include <string.h>
@@ -1075,6 +1076,7 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 struct resolving {
 	struct departure *departure;
 	struct request *rq; /* NULL: nobody waits */
+	bool forced;        /* without the home */
 };
 
 static void resolving_free(struct resolving *rs)
@@ -1172,6 +1174,8 @@ static void grant_take(struct resident *r, struct resolving *rs, const struct in
 	r->in_doubt = r->sent = r->asking = false;
 	resident_want_link(r, false);
 	resident_trail(r, "resolved", r->dest, "declared dead");
+	peer_want(k, r->dest, false);
+	resident_trail(r, "resolved", r->dest, rs->forced ? "forced" : "declared dead");
 	move_cancel(r);
 	r->resending = false;
 	vm_abandon(r);
@@ -1187,6 +1191,16 @@ static void grant_take(struct resident *r, struct resolving *rs, const struct in
 
 		grant_saved(g, rc, &em);
 	}
+}
+
+void resolve_forced(struct resident *r, struct request *rq, const struct incarnation *e)
+{
+	struct resolving *rs = mem_new(struct resolving);
+
+	rs->departure = departure_new(r);
+	rs->rq = rq;
+	rs->forced = true;
+	grant_take(r, rs, e);
 }
 
 /* Is that the home's own word, and not the lack of it? */

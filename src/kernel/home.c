@@ -3,6 +3,7 @@
  * wanted of them, how they ended. What residents say to their homes is in report.c.
  */
 #include "kernel/evidence.h"
+#include "kernel/forced.h"
 
 #include <string.h>
 
@@ -484,15 +485,19 @@ static void take_fault(struct home_record *h, const struct tos_value *args)
 
 /* An incarnation that this home never granted: a kernel that claims it would end the true copy. */
 static bool raised_elsewhere(
-	struct kernel *k, const struct home_record *h, const struct request *rq)
+	struct kernel *k, struct home_record *h, const struct request *rq)
 {
 	struct incarnation e;
 	struct tos_value *m;
+	struct slice act;
 
 	/* A restored home may have forgotten what it granted. */
 	if (shell_ended(h->state) || h->stale ||
 		incarnation_read(tos_get(rq->args, "e"), &e) < 0 ||
 		incarnation_compare(&e, &h->e) <= 0)
+		return false;
+	act.p = tos_get_bytes(rq->args, "forced", &act.n);
+	if (act.p && forced_take(k, h, act, &e))
 		return false;
 	m = tos_map();
 	tos_set(m, "carrier", tos_text(h->name));
@@ -948,6 +953,20 @@ static void ask_verb(struct kernel *k, struct request *rq)
 
 		granted(g, rc, &em);
 	}
+}
+
+void home_forced(struct kernel *k, struct home_record *h, const char *kernel,
+	const struct incarnation *e)
+{
+	h->e = *e;
+	h->n = 0; /* numbers of the incarnation before tell nothing of this one */
+	h->from[0] = 0;
+	h->in_doubt = false;
+	home_place(h, kernel, 0);
+	place_note(k, h->name, kernel);
+	place_answers(h);
+	incarnation_learn(k, h->id, e);
+	home_save(k, h);
 }
 
 /* No copy is left anywhere that the home could hear of. */

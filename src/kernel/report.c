@@ -3,6 +3,7 @@
  * it ended, and events for whoever watches. GONE and ENDED are kept in the store until the home
  * has answered them; the rest is news, sent again while it is true.
  */
+#include "kernel/forced.h"
 #include "kernel/evidence.h"
 
 #include <string.h>
@@ -115,6 +116,7 @@ static void on_reported(
 /* What shows the home that the carrier came here: the record that another kernel signed for it. */
 void home_evidence(const struct resident *r, struct tos_value *args)
 {
+	forced_evidence(r, args);
 	for (size_t i = tos_len(r->hops); i > 0; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;

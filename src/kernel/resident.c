@@ -3,7 +3,7 @@
  * those of core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are
  * in depart.c and arrive.c.
  */
-#include "kernel/kernel.h"
+#include "kernel/forced.h"
 
 #include <string.h>
 
@@ -591,6 +591,12 @@ static void resident_save(struct resident *r)
 
 	resident_put(t, r);
 	store_commit(t, saved, r->k);
+}
+
+void resident_forced(struct resident *r)
+{
+	incarnation_learn(r->k, r->id, &r->e);
+	resident_save(r);
 }
 
 /* ---- going on */

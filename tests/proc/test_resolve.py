@@ -160,3 +160,36 @@ def test_a_carrier_that_its_place_denies_twice_is_lost(fleet):
     fleet.up()
     o = fleet.outcome(name, expect=1)
     assert o["state"] == "lost" and "host2 does not hold it" in o["fault"]["text"], o
+
+
+def test_forced_without_the_home_it_goes_on_and_the_higher_incarnation_survives(fleet, doubt):
+    """Home and destination are both away: the holder goes on, moves on, and is believed when the home is back."""
+    fleet.freeze("host0")
+    try:
+        r = fleet.run("resolve", "--force", doubt, "--kernel", "host1")
+        assert r.returncode == 1 and "there may be two of it" in r.stderr and "--yes" in r.stderr, r.stderr
+        assert fleet.ps("host1")[doubt]["in_doubt"]
+        rows = fleet.json("resolve", "--force", doubt, "--kernel", "host1", "--yes")
+        assert rows[0]["kernel"] == "host1", rows
+        wait_for(lambda: not fleet.ps("host1").get(doubt, {"in_doubt": True})["in_doubt"], text="it goes on")
+    finally:
+        fleet.thaw("host0")
+    o = fleet.outcome(doubt)
+    assert o["state"] == "finished" and [line for line in o["trail"] if line["event"] == "forced"], o
+    assert visited(o) == ["host1", "host0"], o
+    # The other copy comes to life too, and gives way when it hears of the higher one.
+    fleet.thaw("host2")
+    one_outcome(fleet, doubt, o)
+    assert '"forced"' in fleet.tos("audit", "--kernel", "host1", "--json")
+    assert '"force-learnt"' in fleet.tos("audit", "--kernel", "host0", "--json")
+
+
+def test_force_is_refused_where_nothing_is_in_doubt_or_policy_says_no(fleet, doubt):
+    fleet.tos("principal", "add", "otto", "--role", "owner")
+    r = fleet.run("resolve", "--force", doubt, "--kernel", "host1", "--yes", "--as", "otto")
+    assert r.returncode == 3, r.stderr
+    sound = fleet.launch("tos.sleep(30)")
+    r = fleet.run("resolve", "--force", sound, "--kernel", "host0", "--yes")
+    assert r.returncode == 1 and "in doubt" in r.stderr, r.stderr
+    fleet.tos("kill", sound)
+    assert fleet.metric("host1", "tos_forced_total") <= 1
