@@ -1,7 +1,7 @@
 %% Yardstick: calls of a gen_server, and funs with state, on another Erlang node over TLS.
 -module(bench_echo).
 -behaviour(gen_server).
--export([server/0, run/1, init/1, handle_call/3, handle_cast/2]).
+-export([server/0, run/1, visited/3, init/1, handle_call/3, handle_cast/2]).
 
 server() ->
     {ok, _} = gen_server:start({local, echo}, ?MODULE, [], []),
@@ -11,7 +11,7 @@ init([]) -> {ok, none}.
 handle_call(null, _From, State) -> {reply, ok, State}.
 handle_cast(_, State) -> {noreply, State}.
 
-%% One command a line: "rpc N OUTSTANDING" or "move N"; answered by one line of JSON.
+%% One command a line: "rpc N OUTSTANDING", "move N" or "first N"; answered by one line of JSON.
 run(Node) ->
     true = net_kernel:connect_node(Node),
     io:format("ready~n"),
@@ -42,7 +42,36 @@ command(Node, ["move", N]) ->
         receive {there, 64} -> ok end
     end,
     one_by_one(Go, 50),
-    {one_by_one(Go, list_to_integer(N)), 0.0}.
+    {one_by_one(Go, list_to_integer(N)), 0.0};
+command(Node, ["first", N]) ->
+    Modules = [module() || _ <- lists:seq(1, list_to_integer(N))],
+    Visit = fun({Name, Binary}) ->
+        At = erlang:monotonic_time(nanosecond),
+        spawn(Node, ?MODULE, visited, [self(), Name, Binary]),
+        receive {there, Name} -> ok end,
+        erlang:monotonic_time(nanosecond) - At
+    end,
+    {[Visit(M) || M <- Modules], 0.0}.
+
+%% On the other node: a module that was never there is loaded and run.
+visited(From, Name, Binary) ->
+    {module, Name} = code:load_binary(Name, "bench", Binary),
+    Name:run(From).
+
+%% A module of about 2 KB by a name that nobody has used.
+module() ->
+    Name = list_to_atom("visitor" ++ integer_to_list(erlang:unique_integer([positive]))),
+    Text = [io_lib:format("-module(~s). -export([run/1, f/1]). run(P) -> P ! {there, ~s}.", [Name, Name]),
+            [io_lib:format(" f(~b) -> {~s, \"~b: so that it is as large as the carrier's code\", ~b};", [I, Name, I, I * I])
+             || I <- lists:seq(1, 30)], " f(_) -> none."],
+    {ok, Tokens, _} = erl_scan:string(lists:flatten(Text)),
+    Forms = [begin {ok, F} = erl_parse:parse_form(T), F end || T <- forms(Tokens, [], [])],
+    {ok, Name, Binary} = compile:forms(Forms, []),
+    {Name, Binary}.
+
+forms([], [], Done) -> lists:reverse(Done);
+forms([{dot, _} = Dot | Rest], Form, Done) -> forms(Rest, [], [lists:reverse([Dot | Form]) | Done]);
+forms([Token | Rest], Form, Done) -> forms(Rest, [Token | Form], Done).
 
 one_by_one(Fun, N) ->
     [begin

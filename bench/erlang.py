@@ -73,6 +73,9 @@ class Erlang:
     def move(self, n):
         return self.command("move", n)
 
+    def first(self, n):
+        return self.command("first", n)
+
     def stop(self):
         for p in self.nodes:
             p.kill()

@@ -1,9 +1,11 @@
 -- Goes to and fro between the two kernels in folder HOSTS, N times, with 1 KB of state, after PAUSE seconds each; how long
--- each move took, from before tos.go to the first line there, goes into folder US.
+-- each move took, from before tos.go to the first line there, goes into folder US. With a folder AT it first waits for that
+-- time, so that many of them go together.
 function begin(self)
 	local now = tos.clock()
 	if not self.n then
-		self.n, self.us, self.begun = 0, {}, now
+		if tos.briefcase:has("AT") then tos.sleep(math.max(0, tonumber(tos.briefcase.AT[1]) - tos.now())) end
+		self.n, self.us, self.begun = 0, {}, tos.clock()
 		self.load = string.rep("x", 1024)
 	else
 		self.n = self.n + 1
