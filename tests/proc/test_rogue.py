@@ -33,12 +33,19 @@ class Rogue:
 
     def __init__(self, fleet, domain):
         self.fleet, self.domain, self.key, self.links = fleet, domain, domain.kernel("host2"), {}
+        self.boot = 1 << 40
         self.sent = {}  # carrier's name -> (hop record, envelope) by which it came
 
     def link(self, to):
         if to not in self.links:
-            self.links[to] = self.domain.as_kernel("host2", to, signer=self.key, directory=self.fleet.path)
+            self.boot += 1
+            self.links[to] = self.domain.as_kernel("host2", to, signer=self.key, directory=self.fleet.path, boot=self.boot)
         return self.links[to]
+
+    def unlink(self, to):
+        """A link that nobody read from for a while is given up at the other end: the next use makes a new one."""
+        if to in self.links:
+            self.links.pop(to).close()
 
     def close(self):
         for c in self.links.values():
