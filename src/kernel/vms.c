@@ -38,8 +38,9 @@
 #define SLOWER 1
 #endif
 #define HANG_CPU_US  ((int64_t)1000000 * SLOWER)
+/* Bytes a microsecond at which it goes over a carrier in one go, at worst. */
+#define HOST_PER_US  16
 #define STUCK_CPU_US ((int64_t)100000 * SLOWER) /* after it has said so */
-#define END_CPU_US   ((int64_t)500000 * SLOWER)
 #define END_MS       60000
 #define HIDDEN_US    ((int64_t)5000000) /* of CPU time that it does not account for */
 
@@ -680,6 +681,7 @@ uint64_t vm_memory_bytes(const struct resident *r)
 static void vm_check_life(struct vm *v, int64_t now_ms)
 {
 	int64_t cpu_us = vm_process_cpu_us(v);
+	int64_t hang_us = HANG_CPU_US + (int64_t)(v->memory_each / HOST_PER_US);
 
 	if (v->n_frames != v->frames_seen) {
 		v->frames_seen = v->n_frames;
@@ -687,10 +689,10 @@ static void vm_check_life(struct vm *v, int64_t now_ms)
 	}
 	if (v->stuck && cpu_us - v->stuck_cpu_us > STUCK_CPU_US)
 		vm_hung(v, "hung: its tos-vm could not stop it");
-	else if (cpu_us - v->alive_cpu_us > HANG_CPU_US)
+	else if (cpu_us - v->alive_cpu_us > hang_us)
 		vm_hung(v, "hung: its tos-vm gave no sign of life");
 	else if (v->n_ending &&
-		 (cpu_us - v->ending_cpu_us > END_CPU_US || now_ms - v->ending_ms > END_MS))
+		 (cpu_us - v->ending_cpu_us > hang_us || now_ms - v->ending_ms > END_MS))
 		vm_hung(v, "hung: its tos-vm did not let a carrier go");
 	else if (cpu_us > HIDDEN_US + 2 * v->told_cpu_us)
 		vm_hung(v, "its tos-vm used CPU time that it did not account for");

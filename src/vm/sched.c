@@ -44,6 +44,7 @@
  * grow, and its collector marks them, by 2 ns a byte. */
 #define JUMP_US      ((int64_t)50000 * SCHED_SLOWER)
 #define JUMP_PER_US  512                             /* bytes */
+#define HOST_PER_US  16
 #define STUCK_US     ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
 #define TELL_US      ((int64_t)50000)                /* of CPU time, between USAGEs */
 #define WOKEN_US     ((int64_t)4000) /* of woken carriers before a spent one has a turn */
@@ -138,6 +139,9 @@ static void slice_is_due(struct vm_carrier *c, int64_t cpu_us)
 		vm_sched.overdue = 1;
 	if (late > jump_us && !vm_sched.host && vm_sched.jump_ok)
 		longjmp(out_of_slice, 1);
+	/* What is ours goes over all it has, at worst: freezing it. */
+	if (vm_sched.host)
+		jump_us += (int64_t)c->used / HOST_PER_US;
 	if (late > jump_us + STUCK_US && !vm_sched.told_stuck && !the_port->writing)
 		tell_stuck(c);
 }

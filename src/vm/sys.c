@@ -694,6 +694,7 @@ HOST(inbox_next)
 HOST(sleep)
 HOST(log)
 HOST(archive)
+HOST(compile)
 HOST(unarchive)
 /* clang-format on */
 
@@ -707,7 +708,7 @@ void sys_open(lua_State *L)
 		{ "inbox_close", host_inbox_close }, { "inbox_next", host_inbox_next },
 		{ "inbox_size", sys_inbox_size }, { "sleep", host_sleep }, { "now", sys_now },
 		{ "clock", sys_clock }, { "log", host_log }, { "about", sys_about },
-		{ "limits", sys_limits }, { "usage", sys_usage }, { "compile", sys_compile },
+		{ "limits", sys_limits }, { "usage", sys_usage }, { "compile", host_compile },
 		{ "archive", host_archive }, { "unarchive", host_unarchive }, { NULL, NULL } };
 
 	luaL_newlib(L, functions);

@@ -1,5 +1,5 @@
 -- Sorts half a million numbers again and again.
--- stopped by: limit cpu or error too long
+-- stopped by: limit cpu or limit memory or error too long
 -- limits: cpu=1
 -- within: 15 s
 function begin(self)
