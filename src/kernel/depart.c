@@ -1173,8 +1173,6 @@ static void grant_take(struct resident *r, struct resolving *rs, const struct in
 	r->e = *e;
 	r->in_doubt = r->sent = r->asking = false;
 	resident_want_link(r, false);
-	resident_trail(r, "resolved", r->dest, "declared dead");
-	peer_want(k, r->dest, false);
 	resident_trail(r, "resolved", r->dest, rs->forced ? "forced" : "declared dead");
 	move_cancel(r);
 	r->resending = false;
