@@ -24,6 +24,7 @@
 #include "base/where.h"
 #include "core/firewall.h"
 #include "core/name.h"
+#include "wire/frame.h"
 
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 #define PEERS_MAX      1024
@@ -119,6 +120,8 @@ static const struct key keys[] = {
 	NUMBER("limits", "vm_carriers", KEY_U32, vm_carriers, 1, 65536, 256),
 	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
 	NUMBER("policy", "confirm", KEY_BOOL, confirm, 0, 1, 0),
+	NUMBER("timing", "test_protocol_min", KEY_U32, test_protocol_min, 1, 99, PROTOCOL_VERSION_MIN),
+	NUMBER("timing", "test_protocol_max", KEY_U32, test_protocol_max, 1, 99, PROTOCOL_VERSION),
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
 	LIST("local", "principals", KEY_U32, local_uids[0], 32),
 	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),

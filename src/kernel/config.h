@@ -98,6 +98,7 @@ struct config {
 	uint32_t offer_again_ms;
 	uint32_t restart_ms; /* the longest pause before tosd starts a process again */
 	bool test_no_userns;
+	uint32_t test_protocol_min, test_protocol_max; /* claimed instead of what is spoken */
 };
 /* Reads the file (root's or our user's, not writable by others) and checks everything. One
  * thread at a time: libconfuse keeps global state. *out is written on success only;

@@ -420,6 +420,7 @@ static struct tos_value *kernel_row(struct kernel *k, const char *name, const ch
 	age_ms = l ? (int64_t)st.since_ms : clock_ms() - k->started_ms;
 	tos_set(m, "since_ms", tos_int(l || self ? clock_wall_ms() - age_ms : 0));
 	tos_set(m, "rtt_us", tos_int(st.rtt_us));
+	tos_set(m, "protocol", tos_int(l ? link_version(l) : 0));
 	tos_set(m, "trust", tos_text(TRUST_SYSTEM));
 	return m;
 }

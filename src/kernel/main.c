@@ -480,6 +480,8 @@ static int open_links(struct kernel *k, const int *listeners, size_t n, struct e
 	lc.ping_ms = k->config.ping_ms;
 	lc.silent_ms = k->config.silent_ms;
 	lc.queue_bytes = k->config.link_bytes;
+	lc.version_min = k->config.test_protocol_min;
+	lc.version_max = k->config.test_protocol_max;
 	rc = tls_context_new(
 		k->signer, (struct slice){ k->root_der.data, k->root_der.len }, &k->tls, em);
 	if (rc == 0) {

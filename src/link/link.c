@@ -182,8 +182,8 @@ static void link_fail(struct link *l, int rc, const char *why)
 static void hello_fill(struct link *l, const char *peer_name, struct hello *h)
 {
 	memset(h, 0, sizeof(*h));
-	h->version_min = PROTOCOL_VERSION_MIN;
-	h->version_max = PROTOCOL_VERSION;
+	h->version_min = l->ls->config.version_min;
+	h->version_max = l->ls->config.version_max;
 	l->ls->cb->hello(l->ls->arg, peer_name, h);
 	memcpy(l->domain, h->domain, sizeof(l->domain));
 	l->our_min = h->version_min;

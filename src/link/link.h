@@ -75,6 +75,7 @@ struct links_config {
 	size_t max_links;       /* 1024 kernels */
 	size_t max_handshakes;  /* 64 not finished yet, each way */
 	size_t max_clients;     /* 256 clients and joiners */
+	uint32_t version_min, version_max; /* of the protocol: what we speak, or tests say so */
 };
 void links_config_defaults(struct links_config *c);
 

@@ -39,6 +39,8 @@ void links_config_defaults(struct links_config *c)
 		.max_links = 1024,
 		.max_handshakes = 64,
 		.max_clients = 256,
+		.version_min = PROTOCOL_VERSION_MIN,
+		.version_max = PROTOCOL_VERSION,
 	};
 }
 
