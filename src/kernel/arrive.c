@@ -333,14 +333,29 @@ static void arrival_journal(struct arrival *a)
 		arrival_no_answer(a, rc, err_show(rc, &em));
 }
 
+/* A higher incarnation was made known here, or is here: its arrival alone makes nothing known. */
+static bool superseded(struct kernel *k, const struct hop *hop)
+{
+	const struct incarnation *known = incarnation_known(k, hop->id);
+	const struct resident *r = resident_by_id(k, hop->id, hop->suffix);
+
+	return (known && incarnation_compare(&hop->e, known) < 0) ||
+	       (r && incarnation_compare(&hop->e, &r->e) < 0);
+}
+
 /* All that was waited for is over: hooks, and the home where that is asked. */
 static void arrival_decide(struct arrival *a, int rc, const char *text)
 {
-	const struct incarnation *known = incarnation_known(a->k, a->hop.id);
+	const struct resident *old = resident_by_id(a->k, a->hop.id, a->hop.suffix);
 
-	if (known && incarnation_compare(&a->hop.e, known) < 0)
+	if (superseded(a->k, &a->hop))
 		arrival_answer(a, "superseded", ERR_SUPERSEDED,
 			"a higher incarnation was made known meanwhile");
+	else if (old && old->asking)
+		/* What comes back is its destination's answer, too: set aside, as that is, until
+		 * the home has said whose the carrier is. */
+		arrival_no_answer(
+			a, ERR_STATE, "a copy is here whose home is being asked about it");
 	else if (rc < 0)
 		arrival_refuse(a, rc == ERR_TIMEOUT ? ERR_REFUSED : rc, text);
 	else
@@ -569,7 +584,6 @@ static struct arrival *arrival_of(struct kernel *k, const struct hop *hop)
 static void send_verb(struct kernel *k, struct request *rq)
 {
 	struct slice hop_cose, envelope;
-	struct incarnation *known;
 	struct waiting_request *w;
 	struct cert_info who;
 	struct errmsg em = { "" };
@@ -640,8 +654,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	list_add(&a->requests, &w->node);
 	map_put(k->arrivals, a->key.data, a->key.len, a);
 	blob_set(&a->hop_cose, hop_cose);
-	known = incarnation_known(k, a->hop.id);
-	if (known && incarnation_compare(&a->hop.e, known) < 0) {
+	if (superseded(k, &a->hop)) {
 		arrival_answer(
 			a, "superseded", ERR_SUPERSEDED, "a higher incarnation is known here");
 		return;
@@ -718,12 +731,12 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
 	struct home_record *h = home_find(a->k, a->r->name);
 
 	FAULT_AT(OUTCOME_JOURNALED);
+	if (h)
+		home_end(a->k, h, rc);
 	if (rc < 0) {
 		arrival_no_answer(a, rc, err_show(rc, em));
 		return;
 	}
-	if (h)
-		home_outcome(a->k, h, SHELL_FINISHED, outcome_of(a->r));
 	arrival_answer(a, "accepted", 0, "");
 	FAULT_AT(OUTCOME_ANSWERED);
 }
@@ -741,8 +754,7 @@ static void arrival_outcome(struct arrival *a)
 	struct kernel *k = a->k;
 	struct home_record *h = home_find(k, a->r->name);
 	struct store_txn *t;
-	struct tos_value *m, *kept;
-	enum shell_state state;
+	struct tos_value *m;
 	int rc;
 
 	if (!h || memcmp(h->id, a->r->id, DIGEST_BYTES) != 0) {
@@ -755,6 +767,11 @@ static void arrival_outcome(struct arrival *a)
 		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has ended otherwise");
 		return;
 	}
+	if (home_busy(h)) {
+		/* A raise must not overtake an end, nor the other way round. */
+		arrival_no_answer(a, ERR_STATE, "something else of it is being journaled");
+		return;
+	}
 	if (incarnation_compare(&a->hop.e, &h->e) > 0 || !outcome_of_holder(h, a)) {
 		arrival_refuse(a, ERR_REPLAY, "its home knows it to be elsewhere");
 		return;
@@ -764,20 +781,15 @@ static void arrival_outcome(struct arrival *a)
 	t = store_begin(k->store);
 	journal_put(t, T_ANSWER, &a->key, answer_map("accepted", 0, ""),
 		a->r->ticket.expires_ms + KEEP_AFTER_MS);
-	kept = h->outcome;
-	state = h->state;
-	h->outcome = outcome_of(a->r);
-	h->state = SHELL_FINISHED;
-	h->ended_ms = clock_wall_ms();
+	home_close(h, SHELL_FINISHED, outcome_of(a->r));
 	home_put(t, h);
-	tos_value_free(h->outcome);
-	h->outcome = kept;
-	h->state = state;
 	audit_event(k, t, "finished", m);
 	FAULT_AT(OUTCOME_COMMIT);
 	rc = store_commit(t, outcome_taken, a);
-	if (rc < 0)
+	if (rc < 0) {
+		home_end(k, h, rc);
 		arrival_no_answer(a, rc, err_text(rc));
+	}
 }
 
 void came_from(const struct resident *r, char out[64])

@@ -249,6 +249,9 @@ static void move_accepted(struct resident *r)
 static void departure_over(struct resident *r)
 {
 	resident_want_link(r, false);
+	/* What the home wanted of a departing copy is told again. */
+	r->report_due = true;
+	r->report_at_ms = 0;
 	resident_event(r, SHELL_EV_RETURNED, NULL);
 	resident_uncollect(r);
 	if (r->vm || r->completed) {
@@ -258,6 +261,16 @@ static void departure_over(struct resident *r)
 	r->via_go = false;
 	r->go_seq = 0;
 	resident_go_on(r);
+}
+
+/* The record never left: nothing is in doubt. Its number is given back, because only memory knows
+ * that it was used: the home must not be told of it, for a crash makes the departure that is in the
+ * journal go on. */
+static void departure_undone(struct resident *r)
+{
+	r->n--;
+	r->sent = false;
+	departure_over(r);
 }
 
 /* It came back in the same run: tos.go returns, a path goes on with its next choice. */
@@ -397,9 +410,7 @@ static void on_sent(
 	} else if (r->sent || r->outcome_move) {
 		move_doubt(r, text);
 	} else {
-		/* The frame never left: nothing is in doubt, the departure number stays used. */
-		r->sent = false;
-		departure_over(r);
+		departure_undone(r);
 		if (r->move)
 			move_failed(r, ERR_UNREACHABLE, text);
 	}
@@ -459,7 +470,7 @@ static void on_content(struct kernel *k, void *arg, int rc)
 		if (r->sent || r->outcome_move) {
 			move_doubt(r, "the link closed while the envelope was being sent");
 		} else {
-			departure_over(r);
+			departure_undone(r);
 			if (r->move)
 				move_failed(r, ERR_UNREACHABLE,
 					"the link closed while the envelope was being sent");
@@ -530,7 +541,7 @@ static void frozen(struct resident *r, int rc, const struct errmsg *em)
 	else
 		FAULT_AT(DEPART_JOURNALED);
 	if (rc < 0) {
-		departure_over(r);
+		departure_undone(r);
 		if (r->outcome_move) {
 			/* Kept and tried again: the outcome must not be lost for want of a
 			 * journal. */
@@ -934,14 +945,13 @@ static void outcome_saved(void *arg, int rc, const struct errmsg *em)
 	struct home_record *h = home_find(ctx->k, ctx->name);
 
 	FAULT_AT(OUTCOME_HERE_JOURNALED);
+	if (h)
+		home_end(ctx->k, h, rc);
 	if (rc < 0) {
 		log_error("an outcome could not be journaled; it is kept and tried again",
 			KV_ERR(rc, em));
-	} else if (r && h) {
-		struct tos_value *outcome = outcome_of(r);
-
+	} else if (r) {
 		resident_event(r, SHELL_EV_FINISH, NULL);
-		home_outcome(ctx->k, h, SHELL_FINISHED, outcome);
 		resident_free(r);
 	}
 	free(ctx);
@@ -952,28 +962,29 @@ static void outcome_at_home(struct resident *r, struct home_record *h)
 	struct {
 		struct kernel *k;
 		char name[NAME_BYTES_MAX + 1];
-	} *ctx = mem_zero(sizeof(*ctx));
-	struct store_txn *t = store_begin(r->k->store);
-	struct tos_value *m = audit_carrier(r, r->n), *kept = h->outcome;
-	enum shell_state state = h->state;
+	} * ctx;
+	struct store_txn *t;
+	struct tos_value *m;
 
+	if (home_busy(h))
+		return; /* Mobility is asked again, and says the same */
+	ctx = mem_zero(sizeof(*ctx));
+	t = store_begin(r->k->store);
+	m = audit_carrier(r, r->n);
 	ctx->k = r->k;
 	snprintf(ctx->name, sizeof(ctx->name), "%s", r->name);
 	resident_trail(r, "finished", "", "");
 	/* The row as it will be; memory follows when it is durable. */
-	h->outcome = outcome_of(r);
-	h->state = SHELL_FINISHED;
-	h->ended_ms = clock_wall_ms();
+	home_close(h, SHELL_FINISHED, outcome_of(r));
 	home_put(t, h);
-	tos_value_free(h->outcome);
-	h->outcome = kept;
-	h->state = state;
 	account_charge(t, r);
 	resident_del(t, r);
 	audit_event(r->k, t, "finished", m);
 	FAULT_AT(OUTCOME_HERE_COMMIT);
-	if (store_commit(t, outcome_saved, ctx) < 0)
+	if (store_commit(t, outcome_saved, ctx) < 0) {
+		home_end(r->k, h, ERR_FULL);
 		free(ctx);
+	}
 }
 
 void outcome_begin(struct resident *r)
@@ -985,6 +996,11 @@ void outcome_begin(struct resident *r)
 	if (r->move)
 		return;
 	if (strcmp(r->ticket.home, r->k->config.name) == 0 && h) {
+		/* A copy that came while its incarnation was being raised. */
+		if (incarnation_compare(&r->e, &h->e) < 0) {
+			resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
+			return;
+		}
 		outcome_at_home(r, h);
 		return;
 	}

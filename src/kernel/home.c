@@ -105,20 +105,26 @@ void home_free(struct home_record *h)
 	waiters_fail(h, ERR_CLOSED, "the kernel stops");
 	blob_free(&h->ticket_cose);
 	tos_value_free(h->outcome);
+	tos_value_free(h->end_outcome);
 	tos_value_free(h->fault);
 	free(h);
 }
 
+bool home_busy(const struct home_record *h)
+{
+	return h->raising || h->closing;
+}
+
 void home_put(struct store_txn *t, const struct home_record *h)
 {
-	struct tos_value *m = tos_map();
+	struct tos_value *m = tos_map(), *outcome = h->closing ? h->end_outcome : h->outcome;
 	uint8_t *bytes = NULL;
 	size_t n;
 
 	tos_set(m, "name", tos_text(h->name));
 	tos_set(m, "id", tos_bytes(h->id, DIGEST_BYTES));
 	tos_set(m, "owner", tos_text(h->owner));
-	tos_set(m, "state", tos_text(shell_state_word(h->state)));
+	tos_set(m, "state", tos_text(shell_state_word(h->closing ? h->end_state : h->state)));
 	tos_set(m, "kernel", tos_text(h->kernel));
 	tos_set(m, "from", tos_text(h->from));
 	tos_set(m, "e", incarnation_value(h->raising ? &h->next_e : &h->e));
@@ -129,12 +135,12 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_set(m, "command_due", tos_bool(h->command_due));
 	tos_set(m, "launched", tos_int(h->launched_ms));
 	tos_set(m, "since", tos_int(h->since_ms));
-	tos_set(m, "ended", tos_int(h->ended_ms));
+	tos_set(m, "ended", tos_int(h->closing ? h->end_ms : h->ended_ms));
 	tos_set(m, "expires", tos_int(h->expires_ms));
 	tos_set(m, "ticket", tos_bytes(h->ticket_cose.p, h->ticket_cose.n));
-	if (h->outcome)
-		tos_set(m, "result", tos_value_copy(h->outcome));
-	if (h->fault)
+	if (outcome)
+		tos_set(m, "result", tos_value_copy(outcome));
+	if (h->fault && !h->closing)
 		tos_set(m, "fault", tos_value_copy(h->fault));
 	if (tos_encode(m, &bytes, &n) == 0) {
 		store_put(t, T_HOME, h->name, strlen(h->name), bytes, n,
@@ -251,7 +257,7 @@ static void home_save(struct kernel *k, struct home_record *h)
 	struct store_txn *t;
 
 	h->save_due = true;
-	if (h->raising)
+	if (home_busy(h))
 		return; /* once that has come out */
 	s = mem_new(struct home_saving);
 	s->k = k;
@@ -429,6 +435,28 @@ void home_outcome(struct kernel *k, struct home_record *h, enum shell_state stat
 	waiters_tell(h);
 }
 
+void home_close(struct home_record *h, enum shell_state state, struct tos_value *outcome)
+{
+	h->closing = true;
+	h->end_state = state;
+	h->end_outcome = outcome;
+	h->end_ms = clock_wall_ms();
+}
+
+void home_end(struct kernel *k, struct home_record *h, int rc)
+{
+	struct tos_value *outcome = STEAL(h->end_outcome);
+
+	h->closing = false;
+	if (rc == 0 && !shell_ended(h->state)) {
+		home_outcome(k, h, h->end_state, outcome);
+		h->ended_ms = h->end_ms;
+	} else {
+		tos_value_free(outcome);
+		h->save_due = true; /* another row may have said that it had ended */
+	}
+}
+
 /* ---- inbox Home */
 
 static struct home_record *home_args(struct kernel *k, struct request *rq)
@@ -448,6 +476,16 @@ static struct home_record *home_args(struct kernel *k, struct request *rq)
 static const char *who_asks(const struct kernel *k, const struct request *rq)
 {
 	return rq->from.kernel[0] ? rq->from.kernel : k->config.name;
+}
+
+/* It is told to come again. */
+static bool busy_refused(const struct home_record *h, struct request *rq)
+{
+	if (!home_busy(h))
+		return false;
+	request_fail(rq, ERR_STATE, "%s of %s is being journaled",
+		h->raising ? "a raise" : "the end", h->name);
+	return true;
 }
 
 /* What the report shows about its sender; this kernel's own are believed. */
@@ -563,6 +601,8 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 	restored_see(k, rq->from.kernel, rq->args);
 	if (!h)
 		return;
+	if (busy_refused(h, rq))
+		return;
 	/* A departing copy is that of the departure before the next: where that was accepted, the
 	 * destination's is the later one. */
 	if (state == SHELL_DEPARTING && n > 0)
@@ -652,10 +692,13 @@ static void gone_verb(struct kernel *k, struct request *rq)
 	restored_see(k, rq->from.kernel, rq->args);
 	if (!h)
 		return;
+	if (busy_refused(h, rq))
+		return;
 	FAULT_AT(GONE_TAKEN);
 	/* Departure n was accepted there: the copy there carries n + 1. */
 	if (!shell_ended(h->state) && incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
-		incarnation_compare(&e, &h->e) == 0 && (int64_t)n >= 0 && n + 1 > h->n &&
+		incarnation_compare(&e, &h->e) == 0 && (int64_t)n >= 0 &&
+		(n + 1 > h->n || (n + 1 == h->n && strcmp(h->kernel, who_asks(k, rq)) == 0)) &&
 		name_kernel_ok(tos_get_text(rq->args, "dest", ""))) {
 		enum evidence found = judge(k, h, rq, &e);
 
@@ -717,6 +760,8 @@ static void ended_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
 		return;
 	}
+	if (busy_refused(h, rq))
+		return;
 	if (h->save_due) {
 		/* The place keeps its note until our journal has caught up with memory. */
 		request_fail(rq, ERR_STORE, "what is known of %s is not durable yet", h->name);
@@ -822,11 +867,17 @@ static void event_verb(struct kernel *k, struct request *rq)
 
 /* ---- the grant: who goes on when a destination is dead (doc/protocol.md, "In doubt") */
 
-bool home_is_declared(struct kernel *k, const char *kernel)
+static bool declaration_kept(struct kernel *k, const char *kernel)
 {
 	AUTOBUF body = BUF_MAX(65536);
 
 	return store_get(k->store, T_DECLARED, kernel, strlen(kernel), &body, NULL) == 0;
+}
+
+/* One that is linked is not dead, whatever the journal still says. */
+bool home_is_declared(struct kernel *k, const char *kernel)
+{
+	return declaration_kept(k, kernel) && !links_find(k->links, kernel);
 }
 
 struct grant {
@@ -906,10 +957,8 @@ static void ask_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, ERR_MALFORMED, "ASK lacks e");
 		return;
 	}
-	if (h->raising) {
-		request_fail(rq, ERR_STATE, "a raise of %s is being journaled", h->name);
+	if (busy_refused(h, rq))
 		return;
-	}
 	if (granted_before(h, who_asks(k, rq), &e, n)) {
 		ask_answer(rq, "granted", &h->e);
 		return;
@@ -969,18 +1018,44 @@ void home_forced(struct kernel *k, struct home_record *h, const char *kernel,
 	home_save(k, h);
 }
 
-/* No copy is left anywhere that the home could hear of. */
+static void lost_saved(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct home_saving *s = arg;
+	struct home_record *h = map_find_str(s->k->homes, s->name);
+
+	(void)em;
+	if (h)
+		home_end(s->k, h, rc); /* if not, the tick settles it anew */
+}
+
+/* No copy is left anywhere that the home could hear of. Nobody is told before it is durable: a
+ * holder that hears of it ends its copy. */
 void home_lost(struct kernel *k, struct home_record *h, const char *text)
 {
 	struct tos_value *o = tos_map(), *fault = tos_map();
 	bool killed = strcmp(h->wanted, "killed") == 0;
+	struct home_saving *s;
+	struct store_txn *t;
+	int rc;
 
 	tos_set(fault, "code", tos_text(killed ? "killed" : "lost"));
 	tos_set(fault, "text", tos_text(text));
 	tos_set(fault, "kernel", tos_text(h->kernel));
 	tos_set(o, "fault", fault);
-	home_outcome(k, h, killed ? SHELL_KILLED : SHELL_LOST, o);
-	home_save(k, h);
+	if (home_busy(h)) {
+		tos_value_free(o);
+		return;
+	}
+	home_close(h, killed ? SHELL_KILLED : SHELL_LOST, o);
+	s = mem_new(struct home_saving);
+	s->k = k;
+	snprintf(s->name, sizeof(s->name), "%s", h->name);
+	t = store_begin(k->store);
+	home_put(t, h);
+	FAULT_AT(HOME_COMMIT);
+	rc = store_commit(t, lost_saved, s);
+	if (rc < 0)
+		lost_saved(s, rc, NULL);
 }
 
 /* Its place has no copy any more, by its own denial or by declaration. Whoever handed it there
@@ -994,6 +1069,8 @@ static void home_settle(struct kernel *k, struct home_record *h)
 	if (shell_ended(h->state) || (!declared && !h->denied))
 		return;
 	h->holds_at_ms = clock_ms() + COMMAND_AGAIN_MS;
+	if (home_busy(h))
+		return;
 	if (h->from[0] && strcmp(h->from, h->kernel) != 0 && !home_is_declared(k, h->from)) {
 		holds_ask(k, h, h->from, declared ? h->kernel : "");
 		return;
@@ -1048,7 +1125,7 @@ static void declaration_lift(struct kernel *k, const char *kernel)
 	struct store_txn *t;
 	struct tos_value *m;
 
-	if (!home_is_declared(k, kernel))
+	if (!declaration_kept(k, kernel))
 		return;
 	m = tos_map();
 	tos_set(m, "kernel", tos_text(kernel));
@@ -1217,14 +1294,16 @@ struct holds_asked {
 	bool told; /* that its destination is dead */
 };
 
-/* A departure later than what is known here; an older record of that kernel's tells nothing. */
+/* A departure later than what is known here, or the one that leads away from there: a place may have
+ * reported a higher n of a departure that it took back, and that a crash made undone. An older
+ * record of that kernel's tells nothing. */
 static bool gone_since(const struct home_record *h, const struct tos_value *m)
 {
 	struct incarnation e;
 
 	return incarnation_read(tos_get(m, "e"), &e) == 0 &&
 	       incarnation_compare(&e, &h->e) == 0 &&
-	       (uint64_t)tos_get_int(m, "n", 0) + 1 > h->n;
+	       (uint64_t)tos_get_int(m, "n", 0) + 1 >= h->n;
 }
 
 static void place_denies(struct kernel *k, struct home_record *h)
@@ -1288,6 +1367,10 @@ static void on_holds(
 	(void)text;
 	if (!h || shell_ended(h->state))
 		return;
+	if (home_busy(h)) {
+		h->holds_at_ms = clock_ms() + COMMAND_AGAIN_MS; /* asked anew */
+		return;
+	}
 	if (strcmp(h->kernel, a->kernel) == 0) {
 		if (rc == 0)
 			place_said(k, h, m, a->told);
@@ -1351,7 +1434,8 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 	while ((h = map_next(k->homes, &it, NULL, NULL))) {
 		struct list *pos, *tmp;
 
-		if (h->command_due && !shell_ended(h->state) && now_ms >= h->command_at_ms) {
+		if (h->command_due && !shell_ended(h->state) && !h->closing &&
+			now_ms >= h->command_at_ms) {
 			/* may end a carrier; no record goes from this table */
 			command_send(k, h);
 		}
@@ -1362,7 +1446,7 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 			else
 				holds_ask(k, h, h->kernel, "");
 		}
-		if (h->save_due && !h->raising && now_ms >= h->save_at_ms) {
+		if (h->save_due && !home_busy(h) && now_ms >= h->save_at_ms) {
 			h->save_at_ms = now_ms + COMMAND_AGAIN_MS;
 			home_save(k, h);
 		}

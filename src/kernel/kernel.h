@@ -648,6 +648,11 @@ struct home_record {
 	/* an incarnation that is being journaled: nobody hears of it before it is durable */
 	bool raising, save_due;
 	struct incarnation next_e;
+	/* its end, while that is being journaled: each row written meanwhile says so, too */
+	bool closing;
+	enum shell_state end_state;
+	struct tos_value *end_outcome;
+	int64_t end_ms;
 	int64_t command_at_ms, save_at_ms;
 	/* its place said that it has none: when first, and when it is asked again */
 	int64_t denied_ms, holds_at_ms;
@@ -669,6 +674,13 @@ void home_free(struct home_record *h);
 /* takes outcome; in memory */
 void home_outcome(struct kernel *k, struct home_record *h, enum shell_state state,
 	struct tos_value *outcome);
+/* A raise or an end is being journaled: until that has come out nothing else is decided of the
+ * carrier, and whoever reports or asks is to do so again. */
+bool home_busy(const struct home_record *h);
+/* It ends when a transaction with its row is durable: from here on home_put() writes the end;
+ * takes outcome. home_end() when that has come out. */
+void home_close(struct home_record *h, enum shell_state state, struct tos_value *outcome);
+void home_end(struct kernel *k, struct home_record *h, int rc);
 void home_link_up(struct kernel *k, const char *peer);
 struct tos_value *home_row(const struct home_record *h);
 struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
