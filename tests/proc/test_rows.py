@@ -35,7 +35,9 @@ ROWS = (f'extension "Rows" {{ library = "{BUILD}/tests/proc/rows.so" where = "ke
 CLASSES = """limits { carriers = 4 inbox = 2 cpu = "5s" state = "64K" }
 """ + policy("deny carrier-of:guest post Monitor", "deny carrier-of:guest post Echo", "deny carrier-of:staff post Echo",
              "deny carrier-of:stranger arrive *")
-fleet = fleet_fixture(n=3, conf=EXTENSIONS, each={"host1": ROWS, "host2": CLASSES})
+MANY = 10 if os.environ.get("TOS_SANITIZE") == "1" else 1  # a part of the crowd, where each one is slow
+CROWD = "limits { carriers = 3000 carriers_per_principal = 3000 }\n"
+fleet = fleet_fixture(n=3, conf=EXTENSIONS, each={"host0": CROWD, "host1": ROWS, "host2": CLASSES})
 
 
 @pytest.fixture(scope="module")
@@ -92,31 +94,26 @@ def test_inboxes_are_not_for_everybody(fleet):
     assert got[1:] == ["denied", "no-such-inbox", "ok", "no-such-inbox", "host1"], got
 
 
-def test_many_posters_and_every_folder_handled_once_in_order(fleet):
-    """INB-3, 8, 10, 11; MSG-3; EXT-1: 20 carriers of other kernels post 500 folders each."""
+def test_many_posters_and_every_folder_handled_once_in_order(fleet, domain, client):
+    """INB-3, 8, 10, 11; MSG-3; EXT-1: 100 carriers of another kernel post 1,000 folders each, at their own pace."""
     lua = """function begin(self)
-        local bad, most, from = tos.inbox("failures"), 0, tos.clock()
-        for i = 1, 500 do
-            local at = tos.clock()
-            assert(tos.post("host1/Count", i))
-            most = math.max(most, tos.clock() - at)
-            if i % 50 == 0 then tos.sleep(0.02) end
+        local bad, sent = tos.inbox("failures"), 0
+        while sent < 1000 do
+            local n = sent
+            for i = n + 1, math.min(n + 50, 1000) do assert(tos.post("host1/Count", i)) sent = i end
+            assert(tos.call("host1/Count", {}, 30, { name = "report" }))  -- all before it were taken
         end
-        local spent = tos.clock() - from
-        tos.sleep(1)
-        tos.briefcase.OUT = { bad:size(), spent / 500 }
+        tos.briefcase.OUT = { bad:size() }
     end"""
-    before = fleet.json("call", "Count", "--kernel", "host1", "--folder", "report")
-    names = [fleet.launch(lua, "--path", f"host{2 * (i % 2)}" if i < 6 else "host0", "--limit", "posts=100000",
-                          name="poster.lua") for i in range(20)]
+    me = domain.principal("staff")
+    names = [wire.launch(client, me, me, source=lua, limits={**wire.LIMITS, "posts": 100000})[1]["name"]
+             for _ in range(100 // MANY)]
     for name in names:
         o = fleet.outcome(name)
-        assert o["state"] == "finished", o["fault"]
-        assert o["briefcase"]["OUT"][0] == 0 and o["briefcase"]["OUT"][1] < 0.01, o["briefcase"]
+        assert o["state"] == "finished" and o["briefcase"]["OUT"] == [0], (o["fault"], o["briefcase"])
     got = fleet.json("call", "Count", "--kernel", "host1", "--folder", "report")
-    print(before, got)
     got = {k: v for k, v in got["elements"][0].items() if k in names}
-    assert got == {name: [500, 0] for name in names}
+    assert got == {name: [1000, 0] for name in names}
 
 
 def test_a_stopped_service_blocks_no_poster_and_fills_no_memory(fleet):
@@ -189,34 +186,67 @@ def test_an_extension_posts_to_a_carrier_elsewhere(fleet):
         return { m.sender, m.name }""", "--path", "host2") == ["host1/Count", "told"]
 
 
-def test_a_call_without_answer_ends_at_its_time_and_slows_nobody(fleet):
-    """MSG-4, 12, 18; SEC-21: 300 questions that nobody answers, each with its own time."""
-    def threads():
-        return len(os.listdir(f"/proc/{fleet.pid('host0', 'tos-kernel')}/task"))
+def threads(fleet):
+    return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in fleet.processes("host0", "tos-kernel"))
 
-    mute = running(fleet, fleet.launch("tos.inbox('in', 250) tos.inbox('end'):next(60)", "--path", "host1"), "host1")
-    before = threads()
-    name = fleet.launch("""function begin(self)
+
+def test_a_call_without_answer_ends_at_its_time_and_slows_nobody(fleet):
+    """MSG-4, 12; SEC-21: 1,000 questions that nobody answers, each with its own time."""
+    mute = running(fleet, fleet.launch("tos.inbox('in', 2000) tos.inbox('end'):next(60)", "--path", "host1",
+                                       "--limit", "inbox=2000"), "host1")
+    lua = """function begin(self)
         local asked, out = {}, tos.briefcase:folder("OUT")
-        for i = 1, 200 do asked[i] = { tos.clock(), tos.ask(MUTE, i, 1 + i % 2) } end
-        local at = tos.clock()
-        assert(tos.call("host2/Echo", "quick", 5))
-        out:push(tos.clock() - at)
-        local late, wrong = 0, 0
-        for i = 1, 200 do
-            local ok, code = asked[i][2]:await()
-            if code ~= "timed-out" then wrong = wrong + 1 end
-            late = math.max(late, tos.clock() - asked[i][1])
+        local function quick()
+            local at = tos.clock()
+            for i = 1, 20 do assert(tos.call("host2/Echo", "quick", 5)) end
+            return (tos.clock() - at) / 20
         end
-        out:push(late, wrong)
-    end""".replace("MUTE", f"'{mute}/in'"), "--limit", "posts=100000")
-    running(fleet, name, "host0")
-    assert threads() == before
-    o = fleet.outcome(name)
+        out:push(quick())
+        for i = 1, 1000 do
+            asked[i] = { tos.clock(), 2 + i % 3, tos.ask(MUTE, i, 2 + i % 3) }
+            assert(asked[i][3])
+        end
+        out:push(quick())
+        local late, early, wrong = 0, 0, 0
+        for i = 1, 1000 do
+            local ok, code = asked[i][3]:await()
+            if code ~= "timed-out" then wrong = wrong + 1 end
+            local over = tos.clock() - asked[i][1] - asked[i][2]
+            if over < -0.05 then early = early + 1 end
+            late = math.max(late, over)
+        end
+        out:push(late, early, wrong)
+    end""".replace("MUTE", f"'{mute}/in'")
+    o = run(fleet, lua, "--limit", "posts=100000", "--limit", "memory=32M")
     assert o["state"] == "finished", o["fault"]
-    quick, late, wrong = o["briefcase"]["OUT"]
-    assert wrong == 0 and quick < 0.9 and 1.9 < late < 3
+    before, meanwhile, late, early, wrong = o["briefcase"]["OUT"]
+    print(o["briefcase"]["OUT"])
+    # awaited in order, so one that ended early is looked at when those before it have: at most 2 s later
+    assert wrong == 0 and early == 0 and late < 3
+    assert meanwhile < max(10 * before, 0.1)
     fleet.tos("kill", mute)
+
+
+def test_a_thousand_carriers_that_wait_take_no_thread(fleet, domain, client):
+    """MSG-18: what waits for an answer occupies nothing of the kernel but its memory."""
+    before, me = threads(fleet), domain.principal("staff")
+    mute = running(fleet, fleet.launch("tos.inbox('in', 3000) tos.inbox('end'):next(120)", "--limit", "inbox=3000"), "host0")
+    source = f"function begin() tos.call('{mute}/in', 1, 100) end"
+    limits = {**wire.LIMITS, "memory": 1 << 20}
+    names = set()
+    for _ in range(4):
+        with domain.client() as c:  # which gives credit for 1,000 answers
+            names |= {wire.launch(c, me, me, source=source, limits=limits)[1]["name"] for _ in range(250 // MANY)}
+
+    def waiting():
+        rows = client.call("host0/Control", "PS", {"all": False})
+        return sum(r["name"] in names and r["state"] == "running" for r in rows) == 250 // MANY * 4
+
+    wait_for(waiting, 60, "1,000 carriers wait")
+    assert threads(fleet) == before
+    assert returned(fleet, "local at = tos.clock() assert(tos.call('Echo', 1, 5)) return tos.clock() - at") < 1
+    fleet.tos("kill", mute)  # whereupon they all get their failure, and end
+    wait_for(lambda: not any(r["name"] in names for r in fleet.ps().values() if r["state"] in ("running", "ready")), 60)
 
 
 def test_one_link_carries_everything_between_two_kernels(fleet):
