@@ -477,6 +477,7 @@ static int open_links(struct kernel *k, const int *listeners, size_t n, struct e
 	links_config_defaults(&lc);
 	snprintf(lc.name, sizeof(lc.name), "%s", k->config.name);
 	lc.handshake_ms = k->config.handshake_ms;
+	lc.joiner_ms = 3 * k->config.handshake_ms;
 	lc.ping_ms = k->config.ping_ms;
 	lc.silent_ms = k->config.silent_ms;
 	lc.queue_bytes = k->config.link_bytes;

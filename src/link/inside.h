@@ -81,7 +81,7 @@ struct links {
 	bool closing;
 	void (*closed)(void *arg);
 	void *closed_arg;
-	size_t n_links, n_clients; /* up */
+	size_t n_links, n_clients, n_joiners; /* up */
 	struct links_stats stats;
 };
 

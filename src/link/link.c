@@ -95,6 +95,16 @@ void link_free(struct link *l)
 	free(l);
 }
 
+/* Where it is counted while it is up: strangers apart, so that they shut nobody out. */
+static size_t *counter(struct link *l)
+{
+	struct links *ls = l->ls;
+
+	return l->kind == LINK_KERNEL   ? &ls->n_links
+	       : l->kind == LINK_JOINER ? &ls->n_joiners
+					: &ls->n_clients;
+}
+
 /* ---- the end */
 
 void link_end(struct link *l, int rc, const char *why)
@@ -110,7 +120,7 @@ void link_end(struct link *l, int rc, const char *why)
 		snprintf(l->why, sizeof(l->why), "%s", why && *why ? why : err_text(rc));
 	link_event(l, LINK_EV_END);
 	if (l->counted)
-		*(l->kind == LINK_KERNEL ? &ls->n_links : &ls->n_clients) -= 1;
+		*counter(l) -= 1;
 	l->counted = false;
 	if (heard && l->conn && !l->talk.peer_bye)
 		talk_bye(&l->talk, rc, l->why);
@@ -296,8 +306,8 @@ static int may_replace(struct link *old, const struct link *l, struct errmsg *em
 			ls->cb->clone(ls->arg, l->name, l->address, old->address);
 		/* Should that one be gone without a word, the next try finds its place free. */
 		suspect(old);
-		return err_set(em, ERR_CLONE, "another kernel with this name and key is linked, at %s",
-			old->address);
+		return err_set(em, ERR_CLONE,
+			"another kernel with this name and key is linked, at %s", old->address);
 	}
 	if (clock_ms() - old->in_ms > 2 * (int64_t)ls->config.ping_ms)
 		return 0;
@@ -330,14 +340,36 @@ static int decide_kernel(struct link *l, struct errmsg *em)
 	return rc;
 }
 
+/* No local user, whom any may be, takes all the places of the others. */
+static bool user_has_many(const struct link *l)
+{
+	size_t n = 0;
+	struct list *e;
+
+	LIST_EACH(e, &l->ls->all)
+	{
+		const struct link *other = LIST_ITEM(e, struct link, node);
+
+		n += other->counted && other->kind == LINK_LOCAL && other->uid == l->uid;
+	}
+	return n >= (l->ls->config.max_clients + 3) / 4;
+}
+
 static int count_in(struct link *l, struct errmsg *em)
 {
-	struct links *ls = l->ls;
-	bool kernel = l->kind == LINK_KERNEL;
-	size_t *n = kernel ? &ls->n_links : &ls->n_clients;
+	const struct links_config *c = &l->ls->config;
+	size_t *n = counter(l);
+	size_t most = l->kind == LINK_KERNEL   ? c->max_links
+		      : l->kind == LINK_JOINER ? c->max_joiners
+					       : c->max_clients;
 
-	if (*n >= (kernel ? ls->config.max_links : ls->config.max_clients))
-		return err_set(em, ERR_LIMIT, "too many %s", kernel ? "links" : "clients");
+	if (*n >= most)
+		return err_set(em, ERR_LIMIT, "too many %s",
+			l->kind == LINK_KERNEL   ? "links"
+			: l->kind == LINK_JOINER ? "joining hosts"
+						 : "clients");
+	if (l->kind == LINK_LOCAL && l->uid != 0 && user_has_many(l))
+		return err_set(em, ERR_LIMIT, "too many clients of this user");
 	(*n)++;
 	l->counted = true;
 	return 0;
@@ -689,6 +721,13 @@ static void tick_up(struct link *l, int64_t now)
 
 	if (l->kind == LINK_LOCAL) /* a Unix socket's end of file always comes */
 		return;
+	if (l->kind == LINK_JOINER) {
+		if (now - l->since_ms >= c->joiner_ms) {
+			silent(l, "a host that joins has no more time");
+			return;
+		}
+		links_due(l->ls, l->since_ms + c->joiner_ms - now);
+	}
 	if (now - heard >= c->silent_ms || (l->suspect_ms != 0 && now >= l->suspect_ms)) {
 		silent(l, "nothing was heard for too long");
 		return;

@@ -74,7 +74,9 @@ struct links_config {
 	uint32_t credit_chunks; /* 64 */
 	size_t max_links;       /* 1024 kernels */
 	size_t max_handshakes;  /* 64 not finished yet, each way */
-	size_t max_clients;     /* 256 clients and joiners */
+	size_t max_clients;     /* 256 clients, and of one local user a quarter of that */
+	size_t max_joiners;     /* 16: anybody can be one; and not for longer than joiner_ms, 30 s */
+	uint32_t joiner_ms;
 	uint32_t version_min, version_max; /* of the protocol: what we speak, or tests say so */
 };
 void links_config_defaults(struct links_config *c);

@@ -41,6 +41,8 @@ void links_config_defaults(struct links_config *c)
 		.max_clients = 256,
 		.version_min = PROTOCOL_VERSION_MIN,
 		.version_max = PROTOCOL_VERSION,
+		.max_joiners = 16,
+		.joiner_ms = 30000,
 	};
 }
 
