@@ -85,8 +85,16 @@ static void took_drop(struct peer *p)
 	}
 }
 
+static bool wants_a_minimum(const struct resident *r)
+{
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		if (r->minimum[i] >= 0)
+			return true;
+	return false;
+}
+
 /* What would be offered is small, and its destination, heard of just now, took another of this owner
- * a while ago: the record itself is the offer. A refusal is the same then, and costs one departure
+ * a while ago, or this very code if that has demands: the record itself is the offer. A refusal is the same then, and costs one departure
  * number. */
 static bool offer_needless(struct resident *r)
 {
@@ -99,7 +107,7 @@ static bool offer_needless(struct resident *r)
 		r->briefcase.n + r->state_bytes.n + r->code.n > TOOK_BYTES_MAX)
 		return false;
 	r->move->need_code = !took_find(p, r->code_digest, DIGEST_BYTES);
-	return true;
+	return !(r->move->need_code && wants_a_minimum(r));
 }
 
 static void gone_put(
@@ -998,7 +1006,8 @@ void outcome_begin(struct resident *r)
 	if (strcmp(r->ticket.home, r->k->config.name) == 0 && h) {
 		/* A copy that came while its incarnation was being raised. */
 		if (incarnation_compare(&r->e, &h->e) < 0) {
-			resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
+			resident_end(
+				r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
 			return;
 		}
 		outcome_at_home(r, h);
