@@ -198,6 +198,8 @@ void age_text(int64_t since_wall_ms, int64_t now_wall_ms, char out[16]);
 /* Wait for these, print progress if `follow`, and outcomes; returns the exit code. */
 int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet);
 bool state_is_final(const char *state);
+/* What went wrong at that step of a trail, and with whom. */
+void trail_error(const struct tos_value *line, struct buf *out);
 int outcome_print(const struct cli *cli, const struct tos_value *outcome); /* exit code */
 
 /* ---- keeper.c: kernels of this machine */

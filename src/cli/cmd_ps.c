@@ -298,7 +298,11 @@ static void print_show(const struct tos_value *v)
 	for (size_t i = 0; i < tos_len(tos_get(v, "trail")); i++) {
 		struct tos_value *t = tos_value_copy(tos_at(tos_get(v, "trail"), i));
 		char when[CLOCK_TEXT_BYTES];
+		AUTOBUF error = BUF_INIT;
 
+		trail_error(t, &error);
+		if (error.len)
+			tos_set(t, "error", tos_text(buf_cstr(&error)));
 		tos_set(t, "at",
 			tos_text(clock_text(
 				tos_get_int(t, "wall", tos_get_int(t, "time", 0)), when)));

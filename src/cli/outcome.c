@@ -24,19 +24,31 @@ bool state_is_final(const char *state)
 
 /* ---- printing */
 
+void trail_error(const struct tos_value *line, struct buf *out)
+{
+	const char *error = tos_get_text(line, "error", ""),
+		   *peer = tos_get_text(line, "peer", "");
+
+	/* Which host was skipped, or refused it: not where that was written down. */
+	if (*error && *peer && strncmp(error, peer, strlen(peer)) != 0)
+		buf_printf(out, "%s: ", peer);
+	buf_add_str(out, error);
+}
+
 static void print_trail(const struct tos_value *trail)
 {
 	for (size_t i = 0; i < tos_len(trail); i++) {
 		const struct tos_value *t = tos_at(trail, i);
 		int64_t wall = tos_get_int(t, "wall", tos_get_int(t, "time", 0));
-		const char *error = tos_get_text(t, "error", "");
 		char when[CLOCK_TEXT_BYTES] = "";
+		AUTOBUF error = BUF_INIT;
 
+		trail_error(t, &error);
 		if (wall)
 			clock_text(wall, when);
 		printf("%2zu  %-12s %-10s %s%s%s\n", i + 1, tos_get_text(t, "kernel", "?"),
-			tos_get_text(t, "event", ""), wall ? when + 11 : "", *error ? "  " : "",
-			error);
+			tos_get_text(t, "event", ""), wall ? when + 11 : "",
+			error.len ? "  " : "", buf_cstr(&error));
 	}
 }
 

@@ -91,7 +91,36 @@ static struct tos_value *path_without_first(const struct tos_value *path)
 	return out;
 }
 
-/* Folder ADD: another folder is added; REPLACE: its file is replaced; DROP: its path's first
+/* A mobility of its own kind: the printer in building 7 is host2's, whatever else knows of it. */
+static struct tos_value *path_resolved(const struct tos_value *path)
+{
+	struct tos_value *out = tos_array();
+
+	for (size_t i = 0; i < tos_len(path); i++) {
+		const char *entry = tos_as_text(tos_at(path, i), "");
+
+		tos_push(
+			out, tos_text(strcmp(entry, "any-printer-in-building-7") == 0 ? "host2"
+										      : entry));
+	}
+	return out;
+}
+
+/* By turns, so that not all go to the same host next. */
+static struct tos_value *path_balanced(const struct tos_value *path)
+{
+	static unsigned turn;
+	struct tos_value *out = tos_array();
+	size_t n = tos_len(path);
+
+	turn++;
+	for (size_t i = 0; i < n; i++)
+		tos_push(out, tos_value_copy(tos_at(path, turn % 2 ? i : n - 1 - i)));
+	return out;
+}
+
+/* Folder ADD: another folder is added; RESOLVE, BALANCE: the path is read, or ordered, in another
+ * way; REPLACE: its file is replaced; DROP: its path's first
  * entry is dropped. */
 static struct tos_value *on_arrival(const struct tos_value *arg)
 {
@@ -111,6 +140,10 @@ static struct tos_value *on_arrival(const struct tos_value *arg)
 		tos_set(out, "code", file);
 	else
 		tos_value_free(file);
+	if (has(arg, "RESOLVE"))
+		tos_set(out, "path", path_resolved(tos_get(arg, "path")));
+	if (has(arg, "BALANCE"))
+		tos_set(out, "path", path_balanced(tos_get(arg, "path")));
 	if (has(arg, "DROP"))
 		tos_set(out, "path", path_without_first(tos_get(arg, "path")));
 	return out;

@@ -285,6 +285,32 @@ def test_tables_of_the_store_are_all_described():
         assert f"| `{table}` |" in text, f"table {table} is not in doc/architecture.md"
 
 
+def test_what_coverage_names_is_there():
+    """Each test that doc/coverage.md names exists, in the file that it says."""
+    proc, unit = {}, ""
+    for folder, _, files in os.walk(os.path.join(TOP, "tests")):
+        for f in files:
+            if f.endswith((".c", ".py")):
+                with open(os.path.join(folder, f)) as source:
+                    text = source.read()
+                if folder.endswith("/proc") and f.startswith("test_"):
+                    proc[f[5:-3]] = set(re.findall(r"def test_(\w+)", text))
+                elif "/unit/" in folder:
+                    unit += text
+    wrong, n = [], 0
+    for line in read("doc/coverage.md").splitlines():
+        if not line.startswith("- "):
+            continue
+        file = None
+        for u, in_unit, f, name, more in re.findall(r"unit/(\w+)::(\w+)|(\w+)::(\w+)|(?<=, )([a-z]\w+_\w+_\w+)", line):
+            file = "unit" if u else f or file
+            name = in_unit or name or more
+            n += 1
+            if file and (not re.search(r"\b(test_)?" + name, unit) if file == "unit" else name not in proc.get(file, ())):
+                wrong.append(f"{file}::{name} in: {line[:80]}")
+    assert n > 150 and not wrong, wrong
+
+
 def test_the_configuration_in_the_manual_is_taken(tmp_path):
     """The example of tosd.conf(5), and every key that it names."""
     with open(os.path.join(TOP, "doc/man/tosd.conf.5.scd")) as f:
