@@ -956,6 +956,8 @@ static void outcome_saved(void *arg, int rc, const struct errmsg *em)
 	if (h)
 		home_end(ctx->k, h, rc);
 	if (rc < 0) {
+		if (r)
+			r->ending = false;
 		log_error("an outcome could not be journaled; it is kept and tried again",
 			KV_ERR(rc, em));
 	} else if (r) {
@@ -987,10 +989,12 @@ static void outcome_at_home(struct resident *r, struct home_record *h)
 	home_put(t, h);
 	account_charge(t, r);
 	resident_del(t, r);
+	r->ending = true;
 	audit_event(r->k, t, "finished", m);
 	FAULT_AT(OUTCOME_HERE_COMMIT);
 	if (store_commit(t, outcome_saved, ctx) < 0) {
 		home_end(r->k, h, ERR_FULL);
+		r->ending = false;
 		free(ctx);
 	}
 }

@@ -162,6 +162,7 @@ struct resident {
 	/* begin returned (or must not run here): Mobility is to move it on */
 	bool completed;
 	bool completion_due;        /* that is not in the store yet */
+	bool ending; /* its end is being journaled, its row deleted: nothing may write it again */
 	bool via_go;                /* the present move was asked for by tos.go */
 	bool saved;                 /* a row in the store exists */
 	bool report_due, reporting; /* the home must hear of it */

@@ -587,8 +587,11 @@ static void saved(void *arg, int rc, const struct errmsg *em)
 /* Write the row; whoever must know that it is durable commits by itself. */
 static void resident_save(struct resident *r)
 {
-	struct store_txn *t = store_begin(r->k->store);
+	struct store_txn *t;
 
+	if (r->ending)
+		return;
+	t = store_begin(r->k->store);
 	resident_put(t, r);
 	store_commit(t, saved, r->k);
 }
@@ -694,6 +697,8 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 {
 	char error[300];
 
+	if (r->ending)
+		return;
 	vm_abandon(r);
 	/* A copy that may have been sent is settled by its destination's answer, whatever its
 	 * process says or does by then. */
@@ -731,7 +736,7 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	struct store_txn *t;
 	struct tos_value *m;
 
-	if (resident_event(r, ev, NULL) < 0)
+	if (r->ending || resident_event(r, ev, NULL) < 0)
 		return;
 	/* The kill is journaled, then done; if it can't be journaled it is done all the same:
 	 * the VM ends here, before the store has answered. */
@@ -814,7 +819,7 @@ void resident_unpause(struct resident *r)
 void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e)
 {
 	/* While it is held back only a kill is done; the rest is told again when it reports. */
-	if (r->quarantined && strcmp(wanted, "killed") != 0)
+	if (r->ending || (r->quarantined && strcmp(wanted, "killed") != 0))
 		return;
 	if (strcmp(wanted, "killed") == 0) {
 		resident_end(r, SHELL_EV_KILL, "killed by its owner or an administrator");
