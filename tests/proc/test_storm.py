@@ -88,7 +88,9 @@ def test_a_storm_loses_and_doubles_no_carrier():
             r = storm.kernels[0].run("wait", name, "--json", "--timeout", "10s")
             if r.returncode in (0, 1) and r.stdout:
                 outcomes[name] = json.loads(r.stdout)
-        left = {k.name: [r["name"] for r in wait_for(k.ps) if r["kernel"] == k.name and r["state"] not in
+        for k in storm.kernels:
+            wait_for(lambda k=k: k.ps() is not None, text=f"{k.name} answers")
+        left = {k.name: [r["name"] for r in k.ps() if r["kernel"] == k.name and r["state"] not in
                          ("finished", "killed", "superseded", "lost")] for k in storm.kernels}
         histories = {k.name: k.audit() for k in storm.kernels}
         report = checker.check(histories, outcomes, paths, {k.name: k.log() for k in storm.kernels})
