@@ -9,6 +9,8 @@
 #include "base/err.h"
 #include "base/mem.h"
 
+#define BUF_FIRST 256 /* most frames fit */
+
 void buf_fini(struct buf *b)
 {
 	free(b->data);
@@ -35,7 +37,7 @@ int buf_reserve(struct buf *b, size_t more)
 	}
 	if (b->len + more <= b->cap)
 		return 0;
-	want = b->cap ? b->cap : 64;
+	want = b->cap ? b->cap : BUF_FIRST;
 	while (want < b->len + more)
 		want *= 2;
 	p = mem_try_resize(b->data, want);

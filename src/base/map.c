@@ -18,6 +18,7 @@ struct map {
 	size_t n, cap, live;
 	uint32_t *slots; /* index + 1 into entries, 0 empty */
 	size_t n_slots;  /* a power of two */
+	size_t last;     /* the entry found last: who asks for it again needs no hash */
 };
 
 static uint64_t rotl(uint64_t x, int b)
@@ -102,6 +103,25 @@ static struct entry *lookup(const struct map *m, const void *key, size_t len, ui
 	}
 }
 
+static struct entry *found_last(const struct map *m, const void *key, size_t len)
+{
+	struct entry *e = m->last < m->n ? &m->entries[m->last] : NULL;
+
+	return e && e->value && e->len == len && memcmp(e->key, key, len) == 0 ? e : NULL;
+}
+
+static struct entry *find(struct map *m, const void *key, size_t len)
+{
+	struct entry *e = len ? found_last(m, key, len) : NULL;
+
+	if (!e) {
+		e = lookup(m, key, len, hash_bytes(key, len));
+		if (e)
+			m->last = (size_t)(e - m->entries);
+	}
+	return e;
+}
+
 static void slot_in(struct map *m, size_t index)
 {
 	size_t i = m->entries[index].hash & (m->n_slots - 1);
@@ -137,7 +157,8 @@ static void rebuild(struct map *m)
 
 void *map_find(const struct map *m, const void *key, size_t len)
 {
-	struct entry *e = lookup(m, key, len, hash_bytes(key, len));
+	/* What was found last is no part of what the map holds. */
+	struct entry *e = find((struct map *)(uintptr_t)m, key, len);
 
 	return e ? e->value : NULL;
 }
@@ -164,7 +185,7 @@ void *map_put(struct map *m, const void *key, size_t len, void *value)
 
 void *map_del(struct map *m, const void *key, size_t len)
 {
-	struct entry *e = lookup(m, key, len, hash_bytes(key, len));
+	struct entry *e = find(m, key, len);
 	void *old = NULL;
 
 	if (e) {

@@ -197,6 +197,7 @@ struct resident {
 	int64_t vm_death_ms;
 	struct rate post_rate, log_rate, sent_rate, cpu_share;
 	bool throttled; /* its share, or its owner's, is used up */
+	struct origin speaks_as; /* once it has posted */
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
 	struct map *asked; /* tag, sender -> struct asked: calls that it may answer */

@@ -318,14 +318,15 @@ static int may_post(struct kernel *k, const struct origin *from, const struct ad
 static int may_answer(struct kernel *k, const struct origin *from, const struct post *p,
 	const struct address *a, struct errmsg *em)
 {
-	char caller[2 * NAME_BYTES_MAX];
+	char name[2 * NAME_BYTES_MAX];
+	const char *caller = name;
 
 	if (a->kind == ADDRESS_INBOX && inbox_is_kernels(a->inbox))
 		return 0; /* calls.c knows what the kernel itself asked */
 	if (a->kind == ADDRESS_CARRIER)
-		snprintf(caller, sizeof(caller), "%s", a->carrier);
+		caller = a->carrier;
 	else
-		snprintf(caller, sizeof(caller), "%s/%s%s", k->config.name,
+		snprintf(name, sizeof(name), "%s/%s%s", k->config.name,
 			a->kind == ADDRESS_CLIENT ? "client/" : "", a->inbox);
 	if (callers_answered(k, caller, from, p))
 		return 0;

@@ -122,12 +122,25 @@ static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, i
 		tos_value_free(parts[i]);
 }
 
+/* Who it is does not change in its stay. */
+static const struct origin *speaks_as(struct resident *r)
+{
+	struct origin *o = &r->speaks_as;
+
+	if (!o->name[0]) {
+		o->cls = ORIGIN_CARRIER;
+		snprintf(o->name, sizeof(o->name), "%s", r->name);
+		snprintf(o->principal, sizeof(o->principal), "%s", r->owner.name);
+		o->roles = carrier_roles(&r->owner, &r->author);
+	}
+	return o;
+}
+
 static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 {
-	struct origin from = { .cls = ORIGIN_CARRIER };
+	const struct origin *from = speaks_as(r);
 	struct post p;
-	struct errmsg why = { "" };
-	char dest[NAME_BYTES_MAX + 1];
+	struct errmsg why;
 	int rc;
 
 	p.kind = (enum post_kind)cbor_uint(c, POST_FAILURE);
@@ -138,14 +151,11 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	p.trace = (struct slice){ NULL, 0 };
 	rc = finish_frame(c);
 	if (rc == 0)
-		rc = folder_check(p.folder, NULL, NULL);
+		rc = folder_form(p.folder);
 	if (rc < 0)
 		return err_set(em, rc, "a SEND frame does not decode");
-	slice_copy_text(p.dest, dest, sizeof(dest));
-	snprintf(from.name, sizeof(from.name), "%s", r->name);
-	snprintf(from.principal, sizeof(from.principal), "%s", r->owner.name);
-	from.roles = carrier_roles(&r->owner, &r->author);
-	p.sender = slice_text(from.name);
+	why.text[0] = 0;
+	p.sender = slice_text(from->name);
 	if ((p.kind == POST_ANSWER || p.kind == POST_FAILURE) &&
 		!resident_answers(r, p.tag, p.dest))
 		return 0; /* answered before, or too late: nobody waits for it */
@@ -162,11 +172,15 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	if (rc == ERR_LIMIT && r->usage.exceeded[LIMIT_posts] > 100000)
 		return err_set(em, ERR_LIMIT, "limit posts: it goes on posting without end");
 	if (rc == 0)
-		rc = kernel_route(r->k, &from, &p, &why);
+		rc = kernel_route(r->k, from, &p, &why);
 	if (rc == 0)
 		r->n_posts++;
-	if (rc < 0)
+	if (rc < 0) {
+		char dest[NAME_BYTES_MAX + 1];
+
+		slice_copy_text(p.dest, dest, sizeof(dest));
 		send_failed(r, p.kind, p.tag, rc, err_show(rc, &why), dest);
+	}
 	return 0;
 }
 

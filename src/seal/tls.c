@@ -471,7 +471,8 @@ static int drain(struct tls_session *s, struct buf *plain)
 {
 	uint8_t part[PLAIN_BYTES];
 
-	for (;;) {
+	/* Asking once more than there is costs an error made and dropped. */
+	while (SSL_pending(s->ssl) > 0 || BIO_ctrl_pending(s->from_peer) > 0) {
 		ERR_clear_error();
 		int n = SSL_read(s->ssl, part, sizeof(part));
 
@@ -480,6 +481,7 @@ static int drain(struct tls_session *s, struct buf *plain)
 		if (buf_add(plain, part, (size_t)n) < 0)
 			return fail(s, ERR_TOO_LARGE, "more than we can take at once");
 	}
+	return 0;
 }
 
 static int tell(const struct tls_session *s, int rc, struct errmsg *em)

@@ -144,8 +144,7 @@ int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements)
 	return 0;
 }
 
-/* Of an item that cbor_any() has walked: is it [text, [...]]? */
-static int folder_form(struct slice folder)
+int folder_form(struct slice folder)
 {
 	struct cbor_cursor c;
 

@@ -91,6 +91,8 @@ void taken_end(struct buf *b, size_t at);
 
 /* folder = [name: tstr, [element...]]. */
 int folder_check(struct slice folder, struct slice *name, uint64_t *n_elements);
+/* Of an item that cbor_any() has walked: is it a folder? */
+int folder_form(struct slice folder);
 /* Encode a folder with these elements (borrowed, may be NULL for none). */
 void folder_encode(
 	struct buf *b, const char *name, const struct tos_value *const *elements, size_t n);
