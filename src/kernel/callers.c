@@ -21,7 +21,7 @@ struct caller {
 struct asking {
 	char carrier[NAME_BYTES_MAX + 1]; /* asked wherever it is; "" for a kernel's inbox */
 	char kernel[64]; /* the kernel asked; a carrier's: where the call went last */
-	int64_t until_ms;
+	int64_t asked_ms, until_ms;
 };
 
 static void caller_trim(struct caller *c, int64_t now_ms)
@@ -64,8 +64,9 @@ int callers_note(struct kernel *k, const char *caller, const struct post *p,
 		snprintf(a->carrier, sizeof(a->carrier), "%s", asked->carrier);
 	else
 		snprintf(a->kernel, sizeof(a->kernel), "%s", asked->kernel);
+	a->asked_ms = clock_ms();
 	a->until_ms =
-		clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + LATE_MS;
+		a->asked_ms + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + LATE_MS;
 	free(map_put(c->calls, &p->tag, sizeof(p->tag), a));
 	return 0;
 }
@@ -109,6 +110,44 @@ bool callers_answered(
 		return false;
 	callers_forget(k, caller, p->tag);
 	return true;
+}
+
+static void asking_fail(
+	struct kernel *k, const char *caller, uint64_t tag, int rc, const char *text)
+{
+	struct tos_value *elements = tos_array();
+
+	tos_push(elements, tos_text(err_word(rc)));
+	tos_push(elements, tos_text(text));
+	kernel_answer(k, caller, tag, POST_FAILURE, "failure", elements);
+	callers_forget(k, caller, tag);
+	tos_value_free(elements);
+}
+
+void callers_lost(struct kernel *k, const char *peer, int64_t until_ms, const char *why)
+{
+	struct caller *c;
+	const void *key, *tag;
+	size_t it = 0, n, n_tag;
+	char text[200];
+
+	snprintf(text, sizeof(text), "no answer from %s: %s", peer, why);
+	while ((c = map_next(k->callers, &it, &key, &n))) {
+		char name[2 * NAME_BYTES_MAX];
+		struct asking *a;
+		size_t at = 0;
+
+		slice_copy_text((struct slice){ key, n }, name, sizeof(name));
+		while ((a = map_next(c->calls, &at, &tag, &n_tag))) {
+			uint64_t number;
+
+			if (strcmp(a->kernel, peer) != 0 || a->asked_ms > until_ms)
+				continue;
+			memcpy(&number, tag, sizeof(number));
+			metric_add(k->metrics, "calls_lost_total", NULL, 1);
+			asking_fail(k, name, number, ERR_UNKNOWN, text);
+		}
+	}
 }
 
 void callers_tick(struct kernel *k, int64_t now_ms)

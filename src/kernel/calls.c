@@ -398,6 +398,23 @@ int calls_forwarded(struct kernel *k, const struct post *original, const char *k
 	return 0;
 }
 
+void calls_lost(struct kernel *k, const char *peer, const char *why)
+{
+	uint64_t last = k->next_call; /* one made in a callback goes over a new link */
+	struct call *c;
+	size_t it = 0;
+
+	while ((c = map_next(k->calls, &it, NULL, NULL))) {
+		char text[200];
+
+		if (!c->sent || c->number > last || strcmp(c->peer, peer) != 0)
+			continue;
+		metric_add(k->metrics, "calls_lost_total", NULL, 1);
+		snprintf(text, sizeof(text), "no answer from %s: %s", c->what, why);
+		call_end(k, c, ERR_TIMEOUT, text, NULL);
+	}
+}
+
 void calls_tick(struct kernel *k, int64_t now_ms)
 {
 	struct call *c;

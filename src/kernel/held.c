@@ -48,12 +48,12 @@ static void held_drop(struct resident *r, struct kept_post *kp)
 	free(kp);
 }
 
-int router_hold(struct resident *r, const struct origin *from, const struct post *p)
+int router_hold(struct resident *r, const struct origin *from, const struct post *p, bool came)
 {
 	size_t cost = kept_post_cost(p);
 	struct kept_post *kp;
 
-	if (r->n_held && r->held_bytes + cost > (size_t)r->usage.limit[LIMIT_state])
+	if (!came && r->n_held && r->held_bytes + cost > (size_t)r->usage.limit[LIMIT_state])
 		return ERR_FULL;
 	kp = kept_post_new(r->k, from, p);
 	if (!kp)

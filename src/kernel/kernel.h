@@ -132,7 +132,8 @@ struct peer {
 	struct courier_in in;
 	unsigned n_streams; /* that wait for the link, or for room on it */
 	bool say_due;       /* peer_took() has something to say at the end of this turn */
-	int64_t lost_ms;    /* since when there is no link, where there was one */
+	int64_t lost_ms;    /* when the last link was lost; 0: never */
+	bool given_up;      /* what went over it */
 	int64_t again_at_ms, again_ms; /* when it is dialled again, and how long that was */
 };
 
@@ -366,7 +367,8 @@ void streams_unreachable(struct kernel *k, struct peer *p, const char *why);
 void streams_lost(struct kernel *k, struct peer *p, const char *why);
 
 /* ---- held.c: posts that wait for a carrier here */
-int router_hold(struct resident *r, const struct origin *from, const struct post *p);
+/* came: with the carrier, so it was bounded where it was posted. */
+int router_hold(struct resident *r, const struct origin *from, const struct post *p, bool came);
 void router_held_each(struct resident *r,
 	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p));
 void router_held_collect(struct resident *r,
@@ -420,6 +422,9 @@ bool call_waits(const struct kernel *k, uint64_t number);
 int calls_forwarded(struct kernel *k, const struct post *original, const char *kernel);
 void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p);
 void calls_tick(struct kernel *k, int64_t now_ms);
+/* What was sent to that kernel will not be answered. It ends as if its time were over: to whoever
+ * called that means that it may have happened. */
+void calls_lost(struct kernel *k, const char *peer, const char *why);
 void calls_failed(struct kernel *k, uint64_t number, int rc, const char *text);
 void calls_link_down(struct kernel *k, const char *peer);
 /* Dispatch a post to one of the kernel's own inboxes. ERR_NO_INBOX if there is none of that
@@ -439,6 +444,8 @@ void callers_forget(struct kernel *k, const char *caller, uint64_t tag);
 bool callers_answered(
 	struct kernel *k, const char *caller, const struct origin *from, const struct post *p);
 void callers_tick(struct kernel *k, int64_t now_ms);
+/* What was asked there until then gets `unknown`. */
+void callers_lost(struct kernel *k, const char *peer, int64_t until_ms, const char *why);
 
 /* ---- child.c: tosd */
 int tosd_begin(struct kernel *k, struct errmsg *em);

@@ -417,6 +417,21 @@ static void vouched_for_drop(struct peer *p)
 	p->vouched_for = NULL;
 }
 
+static bool boot_is(const struct peer *p, const struct hello *h)
+{
+	return p->boot_known && p->boot_count == h->boot_count &&
+	       memcmp(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce)) == 0;
+}
+
+/* What went over the last link will not be answered any more. */
+static void peer_lost(struct kernel *k, struct peer *p, const char *why)
+{
+	p->given_up = true;
+	streams_lost(k, p, why);
+	calls_lost(k, p->name, why);
+	callers_lost(k, p->name, p->lost_ms, why);
+}
+
 void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 {
 	struct peer *p = peer_get(k, link_name(l));
@@ -424,14 +439,15 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 
 	if (!p)
 		return;
-	same_boot = p->boot_known && p->boot_count == h->boot_count &&
-		    memcmp(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce)) == 0;
+	same_boot = boot_is(p, h);
+	if (p->boot_known && !same_boot)
+		peer_lost(k, p, "the kernel has started anew");
 	map_free(p->vouched);
 	p->vouched = map_new();
 	vouched_for_drop(p);
 	p->vouched_for = map_new();
 	p->link = l;
-	p->lost_ms = 0;
+	p->given_up = false;
 	p->dialling = false;
 	p->again_at_ms = p->again_ms = 0;
 	p->boot_count = h->boot_count;
@@ -504,8 +520,9 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 			connect_again(k, p, now_ms);
 		if (p->link && courier_in_due(&p->in))
 			say_taken(p);
-		if (!p->link && p->out.n && now_ms - p->lost_ms >= k->config.lost_ms)
-			streams_lost(k, p, "the link was lost before it was answered");
+		if (!p->link && p->lost_ms && !p->given_up &&
+			now_ms - p->lost_ms >= k->config.lost_ms)
+			peer_lost(k, p, "the link was lost");
 		/* A name that never was a peer's is forgotten: else a carrier that posts to
 		 * names of its own making would use up the table for everybody. */
 		if (!p->link && !p->boot_known && !p->wants && !p->dialling && !p->looking_up &&

@@ -150,7 +150,7 @@ void resident_undelivered(struct resident *r)
 			tos_encode(tos_at(row, 2), &bytes, &n) == 0) {
 			p.dest = slice_text(dest);
 			p.folder = (struct slice){ bytes, n };
-			router_hold(r, &from, &p);
+			router_hold(r, &from, &p, true);
 		}
 		free(bytes);
 	}
@@ -1040,7 +1040,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 	/* While it departs posts wait here and follow it; just after the start its inbox may be
 	 * about to open. */
 	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
-		return router_hold(r, from, p);
+		return router_hold(r, from, p, false);
 	return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", r->name, inbox);
 }
 
@@ -1055,9 +1055,12 @@ static bool held_try(struct resident *r, const struct origin *from, const struct
 			(struct slice){ (const uint8_t *)slash + 1,
 				p->dest.n - (size_t)(slash + 1 - (const char *)p->dest.p) },
 			inbox, sizeof(inbox));
-	if (map_find_str(r->inboxes, inbox) && !r->completed)
+	/* Its copy here is as good as gone: what its tos-vm got now would be lost. */
+	if (r->state == SHELL_DEPARTING || r->completed)
+		return false;
+	if (map_find_str(r->inboxes, inbox))
 		return inbox_deliver(r, p, inbox) == 0;
-	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
+	if (inbox_grace(r))
 		return false;
 	kernel_fail_back(r->k, p, ERR_NO_INBOX, "the carrier has no such inbox");
 	return true;

@@ -147,6 +147,8 @@ static const struct {
 	{ "link_failed_total", "counter", "Dials that failed." },
 	{ "link_malformed_total", "counter", "Connections closed for breaking the format." },
 	{ "link_refused_total", "counter", "Connections refused." },
+	{ "calls_lost_total", "counter",
+		"Calls given up because the link to the kernel asked was lost." },
 	{ "link_silent_total", "counter", "Links closed because the peer fell silent." },
 	{ "store_commits_total", "counter", "Transactions made durable." },
 	{ "store_failures_total", "counter", "Transactions that failed." },

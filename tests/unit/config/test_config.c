@@ -69,7 +69,7 @@ static void a_name_alone_is_a_configuration_with_every_default(void **state)
 	assert_true(c->carriers == 1000 && c->carriers_per_principal == 500);
 	assert_true(c->disk_per_principal == 1 << 30);
 	assert_true(c->vm_address_bytes == 1 << 30 && c->link_bytes == 8 << 20);
-	assert_true(c->skew_ms == 300000 && c->inbox_bound == 1024 && c->silent_ms == 30000);
+	assert_true(c->skew_ms == 300000 && c->inbox_bound == 1024 && c->silent_ms == 15000);
 	drop(c);
 }
 
