@@ -88,7 +88,7 @@ static const char *const everything =
 	"policy { defaults = false rules = {\"allow role:admin * *\", \"deny principal:mallory * *\"} }\n"
 	"local { principals = {1000, \"1001\"} }\n"
 	"clock { skew = \"90s\" }\n"
-	"queue { inbox = 16 link_bytes = \"2M\" }\n"
+	"queue { inbox = 16 link_bytes = \"2M\" stream = 7 stream_bytes = \"8K\" streams_bytes = \"1M\" }\n"
 	"timing { handshake = \"250ms\" retry = \"1500ms\" restart = \"400ms\" }\n"
 	"peer \"host1\" { address = {\"127.0.0.1:21213\", \"example.org:21212\"} }\n"
 	"peer \"host2\" { }\n"
@@ -121,7 +121,10 @@ static void every_key_arrives_where_it_belongs(void **state)
 	assert_string_equal(c->rules[1], "deny principal:mallory * *");
 	assert_true(c->n_local_uids == 2 && c->local_uids[1] == 1001);
 	assert_true(c->skew_ms == 90000 && c->inbox_bound == 16 && c->link_bytes == 2 << 20);
-	assert_true(c->handshake_ms == 250 && c->retry_ms == 1500 && c->restart_ms == 400 && c->ping_ms == 10000);
+	assert_true(c->stream_posts == 7 && c->stream_bytes == 8 << 10 &&
+		    c->streams_bytes == 1 << 20);
+	assert_true(c->handshake_ms == 250 && c->retry_ms == 1500 && c->restart_ms == 400 &&
+		    c->ping_ms == 5000);
 	assert_int_equal(c->n_peers, 2);
 	assert_string_equal(c->peers[0].address[1], "example.org:21212");
 	assert_true(c->peers[1].n_address == 0);
