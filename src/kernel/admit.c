@@ -65,6 +65,34 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 	return rc < 0 ? rc : ticket_times(k, out, em);
 }
 
+/* Of a carrier in our own store, whose signatures were checked when it was admitted: a kernel with
+ * ten thousand of them is to serve again soon. The next kernel checks them for itself. */
+int ticket_stored(struct slice cose_bytes, struct ticket *out, uint8_t id[DIGEST_BYTES],
+	struct cert_info *owner, struct errmsg *em)
+{
+	static struct cert_info known; /* of the last one: carriers have few owners */
+	static struct blob known_der;
+	struct cose cose;
+	int rc = cose_decode(cose_bytes, &cose, em);
+
+	if (rc == 0 && cose.n_chain == 0)
+		rc = err_set(em, ERR_MALFORMED, "a ticket without a certificate");
+	if (rc == 0 && !slice_equal(cose.chain[0], blob_slice(&known_der))) {
+		rc = cert_info(cose.chain[0], &known, em);
+		if (rc == 0)
+			blob_set(&known_der, cose.chain[0]);
+		else
+			blob_free(&known_der);
+	}
+	if (rc == 0)
+		rc = ticket_decode(cose.payload, out, em);
+	if (rc < 0)
+		return rc;
+	*owner = known;
+	cose_id(&cose, id);
+	return 0;
+}
+
 /* A carrier has the lesser of its owner's and its author's rights: owner is the launch's own role, all
  * others count only where both have them. */
 unsigned carrier_roles(const struct cert_info *owner, const struct cert_info *author)

@@ -12,6 +12,7 @@
 #include "base/log.h"
 
 #define CALLS_MAX     100000
+#define SLOW_TURN_US  4000 /* of one turn of the loop, for what can wait */
 #define CALL_GRACE_MS 200 /* an answer may arrive this much after the other side's deadline */
 
 struct call {
@@ -33,6 +34,20 @@ struct later {
 
 /* ---- later */
 
+/* As much as fits into a turn that nobody notices, in order. */
+static void run_slow(struct kernel *k)
+{
+	int64_t until_us = clock_us() + SLOW_TURN_US;
+
+	while (!list_empty(&k->slow) && clock_us() < until_us) {
+		struct later *l = LIST_ITEM(k->slow.next, struct later, node);
+
+		list_del(&l->node);
+		l->fn(k, l->arg);
+		free(l);
+	}
+}
+
 static void on_idle(uv_idle_t *idle)
 {
 	struct kernel *k = idle->data;
@@ -48,24 +63,37 @@ static void on_idle(uv_idle_t *idle)
 		l->fn(k, l->arg);
 		free(l);
 	}
-	if (list_empty(&k->later))
+	run_slow(k);
+	if (list_empty(&k->later) && list_empty(&k->slow))
 		uv_idle_stop(idle);
 }
 
-void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg)
+static void later_add(struct kernel *k, struct list *where,
+	void (*fn)(struct kernel *k, void *arg), void *arg)
 {
 	struct later *l = mem_new(struct later);
 
 	l->fn = fn;
 	l->arg = arg;
-	list_add(&k->later, &l->node);
+	list_add(where, &l->node);
 	if (!uv_is_closing((uv_handle_t *)&k->idle))
 		uv_idle_start(&k->idle, on_idle);
+}
+
+void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg)
+{
+	later_add(k, &k->later, fn, arg);
+}
+
+void kernel_later_slow(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg)
+{
+	later_add(k, &k->slow, fn, arg);
 }
 
 int calls_init(struct kernel *k)
 {
 	list_init(&k->later);
+	list_init(&k->slow);
 	uv_idle_init(k->loop, &k->idle);
 	k->idle.data = k;
 	k->calls = map_new();
@@ -84,6 +112,13 @@ void calls_close(struct kernel *k)
 		map_del(k->calls, &c->number, sizeof(c->number));
 		free(c);
 	}
+	while (!list_empty(&k->later)) {
+		struct later *l = LIST_ITEM(k->later.next, struct later, node);
+
+		list_del(&l->node);
+		free(l);
+	}
+	list_take(&k->slow, &k->later);
 	while (!list_empty(&k->later)) {
 		struct later *l = LIST_ITEM(k->later.next, struct later, node);
 

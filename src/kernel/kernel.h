@@ -313,7 +313,7 @@ struct kernel {
 	unsigned n_lazy;
 	struct restored *restored;
 	bool draining; /* takes no carriers any more: tos drain */
-	struct list later; /* struct later */
+	struct list later, slow; /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
 	/* of the call whose done is running: its frame had been given to a link */
@@ -410,6 +410,8 @@ int calls_init(struct kernel *k);
 void calls_close(struct kernel *k);
 /* Run fn on a later turn of the loop. */
 void kernel_later(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg);
+/* The same for what may be many: a little of it each turn, behind everything else. */
+void kernel_later_slow(struct kernel *k, void (*fn)(struct kernel *k, void *arg), void *arg);
 /* kernel_call with the address of a carrier that must be vouched for, and a prepared array of
  * elements (taken). */
 uint64_t call_start(struct kernel *k, const char *kernel, const char *inbox, const char *verb,
@@ -583,6 +585,8 @@ struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], str
 int code_verify(struct kernel *k, struct slice bundle, struct code **out, struct errmsg *em);
 int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out,
 	uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
+int ticket_stored(struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES],
+	struct cert_info *owner, struct errmsg *em);
 void kernel_trust(const struct kernel *k, struct trust *out);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
 int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT],
