@@ -906,7 +906,7 @@ static void void_verb(struct kernel *k, struct request *rq)
 		request_ok(rq, NULL);
 		return;
 	}
-	incarnation_learn(k, id, &e);
+	incarnation_learn(k, id, &e, r ? r->ticket.expires_ms : 0);
 	if (r && incarnation_compare(&r->e, &e) < 0) {
 		if (r->state == SHELL_DEPARTING && !r->outcome_move)
 			snprintf(dest, sizeof(dest), "%s", r->dest);

@@ -1177,7 +1177,7 @@ static void grant_saved(void *arg, int rc, const struct errmsg *em)
 		resolving_fail(g->rs, rc, err_show(rc, em));
 		return;
 	}
-	incarnation_learn(k, r->id, &r->e);
+	incarnation_learn(k, r->id, &r->e, r->ticket.expires_ms);
 	log_notice("doubt resolved: the carrier goes on here", KV_STR("carrier", r->name),
 		KV_STR("dest", r->dest));
 	resident_go_on(r);

@@ -205,6 +205,8 @@ static int home_row_load(void *arg, struct slice key, struct slice body, int64_t
 	}
 	account_stored(
 		k, STORED_HOME, h->name, h->owner, body.n, h->expires_ms + KEEP_AFTER_MS);
+	if (shell_ended(h->state)) /* what is left of it is here */
+		home_place(h, k->config.name, 0);
 	if (shell_ended(h->state) && clock_wall_ms() - h->ended_ms > IN_MEMORY_MS)
 		home_free(h);
 	else
@@ -232,6 +234,8 @@ struct home_record *home_find(struct kernel *k, const char *name)
 	if (store_get(k->store, T_HOME, name, strlen(name), &body, NULL) < 0 ||
 		home_read(k, slice_buf(&body), &h) < 0)
 		return NULL;
+	if (shell_ended(h->state))
+		home_place(h, k->config.name, 0);
 	map_put_str(k->homes, h->name, h);
 	return h;
 }
@@ -287,7 +291,7 @@ static void raise_end(struct kernel *k, struct home_record *h, int rc)
 	h->raising = false;
 	if (rc == 0) {
 		h->e = h->next_e;
-		incarnation_learn(k, h->id, &h->e);
+		incarnation_learn(k, h->id, &h->e, h->expires_ms);
 	}
 }
 
@@ -1014,7 +1018,7 @@ void home_forced(struct kernel *k, struct home_record *h, const char *kernel,
 	home_place(h, kernel, 0);
 	place_note(k, h->name, kernel);
 	place_answers(h);
-	incarnation_learn(k, h->id, e);
+	incarnation_learn(k, h->id, e, h->expires_ms);
 	home_save(k, h);
 }
 
@@ -1097,7 +1101,7 @@ void home_told(struct kernel *k, struct home_record *h, const char *where,
 	snprintf(h->kernel, sizeof(h->kernel), "%s", where);
 	place_note(k, h->name, h->kernel);
 	place_answers(h);
-	incarnation_learn(k, h->id, &h->e);
+	incarnation_learn(k, h->id, &h->e, h->expires_ms);
 	home_save(k, h);
 	/* It may have moved on from there since. */
 	if (strcmp(where, k->config.name) != 0)

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "base/clock.h"
+
 #include "base/fault.h"
 
 #define INCARNATIONS_MAX 1000000
@@ -33,35 +35,64 @@ int incarnation_read(const struct tos_value *v, struct incarnation *out)
 	return 0;
 }
 
+struct known {
+	struct incarnation e;
+	int64_t until_ms; /* wall */
+};
+
 struct incarnation *incarnation_known(struct kernel *k, const uint8_t id[DIGEST_BYTES])
 {
-	return map_find(k->incarnations, id, DIGEST_BYTES);
+	struct known *known = map_find(k->incarnations, id, DIGEST_BYTES);
+
+	return known ? &known->e : NULL;
 }
 
-void incarnation_learn(
-	struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e)
+void incarnations_expire(struct kernel *k)
 {
-	struct incarnation *known = incarnation_known(k, id);
+	struct known *known;
+	const void *key;
+	size_t it = 0, n;
+	int64_t now = clock_wall_ms();
+
+	while ((known = map_next(k->incarnations, &it, &key, &n)))
+		if (now > known->until_ms) {
+			map_del(k->incarnations, key, n);
+			free(known);
+		}
+}
+
+/* Kept as long as a copy of it could still come: until its ticket has expired, and a while. A VOID
+ * does not say when that is. */
+#define UNKNOWN_KEEP_MS ((int64_t)210 * 86400000)
+
+void incarnation_learn(struct kernel *k, const uint8_t id[DIGEST_BYTES],
+	const struct incarnation *e, int64_t ticket_expires_ms)
+{
+	struct known *known = map_find(k->incarnations, id, DIGEST_BYTES);
 	struct store_txn *t;
 	struct tos_value *v;
 	uint8_t *bytes = NULL;
 	size_t n;
 
-	if (e->count == 0 || (known && incarnation_compare(e, known) <= 0))
+	if (e->count == 0 || (known && incarnation_compare(e, &known->e) <= 0))
 		return;
 	if (!known) {
 		if (map_size(k->incarnations) >= INCARNATIONS_MAX) {
 			metric_add(k->metrics, "incarnations_dropped_total", NULL, 1);
 			return;
 		}
-		known = mem_new(struct incarnation);
+		known = mem_new(struct known);
 		map_put(k->incarnations, id, DIGEST_BYTES, known);
 	}
-	*known = *e;
+	known->e = *e;
+	if (ticket_expires_ms)
+		known->until_ms = ticket_expires_ms + KEEP_AFTER_MS;
+	else if (!known->until_ms)
+		known->until_ms = clock_wall_ms() + UNKNOWN_KEEP_MS;
 	v = incarnation_value(e);
 	t = store_begin(k->store);
 	if (tos_encode(v, &bytes, &n) == 0)
-		store_put(t, T_INCARNATION, id, DIGEST_BYTES, bytes, n, 0);
+		store_put(t, T_INCARNATION, id, DIGEST_BYTES, bytes, n, known->until_ms);
 	FAULT_AT(LEARN_COMMIT);
 	store_commit(t, NULL, NULL);
 	free(bytes);
@@ -72,11 +103,12 @@ static int incarnation_row(void *arg, struct slice key, struct slice body, int64
 {
 	struct kernel *k = arg;
 	struct tos_value *v = NULL;
-	struct incarnation *e = mem_new(struct incarnation);
+	struct known *e = mem_new(struct known);
 
-	(void)expires_ms;
+	/* A row of a version that kept them for ever ends, too. */
+	e->until_ms = expires_ms ? expires_ms : clock_wall_ms() + UNKNOWN_KEEP_MS;
 	if (key.n == DIGEST_BYTES && tos_decode(body.p, body.n, 0, &v) == 0 &&
-		incarnation_read(v, e) == 0)
+		incarnation_read(v, &e->e) == 0)
 		free(map_put(k->incarnations, key.p, key.n, e));
 	else
 		free(e);

@@ -633,8 +633,10 @@ void handoff_expire(struct kernel *k);
 void handoff_sign(struct kernel *k);
 struct tos_value *incarnation_value(const struct incarnation *e);
 int incarnation_read(const struct tos_value *v, struct incarnation *out);
-void incarnation_learn(
-	struct kernel *k, const uint8_t id[DIGEST_BYTES], const struct incarnation *e);
+/* ticket_expires_ms: of the carrier's ticket; 0 not known */
+void incarnation_learn(struct kernel *k, const uint8_t id[DIGEST_BYTES],
+	const struct incarnation *e, int64_t ticket_expires_ms);
+void incarnations_expire(struct kernel *k);
 /* Ask the home whose the carrier is: journaled, then repeated until it has answered. rq may be
  * NULL. */
 void resolve_begin(struct resident *r, struct request *rq);

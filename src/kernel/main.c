@@ -350,6 +350,7 @@ static void on_tick(uv_timer_t *t)
 	if (ticks % EXPIRE_TICKS == 0) {
 		store_expire(k->store);
 		handoff_expire(k);
+		incarnations_expire(k);
 	}
 }
 

@@ -95,13 +95,13 @@ static void on_reported(
 	if (r->asking && !tos_get_bool(m, "ended", false))
 		return;
 	if (incarnation_read(tos_get(m, "e"), &e) == 0 && incarnation_compare(&r->e, &e) < 0) {
-		incarnation_learn(k, r->id, &e);
+		incarnation_learn(k, r->id, &e, r->ticket.expires_ms);
 		resident_end(r, SHELL_EV_SUPERSEDE, "its home knows a higher incarnation");
 		return;
 	}
 	/* Learnt from the home alone: a record of another kernel's may claim any incarnation. */
 	if (incarnation_read(tos_get(m, "e"), &e) == 0 && incarnation_compare(&r->e, &e) == 0)
-		incarnation_learn(k, r->id, &e);
+		incarnation_learn(k, r->id, &e, r->ticket.expires_ms);
 	restored_confirmed(r);
 	if (wanted[0] && r->state != SHELL_DEPARTING)
 		resident_wanted(r, wanted, NULL);

@@ -598,7 +598,7 @@ static void resident_save(struct resident *r)
 
 void resident_forced(struct resident *r)
 {
-	incarnation_learn(r->k, r->id, &r->e);
+	incarnation_learn(r->k, r->id, &r->e, r->ticket.expires_ms);
 	resident_save(r);
 }
 
@@ -841,7 +841,7 @@ void resident_wanted(struct resident *r, const char *wanted, const struct incarn
 		if (r->state == SHELL_FAULTED) {
 			if (e && incarnation_compare(e, &r->e) > 0) {
 				r->e = *e;
-				incarnation_learn(r->k, r->id, e);
+				incarnation_learn(r->k, r->id, e, r->ticket.expires_ms);
 			}
 			resident_event(r, SHELL_EV_RETRY, NULL);
 			tos_value_free(r->fault);

@@ -311,3 +311,12 @@ def test_what_waits_for_an_inbox_travels_with_its_carrier(fleet):
     fleet.launch(hunter, "--path", "host2", "--data", f"TO={hunted}", name="hunter.lua")
     o = fleet.outcome(hunted)
     assert o["state"] == "finished" and o["briefcase"]["GOT"] == [1, 2, 3], o
+
+
+def test_a_finished_carrier_is_shown_at_its_home_also_after_a_restart(fleet):
+    name = fleet.launch("return 1", "--path", "host1")
+    assert fleet.outcome(name)["state"] == "finished"
+    assert fleet.ps("host0")[name]["kernel"] == "host0"
+    fleet.kill("host0")
+    wait_for(lambda: fleet.status("host0"))
+    assert fleet.ps("host0")[name]["kernel"] == "host0"

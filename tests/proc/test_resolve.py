@@ -5,6 +5,7 @@ Either way one copy goes on and there is one outcome.
 import os
 import signal
 import sqlite3
+import time
 
 import pytest
 
@@ -94,6 +95,10 @@ def test_a_declaration_lets_the_source_go_on_and_the_dead_one_gives_way(fleet, d
     fleet.tos("resolve", "--dead", "host2")
     o = went_on(fleet, doubt)
     assert fleet.metric("host1", "carriers_in_doubt") == 0
+    # What is known of incarnations ends with the ticket, and the days in which answers are kept.
+    with sqlite3.connect(f"file:{fleet.home}/kernels/host1/store.db?mode=ro", uri=True) as db:
+        rows = db.execute("SELECT expires FROM incarnation").fetchall()
+    assert rows and all(0 < e / 1000 - time.time() < 40 * 86400 for e, in rows), rows
     fleet.thaw("host2")
     one_outcome(fleet, doubt, o)
 
