@@ -117,7 +117,7 @@ static const struct key keys[] = {
 	NUMBER("limits", "sent_rate", KEY_BYTES, sent_rate, 0, (int64_t)1 << 40, 64 << 20),
 	NUMBER("limits", "sent_rate_per_principal", KEY_BYTES, sent_rate_per_principal, 0, (int64_t)1 << 40, 0),
 	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, DEFAULT(2, 0)),
-	NUMBER("limits", "vm_carriers", KEY_U32, vm_carriers, 1, 65536, 256),
+	NUMBER("limits", "vm_carriers", KEY_U32, vm_carriers, 1, 65536, 1024),
 	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
 	NUMBER("policy", "confirm", KEY_BOOL, confirm, 0, 1, 0),
 	NUMBER("timing", "test_protocol_min", KEY_U32, test_protocol_min, 1, 99, PROTOCOL_VERSION_MIN),
