@@ -17,34 +17,13 @@
 #include "wire/vmproto.h"
 
 #define FAULT_GRACE_BYTES   ((size_t)512 << 10) /* above the cap, to say what went wrong */
+#define HEAP_SLACK          ((size_t)256 << 10) /* what is left over in slabs; small heaps */
+#define SETTLE_MOST         ((size_t)1 << 20)
 #define USAGE_EACH_MS       200
 #define ENVELOPE_SLACK      ((size_t)64 << 10)
 #define CARRIER_CAP_DEFAULT ((size_t)16 << 20)
 
 /* ---- memory */
-
-/* Every block is in a list, so that a heap which was left in the middle of something can be given
- * back all the same. */
-struct block {
-	struct list node;
-	max_align_t bytes[];
-};
-
-static void *block_resize(struct vm_carrier *c, void *p, size_t n)
-{
-	struct block *b = p ? CONTAINER_OF(p, struct block, bytes) : NULL;
-
-	if (b)
-		list_del(&b->node);
-	if (n == 0) {
-		free(b);
-		return NULL;
-	}
-	struct block *q = realloc(b, sizeof *q + n);
-	if (q || b)
-		list_add(&c->blocks, q ? &q->node : &b->node);
-	return q ? q->bytes : NULL;
-}
 
 static void *carrier_alloc(void *ud, void *p, size_t osize, size_t nsize)
 {
@@ -53,12 +32,13 @@ static void *carrier_alloc(void *ud, void *p, size_t osize, size_t nsize)
 
 	if (!p)
 		osize = 0; /* then it is a kind of object */
-	if (nsize > osize && (c->used >= c->cap || nsize - osize > c->cap - c->used)) {
+	if (nsize > osize && (c->used >= c->cap || nsize - osize > c->cap - c->used ||
+				     c->heap.bytes > 2 * c->cap + HEAP_SLACK)) {
 		c->refused = true;
 		return NULL;
 	}
 	vm_sched.jump_ok = 0;
-	q = block_resize(c, p, nsize);
+	q = arena_resize(&c->heap, p, osize, nsize);
 	vm_sched.jump_ok = 1;
 	if (!q && nsize) {
 		c->refused = true;
@@ -76,12 +56,7 @@ static void heap_drop(struct vm_carrier *c)
 {
 	c->L = c->co = NULL;
 	c->used = 0;
-	while (!list_empty(&c->blocks)) {
-		struct block *b = LIST_ITEM(c->blocks.next, struct block, node);
-
-		list_del(&b->node);
-		free(b);
-	}
+	arena_drop(&c->heap);
 }
 
 void msg_free(struct vm_carrier *c, struct vm_msg *m)
@@ -112,7 +87,8 @@ void carrier_free(struct vm_carrier *c)
 	calls_free(c);
 	while (c->n_inboxes)
 		carrier_drop_inbox(c, c->inbox[0]);
-	codec_fini(&c->codec);
+	free(c->inbox);
+	free(c->done_text);
 	buf_fini(&c->enc);
 	buf_fini(&c->enc_state);
 	free(c);
@@ -126,6 +102,21 @@ struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n)
 		if (strlen(c->inbox[i]->name) == n && memcmp(c->inbox[i]->name, name, n) == 0)
 			return c->inbox[i];
 	return NULL;
+}
+
+void carrier_add_inbox(struct vm_carrier *c, struct vm_inbox *box)
+{
+	if (c->n_inboxes == c->cap_inboxes) {
+		size_t cap = c->cap_inboxes ? 2 * c->cap_inboxes : 2;
+		struct vm_inbox **more = mem_zero(cap * sizeof(struct vm_inbox *));
+
+		if (c->n_inboxes)
+			memcpy(more, c->inbox, c->n_inboxes * sizeof(struct vm_inbox *));
+		free(c->inbox);
+		c->inbox = more;
+		c->cap_inboxes = cap;
+	}
+	c->inbox[c->n_inboxes++] = box;
 }
 
 void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box)
@@ -294,12 +285,12 @@ static int freeze_body(lua_State *L)
 	buf_clear(&c->enc_state);
 	c->enc_state.max = most + ENVELOPE_SLACK;
 	put_stores_key(L, REG_SELF, &t);
-	c->freeze_rc = state_encode(L, t, &c->enc_state, &c->codec, "self");
+	c->freeze_rc = state_encode(L, t, &c->enc_state, &c->port->codec, "self");
 	if (c->freeze_rc) {
 		bool large = c->enc_state.failed;
 
-		err_set(&c->em, c->freeze_rc, "%s%s", large ? "limit state: " : "",
-			c->codec.em.text);
+		err_set(&c->port->em, c->freeze_rc, "%s%s", large ? "limit state: " : "",
+			c->port->codec.em.text);
 		if (large)
 			c->freeze_rc = ERR_LIMIT;
 		return 0;
@@ -314,7 +305,7 @@ static int freeze_body(lua_State *L)
 	cbor_put_text(&c->enc, "briefcase");
 	briefcase_put(L, &c->enc);
 	if (c->enc.failed || c->enc.len > most)
-		c->freeze_rc = err_set(&c->em, ERR_LIMIT,
+		c->freeze_rc = err_set(&c->port->em, ERR_LIMIT,
 			"limit state: self, briefcase and path take more than %zu bytes", most);
 	return 0;
 }
@@ -325,11 +316,12 @@ int carrier_freeze(struct vm_carrier *c, lua_State *L)
 	buf_clear(&c->enc);
 	c->enc.max = (size_t)c->limit[LIMIT_state] + ENVELOPE_SLACK;
 	if (!lua_checkstack(L, 8))
-		return err_set(&c->em, ERR_LIMIT, "limit memory: no room to freeze it");
+		return err_set(&c->port->em, ERR_LIMIT, "limit memory: no room to freeze it");
 	lua_pushcfunction(L, freeze_body);
 	if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
 		lua_pop(L, 1);
-		c->freeze_rc = err_set(&c->em, ERR_LIMIT, "limit memory: no room to freeze it");
+		c->freeze_rc =
+			err_set(&c->port->em, ERR_LIMIT, "limit memory: no room to freeze it");
 	}
 	buf_fini(&c->enc_state);
 	return c->freeze_rc;
@@ -339,6 +331,8 @@ int carrier_freeze(struct vm_carrier *c, lua_State *L)
 
 struct start {
 	struct slice briefcase, bundle, path, seals, state;
+	char failure_code[65], failure_text[ERRMSG_BYTES];
+	bool has_failure;
 };
 
 int store_push(lua_State *L, struct slice array, bool only_text)
@@ -467,8 +461,8 @@ static void load_files(lua_State *L, struct slice bytes)
 	struct vm_carrier *c = carrier_of(L);
 	struct bundle b;
 
-	if (bundle_decode(bytes, &b, &c->em))
-		luaL_error(L, "code: %s", c->em.text);
+	if (bundle_decode(bytes, &b, &c->port->em))
+		luaL_error(L, "code: %s", c->port->em.text);
 	lua_createtable(L, 0, (int)b.n_files);
 	for (uint64_t i = 0; i < b.n_files; i++) {
 		lua_pushlstring(L, (const char *)b.files[i].name.p, b.files[i].name.n);
@@ -518,11 +512,11 @@ static int load_body(lua_State *L)
 	lua_pushstring(L, c->function);
 	lua_getfield(L, LUA_REGISTRYINDEX, REG_SELF);
 	c->n_args = 3;
-	if (c->has_failure) {
+	if (s->has_failure) {
 		lua_createtable(L, 0, 2);
-		lua_pushstring(L, c->failure_code);
+		lua_pushstring(L, s->failure_code);
 		lua_setfield(L, -2, "code");
-		lua_pushstring(L, c->failure_text);
+		lua_pushstring(L, s->failure_text);
 		lua_setfield(L, -2, "text");
 		c->n_args++;
 	}
@@ -558,17 +552,17 @@ static bool is_key(struct slice key, const char *name)
 	return key.n == strlen(name) && memcmp(key.p, name, key.n) == 0;
 }
 
-static void failure_read(struct vm_carrier *v, struct cbor_cursor *c)
+static void failure_read(struct start *s, struct cbor_cursor *c)
 {
 	if (cbor_peek(c) == CBOR_NULL) {
 		cbor_null(c);
 		return;
 	}
 	cbor_open_array(c, 2);
-	copy_text(c, v->failure_code, sizeof v->failure_code);
-	copy_text(c, v->failure_text, sizeof v->failure_text);
+	copy_text(c, s->failure_code, sizeof s->failure_code);
+	copy_text(c, s->failure_text, sizeof s->failure_text);
 	cbor_close(c);
-	v->has_failure = true;
+	s->has_failure = true;
 }
 
 static void start_field(
@@ -603,7 +597,7 @@ static void start_field(
 	else if (is_key(key, "answers"))
 		v->answers = cbor_bool(c);
 	else if (is_key(key, "failure"))
-		failure_read(v, c);
+		failure_read(s, c);
 	else
 		cbor_any(c); /* begun, cpu_us, and what a later kernel may add */
 }
@@ -643,8 +637,9 @@ int carrier_start(
 	struct start s;
 	int rc, status;
 
-	list_init(&c->blocks);
+	arena_init(&c->heap);
 	list_init(&c->queue);
+	list_init(&c->unsettled);
 	rc = start_read(c, cur, &s);
 
 	if (rc) {
@@ -763,7 +758,7 @@ static int trace_body(lua_State *L)
 		const char *eol = strchr(s, '\n');
 		size_t n = eol ? (size_t)(eol - s) + 1 : strlen(s);
 
-		if (strncmp(s, "\t[tos]:", 7) != 0)
+		if (strncmp(s, "\t[tos]:", 7) != 0 && strncmp(s, "\t?: in ", 7) != 0)
 			buf_add(&e->trace, s, n);
 		s += n;
 	}
@@ -816,10 +811,10 @@ static void carrier_finished(struct vm_carrier *c)
 		cbor_put_raw(&c->port->out, (struct slice){ c->enc.data, c->enc.len });
 		rc = port_send(c->port, at);
 		if (rc)
-			err_set(&c->em, rc, "limit state: larger than a frame");
+			err_set(&c->port->em, rc, "limit state: larger than a frame");
 	}
 	if (rc) {
-		why = c->em; /* the fault freezes again */
+		why = c->port->em; /* the fault freezes again */
 		send_fault(c, rc == ERR_LIMIT || rc == ERR_TOO_LARGE ? "limit" : "fault",
 			why.text, "");
 	}
@@ -864,6 +859,16 @@ void carrier_over_cpu(struct vm_carrier *c)
 		(long long)(c->usage[LIMIT_cpu] + c->cpu_us / 1000),
 		(long long)c->limit[LIMIT_cpu]);
 	send_fault(c, "limit", text, "");
+}
+
+void carrier_settle(struct vm_carrier *c)
+{
+	/* A large heap takes long to go over; it collects itself in time. */
+	if (c->used <= SETTLE_MOST)
+		lua_gc(c->L, LUA_GCCOLLECT);
+	c->settled = c->used;
+	buf_fini(&c->enc);
+	buf_fini(&c->enc_state);
 }
 
 void carrier_dropped(struct vm_carrier *c)
@@ -954,9 +959,8 @@ void carrier_taken(struct vm_carrier *c, struct vm_inbox *box, uint64_t n)
 void carrier_gone_back(struct vm_carrier *c)
 {
 	c->going = false;
-	for (size_t i = 0; i < ARRAY_LEN(c->inbox); i++)
-		if (c->inbox[i])
-			carrier_taken(c, c->inbox[i], 0);
+	for (size_t i = 0; i < c->n_inboxes; i++)
+		carrier_taken(c, c->inbox[i], 0);
 }
 
 int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
@@ -1007,9 +1011,12 @@ int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur)
 	if (rc || c->state != VM_WAITING || c->wait != WAIT_DONE || c->wait_id != seq)
 		return rc;
 	c->done_rc = code.n ? err_from_word((const char *)code.p, code.n) : 0;
-	if (text.n >= sizeof c->done_text)
-		text.n = sizeof c->done_text - 1;
-	text_copy(c->done_text, sizeof c->done_text, (const char *)text.p, text.n);
+	free(c->done_text);
+	c->done_text = NULL;
+	if (text.n) {
+		c->done_text = mem_zero(text.n + 1);
+		memcpy(c->done_text, text.p, text.n);
+	}
 	sched_wake(c);
 	return 0;
 }

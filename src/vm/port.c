@@ -238,6 +238,7 @@ static void port_fini(struct vm_port *p)
 	while ((c = map_next(p->carriers, &it, NULL, NULL)))
 		carrier_free(c);
 	map_free(p->carriers);
+	codec_fini(&p->codec);
 	buf_fini(&p->in.in);
 	buf_fini(&p->out);
 	free(p);

@@ -43,7 +43,7 @@ int main(int argc, char **argv)
 	fputs("static const unsigned char vm_prelude[] = {\n", out.f);
 	put(L, text, n, &out);
 	fputs("};\nstatic const unsigned char vm_prelude_compiled[] = {\n", out.f);
-	lua_dump(L, put, &out, 0);
+	lua_dump(L, put, &out, 1); /* without names and lines: each carrier has a copy */
 	fputs("};\n", out.f);
 	lua_close(L);
 	fclose(in);

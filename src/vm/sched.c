@@ -43,11 +43,12 @@
 /* Then it is left by a jump; later where what Lua itself does in one go takes longer: its tables
  * grow, and its collector marks them, by 2 ns a byte. */
 #define JUMP_US      ((int64_t)50000 * SCHED_SLOWER)
-#define JUMP_PER_US  512                             /* bytes */
+#define JUMP_PER_US  512 /* bytes */
 #define HOST_PER_US  16
 #define STUCK_US     ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
 #define TELL_US      ((int64_t)50000)                /* of CPU time, between USAGEs */
 #define WOKEN_US     ((int64_t)4000) /* of woken carriers before a spent one has a turn */
+#define SETTLE_US    ((int64_t)500000)
 #define TURN_MOST_MS 60000
 
 struct vm_sched vm_sched;
@@ -201,6 +202,7 @@ void sched_init(struct vm_port *p)
 	the_port = p;
 	list_init(&vm_sched.woken);
 	list_init(&vm_sched.spent);
+	list_init(&vm_sched.unsettled);
 	vm_sched.next_deadline_us = INT64_MAX;
 	handler_set(SIGALRM, on_alarm);
 	handler_set(SIGIO, on_io);
@@ -260,6 +262,7 @@ void sched_pause(struct vm_carrier *c, bool pause)
 void sched_forget(struct vm_carrier *c)
 {
 	dequeue(c);
+	list_del(&c->unsettled);
 }
 
 /* ---- accounts */
@@ -322,6 +325,35 @@ static void slice_run(void)
 	carrier_dropped(c);
 }
 
+static void waits(struct vm_carrier *c)
+{
+	sched_note_deadline(c);
+	c->settle_us = now_us() + SETTLE_US;
+	if (c->used > c->settled + c->settled / 4) {
+		list_del(&c->unsettled);
+		list_add(&vm_sched.unsettled, &c->unsettled);
+	}
+}
+
+/* One of those that have waited for a while is made small: where nobody runs nothing else would
+ * collect its garbage. Returns when to come again. */
+static int64_t settle(int64_t now)
+{
+	struct vm_carrier *c;
+
+	if (list_empty(&vm_sched.unsettled))
+		return INT64_MAX;
+	c = LIST_ITEM(vm_sched.unsettled.next, struct vm_carrier, unsettled);
+	if (c->state == VM_WAITING && now < c->settle_us)
+		return c->settle_us;
+	list_del(&c->unsettled);
+	if (c->state == VM_WAITING) {
+		carrier_settle(c);
+		sched_charge(c);
+	}
+	return now;
+}
+
 static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
 {
 	dequeue(c);
@@ -333,7 +365,7 @@ static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
 	else if (c->state == VM_READY_TO_RUN)
 		enqueue(c, &vm_sched.spent);
 	else if (c->state == VM_WAITING)
-		sched_note_deadline(c);
+		waits(c);
 }
 
 static void wake_due(struct vm_port *p, int64_t now)
@@ -364,7 +396,7 @@ static int64_t slice_us(void)
 
 int sched_turn(struct vm_port *p)
 {
-	int64_t began = now_us(), now = began;
+	int64_t began = now_us(), now = began, next;
 	struct vm_carrier *c;
 
 	wake_due(p, now);
@@ -389,10 +421,13 @@ int sched_turn(struct vm_port *p)
 	if (vm_sched.n_ready)
 		return 0;
 	async_set(false);
-	if (vm_sched.next_deadline_us == INT64_MAX)
+	next = settle(now);
+	if (vm_sched.next_deadline_us < next)
+		next = vm_sched.next_deadline_us;
+	if (next == INT64_MAX)
 		return -1;
-	if (vm_sched.next_deadline_us <= now)
+	if (next <= now)
 		return 0;
-	now = (vm_sched.next_deadline_us - now + 999) / 1000;
+	now = (next - now + 999) / 1000;
 	return now > TURN_MOST_MS ? TURN_MOST_MS : (int)now;
 }

@@ -37,9 +37,9 @@ static int sys_encode(lua_State *L)
 	lua_settop(L, 2);
 	buf_clear(&c->enc);
 	c->enc.max = (size_t)c->limit[LIMIT_state];
-	if (value_encode(L, 1, &c->enc, &c->codec, root)) {
+	if (value_encode(L, 1, &c->enc, &c->port->codec, root)) {
 		lua_pushnil(L);
-		lua_pushstring(L, c->codec.em.text);
+		lua_pushstring(L, c->port->codec.em.text);
 		return 2;
 	}
 	lua_pushlstring(L, (const char *)c->enc.data, c->enc.len);
@@ -131,10 +131,11 @@ static int charge(struct vm_carrier *c, size_t bytes)
 	int64_t sent = c->usage[LIMIT_sent] + c->sent;
 
 	if (c->limit[LIMIT_sent] > 0 && (int64_t)bytes > c->limit[LIMIT_sent] - sent)
-		return err_set(&c->em, ERR_LIMIT, "limit sent: %lld of %lld bytes are used",
-			(long long)sent, (long long)c->limit[LIMIT_sent]);
+		return err_set(&c->port->em, ERR_LIMIT,
+			"limit sent: %lld of %lld bytes are used", (long long)sent,
+			(long long)c->limit[LIMIT_sent]);
 	if (c->limit[LIMIT_posts] > 0 && !bucket_take(&c->posts, c->limit[LIMIT_posts]))
-		return err_set(&c->em, ERR_LIMIT, "limit posts: %lld in a second",
+		return err_set(&c->port->em, ERR_LIMIT, "limit posts: %lld in a second",
 			(long long)c->limit[LIMIT_posts]);
 	c->sent += (int64_t)bytes;
 	c->n_posts++;
@@ -149,7 +150,7 @@ static int send_charged(struct vm_carrier *c, size_t at, size_t folder)
 	int rc;
 
 	if (b->failed || b->len - at > FRAME_BYTES_MAX - POST_SLACK)
-		rc = err_set(&c->em, ERR_TOO_LARGE, "a post may take %u bytes",
+		rc = err_set(&c->port->em, ERR_TOO_LARGE, "a post may take %u bytes",
 			(unsigned)(FRAME_BYTES_MAX - POST_SLACK));
 	else
 		rc = charge(c, b->len - folder);
@@ -195,7 +196,7 @@ static int sys_send(lua_State *L)
 	rc = send_post(L, (unsigned)kind, (uint64_t)tag, 0);
 
 	if (rc)
-		return push_failure(L, rc, carrier_of(L)->em.text);
+		return push_failure(L, rc, carrier_of(L)->port->em.text);
 	lua_pushboolean(L, 1);
 	return 1;
 }
@@ -212,7 +213,7 @@ static int sys_ask(lua_State *L)
 		return push_failure(L, ERR_FULL, "too many questions wait for an answer");
 	rc = send_post(L, POST_CALL, c->next_tag, deadline_ms);
 	if (rc)
-		return push_failure(L, rc, c->em.text);
+		return push_failure(L, rc, c->port->em.text);
 	call = mem_new(struct vm_call);
 	call->tag = c->next_tag++;
 	call->deadline_ms = clock_ms() + deadline_ms;
@@ -306,7 +307,7 @@ static int done_more(lua_State *L, int status, lua_KContext ctx)
 	(void)status;
 	(void)ctx;
 	if (c->done_rc)
-		return push_failure(L, c->done_rc, c->done_text);
+		return push_failure(L, c->done_rc, c->done_text ? c->done_text : "");
 	lua_pushboolean(L, 1);
 	return 1;
 }
@@ -328,7 +329,7 @@ static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
 	size_t at;
 
 	if (rc)
-		return push_failure(L, rc, c->em.text);
+		return push_failure(L, rc, c->port->em.text);
 	if (!lua_isyieldable(L) || c->unyieldable)
 		return luaL_error(L,
 			"cannot wait here (inside a metamethod or message handler that C calls)");
@@ -413,7 +414,7 @@ static int sys_inbox_open(lua_State *L)
 	text_copy(box->name, sizeof box->name, name, n);
 	box->last = &box->first;
 	box->bound = (size_t)bound;
-	c->inbox[c->n_inboxes++] = box; /* now, since folders may come right behind DONE */
+	carrier_add_inbox(c, box); /* now, since folders may come right behind DONE */
 	return env_wait(
 		L, WAIT_DONE, send_inbox(c, true, box->name, box->bound), INT64_MAX, open_more);
 }

@@ -18,6 +18,7 @@
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "vm/arena.h"
 #include "wire/carrier.h"
 #include "wire/cbor.h"
 #include "wire/frame.h"
@@ -122,7 +123,9 @@ struct vm_carrier {
 	int n_args;        /* for the next resume of co */
 
 	/* sched.c's */
-	struct list queue;
+	struct list queue, unsettled;
+	int64_t settle_us; /* when it has waited long enough to be made small */
+	size_t settled;    /* its heap then */
 	bool queued, paused;
 	bool preempted;       /* the running thread has yielded because its slice is over */
 	unsigned unyieldable; /* coroutines resumed where the one around them can't yield */
@@ -131,7 +134,7 @@ struct vm_carrier {
 	int64_t cpu_told_us;  /* as told by its last USAGE */
 
 	size_t used, peak, cap; /* bytes of Lua's heap */
-	struct list blocks;     /* of which it consists */
+	struct arena heap;
 	bool refused; /* an allocation was refused since the last time somebody looked */
 	size_t held;  /* bytes of answers and folders that wait outside Lua's heap */
 
@@ -140,19 +143,17 @@ struct vm_carrier {
 	struct vm_inbox *wait_box;
 	int64_t wait_until_ms; /* monotonic; INT64_MAX: none of our own */
 	int done_rc;
-	char done_text[ERRMSG_BYTES];
+	char *done_text; /* NULL: none */
 
 	uint64_t next_seq, next_tag;
 	struct vm_call *calls;
 	size_t n_calls;
-	struct vm_inbox *inbox[VM_INBOXES_MAX];
-	size_t n_inboxes;
+	struct vm_inbox **inbox;
+	size_t n_inboxes, cap_inboxes;
 
 	char name[NAME_BYTES_MAX + 1], owner[NAME_BYTES_MAX + 1], home[NAME_BYTES_MAX + 1],
 		kernel[NAME_BYTES_MAX + 1];
 	char entry[129], function[65];
-	char failure_code[65], failure_text[ERRMSG_BYTES];
-	bool has_failure;
 	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
 	struct vm_bucket posts, logs;                   /* rates */
 	bool answers; /* the kernel passes answers of carriers on (START's field `answers`) */
@@ -160,10 +161,8 @@ struct vm_carrier {
 	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
 	int64_t usage_sent_ms;
 
-	struct codec codec;
 	struct buf enc, enc_state; /* what is being encoded */
 	int freeze_rc;
-	struct errmsg em;
 };
 
 static inline struct vm_carrier *carrier_of(lua_State *L)
@@ -182,6 +181,8 @@ void carrier_run(struct vm_carrier *c);
  * its heap was left as it was (`dropped`), never to be touched again. */
 void carrier_over_cpu(struct vm_carrier *c);
 void carrier_dropped(struct vm_carrier *c);
+/* It waits, and perhaps for long: give back what it does not need for that. */
+void carrier_settle(struct vm_carrier *c);
 /* When its wait is over at the latest; INT64_MAX for never. */
 int64_t carrier_deadline(const struct vm_carrier *c);
 /* Frames for it; negative: the frame is broken. */
@@ -196,6 +197,7 @@ void carrier_send_usage(struct vm_carrier *c);
 /* USAGE, but not more often than each 200 ms. */
 void carrier_note_activity(struct vm_carrier *c);
 struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n);
+void carrier_add_inbox(struct vm_carrier *c, struct vm_inbox *box);
 void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
 void msg_free(struct vm_carrier *c, struct vm_msg *m);
 /* So many folders have left its inboxes. */
@@ -246,6 +248,7 @@ bool env_is_wait(lua_State *co, int n_results);
 #define SCHED_SLOWER 1
 #endif
 struct vm_sched {
+	struct list unsettled;    /* wait, and have garbage */
 	struct list woken, spent; /* ready: what has just become so; what used up its slice */
 	size_t n_ready;
 	int64_t next_deadline_us; /* no waiting carrier's time comes before it */
@@ -295,6 +298,9 @@ void sys_open(lua_State *L); /* pushes the table `sys` */
 
 /* ---- port.c: descriptor 3 */
 struct vm_port {
+	/* of whoever encodes something, or fails: one at a time */
+	struct codec codec;
+	struct errmsg em;
 	int fd;
 	struct frame_reader in;
 	struct buf out;        /* frames to be written, and behind them the one being made */
