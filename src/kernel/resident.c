@@ -15,13 +15,14 @@
 #include "tos/extension.h"
 #include "wire/vmproto.h"
 
-#define DAY_MS            ((int64_t)86400000)
-#define KEEP_AFTER_MS     (7 * DAY_MS)
-#define LOG_LINES_MAX     1000
-#define TRAIL_MAX         10000
-#define COMPLETED_CALL_MS 30000u
-#define ASK_AGAIN_MS      5000
-#define INBOX_GRACE_MS    2000
+#define DAY_MS             ((int64_t)86400000)
+#define KEEP_AFTER_MS      (7 * DAY_MS)
+#define LOG_LINES_MAX      1000
+#define TRAIL_MAX          10000
+#define COMPLETED_CALL_MS  30000u
+#define ASK_AGAIN_MS       5000
+#define OWN_REPORTS_A_TICK 200
+#define INBOX_GRACE_MS     2000
 
 static void asked_drop(struct resident *r, bool all);
 
@@ -1184,6 +1185,7 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 {
 	struct resident *r;
 	size_t it = 0;
+	int own_reports = OWN_REPORTS_A_TICK;
 	int64_t wall_ms = clock_wall_ms();
 
 	while ((r = map_next(k->residents, &it, NULL, NULL))) {
@@ -1195,7 +1197,9 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 			resident_save(r);
 		if (r->quarantined)
 			continue;
-		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms)
+		/* Thousands at once after a restart: those that are at home can wait their turn. */
+		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms &&
+			(strcmp(r->ticket.home, k->config.name) != 0 || own_reports-- > 0))
 			home_report(r);
 		/* Mobility lost it (its process or the call died): ask again. */
 		if (r->state == SHELL_RUNNING && r->completed && !r->move &&
