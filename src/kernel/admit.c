@@ -11,7 +11,8 @@
 #include "base/log.h"
 #include "tos/extension.h"
 
-#define CODES_MAX 1000
+#define CODES_MAX     1000
+#define CODE_CHECK_MS 1000
 
 void kernel_trust(const struct kernel *k, struct trust *out)
 {
@@ -19,6 +20,11 @@ void kernel_trust(const struct kernel *k, struct trust *out)
 		.revocation = k->revocation,
 		.now_ms = clock_wall_ms(),
 		.skew_ms = k->config.skew_ms };
+}
+
+uint64_t kernel_trust_number(const struct kernel *k)
+{
+	return k->revocation ? revocation_number(k->revocation) + 1 : 0;
 }
 
 /* ---- tickets */
@@ -212,12 +218,14 @@ int code_verify(struct kernel *k, struct slice bytes, struct code **out, struct 
 		return err_wrap(em, rc, "the code");
 	}
 	memcpy(c->digest, digest, sizeof(digest));
-	c->used_ms = clock_ms();
+	c->used_ms = c->checked_ms = clock_ms();
+	c->checked_revocation = kernel_trust_number(k);
 	struct code *known = map_find(k->codes, digest, sizeof(digest));
 
 	if (known) {
 		code_free(c);
-		known->used_ms = clock_ms();
+		known->used_ms = known->checked_ms = clock_ms();
+		known->checked_revocation = kernel_trust_number(k);
 		*out = known;
 		return 0;
 	}
@@ -234,8 +242,13 @@ struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], str
 	AUTOBUF bytes = BUF_MAX((size_t)64 << 20);
 	struct code *found = NULL;
 
-	/* The signature of known code is checked again each time: its author may have been
-	 * revoked, its certificate may have run out. The cryptography is remembered. */
+	/* Known code is checked again: its author may have been revoked, its certificate may have
+	 * run out. Not more than once a second under the same revocation list. */
+	if (c && clock_ms() - c->checked_ms < CODE_CHECK_MS &&
+		c->checked_revocation == kernel_trust_number(k)) {
+		c->used_ms = clock_ms();
+		return c;
+	}
 	if (c) {
 		if (code_verify(k, blob_slice(&c->bundle), &found, em) < 0)
 			return NULL;

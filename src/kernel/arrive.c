@@ -761,7 +761,7 @@ static void arrival_outcome(struct arrival *a)
 		arrival_refuse(a, ERR_UNKNOWN, "this is not its home, or its home forgot it");
 		return;
 	}
-	forced_take(k, h, forced_act(a->r->trail, &a->hop.e), &a->hop.e);
+	forced_take(k, h, forced_act(&a->r->trail, &a->hop.e), &a->hop.e);
 	/* The outcome that was taken is repeated from the journal; no other replaces it. */
 	if (shell_ended(h->state) || incarnation_compare(&a->hop.e, &h->e) < 0) {
 		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has ended otherwise");

@@ -37,17 +37,12 @@ static struct chain_known *memory_row(const uint8_t prefix[DIGEST_BYTES])
 	return &memory[((size_t)prefix[0] << 8 | prefix[1]) % MEMORY_ROWS];
 }
 
-static uint64_t revocation_of(const struct kernel *k)
-{
-	return k->revocation ? revocation_number(k->revocation) + 1 : 0;
-}
-
 static const struct chain_known *memory_find(
 	const struct kernel *k, const uint8_t prefix[DIGEST_BYTES])
 {
 	const struct chain_known *m = memory_row(prefix);
 
-	return m->used && m->revocation == revocation_of(k) &&
+	return m->used && m->revocation == kernel_trust_number(k) &&
 			       memcmp(m->prefix, prefix, DIGEST_BYTES) == 0
 		       ? m
 		       : NULL;
@@ -61,7 +56,7 @@ static void memory_add(const struct kernel *k, const uint8_t prefix[DIGEST_BYTES
 	memcpy(m->prefix, prefix, DIGEST_BYTES);
 	memcpy(m->last, last, DIGEST_BYTES);
 	snprintf(m->at, sizeof(m->at), "%s", at);
-	m->revocation = revocation_of(k);
+	m->revocation = kernel_trust_number(k);
 	m->used = true;
 }
 

@@ -11,8 +11,11 @@
 #include "base/log.h"
 
 /* The act by which that incarnation was made, as the trail has it; empty: it was not forced. */
-struct slice forced_act(const struct tos_value *trail, const struct incarnation *e)
+struct slice forced_act(struct lines *lines, const struct incarnation *e)
 {
+	/* An incarnation that nobody raised has no number. */
+	const struct tos_value *trail = e->count > 0 ? lines_all(lines) : NULL;
+
 	for (size_t i = tos_len(trail); i > 0; i--) {
 		const struct tos_value *line = tos_at(trail, i - 1);
 		struct slice act, nonce;
@@ -26,9 +29,9 @@ struct slice forced_act(const struct tos_value *trail, const struct incarnation 
 	return (struct slice){ NULL, 0 };
 }
 
-void forced_evidence(const struct resident *r, struct tos_value *args)
+void forced_evidence(struct resident *r, struct tos_value *args)
 {
-	struct slice act = forced_act(r->trail, &r->e);
+	struct slice act = forced_act(&r->trail, &r->e);
 
 	if (act.n)
 		tos_set(args, "forced", tos_bytes(act.p, act.n));
@@ -130,7 +133,7 @@ void forced_begin(struct resident *r, struct request *rq, const char *by,
 	tos_set(line, "by", tos_text(by));
 	tos_set(line, "nonce", tos_bytes(e.nonce, sizeof(e.nonce)));
 	tos_set(line, "act", tos_bytes(act_cose.p, act_cose.n));
-	tos_push(r->trail, line);
+	lines_push(&r->trail, line);
 	m = tos_map();
 	tos_set(m, "carrier", tos_text(r->name));
 	tos_set(m, "by", tos_text(by));

@@ -3,9 +3,9 @@
 
 #include "kernel/kernel.h"
 
-struct slice forced_act(const struct tos_value *trail, const struct incarnation *e);
+struct slice forced_act(struct lines *trail, const struct incarnation *e);
 /* Into the arguments of a report: by whose act its incarnation was raised. */
-void forced_evidence(const struct resident *r, struct tos_value *args);
+void forced_evidence(struct resident *r, struct tos_value *args);
 /* At the home: the incarnation was raised by an act that this home believes; it is the record's from
  * now on. */
 bool forced_take(

@@ -15,6 +15,7 @@
 #define KEEP_AFTER_MS    ((int64_t)7 * 86400000)
 #define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
 #define COMMAND_AGAIN_MS 1000
+#define SAVE_SOON_MS     200
 #define REPORTS_AGAIN_MS 10000
 #define WATCHED_AFTER_MS 30000
 #define DENIED_AGAIN_MS  5000 /* a place denies twice, at least this far apart */
@@ -261,6 +262,7 @@ static void home_save(struct kernel *k, struct home_record *h)
 	struct store_txn *t;
 
 	h->save_due = true;
+	h->place_due = false;
 	if (home_busy(h))
 		return; /* once that has come out */
 	s = mem_new(struct home_saving);
@@ -273,6 +275,15 @@ static void home_save(struct kernel *k, struct home_record *h)
 		free(s);
 	else
 		h->save_due = false;
+}
+
+/* Where a carrier is now: the tick writes it, once for all that came meanwhile. Who forgets it in a
+ * crash hears of it again, from the place or from the one before. */
+static void home_save_soon(struct home_record *h)
+{
+	if (!h->place_due)
+		h->place_at_ms = clock_ms() + SAVE_SOON_MS;
+	h->place_due = true;
 }
 
 /* A higher incarnation counts when it is durable: until then reports are answered with the
@@ -312,14 +323,14 @@ struct tos_value *home_row(const struct home_record *h)
 	return m;
 }
 
-struct tos_value *outcome_of(const struct resident *r)
+struct tos_value *outcome_of(struct resident *r)
 {
 	struct tos_value *m = tos_map(), *b = NULL;
 
 	tos_decode(r->briefcase.p, r->briefcase.n, (size_t)512 << 20, &b);
 	tos_set(m, "briefcase", b ? b : tos_map());
-	tos_set(m, "trail", tos_value_copy(r->trail));
-	tos_set(m, "log", tos_value_copy(r->log));
+	tos_set(m, "trail", tos_value_copy(lines_all(&r->trail)));
+	tos_set(m, "log", tos_value_copy(lines_all(&r->log)));
 	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
 	return m;
 }
@@ -666,7 +677,10 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 			h->fault = NULL;
 		}
 		state_set(k, h, (enum shell_state)state);
-		home_save(k, h);
+		if (h->fault || doubt)
+			home_save(k, h);
+		else
+			home_save_soon(h);
 		waiters_tell(h);
 	}
 	/* A retry may be answered before its place has it on disk: it is told again for as long
@@ -721,12 +735,12 @@ static void gone_verb(struct kernel *k, struct request *rq)
 		h->in_doubt = false;
 		h->from[0] = 0;
 		place_answers(h);
-		home_save(k, h);
+		home_save_soon(h);
 	} else if (!shell_ended(h->state) && n + 1 == h->n &&
 		   strcmp(h->from, who_asks(k, rq)) == 0) {
 		/* Its arrival was reported first: now nobody else has a copy. */
 		h->from[0] = 0;
-		home_save(k, h);
+		home_save_soon(h);
 	}
 	request_ok(rq, NULL);
 }
@@ -1450,6 +1464,8 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 			else
 				holds_ask(k, h, h->kernel, "");
 		}
+		if (h->place_due && !h->save_due && !home_busy(h) && now_ms >= h->place_at_ms)
+			home_save(k, h);
 		if (h->save_due && !home_busy(h) && now_ms >= h->save_at_ms) {
 			h->save_at_ms = now_ms + COMMAND_AGAIN_MS;
 			home_save(k, h);

@@ -22,6 +22,7 @@
 #include "ext/ext.h"
 #include "ipc/tosd_msg.h"
 #include "kernel/config.h"
+#include "kernel/lines.h"
 #include "link/link.h"
 #include "seal/seal.h"
 #include "store/store.h"
@@ -155,7 +156,8 @@ struct resident {
 	uint8_t code_digest[DIGEST_BYTES];
 	/* the envelope's parts */
 	struct blob briefcase, state_bytes;
-	struct tos_value *path, *trail, *log, *hops, *undelivered;
+	struct tos_value *path, *hops, *undelivered;
+	struct lines trail, log;
 	struct usage usage;           /* used here and before; limits granted for this stay */
 	int64_t minimum[LIMIT_COUNT]; /* what the manifest says it cannot do without */
 	uint64_t hop_count;
@@ -576,6 +578,9 @@ struct code {
 	struct cert_info author;
 	struct manifest manifest;
 	int64_t used_ms;
+	/* when it was found good, and by which revocation list */
+	int64_t checked_ms;
+	uint64_t checked_revocation;
 	int64_t kept_until_ms;  /* wall: when the store's row of it expires; 0 not known */
 	uint64_t kept_failures; /* the store's failures when that row was written */
 };
@@ -588,6 +593,8 @@ int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out,
 int ticket_stored(struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES],
 	struct cert_info *owner, struct errmsg *em);
 void kernel_trust(const struct kernel *k, struct trust *out);
+/* Changes with the revocation list: what was found good under another number is not any more. */
+uint64_t kernel_trust_number(const struct kernel *k);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
 int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT],
 	int64_t out[LIMIT_COUNT], struct errmsg *em);
@@ -668,7 +675,8 @@ struct home_record {
 	enum shell_state end_state;
 	struct tos_value *end_outcome;
 	int64_t end_ms;
-	int64_t command_at_ms, save_at_ms;
+	bool place_due; /* where it is, which may be forgotten */
+	int64_t command_at_ms, save_at_ms, place_at_ms;
 	/* its place said that it has none: when first, and when it is asked again */
 	int64_t denied_ms, holds_at_ms;
 	bool denied; /* for good */
@@ -698,7 +706,7 @@ void home_close(struct home_record *h, enum shell_state state, struct tos_value 
 void home_end(struct kernel *k, struct home_record *h, int rc);
 void home_link_up(struct kernel *k, const char *peer);
 struct tos_value *home_row(const struct home_record *h);
-struct tos_value *outcome_of(const struct resident *r); /* {briefcase, trail, fault, log} */
+struct tos_value *outcome_of(struct resident *r); /* {briefcase, trail, fault, log} */
 void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
 void home_waiters_drop(struct kernel *k, const char *client);                /* it is gone */
 int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
@@ -749,7 +757,7 @@ bool backup_mode(int argc, char **argv, int *code);
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
 /* What shows the home that the carrier came here, into the arguments of a report. */
-void home_evidence(const struct resident *r, struct tos_value *args);
+void home_evidence(struct resident *r, struct tos_value *args);
 /* It is at that kernel now, which it came to with this n. */
 void home_place(struct home_record *h, const char *kernel, uint64_t came);
 /* In the transaction that drops the row. */

@@ -114,7 +114,7 @@ static void on_reported(
 #define REPORT_LOG_BYTES   ((size_t)256 << 10)
 
 /* What shows the home that the carrier came here: the record that another kernel signed for it. */
-void home_evidence(const struct resident *r, struct tos_value *args)
+void home_evidence(struct resident *r, struct tos_value *args)
 {
 	forced_evidence(r, args);
 	for (size_t i = tos_len(r->hops); i > 0; i--) {
@@ -184,8 +184,8 @@ void home_report(struct resident *r)
 	if (r->fault)
 		tos_set(args, "fault", tos_value_copy(r->fault));
 	if (r->state == SHELL_FAULTED) {
-		put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
-		put_last(args, "log", r->log, REPORT_LOG_BYTES);
+		put_last(args, "trail", lines_all(&r->trail), REPORT_LOG_BYTES);
+		put_last(args, "log", lines_all(&r->log), REPORT_LOG_BYTES);
 		if (r->briefcase.n < (256 << 10)) {
 			struct tos_value *b = NULL;
 
@@ -357,8 +357,8 @@ void home_ended(
 	tos_set(args, "why", tos_text(why));
 	home_evidence(r, args);
 	evidence_chain_all(r, args);
-	put_last(args, "trail", r->trail, REPORT_LOG_BYTES);
-	put_last(args, "log", r->log, REPORT_LOG_BYTES);
+	put_last(args, "trail", lines_all(&r->trail), REPORT_LOG_BYTES);
+	put_last(args, "log", lines_all(&r->log), REPORT_LOG_BYTES);
 	ended_key(key, sizeof(key), r->name);
 	outbox_add(t, r->k, r->ticket.home, "ENDED", key, args);
 }

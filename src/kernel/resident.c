@@ -33,8 +33,8 @@ struct resident *resident_new(struct kernel *k)
 	r->k = k;
 	r->state = SHELL_ARRIVING;
 	r->path = tos_array();
-	r->trail = tos_array();
-	r->log = tos_array();
+	lines_init(&r->trail);
+	lines_init(&r->log);
 	r->hops = tos_array();
 	r->undelivered = tos_array();
 	r->inboxes = map_new();
@@ -212,8 +212,8 @@ void resident_free(struct resident *r)
 	blob_free(&r->hop_cose);
 	blob_free(&r->envelope);
 	tos_value_free(r->path);
-	tos_value_free(r->trail);
-	tos_value_free(r->log);
+	lines_fini(&r->trail);
+	lines_fini(&r->log);
 	tos_value_free(r->hops);
 	tos_value_free(r->undelivered);
 	tos_value_free(r->fault);
@@ -275,7 +275,7 @@ void resident_trail(struct resident *r, const char *event, const char *peer, con
 {
 	struct tos_value *line;
 
-	if (tos_len(r->trail) >= TRAIL_MAX)
+	if (lines_count(&r->trail) >= TRAIL_MAX)
 		return;
 	line = tos_map();
 	tos_set(line, "event", tos_text(event));
@@ -285,7 +285,7 @@ void resident_trail(struct resident *r, const char *event, const char *peer, con
 		tos_set(line, "peer", tos_text(peer));
 	if (error && error[0])
 		tos_set(line, "error", tos_text(error));
-	tos_push(r->trail, line);
+	lines_push(&r->trail, line);
 }
 
 void resident_log(struct resident *r, const char *level, const char *text)
@@ -295,9 +295,9 @@ void resident_log(struct resident *r, const char *level, const char *text)
 	tos_push(line, tos_int(clock_wall_ms()));
 	tos_push(line, tos_text(r->k->config.name));
 	tos_push(line, tos_text(text));
-	if (tos_len(r->log) >= LOG_LINES_MAX)
-		tos_value_free(tos_take_at(r->log, 0));
-	tos_push(r->log, line);
+	if (lines_count(&r->log) >= LOG_LINES_MAX)
+		tos_value_free(tos_take_at(lines_all(&r->log), 0));
+	lines_push(&r->log, line);
 	log_info("carrier says", KV_STR("carrier", r->name), KV_STR("level", level),
 		KV_STR("text", text));
 	home_event(r->k, r->ticket.home, r->name, "log", NULL, text);
@@ -316,6 +316,15 @@ static int put_encoded(struct buf *b, const struct tos_value *v, struct slice *o
 	free(bytes);
 	/* The buffer may move: remember the offset, the caller adds the base at the end. */
 	*out = (struct slice){ (const uint8_t *)at, n };
+	return rc;
+}
+
+static int put_lines(struct buf *b, const struct lines *l, struct slice *out)
+{
+	size_t at = b->len;
+	int rc = lines_encode(l, b);
+
+	*out = (struct slice){ (const uint8_t *)at, b->len - at };
 	return rc;
 }
 
@@ -343,16 +352,18 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 	value[PART_COUNTERS] = counters_of(r);
 	value[PART_TICKET] = tos_bytes(r->ticket_cose.p, r->ticket_cose.n);
 	value[PART_STATE] = tos_bytes(r->state_bytes.p, r->state_bytes.n);
-	const struct tos_value *lent[PART_COUNT] = { [PART_PATH] = path,
-		[PART_TRAIL] = r->trail,
-		[PART_LOG] = r->log,
-		[PART_HOPS] = r->hops,
-		[PART_UNDELIVERED] = r->undelivered };
+	const struct tos_value *lent[PART_COUNT] = {
+		[PART_PATH] = path, [PART_HOPS] = r->hops, [PART_UNDELIVERED] = r->undelivered
+	};
 
 	for (int i = 0; i < PART_COUNT && rc == 0; i++) {
 		if (i == PART_BRIEFCASE)
 			continue;
-		rc = put_encoded(&parts, lent[i] ? lent[i] : value[i], &env.part[i]);
+		if (i == PART_TRAIL || i == PART_LOG)
+			rc = put_lines(
+				&parts, i == PART_LOG ? &r->log : &r->trail, &env.part[i]);
+		else
+			rc = put_encoded(&parts, lent[i] ? lent[i] : value[i], &env.part[i]);
 	}
 	for (int i = 0; i < PART_COUNT; i++) {
 		if (i != PART_BRIEFCASE)
@@ -392,9 +403,9 @@ int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg
 	if (rc == 0)
 		rc = decode_part(&env, PART_PATH, &r->path, em);
 	if (rc == 0)
-		rc = decode_part(&env, PART_TRAIL, &r->trail, em);
+		rc = lines_load(&r->trail, env.part[PART_TRAIL]);
 	if (rc == 0)
-		rc = decode_part(&env, PART_LOG, &r->log, em);
+		rc = lines_load(&r->log, env.part[PART_LOG]);
 	if (rc == 0)
 		rc = decode_part(&env, PART_HOPS, &r->hops, em);
 	if (rc == 0)
@@ -1129,7 +1140,7 @@ struct tos_value *resident_show(struct resident *r)
 	}
 	tos_set(m, "limits", limits);
 	tos_set(m, "usage", usage);
-	tos_set(m, "trail", tos_value_copy(r->trail));
+	tos_set(m, "trail", tos_value_copy(lines_all(&r->trail)));
 	tos_set(m, "path", tos_value_copy(r->path));
 	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
 	tos_set(m, "folders", folder_sizes(blob_slice(&r->briefcase)));

@@ -65,13 +65,42 @@ static bool signature_digest(const uint8_t *public_key, struct slice message,
 	       EVP_DigestFinal_ex(ctx, out, NULL) == 1;
 }
 
+/* The keys of the last signers, as OpenSSL wants them: mostly a few kernels and principals. */
+#define KEYS_MAX 16
+static struct {
+	uint8_t bytes[PUBLIC_KEY_BYTES];
+	EVP_PKEY *pkey;
+} keys[KEYS_MAX];
+
+static EVP_PKEY *key_of_bytes(const uint8_t *public_key)
+{
+	size_t i = public_key[0] % KEYS_MAX;
+	EVP_PKEY *pkey = NULL;
+
+	pthread_mutex_lock(&memory_lock);
+	if (keys[i].pkey && memcmp(keys[i].bytes, public_key, PUBLIC_KEY_BYTES) == 0 &&
+		EVP_PKEY_up_ref(keys[i].pkey) == 1)
+		pkey = keys[i].pkey;
+	pthread_mutex_unlock(&memory_lock);
+	if (pkey)
+		return pkey;
+	pkey = EVP_PKEY_new_raw_public_key(
+		EVP_PKEY_ED25519, NULL, public_key, PUBLIC_KEY_BYTES);
+	if (!pkey || EVP_PKEY_up_ref(pkey) != 1)
+		return pkey;
+	pthread_mutex_lock(&memory_lock);
+	EVP_PKEY_free(keys[i].pkey);
+	keys[i].pkey = pkey;
+	memcpy(keys[i].bytes, public_key, PUBLIC_KEY_BYTES);
+	pthread_mutex_unlock(&memory_lock);
+	return pkey;
+}
+
 static bool signature_verify(
 	const uint8_t *public_key, struct slice message, const uint8_t *signature)
 {
 	OSSL(EVP_MD_CTX, EVP_MD_CTX_free) ctx = EVP_MD_CTX_new();
-	OSSL(EVP_PKEY, EVP_PKEY_free)
-	pkey = EVP_PKEY_new_raw_public_key(
-		EVP_PKEY_ED25519, NULL, public_key, PUBLIC_KEY_BYTES);
+	OSSL(EVP_PKEY, EVP_PKEY_free) pkey = key_of_bytes(public_key);
 
 	bool good =
 		ctx && pkey && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, pkey) == 1 &&

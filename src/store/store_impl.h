@@ -53,6 +53,7 @@ struct writer {
 	sqlite3_stmt *audit, *begin, *commit, *rollback, *savepoint, *release, *undo;
 	struct store_mark mark;
 	uint64_t max_bytes; /* as set on db */
+	int log_pages;      /* in the write-ahead log, since it was last copied into the file */
 };
 
 struct store {

@@ -17,8 +17,11 @@
 #define GROUP_MAX       4096
 #define GROUP_BYTES_MAX ((size_t)64 << 20)
 #define EXPIRE_ROWS     256
-#define KEY_SEQ         "store.seq"
-#define KEY_BOOT        "store.boot"
+/* Pages of the log from which on it is copied into the file: between groups, and while more wait */
+#define LOG_PAGES_IDLE 1000
+#define LOG_PAGES_BUSY 8000
+#define KEY_SEQ        "store.seq"
+#define KEY_BOOT       "store.boot"
 
 static void put_be64(uint8_t out[8], uint64_t v)
 {
@@ -80,11 +83,38 @@ static int prepare_all(struct writer *w, struct errmsg *em)
 	return rc;
 }
 
+/* ---- the log, copied into the file when nobody waits */
+
+static int on_log_grown(void *writer, sqlite3 *db, const char *name, int pages)
+{
+	struct writer *w = writer;
+
+	(void)db;
+	(void)name;
+	w->log_pages = pages;
+	return SQLITE_OK;
+}
+
+static bool log_due(const struct writer *w, bool busy)
+{
+	return w->log_pages >= (busy ? LOG_PAGES_BUSY : LOG_PAGES_IDLE);
+}
+
+/* Where it fails the log grows on, and the next group tries again. */
+static void log_copy(struct writer *w)
+{
+	w->log_pages = 0;
+	sqlite3_wal_checkpoint_v2(w->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
 int writer_open(struct writer *w, const char *path, struct errmsg *em)
 {
 	int rc = db_open_writer(path, &w->db, em);
 
-	return rc < 0 ? rc : prepare_all(w, em);
+	if (rc < 0)
+		return rc;
+	sqlite3_wal_hook(w->db, on_log_grown, w); /* instead of a checkpoint within a commit */
+	return prepare_all(w, em);
 }
 
 void writer_close(struct writer *w)
@@ -466,6 +496,11 @@ void *writer_main(void *store)
 		if (wake && st->wake) {
 			pthread_mutex_unlock(&st->mutex);
 			st->wake(st->wake_arg);
+			pthread_mutex_lock(&st->mutex);
+		}
+		if (log_due(&st->w, st->queue.first != NULL)) {
+			pthread_mutex_unlock(&st->mutex);
+			log_copy(&st->w);
 			pthread_mutex_lock(&st->mutex);
 		}
 	}
