@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from conftest import fleet_fixture
-from fleet import KERNEL, NOTE, QUICK, TOS, visited, wait_for
+from fleet import BUILD, KERNEL, NOTE, QUICK, TOS, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=3, conf=QUICK)
@@ -191,5 +191,27 @@ def test_one_image_started_twice_is_refused_and_named(fleet):
         subprocess.run([TOS, "down"], env=env, capture_output=True, timeout=120)
     wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running" and
              not fleet.ps("host1")[name]["in_doubt"], text="the remaining one goes on")
+    go(fleet, name)
+    assert fleet.outcome(name)["state"] == "finished"
+
+
+def test_tosd_restored_holds_everything_back_from_the_first_second(fleet):
+    """The same store, and nobody has seen more of it: only the option says that it is an old one."""
+    name = fleet.launch(WAITER, "--path", "host1", name="w.lua")
+    at(fleet, name, "host1")
+    fleet.tos("down", "host1")
+    tosd = subprocess.Popen([os.path.join(BUILD, "src/tosd/tosd"), "--restored", "-c",
+                             f"{fleet.home}/kernels/host1/tosd.conf"], env=fleet.env, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "running" and
+                 not fleet.ps("host1")[name]["in_doubt"], text="it goes on when its home has been asked")
+        assert audited(fleet, "host1", "store-restored")[-1]["why"] == "it was started as a restored store"
+        assert not os.path.exists(f"{fleet.home}/kernels/host1/restored")
+    finally:
+        tosd.terminate()
+        said = tosd.communicate(timeout=60)[1]
+    assert said.index("held back until") < said.index("kernel ready") < said.index(f"carrier={name} from=ready"), said
+    fleet.up()
+    at(fleet, name, "host1", line=False)
     go(fleet, name)
     assert fleet.outcome(name)["state"] == "finished"

@@ -329,6 +329,71 @@ static void without_memory_a_transaction_fails_and_the_store_goes_on(void **stat
 
 /* ---- counts */
 
+static void raised_numbers_last_and_are_never_lowered(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct store_txn *t = store_begin(st);
+	struct errmsg em = { "" };
+
+	store_raise(t, 1000, 50);
+	assert_int_equal(store_commit_wait(t, &em), 0);
+	assert_true(store_seq(st) == 1001); /* and the transaction itself */
+	t = store_begin(st);
+	store_raise(t, 10, 5);
+	assert_int_equal(store_commit_wait(t, &em), 0);
+	assert_true(store_seq(st) == 1002);
+	store_close(st, 1000);
+	st = opened(p);
+	assert_true(store_seq(st) == 1002 && store_boot_count(st) == 51);
+	store_close(st, 1000);
+}
+
+static int file_seen(void *arg, const char *name, struct slice body)
+{
+	unsigned *n = arg;
+
+	assert_string_equal(name, "note");
+	assert_int_equal(body.n, 5);
+	++*n;
+	return 0;
+}
+
+static void a_backup_of_an_open_store_is_whole_and_takes_its_place(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct store_txn *t = store_begin(st);
+	struct store_file note = { "note", { (const uint8_t *)"hello", 5 } };
+	struct store_backup_info info;
+	struct errmsg em = { "" };
+	AUTOBUF body = BUF_INIT;
+	char copy[128], name[160];
+	unsigned n = 0;
+
+	snprintf(copy, sizeof(copy), "%s.copy", p->path);
+	store_put(t, T_RESIDENT, "one", 3, "1", 1, 0);
+	assert_int_equal(store_commit_wait(t, &em), 0);
+	assert_int_equal(store_backup(p->path, copy, &note, 1, &em), 0);
+	assert_int_equal(store_backup(p->path, copy, &note, 1, &em), ERR_EXISTS);
+	t = store_begin(st);
+	store_del(t, T_RESIDENT, "one", 3);
+	assert_int_equal(store_commit_wait(t, &em), 0);
+	assert_int_equal(store_backup_read(copy, &info, file_seen, &n, &em), 0);
+	assert_true(n == 1 && info.residents == 1);
+	assert_int_equal(store_restore(copy, p->path, &em), ERR_STATE); /* it is open */
+	store_close(st, 1000);
+	assert_int_equal(store_backup_read(p->path, &info, file_seen, &n, &em), ERR_STORE);
+	assert_int_equal(store_restore(p->path, p->path, &em), ERR_STORE); /* no backup */
+	assert_int_equal(store_restore(copy, p->path, &em), 0);
+	st = opened(p);
+	assert_int_equal(store_get(st, T_RESIDENT, "one", 3, &body, &em), 0);
+	store_close(st, 1000);
+	unlink(copy);
+	snprintf(name, sizeof(name), "%s.before-restore", p->path);
+	assert_int_equal(unlink(name), 0);
+}
+
 static void each_opening_raises_the_boot_count_and_keeps_the_sequence(void **state)
 {
 	struct place *p = *state;
@@ -861,6 +926,8 @@ int main(void)
 		T(a_large_body_comes_back_whole),
 		T(without_memory_a_transaction_fails_and_the_store_goes_on),
 		T(each_opening_raises_the_boot_count_and_keeps_the_sequence),
+		T(raised_numbers_last_and_are_never_lowered),
+		T(a_backup_of_an_open_store_is_whole_and_takes_its_place),
 		T(the_queue_is_bounded),
 		T(closing_reports_what_waited),
 		T(the_audit_chain_holds_over_openings_and_shows_tampering),
