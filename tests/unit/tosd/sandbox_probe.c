@@ -156,6 +156,16 @@ static void obey(char *line)
 		result(prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0));
 	else if (strcmp(word, "prlimit") == 0)
 		result(syscall(SYS_prlimit64, number, RLIMIT_CORE, NULL, NULL));
+	else if (strcmp(word, "call") == 0) /* any, with arguments that mean nothing */
+		result(syscall(number, -1L, -1L, -1L, -1L, -1L, -1L));
+#ifdef __x86_64__
+	else if (strcmp(word, "call32") == 0) { /* by the door of 32-bit programs */
+		long rc = number;
+
+		__asm__ volatile("int $0x80" : "+a"(rc) : "b"(-1), "c"(-1), "d"(-1) : "memory");
+		say("ok %ld", rc);
+	}
+#endif
 	else if (strcmp(word, "uid") == 0)
 		say("uid %d pid %d", (int)getuid(), (int)getpid());
 	else if (strcmp(word, "fds") == 0)
