@@ -25,7 +25,7 @@ void buf_clear(struct buf *b)
 	b->failed = false;
 }
 
-int buf_reserve(struct buf *b, size_t more)
+int buf_grow(struct buf *b, size_t more)
 {
 	size_t max = b->max ? b->max : BUF_MAX_DEFAULT;
 	size_t want;
@@ -48,17 +48,6 @@ int buf_reserve(struct buf *b, size_t more)
 	b->data = p;
 	b->cap = want;
 	return 0;
-}
-
-int buf_add(struct buf *b, const void *p, size_t n)
-{
-	int rc = buf_reserve(b, n);
-
-	if (rc == 0 && n) {
-		memcpy(b->data + b->len, p, n);
-		b->len += n;
-	}
-	return rc;
 }
 
 int buf_add_u8(struct buf *b, uint8_t v)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
 	uint8_t *data;
@@ -33,8 +34,23 @@ void buf_fini(struct buf *b);  /* frees the bytes; b can be used again */
 void buf_clear(struct buf *b); /* keeps the memory */
 
 /* All return 0, ERR_TOO_LARGE past max, or ERR_NOMEM. */
-int buf_reserve(struct buf *b, size_t more);
-int buf_add(struct buf *b, const void *p, size_t n);
+int buf_grow(struct buf *b, size_t more); /* buf_reserve() where it has to grow */
+static inline int buf_reserve(struct buf *b, size_t more)
+{
+	size_t max = b->max ? b->max : BUF_MAX_DEFAULT;
+
+	return more <= b->cap - b->len && b->len + more <= max ? 0 : buf_grow(b, more);
+}
+static inline int buf_add(struct buf *b, const void *p, size_t n)
+{
+	int rc = buf_reserve(b, n);
+
+	if (rc == 0 && n) {
+		memcpy(b->data + b->len, p, n);
+		b->len += n;
+	}
+	return rc;
+}
 int buf_add_u8(struct buf *b, uint8_t v);
 int buf_add_str(struct buf *b, const char *s);
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

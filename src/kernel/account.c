@@ -263,7 +263,7 @@ struct rate *account_share(struct resident *r)
 int account_send(struct resident *r, int64_t bytes, struct errmsg *em)
 {
 	struct account *a = account_get(r->k, r->owner.name);
-	int64_t now = clock_ms();
+	int64_t now = kernel_now(r->k);
 
 	if (!rate_spend(&r->sent_rate, bytes, now)) {
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"sent_rate\"", 1);

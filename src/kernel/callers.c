@@ -64,7 +64,7 @@ int callers_note(struct kernel *k, const char *caller, const struct post *p,
 		snprintf(a->carrier, sizeof(a->carrier), "%s", asked->carrier);
 	else
 		snprintf(a->kernel, sizeof(a->kernel), "%s", asked->kernel);
-	a->asked_ms = clock_ms();
+	a->asked_ms = kernel_now(k);
 	a->until_ms =
 		a->asked_ms + (p->deadline_ms ? p->deadline_ms : k->config.call_ms) + LATE_MS;
 	free(map_put(c->calls, &p->tag, sizeof(p->tag), a));

@@ -28,7 +28,8 @@ struct kept_post *kept_post_new(
 	kp->travels = false;
 	kp->from = *from;
 	kp->post = *p;
-	kp->deadline_at_ms = clock_ms() + (p->deadline_ms ? p->deadline_ms : k->config.call_ms);
+	kp->deadline_at_ms =
+		kernel_now(k) + (p->deadline_ms ? p->deadline_ms : k->config.call_ms);
 	memcpy(kp->bytes, p->dest.p, p->dest.n);
 	kp->post.dest.p = kp->bytes;
 	if (p->folder.n)
@@ -113,7 +114,7 @@ void router_held_each(struct resident *r,
 	bool (*fn)(struct resident *r, const struct origin *from, const struct post *p))
 {
 	struct list *pos, *tmp;
-	int64_t now = clock_ms();
+	int64_t now = kernel_now(r->k);
 
 	LIST_EACH_SAFE(pos, tmp, &r->held)
 	{

@@ -328,6 +328,12 @@ struct kernel {
 	struct log_rate rate_denied;
 };
 
+/* The time, ms, as of when this turn of the loop began: for what is asked with every post. */
+static inline int64_t kernel_now(const struct kernel *k)
+{
+	return (int64_t)uv_now(k->loop);
+}
+
 /* ---- router.c */
 /* Route one post. 0: taken over (whatever fails later is answered by a failure post); else the
  * failure known at once, for which the caller answers. */

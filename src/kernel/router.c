@@ -600,14 +600,11 @@ static int carry_deal(struct kernel *k, struct peer *peer, const struct post *p,
 	const struct address *a, struct errmsg *em)
 {
 	struct origin from = { 0 };
-	const struct origin *who = NULL;
-	struct address sender;
-	int rc = address_parse((const char *)p->sender.p, p->sender.n, &sender, em);
+	const struct origin *who = map_find(peer->vouched_for, p->sender.p, p->sender.n);
+	int rc = 0;
 
-	if (rc == 0 && sender.kind == ADDRESS_CARRIER)
-		who = peer_vouched_for(peer, sender.carrier);
 	if (who) {
-		place_note(k, sender.carrier, peer->name);
+		place_note(k, who->name, peer->name);
 	} else {
 		rc = origin_from_peer(k, peer->name, p->sender, &from, em);
 		who = &from;

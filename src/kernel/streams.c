@@ -63,7 +63,7 @@ void place_note(struct kernel *k, const char *carrier, const char *kernel)
 			return;
 		snprintf(pl->kernel, sizeof(pl->kernel), "%s", kernel);
 	}
-	pl->at_ms = clock_ms();
+	pl->at_ms = kernel_now(k);
 }
 
 void place_forget(struct kernel *k, const char *carrier)
@@ -102,9 +102,9 @@ static void post_fail(struct kernel *k, struct stream_queue *q, struct kept_post
 	post_drop(k, q, kp);
 }
 
-static int64_t left_ms(const struct kept_post *kp, int64_t most)
+static int64_t left_ms(const struct kernel *k, const struct kept_post *kp, int64_t most)
 {
-	int64_t left = kp->deadline_at_ms - clock_ms();
+	int64_t left = kp->deadline_at_ms - kernel_now(k);
 
 	return left < 1 ? 1 : left < most ? left : most;
 }
@@ -193,12 +193,12 @@ int stream_add(struct kernel *k, const struct origin *from, const struct post *p
 static bool try_again(struct kernel *k, struct stream_queue *q, struct kept_post *kp, int rc,
 	const char *text)
 {
-	if (clock_ms() >= kp->deadline_at_ms)
+	if (kernel_now(k) >= kp->deadline_at_ms)
 		return false;
 	if (rc == ERR_MOVED) {
 		/* Where it is not taken yet, or its neighbours disagree: after a pause. */
 		if (strcmp(text, q->to) == 0 || q->located)
-			q->again_at_ms = clock_ms() + MOVED_PAUSE_MS;
+			q->again_at_ms = kernel_now(k) + MOVED_PAUSE_MS;
 		place_note(k, q->dest, text);
 		return true;
 	}
@@ -255,7 +255,7 @@ static struct tos_value *deliver_args(
 
 static void send_by_call(struct kernel *k, struct stream_queue *q, struct kept_post *kp)
 {
-	int64_t left = left_ms(kp, INT64_MAX);
+	int64_t left = left_ms(k, kp, INT64_MAX);
 	struct tos_value *elements = tos_array();
 
 	tos_push(elements, deliver_args(&kp->from, &kp->post, left));
@@ -274,7 +274,7 @@ static bool peer_carries(const struct peer *p)
 
 static int carry_frame_send(struct kernel *k, struct peer *p, const struct kept_post *kp)
 {
-	int64_t left = left_ms(kp, UINT32_MAX);
+	int64_t left = left_ms(k, kp, UINT32_MAX);
 	struct carry y = { .seq = kp->item.seq, .seen = p->out.seen, .post = kp->post };
 
 	y.post.deadline_ms = (uint32_t)left;
@@ -401,8 +401,8 @@ static void stream_locate(struct kernel *k, struct stream_queue *q)
 	if (address_parse(q->dest, strlen(q->dest), &a, NULL) == 0)
 		tos_set(args, "home", tos_text(a.kernel));
 	q->busy = true;
-	kernel_call(k, "", inbox, "LOCATE", args, (uint32_t)left_ms(kp, UINT32_MAX), on_located,
-		mem_strdup(q->key));
+	kernel_call(k, "", inbox, "LOCATE", args, (uint32_t)left_ms(k, kp, UINT32_MAX),
+		on_located, mem_strdup(q->key));
 }
 
 /* ---- the next step of a stream */
@@ -452,11 +452,11 @@ static bool stream_step(struct kernel *k, struct stream_queue *q)
 	kp = first(&q->posts);
 	if (!kp)
 		return false;
-	if (clock_ms() >= kp->deadline_at_ms) {
+	if (kernel_now(k) >= kp->deadline_at_ms) {
 		post_fail(k, q, kp, ERR_EXPIRED, "the carrier was not found in time");
 		return true;
 	}
-	if (q->again_at_ms && clock_ms() < q->again_at_ms)
+	if (q->again_at_ms && kernel_now(k) < q->again_at_ms)
 		return false; /* the tick comes back */
 	q->again_at_ms = 0;
 	r = resident_find(k, q->dest);
@@ -480,7 +480,7 @@ static void stream_next(struct kernel *k, struct stream_queue *q)
 	while (stream_step(k, q))
 		;
 	if (q->n == 0)
-		q->idle_at_ms = clock_ms();
+		q->idle_at_ms = kernel_now(k);
 }
 
 /* ---- what the peer says */

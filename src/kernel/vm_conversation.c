@@ -159,7 +159,7 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	if ((p.kind == POST_ANSWER || p.kind == POST_FAILURE) &&
 		!resident_answers(r, p.tag, p.dest))
 		return 0; /* answered before, or too late: nobody waits for it */
-	if (!rate_take(&r->post_rate, 1, clock_ms())) {
+	if (!rate_take(&r->post_rate, 1, kernel_now(r->k))) {
 		r->usage.exceeded[LIMIT_posts]++;
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"posts\"", 1);
 		rc = err_set(&why, ERR_LIMIT, "limit posts: %lld in a second",
