@@ -94,8 +94,8 @@ static bool wants_a_minimum(const struct resident *r)
 }
 
 /* What would be offered is small, and its destination, heard of just now, took another of this owner
- * a while ago, or this very code if that has demands: the record itself is the offer. A refusal is the same then, and costs one departure
- * number. */
+ * a while ago, or this very code if that has demands: the record itself is the offer. A refusal is
+ * the same then, and costs one departure number. */
 static bool offer_needless(struct resident *r)
 {
 	struct peer *p = peer_get(r->k, r->move->dest);

@@ -474,18 +474,20 @@ void home_end(struct kernel *k, struct home_record *h, int rc)
 
 /* ---- inbox Home */
 
-static struct home_record *home_args(struct kernel *k, struct request *rq)
+static struct home_record *home_args(struct kernel *k, const struct request *rq)
 {
 	struct home_record *h = home_find(k, tos_get_text(rq->args, "name", ""));
 	size_t n;
 	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
 
-	if (!h || !id || n != DIGEST_BYTES || memcmp(h->id, id, n) != 0) {
-		request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name,
-			tos_get_text(rq->args, "name", "?"));
-		return NULL;
-	}
-	return h;
+	return h && id && n == DIGEST_BYTES && memcmp(h->id, id, n) == 0 ? h : NULL;
+}
+
+/* Where home_args() found none. */
+static void home_unknown(struct kernel *k, struct request *rq)
+{
+	request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name,
+		tos_get_text(rq->args, "name", "?"));
 }
 
 static const char *who_asks(const struct kernel *k, const struct request *rq)
@@ -614,8 +616,10 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 
 	FAULT_AT(REPORT_TAKEN);
 	restored_see(k, rq->from.kernel, rq->args);
-	if (!h)
+	if (!h) {
+		home_unknown(k, rq);
 		return;
+	}
 	if (busy_refused(h, rq))
 		return;
 	/* A departing copy is that of the departure before the next: where that was accepted, the
@@ -708,8 +712,10 @@ static void gone_verb(struct kernel *k, struct request *rq)
 	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
 
 	restored_see(k, rq->from.kernel, rq->args);
-	if (!h)
+	if (!h) {
+		home_unknown(k, rq);
 		return;
+	}
 	if (busy_refused(h, rq))
 		return;
 	FAULT_AT(GONE_TAKEN);
@@ -772,8 +778,10 @@ static void ended_verb(struct kernel *k, struct request *rq)
 	enum evidence found;
 	int rc;
 
-	if (!h)
+	if (!h) {
+		home_unknown(k, rq);
 		return;
+	}
 	if (raised_elsewhere(k, h, rq)) {
 		request_fail(rq, ERR_DENIED, "only the home raises an incarnation");
 		return;
@@ -848,8 +856,10 @@ static void confirm_verb(struct kernel *k, struct request *rq)
 	enum evidence found;
 	struct incarnation e;
 
-	if (!h)
+	if (!h) {
+		home_unknown(k, rq);
 		return;
+	}
 	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
 		request_fail(rq, ERR_MALFORMED, "CONFIRM lacks e");
 	} else if (shell_ended(h->state)) {
@@ -968,8 +978,10 @@ static void ask_verb(struct kernel *k, struct request *rq)
 	char was[sizeof(h->kernel)];
 	int rc;
 
-	if (!h)
+	if (!h) {
+		home_unknown(k, rq);
 		return;
+	}
 	FAULT_AT(ASK_TAKEN);
 	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0) {
 		request_fail(rq, ERR_MALFORMED, "ASK lacks e");
