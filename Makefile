@@ -7,7 +7,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 SETUP    = tools/setup
 
-.PHONY: all demo test check bench fuzz soak coverage install clean help
+.PHONY: all demo test check bench fuzz model soak coverage install clean help
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) product
@@ -19,6 +19,7 @@ help:
 ## make demo       build, start three kernels, launch a carrier through all of them
 ## make test       the whole suite, plain and with the address and undefined-behaviour sanitizers
 ## make check      format, both compilers, static analysis, sanitizers
+## make model      the hand-off, searched for two copies, for none, and for doubts that never end
 ## make bench      the figures of doc/performance.md, each beside its yardstick
 ## make fuzz       libFuzzer on every decoder, FUZZ_SECONDS each (default 60)
 ## make soak       the long tests
@@ -48,6 +49,10 @@ bench: all
 fuzz:
 	@$(SETUP) build test check
 	@tools/fuzz $${FUZZ_SECONDS:-60}
+
+model:
+	@$(SETUP) build check
+	@tools/model
 
 soak:
 	@$(SETUP) build test
