@@ -721,8 +721,11 @@ static void send_verb(struct kernel *k, struct request *rq)
 	}
 	FAULT_AT(ARRIVE_CHECKED);
 	resident_trail(a->r, "arrived", a->hop.from, "");
-	hooks_run(k, a->r, TOS_INBOX_ON_ARRIVAL, k->config.name, a->hop.from, on_arrival_hooks,
-		a);
+	if (ext_hook(k->exts, TOS_INBOX_ON_ARRIVAL, 0))
+		hooks_run(k, a->r, TOS_INBOX_ON_ARRIVAL, k->config.name, a->hop.from,
+			on_arrival_hooks, a);
+	else
+		on_arrival_hooks(k, a, 0, "");
 }
 
 static void outcome_taken(void *arg, int rc, const struct errmsg *em)

@@ -937,8 +937,11 @@ void move_begin(struct resident *r, struct request *rq, const char *dest, bool e
 	r->move->began_ms = clock_ms();
 	move_stage(r->move, MOVE_HOOKS);
 	snprintf(r->move->dest, sizeof(r->move->dest), "%s", dest);
-	hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks,
-		mem_strdup(r->name));
+	if (ext_hook(r->k->exts, TOS_INBOX_ON_DEPARTURE, 0))
+		hooks_run(r->k, r, TOS_INBOX_ON_DEPARTURE, dest, "", on_departure_hooks,
+			mem_strdup(r->name));
+	else
+		on_departure_hooks(r->k, mem_strdup(r->name), 0, "");
 }
 
 /* ---- going home at the end */

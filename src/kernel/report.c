@@ -224,9 +224,14 @@ static void on_note(
 	/* Any answer of the home's own settles it; only silence and a missing link do not. */
 	if (rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_SUPERSEDED || rc == ERR_DENIED) {
 		FAULT_AT(NOTE_ACKED);
-		t = store_begin(k->store);
+		/* Each departure has a key of its own: that row can wait to be deleted, and if it
+		 * stays it is only said again. An end's may be written anew meanwhile. */
+		bool lazy = strncmp(o->key, "GONE|", 5) == 0;
+
+		t = lazy ? kernel_lazy(k) : store_begin(k->store);
 		store_del(t, T_OUTBOX, o->key, strlen(o->key));
-		store_commit(t, NULL, NULL);
+		if (!lazy)
+			store_commit(t, NULL, NULL);
 	}
 	outbox_free(o);
 }
