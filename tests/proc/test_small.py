@@ -1,4 +1,4 @@
-"""The small profile (meson -Dsmall=true): built, measured, and its node takes in and runs carriers with 16 MiB of
+"""The small profile (meson -Dsmall=true): built, measured, and its node takes in and runs carriers with 18 MiB of
 address space for its kernel (GEN-4)."""
 import os
 import shutil
@@ -6,11 +6,10 @@ import subprocess
 
 import pytest
 
-import fleet as fleets
-from fleet import BUILD
+from fleet import BUILD, Fleet
 
 TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-MIB = 16
+MIB = 18
 pytestmark = pytest.mark.skipif(os.environ.get("TOS_SANITIZE") == "1" or not shutil.which("meson"),
                                 reason="sizes say nothing with sanitizers; or no meson")
 
@@ -30,15 +29,9 @@ def small():
 
 @pytest.fixture(scope="module")
 def fleet(small):
-    old = fleets.TOS
-    fleets.TOS = os.path.join(small, "src/cli/tos")
-    f = fleets.Fleet(2)
-    try:
+    with Fleet(2, tos=os.path.join(small, "src/cli/tos")) as f:
         yield f
         f.tos("down", timeout=120)
-    finally:
-        f.close()
-        fleets.TOS = old
 
 
 def kib(pid, *keys):
