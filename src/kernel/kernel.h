@@ -164,7 +164,7 @@ struct resident {
 	int64_t launched_ms, since_ms; /* wall */
 	/* begin returned (or must not run here): Mobility is to move it on */
 	bool completed;
-	bool completion_due;        /* that is not in the store yet */
+	bool completion_due; /* that is not in the store yet */
 	bool ending; /* its end is being journaled, its row deleted: nothing may write it again */
 	bool via_go;                /* the present move was asked for by tos.go */
 	bool saved;                 /* a row in the store exists */
@@ -199,7 +199,7 @@ struct resident {
 	unsigned vm_deaths;
 	int64_t vm_death_ms;
 	struct rate post_rate, log_rate, sent_rate, cpu_share;
-	bool throttled; /* its share, or its owner's, is used up */
+	bool throttled;          /* its share, or its owner's, is used up */
 	struct origin speaks_as; /* once it has posted */
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
@@ -281,7 +281,8 @@ struct kernel {
 	size_t n_fresh_waiting;
 	uint8_t audit_head[DIGEST_BYTES]; /* for the hello that is just being made */
 	int64_t witness_at_ms;
-	uint64_t n_audit_rewritten; /* peers' logs that were not what they had been, since the start */
+	uint64_t
+		n_audit_rewritten; /* peers' logs that were not what they had been, since the start */
 	bool renewing;
 	int64_t renew_at_ms;
 	/* tables */
@@ -311,10 +312,10 @@ struct kernel {
 	struct map
 		*fast_taken; /* id, e, n -> struct fast_taken: accepted, and in memory only */
 	struct store_txn *lazy; /* what nobody waits for: committed by the tick */
-	struct list signing; /* struct resident */
+	struct list signing;    /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
-	bool draining; /* takes no carriers any more: tos drain */
+	bool draining;           /* takes no carriers any more: tos drain */
 	struct list later, slow; /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
@@ -494,6 +495,8 @@ struct vm {
 	int64_t stuck_cpu_us;
 	unsigned n_ending; /* carriers that it was told to forget and has not confirmed */
 	int64_t ending_ms, ending_cpu_us;
+	bool busy; /* it uses most of a processor */
+	int64_t busy_at_ms, busy_cpu_us;
 	int64_t told_cpu_us; /* what it says that its carriers have used */
 };
 #define VM_MAGIC 0x766d3031u

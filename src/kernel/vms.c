@@ -37,12 +37,16 @@
 #else
 #define SLOWER 1
 #endif
+#define BUSY_MS      200
+#define BUSY_PERCENT 60 /* of one processor */
 #define HANG_CPU_US  ((int64_t)1000000 * SLOWER)
 /* Bytes a microsecond at which it goes over a carrier in one go, at worst. */
 #define HOST_PER_US  16
 #define STUCK_CPU_US ((int64_t)100000 * SLOWER) /* after it has said so */
 #define END_MS       60000
 #define HIDDEN_US    ((int64_t)5000000) /* of CPU time that it does not account for */
+
+static unsigned processors = 1;
 
 static void vm_end(struct vm *v);
 static void vm_lost(struct vm *v, const struct tosd_died *d, const char *why);
@@ -155,6 +159,7 @@ static void spares_want(struct kernel *k, uint64_t address_bytes)
 void vms_init(struct kernel *k)
 {
 	k->vms = map_new();
+	processors = uv_available_parallelism();
 	uv_timer_init(k->loop, &k->spare_timer);
 	k->spare_timer.data = k;
 }
@@ -189,19 +194,27 @@ static uint64_t memory_of(const struct resident *r)
 	return most;
 }
 
-/* What a carrier has had for itself is not for a second one. */
+/* The fullest that has room, but one that computes all the time only where there are as many as
+ * processors. What a carrier has had for itself is not for a second one. */
 static struct vm *vm_with_room(struct kernel *k, const char *key, uint64_t memory)
 {
 	struct vm *v, *best = NULL;
 	size_t it = 0;
+	unsigned like = 0;
 
-	while ((v = map_next(k->vms, &it, NULL, NULL)))
-		if (v->phase != VM_PHASE_DYING && !v->spare && strcmp(v->key, key) == 0 &&
-			v->memory_each >= memory && map_size(v->carriers) < v->company &&
-			v->company > 1 &&
-			(!best || map_size(v->carriers) > map_size(best->carriers)))
+	while ((v = map_next(k->vms, &it, NULL, NULL))) {
+		if (v->phase == VM_PHASE_DYING || v->spare || strcmp(v->key, key) != 0)
+			continue;
+		like++;
+		if (v->memory_each < memory || map_size(v->carriers) >= v->company ||
+			v->company == 1)
+			continue;
+		if (!best || (best->busy && !v->busy) ||
+			(best->busy == v->busy &&
+				map_size(v->carriers) > map_size(best->carriers)))
 			best = v;
-	return best;
+	}
+	return best && best->busy && like < processors ? NULL : best;
 }
 
 static struct vm *vm_for(struct resident *r)
@@ -683,6 +696,12 @@ static void vm_check_life(struct vm *v, int64_t now_ms)
 	int64_t cpu_us = vm_process_cpu_us(v);
 	int64_t hang_us = HANG_CPU_US + (int64_t)(v->memory_each / HOST_PER_US);
 
+	if (now_ms - v->busy_at_ms >= BUSY_MS) {
+		v->busy = (cpu_us - v->busy_cpu_us) / 10 >
+			  (now_ms - v->busy_at_ms) * BUSY_PERCENT;
+		v->busy_at_ms = now_ms;
+		v->busy_cpu_us = cpu_us;
+	}
 	if (v->n_frames != v->frames_seen) {
 		v->frames_seen = v->n_frames;
 		v->alive_cpu_us = cpu_us;

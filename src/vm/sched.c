@@ -42,14 +42,15 @@
 #define OVERDUE_US ((int64_t)8000 * SCHED_SLOWER) /* then an error where it can't yield */
 /* Then it is left by a jump; later where what Lua itself does in one go takes longer: its tables
  * grow, and its collector marks them, by 2 ns a byte. */
-#define JUMP_US      ((int64_t)50000 * SCHED_SLOWER)
-#define JUMP_PER_US  512 /* bytes */
-#define HOST_PER_US  16
-#define STUCK_US     ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
-#define TELL_US      ((int64_t)50000)                /* of CPU time, between USAGEs */
-#define WOKEN_US     ((int64_t)4000) /* of woken carriers before a spent one has a turn */
-#define SETTLE_US    ((int64_t)500000)
-#define TURN_MOST_MS 60000
+#define JUMP_US        ((int64_t)50000 * SCHED_SLOWER)
+#define JUMP_PER_US    512 /* bytes */
+#define HOST_PER_US    16
+#define STUCK_US       ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
+#define TELL_US        ((int64_t)50000)                /* of CPU time, between USAGEs */
+#define WOKEN_US       ((int64_t)4000) /* of woken carriers before a spent one has a turn */
+#define WOKEN_LEAST_US ((int64_t)100)
+#define SETTLE_US      ((int64_t)500000)
+#define TURN_MOST_MS   60000
 
 struct vm_sched vm_sched;
 static struct vm_port *the_port;
@@ -291,8 +292,10 @@ static void slice_begin(struct vm_carrier *c, int64_t now, int64_t most_us)
 	vm_sched.thread = c->co;
 	vm_sched.jump_ok = 1;
 	vm_sched.running = c;
-	if (!vm_sched.armed_us || vm_sched.armed_us > now + SLICE_US)
-		arm(SLICE_US);
+	if (most_us > SLICE_US)
+		most_us = SLICE_US;
+	if (!vm_sched.armed_us || vm_sched.armed_us > now + most_us)
+		arm(most_us);
 }
 
 static void slice_end(struct vm_carrier *c)
@@ -389,6 +392,15 @@ static struct vm_carrier *first_of(struct list *q)
 	return list_empty(q) ? NULL : LIST_ITEM(q->next, struct vm_carrier, queue);
 }
 
+/* Where many have become ready at once, less for each: those that compute are then known soon, and
+ * no longer in the way of the others. */
+static int64_t woken_us(void)
+{
+	int64_t us = 2 * WOKEN_US / (int64_t)vm_sched.n_ready;
+
+	return us > SLICE_US ? SLICE_US : us < WOKEN_LEAST_US ? WOKEN_LEAST_US : us;
+}
+
 static int64_t slice_us(void)
 {
 	return vm_sched.n_ready > 1 ? SLICE_US : ALONE_US;
@@ -402,7 +414,7 @@ int sched_turn(struct vm_port *p)
 	wake_due(p, now);
 	while ((c = first_of(&vm_sched.woken)) && now - began < WOKEN_US) {
 		/* One that goes on is spent then, and SIGIO on. */
-		run_slice(c, now, SLICE_US);
+		run_slice(c, now, woken_us());
 		now = now_us();
 	}
 	c = first_of(&vm_sched.spent);
