@@ -160,7 +160,8 @@ static void on_alarm(int signo)
 		return;
 	now = now_us();
 	cpu_us = cpu_now() - vm_sched.cpu_began_us;
-	if (vm_sched.preempt || now - vm_sched.began_us >= vm_sched.most_us ||
+	/* By CPU time: that the process had to wait is not what the carrier used. */
+	if (vm_sched.preempt || cpu_us >= vm_sched.most_us ||
 		now >= vm_sched.next_deadline_us || c->cpu_us + cpu_us > c->cpu_most_us)
 		slice_is_due(c, cpu_us);
 	port_flush_alarm(the_port);
@@ -218,6 +219,8 @@ static void enqueue(struct vm_carrier *c, struct list *q)
 		return;
 	list_add(q, &c->queue);
 	c->queued = true;
+	c->fresh = q == &vm_sched.woken;
+	vm_sched.n_woken += c->fresh;
 	vm_sched.n_ready++;
 }
 
@@ -234,6 +237,7 @@ static void dequeue(struct vm_carrier *c)
 		return;
 	list_del(&c->queue);
 	c->queued = false;
+	vm_sched.n_woken -= c->fresh;
 	vm_sched.n_ready--;
 }
 
@@ -286,7 +290,6 @@ int64_t sched_cpu_us(const struct vm_carrier *c)
 static void slice_begin(struct vm_carrier *c, int64_t now, int64_t most_us)
 {
 	vm_sched.most_us = most_us;
-	vm_sched.began_us = now;
 	vm_sched.cpu_began_us = vm_sched.cpu_mark_us;
 	vm_sched.preempt = vm_sched.overdue = vm_sched.host = vm_sched.told_stuck = 0;
 	vm_sched.thread = c->co;
@@ -363,7 +366,10 @@ static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
 	slice_begin(c, now, most_us);
 	slice_run();
 	slice_end(c);
-	if (c->state == VM_READY_TO_RUN && now_us() - now < most_us / 2)
+	c->left_us = most_us - (vm_sched.cpu_mark_us - vm_sched.cpu_began_us);
+	if (c->left_us < WOKEN_LEAST_US)
+		c->left_us = 0;
+	if (c->state == VM_READY_TO_RUN && c->left_us)
 		enqueue_first(c);
 	else if (c->state == VM_READY_TO_RUN)
 		enqueue(c, &vm_sched.spent);
@@ -396,7 +402,7 @@ static struct vm_carrier *first_of(struct list *q)
  * no longer in the way of the others. */
 static int64_t woken_us(void)
 {
-	int64_t us = 2 * WOKEN_US / (int64_t)vm_sched.n_ready;
+	int64_t us = 2 * WOKEN_US / (int64_t)vm_sched.n_woken;
 
 	return us > SLICE_US ? SLICE_US : us < WOKEN_LEAST_US ? WOKEN_LEAST_US : us;
 }
@@ -421,13 +427,15 @@ int sched_turn(struct vm_port *p)
 	if (c) {
 		struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
 
+		port_flush(p); /* what the others said does not wait for it */
+
 		/* What came before it was on gave no signal. */
 		if (!vm_sched.async) {
 			async_set(true);
 			if (poll(&pfd, 1, 0) > 0)
 				return 0;
 		}
-		run_slice(c, now, slice_us());
+		run_slice(c, now, c->left_us ? c->left_us : slice_us());
 		now = now_us();
 	}
 	if (vm_sched.n_ready)

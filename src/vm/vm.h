@@ -126,6 +126,8 @@ struct vm_carrier {
 	struct list queue, unsettled;
 	int64_t settle_us; /* when it has waited long enough to be made small */
 	size_t settled;    /* its heap then */
+	int64_t left_us;   /* of its slice, where something came before that was over */
+	bool fresh;        /* it stands in `woken` */
 	bool queued, paused;
 	bool preempted;       /* the running thread has yielded because its slice is over */
 	unsigned unyieldable; /* coroutines resumed where the one around them can't yield */
@@ -250,7 +252,7 @@ bool env_is_wait(lua_State *co, int n_results);
 struct vm_sched {
 	struct list unsettled;    /* wait, and have garbage */
 	struct list woken, spent; /* ready: what has just become so; what used up its slice */
-	size_t n_ready;
+	size_t n_ready, n_woken;
 	int64_t next_deadline_us; /* no waiting carrier's time comes before it */
 	int64_t cpu_mark_us;      /* of the process, up to where it is accounted for */
 	bool async;               /* SIGIO comes when there is something to read */
@@ -260,7 +262,7 @@ struct vm_sched {
 	struct vm_carrier *volatile running;
 	lua_State
 		*volatile thread; /* that runs, or the innermost around a C function that does */
-	volatile int64_t began_us, cpu_began_us, most_us;
+	volatile int64_t cpu_began_us, most_us;
 	volatile sig_atomic_t preempt; /* the slice is over: yield at the next instruction */
 	volatile sig_atomic_t
 		overdue; /* it has been for a while: an error where no yield can be */
