@@ -234,7 +234,8 @@ static void on_delivered(
 		post_drop(k, q, kp);
 	} else if (!try_again(k, q, kp, rc, text)) {
 		q->located = false;
-		post_fail(k, q, kp, rc, text);
+		/* Nobody said what became of it. */
+		post_fail(k, q, kp, rc == ERR_TIMEOUT ? ERR_UNKNOWN : rc, text);
 	}
 	stream_next(k, q);
 }
