@@ -20,7 +20,7 @@ TOS = os.path.join(BUILD, "src/cli/tos")
 KERNEL = os.path.join(BUILD, "src/kernel/tos-kernel")
 LIVE = {"arriving", "ready", "running", "suspended", "departing", "faulted"}
 SANITIZED = os.environ.get("TOS_SANITIZE") == "1"  # slower by some times
-DEADLINE = 180.0 if SANITIZED else 60.0
+DEADLINE = float(os.environ.get("TOS_DEADLINE", 180.0 if SANITIZED else 60.0))
 
 # Short enough that a test does not wait, long enough for a sanitizer build on a busy machine.
 QUICK = {"timing": {"retry": "200ms", "ping": "500ms", "silent": "3s", "offer": "3s", "report": "3s"}}
