@@ -93,7 +93,12 @@ def test_a_clock_that_jumps_by_a_day_doubles_and_loses_nothing(fleet, days):
         wait_for(lambda: all(fleet.state(n) in ("finished", "faulted") or "host1" in str(fleet.show(n)) for n in names))
     finally:
         fleet.faults["host1"].clock(0)
-    fleet.run("post", "--kernel", "host1", f"{there}/go", "on")
+
+    def on():
+        fleet.run("post", f"{there}/go", "on")
+        return fleet.state(there) in ("finished", "faulted")
+
+    wait_for(on, text="it is let go")
     ended_once(fleet, there, ["host1", "host2"])
     for name in names:
         ended_once(fleet, name)
