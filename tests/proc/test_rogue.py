@@ -3,6 +3,7 @@
 host2's key is in the hands of this test (class Rogue); host3 takes carriers as they come, host4 asks their home first.
 """
 import os
+import time
 
 import pytest
 
@@ -11,7 +12,8 @@ from conftest import fleet_fixture
 from fleet import KERNEL, QUICK, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=5, conf=QUICK, each={"host4": "policy { confirm = true }\n"})
+CONF = {"timing": {**QUICK["timing"], "silent": "10s"}}
+fleet = fleet_fixture(n=5, conf=CONF, each={"host4": "policy { confirm = true }\n"})
 
 WAITS = "function begin(self) tos.inbox('done'):next(3600) end\n"
 
@@ -33,10 +35,13 @@ class Rogue:
 
     def __init__(self, fleet, domain):
         self.fleet, self.domain, self.key, self.links = fleet, domain, domain.kernel("host2"), {}
-        self.boot = 1 << 40
+        self.boot, self.used = 1 << 40, {}
         self.sent = {}  # carrier's name -> (hop record, envelope) by which it came
 
     def link(self, to):
+        if to in self.links and time.monotonic() - self.used[to] > 1:
+            self.unlink(to)  # nobody answered pings there meanwhile
+        self.used[to] = time.monotonic()
         if to not in self.links:
             self.boot += 1
             self.links[to] = self.domain.as_kernel("host2", to, signer=self.key, directory=self.fleet.path, boot=self.boot)
