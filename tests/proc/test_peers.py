@@ -15,7 +15,7 @@ import pytest
 
 import wire
 from conftest import fleet_fixture
-from fleet import DEADLINE, KERNEL, wait_for
+from fleet import DEADLINE, KERNEL, SANITIZED, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 CONF = {"timing": {"retry": "200ms", "ping": "500ms", "silent": "3s", "offer": "3s", "report": "3s", "handshake": "2s"}}
@@ -42,7 +42,7 @@ def others_are_served(fleet, within=10):
     began = time.monotonic()
     assert fleet.outcome(fleet.launch("return {1}", "--path", "host1,host0,host2"))["state"] == "finished"
     assert fleet.tos("kernels", "--timeout", "5s")
-    assert time.monotonic() - began < within * (10 if os.environ.get("TOS_SANITIZE") == "1" else 1)
+    assert time.monotonic() - began < within * (10 if SANITIZED else 1)
 
 
 def link_port(domain):
@@ -120,7 +120,8 @@ def test_strangers_who_join_take_no_place_from_clients_and_have_their_time(fleet
             joiners.append(c)
         except (wire.Closed, OSError):
             pass
-    assert 0 < len(joiners) <= 16
+    # on a slow machine the first have gone when the last come
+    assert 0 < len(joiners) <= (40 if SANITIZED else 16)
     others_are_served(fleet)
     began = time.monotonic()
     # they answer each ping, and must go all the same
@@ -212,7 +213,7 @@ def test_a_peer_that_reads_nothing_fills_no_memory(fleet, domain):
                 c.post("host0/Echo", "x", "y" * 50000, kind=wire.CALL, sender="host2/Kernel", tag=1)
         others_are_served_by(fleet)
         wait_for(lambda: not [k for k in fleet.json("kernels") if k["name"] == "host2" and k["linked"]])
-        assert rss(fleet, "host0") < before + (64 << 20)
+        assert SANITIZED or rss(fleet, "host0") < before + (64 << 20)  # a sanitizer keeps what was freed
         c.close()
     finally:
         fleet.up()
