@@ -254,9 +254,12 @@ class Connection:
         out, self.pending = self.pending[:n], self.pending[n:]
         return out
 
-    def frame(self):
-        """The next frame but pings (answered) and credit (counted)."""
+    def frame(self, seconds=None):
+        """The next frame but pings (answered) and credit (counted). Pings alone do not make it wait longer than so."""
+        end = time.monotonic() + seconds if seconds is not None else None
         while True:
+            if end and time.monotonic() > end:
+                raise TimeoutError(f"no frame but pings within {seconds:g} s")
             f = cbor2.loads(self.read(struct.unpack(">I", self.read(4))[0]))
             if f[0] == PING:
                 self.send(PONG, f[1])
@@ -284,11 +287,12 @@ class Connection:
         """The first element of the answer; Failure if it is one."""
         self.tag += 1
         self.post(dest, verb, *elements, kind=CALL, sender=sender, tag=self.tag, deadline_ms=deadline_ms)
-        return self.answer(self.tag)
+        return self.answer(self.tag, deadline_ms / 1000 + 10)
 
-    def answer(self, tag):
+    def answer(self, tag, seconds=60):
+        end = time.monotonic() + seconds
         while True:
-            f = self.frame()
+            f = self.frame(end - time.monotonic())
             if f[0] == POST and f[1] in (ANSWER, FAILURE) and f[4] == tag:
                 folder = f[7]
                 if f[1] == FAILURE:
