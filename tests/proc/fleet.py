@@ -288,7 +288,7 @@ class Fleet:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        wait_for(lambda: not any(p in process_table() and process_table()[p][2] != "Z" for p in [keeper, *all_of_it]),
+        wait_for(lambda: not any(process_table().get(p, (0, "", "Z"))[2] != "Z" for p in [keeper, *all_of_it]),
                  text=f"{kernel} is dead")
 
     def up(self):
