@@ -1082,7 +1082,8 @@ static void a_principal_and_a_joiner_come_in_as_what_they_are(void **state)
 	struct signer *alice;
 	struct tls_context *tls;
 	struct key *k;
-	struct node client = { .version_min = 1, .version_max = 1 };
+	struct node client = { .version_min = PROTOCOL_VERSION,
+		.version_max = PROTOCOL_VERSION };
 	uint8_t fingerprint[DIGEST_BYTES];
 
 	(void)state;
@@ -1137,7 +1138,8 @@ static void a_local_client_comes_with_its_uid(void **state)
 	struct town t;
 	struct node *a, *b;
 	struct raw r;
-	struct node client = { .version_min = 1, .version_max = 1 };
+	struct node client = { .version_min = PROTOCOL_VERSION,
+		.version_max = PROTOCOL_VERSION };
 	struct errmsg em = { "" };
 	struct stat st;
 
@@ -1212,7 +1214,8 @@ static void clients_are_limited(void **state)
 	struct town t;
 	struct node *a;
 	struct raw r[3];
-	struct node client = { .version_min = 1, .version_max = 1 };
+	struct node client = { .version_min = PROTOCOL_VERSION,
+		.version_max = PROTOCOL_VERSION };
 
 	(void)state;
 	assert_non_null(mkdtemp(dir));
