@@ -65,6 +65,7 @@ int main(int argc, char **argv)
 	before = resident_bytes();
 	for (size_t i = 0; i < n; i++)
 		state_new(argv[1]);
-	printf("{\"n\": %zu, \"bytes_each\": %.0f}\n", n, (resident_bytes() - before) / (double)n);
+	printf("{\"n\": %zu, \"bytes_each\": %.0f}\n", n,
+		(resident_bytes() - before) / (double)n);
 	return 0;
 }

@@ -492,7 +492,8 @@ static int handshake(struct tos_connection *c, int64_t deadline, struct errmsg *
 
 static int say_hello(struct tos_connection *c, int64_t deadline, struct errmsg *em)
 {
-	struct hello h = { .version_min = PROTOCOL_VERSION_MIN, .version_max = PROTOCOL_VERSION };
+	struct hello h = { .version_min = PROTOCOL_VERSION_MIN,
+		.version_max = PROTOCOL_VERSION };
 	AUTOBUF b = BUF_INIT;
 
 	random_bytes(h.boot_nonce, sizeof(h.boot_nonce));

@@ -212,7 +212,7 @@ void keeper_log_tail(const struct home *h, const char *kernel, size_t lines, FIL
 
 /* ---- cmd_stop.c */
 bool stop_marked(const struct home *h, const char *kernel); /* by tos stop --all */
-int stop_resume(struct cli *cli);                            /* tos resume --all; exit code */
+int stop_resume(struct cli *cli);                           /* tos resume --all; exit code */
 
 /* interrupted.c */
 void interrupt_catch(void); /* SIGINT sets a flag from now on instead of ending us */

@@ -53,7 +53,8 @@ static int run_resume(struct cli *cli)
 	bool all = cli_option(cli, "all") != NULL;
 
 	if (all && cli->args.n_word)
-		return cli_usage(cli, "--all takes back tos stop --all; name no carriers with it");
+		return cli_usage(
+			cli, "--all takes back tos stop --all; name no carriers with it");
 	if (!all && !cli->args.n_word)
 		return cli_usage(cli, "which carriers, or --all after tos stop --all?");
 	return all ? stop_resume(cli) : run_act(cli);
@@ -84,13 +85,15 @@ const struct command command_resume = {
 	.words = "names",
 	.args = "CARRIER... | --all",
 	.summary = "Have suspended carriers go on",
-	.about = "Takes back tos suspend. With --all it takes back tos stop --all: the kernels of this TOS_HOME may run again, "
-		 "and tos up starts them.",
+	.about =
+		"Takes back tos suspend. With --all it takes back tos stop --all: the kernels of this TOS_HOME may run again, "
+		"and tos up starts them.",
 	.examples = "tos resume host0#42\tIt goes on\n"
 		    "tos resume --all\tAfter tos stop --all\n",
 	.run = run_resume,
 	.max_args = ARGS_ANY,
-	.options = { { "all", 0, NULL, "let everything that tos stop --all ended run again" }, AS },
+	.options = { { "all", 0, NULL, "let everything that tos stop --all ended run again" },
+		AS },
 };
 
 const struct command command_kill = {
@@ -316,21 +319,22 @@ const struct command command_resolve = {
 	.words = "names",
 	.args = "[CARRIER]...",
 	.summary = "Settle moves whose end is not known",
-	.about = "When a link or a kernel fails at the moment of a hand-over, the source keeps "
-		 "its copy in doubt until the "
-		 "destination answers. tos resolve has the source ask the carrier's home, "
-		 "which grants the copy to it "
-		 "if that cannot make two of it.\n\n"
-		 "With --dead an operator declares that a kernel is gone for good, so that "
-		 "copies which may have been "
-		 "there count as lost and the next older ones may run. Should that kernel come "
-		 "back, its copies give "
-		 "way; what they did meanwhile stays done.\n\n"
-		 "With --force the holder goes on without asking the home, for when that is gone "
-		 "too; also with one that is held back because its store was restored. Nobody "
-		 "can know then that there is no other copy: until the kernels meet two may run, "
-		 "after that the one with the higher incarnation. It must be confirmed, on the "
-		 "terminal or by --yes; name the carrier in full.",
+	.about =
+		"When a link or a kernel fails at the moment of a hand-over, the source keeps "
+		"its copy in doubt until the "
+		"destination answers. tos resolve has the source ask the carrier's home, "
+		"which grants the copy to it "
+		"if that cannot make two of it.\n\n"
+		"With --dead an operator declares that a kernel is gone for good, so that "
+		"copies which may have been "
+		"there count as lost and the next older ones may run. Should that kernel come "
+		"back, its copies give "
+		"way; what they did meanwhile stays done.\n\n"
+		"With --force the holder goes on without asking the home, for when that is gone "
+		"too; also with one that is held back because its store was restored. Nobody "
+		"can know then that there is no other copy: until the kernels meet two may run, "
+		"after that the one with the higher incarnation. It must be confirmed, on the "
+		"terminal or by --yes; name the carrier in full.",
 	.examples = "tos resolve host0#42\tAsk the home of one carrier\n"
 		    "tos resolve --dead host2\tThat host burnt down\n"
 		    "tos resolve --force host0#42 --yes\tAnd its home with it\n",

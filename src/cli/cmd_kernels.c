@@ -205,8 +205,8 @@ static int enroll_args(struct cli *cli, struct tos_value **out)
 }
 
 /* Whoever had the name so far is not to go on under it. */
-static int replaced_revoke(struct cli *cli, const struct home *h, const char *name,
-	const struct tos_value *answer)
+static int replaced_revoke(
+	struct cli *cli, const struct home *h, const char *name, const struct tos_value *answer)
 {
 	struct tos_value *serials = tos_value_copy(tos_get(answer, "serials"));
 	uint64_t number = 0;
@@ -218,7 +218,8 @@ static int replaced_revoke(struct cli *cli, const struct home *h, const char *na
 	if (tos_len(serials))
 		rc = revoke_serials(cli, h, serials, &number);
 	if (rc == 0 && number)
-		fprintf(stderr, "tos enroll: the certificate that %s had is revoked (list %llu)\n",
+		fprintf(stderr,
+			"tos enroll: the certificate that %s had is revoked (list %llu)\n",
 			name, (unsigned long long)number);
 	tos_value_free(serials);
 	return rc;

@@ -38,7 +38,8 @@ struct firewall {
 static const struct rule no_rule = { .text = (char *)(uintptr_t) "no rule allows it" };
 
 static const char *const actions[] = { "post", "launch", "arrive", "depart", "kill", "suspend",
-	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup", "drain" };
+	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup",
+	"drain" };
 static const char *const classes[] = { "carrier", "client", "extension", "kernel" };
 
 struct firewall *firewall_new(void)

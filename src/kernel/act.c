@@ -242,7 +242,8 @@ static void on_drained(void *arg, int rc, const struct errmsg *em)
 	}
 	d->k->draining = d->on;
 	metric_set(d->k->metrics, "draining", NULL, d->on);
-	log_notice(d->on ? "draining: no carrier is taken any more" : "carriers are taken again",
+	log_notice(
+		d->on ? "draining: no carrier is taken any more" : "carriers are taken again",
 		KV_INT("carriers", map_size(d->k->residents)));
 	if (d->on)
 		drain_tell(d->k);

@@ -75,9 +75,10 @@ struct config {
 	uint32_t carriers, carriers_per_principal;
 	uint32_t cpu_share, cpu_share_per_principal; /* percent of one processor; 0: no bound */
 	uint64_t sent_rate, sent_rate_per_principal; /* bytes posted in a second; 0: no bound */
-	uint64_t disk_per_principal; /* of its carriers, outcomes and code in the store; 0: no bound */
-	uint32_t vm_carriers; /* that may share a tos-vm */
-	uint32_t spare_vms;   /* tos-vm processes made ahead of their carriers */
+	uint64_t
+		disk_per_principal; /* of its carriers, outcomes and code in the store; 0: no bound */
+	uint32_t vm_carriers;       /* that may share a tos-vm */
+	uint32_t spare_vms;         /* tos-vm processes made ahead of their carriers */
 	/* all that hold: those configured, then the defaults unless they were switched off */
 	char **rules;
 	size_t n_rules, n_own_rules;

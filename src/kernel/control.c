@@ -540,8 +540,8 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 
 	if (old)
 		tos_push(checks,
-			check_row(tos_get_bool(old, "clone", false) ? "clone" : "restored", false,
-				tos_get_text(old, "why", "")));
+			check_row(tos_get_bool(old, "clone", false) ? "clone" : "restored",
+				false, tos_get_text(old, "why", "")));
 	tos_value_free(old);
 	store_audit_check(k->store, &bad, &em);
 	snprintf(text, sizeof(text),

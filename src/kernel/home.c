@@ -539,8 +539,7 @@ static void take_fault(struct home_record *h, const struct tos_value *args)
 }
 
 /* An incarnation that this home never granted: a kernel that claims it would end the true copy. */
-static bool raised_elsewhere(
-	struct kernel *k, struct home_record *h, const struct request *rq)
+static bool raised_elsewhere(struct kernel *k, struct home_record *h, const struct request *rq)
 {
 	struct incarnation e;
 	struct tos_value *m;

@@ -79,8 +79,7 @@ static void on_reported(
 	/* A later departure of a copy that never left here: this store must be an old one. */
 	if (r->loaded && r->state != SHELL_DEPARTING && rc == 0 &&
 		incarnation_read(tos_get(m, "e"), &e) == 0 &&
-		incarnation_compare(&e, &r->e) == 0 &&
-		tos_get_int(m, "n", 0) > (int64_t)r->n) {
+		incarnation_compare(&e, &r->e) == 0 && tos_get_int(m, "n", 0) > (int64_t)r->n) {
 		snprintf(why, sizeof(why), "%s knows of a later departure of %s",
 			r->ticket.home, r->name);
 		restored_begin(k, why, 0, 0);

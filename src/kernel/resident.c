@@ -963,7 +963,8 @@ static int asked_note(struct resident *r, const struct post *p)
 	if (map_size(r->asked) >= ASKED_MAX)
 		return ERR_FULL;
 	a = mem_new(struct asked);
-	a->until_ms = kernel_now(r->k) + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
+	a->until_ms =
+		kernel_now(r->k) + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
 	free(map_put(r->asked, key, n, a));
 	return 0;
 }

@@ -75,7 +75,7 @@ struct links_config {
 	size_t max_links;       /* 1024 kernels */
 	size_t max_handshakes;  /* 64 not finished yet, each way */
 	size_t max_clients;     /* 256 clients, and of one local user a quarter of that */
-	size_t max_joiners;     /* 16: anybody can be one; and not for longer than joiner_ms, 30 s */
+	size_t max_joiners; /* 16: anybody can be one; and not for longer than joiner_ms, 30 s */
 	uint32_t joiner_ms;
 	uint32_t version_min, version_max; /* of the protocol: what we speak, or tests say so */
 };

@@ -51,8 +51,9 @@ static void default_config(char *out, size_t cap)
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = { { "config", 1, NULL, 'c' },
-		{ "test", 0, NULL, 't' }, { "restored", 0, NULL, 'r' }, { "programs", 1, NULL, 'p' },
-		{ "help", 0, NULL, 'h' }, { "version", 0, NULL, 'V' }, { NULL, 0, NULL, 0 } };
+		{ "test", 0, NULL, 't' }, { "restored", 0, NULL, 'r' },
+		{ "programs", 1, NULL, 'p' }, { "help", 0, NULL, 'h' },
+		{ "version", 0, NULL, 'V' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	default_config(o->config, sizeof(o->config));
@@ -207,7 +208,8 @@ static bool marked(const struct tosd *t, const char *name)
 /* tos-kernel takes the mark of a restored store away when its own journal has it. */
 static int mark_restored(const struct tosd *t, struct errmsg *em)
 {
-	int fd = openat(t->state_fd, "restored", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = openat(
+		t->state_fd, "restored", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0 || fsync(fd) < 0)
 		return err_errno(em, "cannot mark %s as restored", t->config.state_dir);
@@ -222,7 +224,8 @@ static int prepare(struct tosd *t, struct errmsg *em)
 	if ((rc = read_privileges(t, em)) < 0 || (rc = place_lock(t, em)) < 0)
 		return rc;
 	if (marked(t, "stopped"))
-		return err_set(em, ERR_STATE, "stopped by 'tos stop --all': 'tos resume --all' first");
+		return err_set(
+			em, ERR_STATE, "stopped by 'tos stop --all': 'tos resume --all' first");
 	if (t->restored && (rc = mark_restored(t, em)) < 0)
 		return rc;
 	t->uid_base = place_uid_base(t);

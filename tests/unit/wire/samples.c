@@ -850,10 +850,11 @@ static const struct {
 	{ "cose-to-sign", make_cose_to_sign, again_cbor },
 };
 
-const char *const sample_kinds[] = { "folder", "post", "hello", "hello-audit", "hello-client", "credit",
-	"ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken", "manifest",
-	"bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast", "record", "batch",
-	"briefcase", "envelope", "cose", "cose-chain", "cose-to-sign", NULL };
+const char *const sample_kinds[] = { "folder", "post", "hello", "hello-audit", "hello-client",
+	"credit", "ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken",
+	"manifest", "bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast",
+	"record", "batch", "briefcase", "envelope", "cose", "cose-chain", "cose-to-sign",
+	NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {
