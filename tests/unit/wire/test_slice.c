@@ -1,0 +1,73 @@
+/* Bytes, borrowed or owned: src/wire/slice.c. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "wire/slice.h"
+
+static void equal_are_the_same_bytes_and_as_many(void **state)
+{
+	struct slice none = { NULL, 0 };
+
+	(void)state;
+	assert_true(slice_equal(slice_text("abc"), slice_text("abc")));
+	assert_false(slice_equal(slice_text("abc"), slice_text("abd")));
+	assert_false(slice_equal(slice_text("abc"), slice_text("ab")));
+	assert_true(slice_equal(none, slice_text("")));
+	assert_true(slice_equal(none, none));
+	assert_false(slice_equal(none, slice_text("a")));
+}
+
+static void text_is_cut_to_what_fits_and_always_ends(void **state)
+{
+	char out[4];
+
+	(void)state;
+	memset(out, 'x', sizeof(out));
+	slice_copy_text(slice_text("abcdef"), out, sizeof(out));
+	assert_string_equal(out, "abc");
+	slice_copy_text(slice_text("abc"), out, sizeof(out));
+	assert_string_equal(out, "abc");
+	slice_copy_text(slice_text("abcd"), out, sizeof(out));
+	assert_string_equal(out, "abc");
+	slice_copy_text(slice_text("a"), out, sizeof(out));
+	assert_string_equal(out, "a");
+	memset(out, 'x', sizeof(out));
+	slice_copy_text((struct slice){ NULL, 0 }, out, 1);
+	assert_int_equal(out[0], 0);
+	assert_int_equal(out[1], 'x');
+}
+
+static void blob_owns_a_copy_also_of_itself(void **state)
+{
+	char text[] = "abc";
+	struct blob b = { NULL, 0 };
+
+	(void)state;
+	blob_set(&b, slice_text(text));
+	text[0] = 'x';
+	assert_int_equal(b.n, 3);
+	assert_memory_equal(b.p, "abc", 3);
+	blob_set(&b, (struct slice){ b.p + 1, 2 });
+	assert_int_equal(b.n, 2);
+	assert_memory_equal(b.p, "bc", 2);
+	blob_set(&b, (struct slice){ NULL, 0 });
+	assert_int_equal(b.n, 0);
+	blob_free(&b);
+	blob_free(&b);
+	assert_null(b.p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(equal_are_the_same_bytes_and_as_many),
+		cmocka_unit_test(text_is_cut_to_what_fits_and_always_ends),
+		cmocka_unit_test(blob_owns_a_copy_also_of_itself),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
