@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Writes corpus/state: states as an independent encoder makes them, and some that must be refused."""
+"""Writes corpus/state: states as an independent encoder makes them, and some that must be refused.
+And corpus/library: calls of string and table, as fuzz_library.c reads them."""
 
 import pathlib
 
 import cbor2
 
-HERE = pathlib.Path(__file__).parent / "corpus" / "state"
+CORPUS = pathlib.Path(__file__).parent / "corpus"
+HERE = CORPUS / "state"
 
 
 def main():
@@ -41,6 +43,59 @@ def main():
     }
     for name, data in states.items():
         (HERE / name).write_bytes(data)
+    library()
+
+
+FIND, PLAIN, MATCH, GMATCH, GSUB, GSUB_TABLE, GSUB_CALL, REP, TURN, FORMAT = range(10)
+CONCAT, SORT, INSERT, MOVE, UNPACK, SORT_CALL = range(10, 16)
+
+
+def call(op, pattern, subject, replacement=b"", n=1, m=0, doublings=0):
+    head = bytes([op, doublings, n & 255, m & 255, len(pattern), len(replacement)])
+    return head + pattern + replacement + subject
+
+
+def library():
+    calls = {
+        "find": call(FIND, b"(%a+)%s*=%s*(%d*)", b"  name = 42"),
+        "find-plain": call(PLAIN, b"a.b", b"xxa.bxx", n=-4),
+        "find-long": call(FIND, b"needle$", b"needle", doublings=14),
+        "match-balance": call(MATCH, b"%b()(.-)%1", b"f(a(b)c)xyxy"),
+        "match-frontier": call(MATCH, b"%f[%w]%w+%f[^%w]", b"the (quick) fox"),
+        "match-set": call(MATCH, b"[]%-a-z^]+[^]a-]*()", b"]-az^b-]q"),
+        "match-back": call(MATCH, b"(a*(.)%w(%s*))%2", b"aabb bb"),
+        "match-malformed": call(MATCH, b"[a", b"a"),
+        "match-escape-last": call(MATCH, b"a%", b"a"),
+        "match-deep": call(MATCH, b"(" * 40, b"a"),
+        "match-too-many-steps": call(MATCH, b".-" * 20 + b"b", b"a", doublings=9),
+        "gmatch": call(GMATCH, b"()(%w)", b"a b c d e f g h i j"),
+        "gmatch-anchor": call(GMATCH, b"^a*", b"aab"),
+        "gsub": call(GSUB, b"(%w)(%w)", b"hello world", b"%2%1%0%%"),
+        "gsub-long": call(GSUB, b"l+", b"hello world", b"[%0]", doublings=12),
+        "gsub-empty": call(GSUB, b"", b"abc", b"-", m=2),
+        "gsub-bad": call(GSUB, b"a", b"abc", b"%x"),
+        "gsub-table": call(GSUB_TABLE, b"%w", b"abcab", b"c"),
+        "gsub-call": call(GSUB_CALL, b"(.)(.)", b"abcdef", b"c"),
+        "rep": call(REP, b"", b"abc", b", ", n=100, doublings=10),
+        "turn": call(TURN, b"", b"aB\xff\x00z", doublings=15),
+        "format": call(FORMAT, b"%s %5.1d %q %x %-8s %g %%", b"text", b"a\n\x00\"1"),
+        "format-long-quote": call(FORMAT, b"%q %d %q %i %q", b"a\n\x01\"1\\", b"x", doublings=12),
+        "format-malformed": call(FORMAT, b"%0100d %", b"text"),
+        "concat": call(CONCAT, b"", b"abcdef", b", ", n=2, m=-1),
+        "concat-slow": call(CONCAT, b"", b"abcdefg", b"+", m=1, doublings=9),
+        "sort": call(SORT, b"", b"the quick brown fox jumps", doublings=8),
+        "sort-call": call(SORT_CALL, b"", b"the quick brown fox jump.", m=1, doublings=8),
+        "insert": call(INSERT, b"end", b"abcdef", b"new", n=3, m=2),
+        "insert-long": call(INSERT, b"", b"abcdefg", b"new", n=1, m=1, doublings=10),
+        "move-up": call(MOVE, b"1234", b"abcdefgh", n=1, m=100, doublings=10),
+        "move-down": call(MOVE, b"", b"abcdefgh", b"12", n=3, m=100, doublings=10),
+        "move-away": call(MOVE, b"12345", b"abcdefgh", b"1234", n=-3, m=9),
+        "unpack": call(UNPACK, b"", b"abcdef", n=-2, m=9),
+    }
+    folder = CORPUS / "library"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in calls.items():
+        (folder / name).write_bytes(data)
 
 
 main()
