@@ -22,7 +22,7 @@ help:
 ## make model      the hand-off, searched for two copies, for none, and for doubts that never end
 ## make coverage   which lines of src/ the unit tests and the fuzz targets' corpus run; below 90 % of wire, core or link fails
 ## make bench      the figures of doc/performance.md, each beside its yardstick
-## make fuzz       libFuzzer on every decoder, FUZZ_SECONDS each (default 60)
+## make fuzz       libFuzzer and AFL++ on every target of tests/fuzz, FUZZ_SECONDS each (default 60)
 ## make soak       the long tests
 ## make install    into PREFIX (default /usr/local), below DESTDIR
 ## make clean      remove what was built
@@ -48,7 +48,7 @@ bench: all
 	@tools/bench $(BUILD)
 
 fuzz:
-	@$(SETUP) build test check
+	@$(SETUP) build test check fuzz
 	@tools/fuzz $${FUZZ_SECONDS:-60}
 
 model:

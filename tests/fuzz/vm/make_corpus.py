@@ -44,6 +44,7 @@ def main():
     for name, data in states.items():
         (HERE / name).write_bytes(data)
     library()
+    port()
 
 
 FIND, PLAIN, MATCH, GMATCH, GSUB, GSUB_TABLE, GSUB_CALL, REP, TURN, FORMAT = range(10)
@@ -95,6 +96,54 @@ def library():
     folder = CORPUS / "library"
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in calls.items():
+        (folder / name).write_bytes(data)
+
+
+RAW, START, DELIVER, DONE, END, PAUSE, LIMITS, TURN = range(8)
+ECHO, GO, ASK, GREEDY, BUSY, BROKEN = range(6)
+
+
+def port():
+    def step(op, arg=0, carrier=1, data=b""):
+        return bytes([carrier << 6 | op, arg]) + data
+
+    def deliver(flags, tag, text, carrier=1):
+        # The low six bits also say how many bytes: what is missing is cut.
+        return step(DELIVER, flags | tag << 4, carrier, text.ljust((flags | tag << 4) & 63, b"."))
+
+    turn = step(TURN)
+    accepted = lambda seq: step(DONE, seq << 2)
+    echo = step(START, ECHO) + turn + accepted(1) + turn
+    conversations = {
+        "echo": echo + deliver(4, 0, b"one") + turn + deliver(5, 2, b"two") + turn,
+        "echo-full": echo + 5 * deliver(5, 3, b"many") + turn + turn + accepted(2) + turn,
+        "inbox-refused": step(START, ECHO) + turn + step(DONE, 1 << 2 | 1) + turn,
+        "no-such-inbox": step(START, GO) + deliver(5, 1, b"who") + turn,
+        "go": step(START, GO) + turn + step(END),
+        "go-refused": step(START, GO) + turn + step(DONE, 1 << 2 | 1) + turn + turn,
+        "ask": step(START, ASK) + turn + deliver(2, 1, b"answer") + turn + deliver(3, 2, b"failure") + turn,
+        "greedy": step(START, GREEDY) + turn + turn,
+        "less-memory": step(START, GREEDY) + step(LIMITS, 20) + turn + turn,
+        "busy": step(START, BUSY) + turn + step(PAUSE, 1) + turn + step(PAUSE, 0) + turn + turn,
+        "broken": step(START, BROKEN) + turn,
+        "several": b"".join(step(START, n, n) for n in range(4)) + 4 * turn + step(END, 0, 2) + turn,
+        "twice": step(START, GO) + step(START, GO),
+        "unknown": step(END, 0, 3),
+    }
+    frames = {
+        "raw-start": [32, 1, {"name": "host0#1", "entry": "main.lua", "bundle": b"\x80"}],
+        "raw-limits": [36, 1, {"memory": 2**62, "cpu": -1}],
+        "raw-deliver": [33, 1, 1, "x", "a", 7, ["f", [1]]],
+        "raw-done": [34, 1, 1, "denied", "", {"a": None}],
+        "raw-cpu": [32, 1, {"limits": {"cpu": 2**63 - 1}, "usage": {"cpu": -1}}],
+    }
+    for name, frame in frames.items():
+        data = cbor2.dumps(frame, canonical=True)
+        before = b"" if frame[0] == 32 else echo
+        conversations[name] = before + step(RAW, len(data), 1, data) + turn
+    folder = CORPUS / "port"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in conversations.items():
         (folder / name).write_bytes(data)
 
 
