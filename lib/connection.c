@@ -606,6 +606,7 @@ int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errms
 		rc = connect_one(&h, c->kernel, timeout_ms, &fresh, em);
 	if (rc < 0)
 		return rc;
+	must(fresh);
 	old = *c;
 	*c = *fresh;
 	*fresh = old;

@@ -141,9 +141,11 @@ void fault_open(const char *path);
 bool fault_at(unsigned point);
 /* Added to the wall clock: as if somebody had set it. */
 int64_t fault_clock_shift_ms(void);
-#define FAULT_AT(sym)      ((void)fault_at(FAULT_##sym))
-#define FAULT_FAILS(point) fault_at(point)
+#define FAULT_AT(sym)                  ((void)fault_at(FAULT_##sym))
+#define FAULT_AT_EITHER(cond, yes, no) ((void)fault_at((cond) ? FAULT_##yes : FAULT_##no))
+#define FAULT_FAILS(point)             fault_at(point)
 #else
-#define FAULT_AT(sym)      ((void)0)
-#define FAULT_FAILS(point) (false)
+#define FAULT_AT(sym)                  ((void)0)
+#define FAULT_AT_EITHER(cond, yes, no) ((void)0)
+#define FAULT_FAILS(point)             (false)
 #endif

@@ -324,10 +324,7 @@ static void move_answer(struct resident *r, const struct tos_value *answer)
 	const char *code = tos_get_text(answer, "code", "refused");
 	AUTOFREE char *text = mem_strdup(tos_get_text(answer, "text", ""));
 
-	if (r->outcome_move)
-		FAULT_AT(OUTCOME_ACKED);
-	else
-		FAULT_AT(ANSWER_TAKEN);
+	FAULT_AT_EITHER(r->outcome_move, OUTCOME_ACKED, ANSWER_TAKEN);
 	if (r->asking) /* set aside until the home has said whose the carrier is */
 		move_doubt(r, "its home is being asked");
 	else if (strcmp(word, "accepted") == 0)
@@ -456,10 +453,7 @@ static void send_post(struct resident *r, bool inline_code, bool inline_envelope
 	r->resending = true;
 	call = kernel_call(r->k, r->dest, "Handoff", "SEND", args, r->k->config.report_ms,
 		on_sent, departure_new(r));
-	if (r->outcome_move)
-		FAULT_AT(OUTCOME_SENT);
-	else
-		FAULT_AT(HOP_SENT);
+	FAULT_AT_EITHER(r->outcome_move, OUTCOME_SENT, HOP_SENT);
 	if (r->move) {
 		move_stage(r->move, MOVE_SENT);
 		r->move->call = call;
@@ -544,10 +538,7 @@ static void on_frozen(void *arg, int rc, const struct errmsg *em)
 
 static void frozen(struct resident *r, int rc, const struct errmsg *em)
 {
-	if (r->outcome_move)
-		FAULT_AT(OUTCOME_DEPART_JOURNALED);
-	else
-		FAULT_AT(DEPART_JOURNALED);
+	FAULT_AT_EITHER(r->outcome_move, OUTCOME_DEPART_JOURNALED, DEPART_JOURNALED);
 	if (rc < 0) {
 		departure_undone(r);
 		if (r->outcome_move) {
@@ -673,10 +664,7 @@ static void departing_commit(struct resident *r)
 		resident_del(t, r);
 	else
 		resident_put(t, r);
-	if (r->outcome_move)
-		FAULT_AT(OUTCOME_DEPART_COMMIT);
-	else
-		FAULT_AT(DEPART_COMMIT);
+	FAULT_AT_EITHER(r->outcome_move, OUTCOME_DEPART_COMMIT, DEPART_COMMIT);
 	rc = store_commit(t, on_frozen, ctx);
 	if (rc < 0)
 		on_frozen(ctx, rc, &em);

@@ -97,6 +97,7 @@ static void on_renewed(
 			KV_STR("registrar", k->config.registrar), KV_ERR(rc, &em));
 		return;
 	}
+	must(k->signer);
 	m = tos_map();
 	tos_set(m, "expires", tos_int(k->signer->info.not_after_ms));
 	audit_event(k, NULL, "certificate-renewed", m);

@@ -115,7 +115,8 @@ static size_t stream_key(char *key, const char *sender, const char *carrier)
 
 	memcpy(key, sender, a);
 	key[a] = '|';
-	memcpy(key + a + 1, carrier, b + 1);
+	memcpy(key + a + 1, carrier, b);
+	key[a + 1 + b] = 0;
 	return a + 1 + b;
 }
 

@@ -294,6 +294,7 @@ int tls_context_renew(
 
 	if (rc < 0)
 		return rc;
+	must(fresh);
 	t->ctx = fresh->ctx; /* sessions hold the old one by a count of their own */
 	fresh->ctx = old;
 	tls_context_free(fresh);

@@ -428,7 +428,7 @@ static size_t position(lua_Integer i, size_t n)
 static bool has_specials(const char *p, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (memchr("^$*+?.([%-", p[i], 10))
+		if (p[i] && strchr("^$*+?.([%-", p[i]))
 			return true;
 	return false;
 }
@@ -632,7 +632,8 @@ static bool gsub_gather(struct matcher *m, struct gsub *g, const char *p)
 			asks = !text;
 			at = end;
 		} else if (at < m->src_end) {
-			luaL_addchar(&b, *at++);
+			luaL_addlstring(&b, at, 1);
+			at++;
 		} else {
 			g->done = true;
 		}
@@ -872,7 +873,7 @@ static void quote_arg(lua_State *L, int arg)
 /* Behind the '%' at f[i]: the conversion's letter, or the end. */
 static size_t conversion(const char *f, size_t n, size_t i)
 {
-	while (++i < n && memchr("-+ #0123456789.", f[i], 15))
+	while (++i < n && f[i] && strchr("-+ #0123456789.", f[i]))
 		;
 	return i;
 }

@@ -134,7 +134,8 @@ def check_faults():
         if path != "src/base/fault.h":
             with open(os.path.join(TOP, path)) as f:
                 text += f.read()
-    used = set(re.findall(r"FAULT_AT\((\w+)\)", text)) | set(re.findall(r"\bFAULT_(\w+)\b", text))
+    either = re.findall(r"FAULT_AT_EITHER\(.*?, (\w+), (\w+)\)", text)
+    used = set(re.findall(r"FAULT_AT\((\w+)\)", text)) | set(re.findall(r"\bFAULT_(\w+)\b", text)) | {p for both in either for p in both}
     for point in points:
         if point not in used and not point.startswith("WRITE_"):
             say(f"src/base/fault.h: no code is at {point}")
