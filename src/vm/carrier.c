@@ -21,6 +21,7 @@
 #define SETTLE_MOST         ((size_t)1 << 20)
 #define USAGE_EACH_MS       200
 #define ENVELOPE_SLACK      ((size_t)64 << 10)
+#define NUMBER_MAX          (INT64_MAX / 4096)
 #define CARRIER_CAP_DEFAULT ((size_t)16 << 20)
 
 /* ---- memory */
@@ -532,6 +533,7 @@ static void copy_text(struct cbor_cursor *c, char *dst, size_t cap)
 		cbor_fail(c, ERR_MALFORMED);
 }
 
+/* Within what can be added and turned into microseconds. */
 static void numbers_read(struct cbor_cursor *c, int64_t out[LIMIT_COUNT])
 {
 	uint64_t n = cbor_open_map_max(c, 256);
@@ -542,7 +544,7 @@ static void numbers_read(struct cbor_cursor *c, int64_t out[LIMIT_COUNT])
 		int id = c->rc ? -1 : limit_find((const char *)name.p, name.n);
 
 		if (id >= 0)
-			out[id] = v;
+			out[id] = v < 0 ? 0 : v < NUMBER_MAX ? v : NUMBER_MAX;
 	}
 	cbor_close(c);
 }
