@@ -23,7 +23,7 @@ help:
 ## make coverage   which lines of src/ the unit tests and the fuzz targets' corpus run; below 90 % of wire, core or link fails
 ## make bench      the figures of doc/performance.md, each beside its yardstick
 ## make fuzz       libFuzzer and AFL++ on every target of tests/fuzz, FUZZ_SECONDS each (default 60)
-## make soak       the long tests
+## make soak       the long tests, TOS_SOAK_SECONDS in all (default 600), besides what make test runs
 ## make install    into PREFIX (default /usr/local), below DESTDIR
 ## make clean      remove what was built
 
@@ -61,7 +61,7 @@ coverage:
 
 soak:
 	@$(SETUP) build test
-	@TOS_SOAK=1 tools/test $(BUILD) $(ASAN)
+	@tools/soak $(BUILD)
 
 install: $(BUILD)/build.ninja
 	@meson configure $(BUILD) --prefix=$(PREFIX)

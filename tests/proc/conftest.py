@@ -7,7 +7,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 import fleet as fleets  # noqa: E402
 
-fleets.own_network()
+fleets.alone = fleets.own_network()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -29,6 +29,7 @@ QUICK = {"timing": {"retry": "200ms", "ping": "500ms", "silent": "3s", "offer": 
 NOTE = 'tos.briefcase:folder("RESULTS"):push { kernel = tos.kernel() }'
 TOUR = f"function begin(self) self.n = (self.n or 0) + 1; {NOTE}; tos.sleep(0.03) end"
 
+alone = False  # whether this process has a network namespace of its own
 running = []  # fleets that the present test may want to see the logs of
 
 
