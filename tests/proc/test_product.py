@@ -7,6 +7,7 @@ user of its tos-kernel: nothing that it sends gets through, answers and acknowle
 its makes progress and none can be made; that takes root and a network namespace, without which it is left out, and said.
 tosd has no link to cut. TOS_SEED repeats an order.
 """
+import json
 import os
 import random
 import signal
@@ -142,6 +143,18 @@ class Mishap(threading.Thread):
         return n
 
 
+def gave_up(row):
+    """Who may take an alternative does not wait: where each was away, it is kept for its owner's retry."""
+    return row.get("state") == "faulted" and (row["fault"] or {}).get("code") == "unreachable"
+
+
+def state(fleet, name):
+    row = fleet.show(name) or {}
+    if gave_up(row):
+        fleet.run("retry", name)
+    return row.get("state")
+
+
 def patient(fleet):
     """A command that found its kernel away is said again; a launch whose answer was lost may so be a second one, which
     has to end as well."""
@@ -151,7 +164,9 @@ def patient(fleet):
             r = fleet.run(*args, timeout=timeout)
             if r.returncode == expect:
                 return r.stdout
-            if not any(a in r.stderr for a in AWAY) or time.monotonic() > end:
+            if args[0] == "wait" and r.returncode == 1 and gave_up(json.loads(r.stdout or "{}")):
+                fleet.run("retry", args[1])
+            elif not any(a in r.stderr for a in AWAY) or time.monotonic() > end:
                 raise Failed(list(map(str, args)), r)
             time.sleep(0.05)
     return tos
@@ -170,6 +185,7 @@ def test_whatever_happens_to_whom_at_each_point(fleet, monkeypatch):  # noqa: F8
     rng.shuffle(todo)
     print(f"seed {SEED}: {len(todo)} combinations" + ("" if cable.works else ", none with a link cut: needs root"), flush=True)
     monkeypatch.setattr(fleet, "tos", patient(fleet))
+    monkeypatch.setattr(fleet, "state", lambda name: state(fleet, name))
     end, ran, missed = time.monotonic() + SECONDS, 0, []
     for combination in todo:
         if time.monotonic() > end:
