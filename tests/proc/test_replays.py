@@ -122,7 +122,7 @@ def test_the_same_hand_off_twice_at_once_and_again_later(fleet, domain, rogue):
     only_at(fleet, name, "host3")
     # the same to whom it does not name
     assert wire.failure(send, rogue, "host3", record).code == "denied"
-    assert [r for r in audit(domain, "host3", "hop-record-refused") if r["from"] == "host2"]
+    wait_for(lambda: [r for r in audit(domain, "host3", "hop-record-refused") if r["from"] == "host2"], text="it is audited")
     only_at(fleet, name, "host3")
     # after its end
     fleet.tos("post", f"{name}/on", "on")
