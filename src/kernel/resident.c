@@ -1342,6 +1342,7 @@ int residents_load(struct kernel *k, struct errmsg *em)
 
 /* ---- Shells: what extensions may do with a completed carrier */
 
+/* Answers where there is none: rq is gone then, so read what it says before. */
 static struct resident *shells_resident(struct kernel *k, struct request *rq)
 {
 	const char *name = tos_get_text(rq->args, "name", "");
@@ -1354,8 +1355,8 @@ static struct resident *shells_resident(struct kernel *k, struct request *rq)
 
 static void shells_move(struct kernel *k, struct request *rq)
 {
-	struct resident *r = shells_resident(k, rq);
 	int64_t timeout = tos_get_int(rq->args, "timeout_ms", 0);
+	struct resident *r = shells_resident(k, rq);
 
 	if (!r)
 		return;
@@ -1396,8 +1397,8 @@ static void shells_finish(struct kernel *k, struct request *rq)
 
 static void shells_fault(struct kernel *k, struct request *rq)
 {
-	struct resident *r = shells_resident(k, rq);
 	const char *code = tos_get_text(rq->args, "code", "fault");
+	struct resident *r = shells_resident(k, rq);
 	AUTOFREE char *text = NULL;
 
 	if (!r)
@@ -1413,8 +1414,8 @@ static void shells_fault(struct kernel *k, struct request *rq)
 
 static void shells_resume(struct kernel *k, struct request *rq)
 {
-	struct resident *r = shells_resident(k, rq);
 	const char *code = tos_get_text(rq->args, "code", "refused");
+	struct resident *r = shells_resident(k, rq);
 
 	if (!r)
 		return;
