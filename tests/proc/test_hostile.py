@@ -90,6 +90,8 @@ def test_each_is_stopped_by_what_its_head_names(fleet):
     only = os.environ.get("TOS_HOSTILE")
     if only:
         names = [n for n in names if re.match(only, n)]
+    if SANITIZED and not only:
+        names = names[::3]  # all of them would take minutes
     # Mixed, so that loops and what finishes at once share a group.
     for i in range(0, len(names), AT_ONCE):
         wrong += run_group(fleet, names[i:i + AT_ONCE], hostile)
