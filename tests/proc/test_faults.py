@@ -1,7 +1,7 @@
 """Exactly once, by faults: kernels die at each fault point of src/base/fault.h, and each
 carrier still ends once, with each hand-off accepted once.
 
-make test walks every point once with kill -9.
+make test walks every point once with kill -9; with the sanitizers every other round.
 """
 import os
 import time
@@ -11,7 +11,7 @@ import pytest
 import faults
 from conftest import fleet_fixture
 from faults import POINTS
-from fleet import BUILD, KERNEL, NOTE, QUICK, TOUR, events, visited, wait_for
+from fleet import BUILD, KERNEL, NOTE, QUICK, SANITIZED, TOUR, events, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(faults.FAULTY), reason="this build has no tos-kernel-faults (-Dfaults=true)")
 HOOK = os.path.join(BUILD, "tests/proc/ext/hook.so")
@@ -253,7 +253,7 @@ def test_the_installed_kernel_has_no_fault_points():
         assert b"fault_open" in f.read() and b"fault_open" not in shipped
 
 
-@pytest.mark.parametrize("journey,points", plan() if fleet else [],
+@pytest.mark.parametrize("journey,points", plan()[::2 if SANITIZED else 1] if fleet else [],
                          ids=lambda x: x.__name__ if callable(x) else "+".join(sorted(x.values())))
 def test_a_kernel_is_killed_at_each_point(fleet, journey, points):
     all_up(fleet)

@@ -17,7 +17,7 @@ from fleet import DEADLINE, KERNEL, QUICK, SANITIZED, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "hostile")
-AT_ONCE = 8
+AT_ONCE = 12
 SLOWER = 4 if SANITIZED else 1
 fleet = fleet_fixture(n=1, conf=QUICK)
 
