@@ -886,3 +886,4 @@ struct tos_value *log_lines(
 int properties_init(struct kernel *k, struct errmsg *em);
 /* True when nothing new may be admitted because the store or the audit cannot be written. */
 bool admission_closed(const struct kernel *k, struct errmsg *em);
+void admission_tick(struct kernel *k); /* each second: is there room again? */

@@ -345,8 +345,10 @@ static void on_tick(uv_timer_t *t)
 	fresh_tick(k, now);
 	renew_tick(k, now);
 	witness_tick(k, now);
-	if (++ticks % 10 == 0)
+	if (++ticks % 10 == 0) {
 		uploads_tick(k, now);
+		admission_tick(k);
+	}
 	if (ticks % EXPIRE_TICKS == 0) {
 		store_expire(k->store);
 		handoff_expire(k);

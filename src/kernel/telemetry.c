@@ -73,6 +73,21 @@ bool admission_closed(const struct kernel *k, struct errmsg *em)
 	return st.failed;
 }
 
+/* Nothing may be left to write here once nobody is admitted: whether there is room again is tried. */
+void admission_tick(struct kernel *k)
+{
+	struct store_stats st;
+	struct store_txn *t;
+	int64_t now = clock_wall_ms();
+
+	store_stats(k->store, &st);
+	if (!st.failed || st.queued > 0)
+		return;
+	t = store_begin(k->store);
+	store_put(t, T_META, "probe", 5, &now, sizeof(now), 0);
+	store_commit(t, NULL, NULL);
+}
+
 /* ---- metrics */
 
 static const struct {
