@@ -1,6 +1,8 @@
 /* The authority of a domain. See domain.h. */
 #include "lib/domain.h"
 
+#include "lib/domain_inside.h"
+
 #include <arpa/inet.h>
 #include <confuse.h>
 #include <dirent.h>
@@ -30,7 +32,7 @@
 
 /* ---- small pieces */
 
-static const char *passphrase_env(void)
+const char *domain_passphrase(void)
 {
 	const char *s = getenv("TOS_PASSPHRASE");
 
@@ -522,25 +524,50 @@ static bool principal_name_ok(const char *s)
 	       n;
 }
 
-int domain_principal_add(const struct home *h, const char *name, unsigned roles,
-	int64_t valid_ms, struct errmsg *em)
+int principal_name_check(const char *name, struct errmsg *em)
 {
-	struct issuer root;
-	int rc;
-
 	if (!principal_name_ok(name))
 		return err_set(em, ERR_NAME,
 			"'%.64s' is no name for a principal: letters, digits, . - _ @, "
 			"63 at most",
 			name);
-	rc = issuer_read(h, "root", passphrase_env(), &root, em);
+	return 0;
+}
+
+int domain_issue_principal(const struct home *h, const char *name, unsigned roles,
+	const uint8_t public_key[32], int64_t valid_ms, const char *file, struct errmsg *em)
+{
+	int64_t now = clock_wall_ms();
+	AUTOBUF der = BUF_INIT;
+	struct issuer root;
+	int rc = issuer_read(h, "root", domain_passphrase(), &root, em);
+
+	rc = rc ? rc
+		: cert_issue(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, name, roles,
+			  public_key, now - BACKDATED, now + valid_ms, &der, em);
+	rc = rc ? rc : save_certs(file, &der, certs_leaf(&root.certs), em);
+	issuer_done(&root);
+	return rc;
+}
+
+int domain_principal_add(const struct home *h, const char *name, unsigned roles,
+	int64_t valid_ms, struct errmsg *em)
+{
+	struct issuer root;
+	int rc = principal_name_check(name, em);
+
+	if (rc < 0)
+		return rc;
+	rc = issuer_read(h, "root", domain_passphrase(), &root, em);
 	rc = rc ? rc : principal_add_by(h, &root, name, roles, valid_ms, em);
 	issuer_done(&root);
 	return rc;
 }
 
-int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
-	int64_t valid_ms, struct tos_value *serials, struct errmsg *em)
+/* Puts the folder of a principal that is there aside (kept: its old name, undone by renaming it
+ * back), makes another with make(arg), and leaves in serials what is to be revoked. */
+static int principal_replace(const struct home *h, const char *name, struct tos_value *serials,
+	int (*make)(void *arg, struct errmsg *em), void *arg, struct errmsg *em)
 {
 	char path[HOME_PATH_MAX], kept[HOME_PATH_MAX], aside[96];
 	int rc = domain_serials(h, false, name, serials, em);
@@ -558,10 +585,48 @@ int domain_principal_replace(const struct home *h, const char *name, unsigned ro
 		rc = err_errno(em, "%s cannot be put aside", path);
 	if (rc < 0)
 		return rc;
-	rc = domain_principal_add(h, name, roles, valid_ms, em);
+	rc = make(arg, em);
 	if (rc < 0)
 		(void)!rename(kept, path);
 	return rc;
+}
+
+struct replaced {
+	const struct home *h;
+	const char *name;
+	unsigned roles;
+	int64_t valid_ms;
+	struct principal_request *request;
+};
+
+static int made_here(void *arg, struct errmsg *em)
+{
+	const struct replaced *r = arg;
+
+	return domain_principal_add(r->h, r->name, r->roles, r->valid_ms, em);
+}
+
+int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
+	int64_t valid_ms, struct tos_value *serials, struct errmsg *em)
+{
+	struct replaced r = { .h = h, .name = name, .roles = roles, .valid_ms = valid_ms };
+
+	return principal_replace(h, name, serials, made_here, &r, em);
+}
+
+static int made_elsewhere(void *arg, struct errmsg *em)
+{
+	const struct replaced *r = arg;
+
+	return domain_principal_sign(r->h, r->request, r->valid_ms, em);
+}
+
+int domain_principal_sign_replace(const struct home *h, struct principal_request *request,
+	int64_t valid_ms, struct tos_value *serials, struct errmsg *em)
+{
+	struct replaced r = { .h = h, .valid_ms = valid_ms, .request = request };
+
+	return principal_replace(h, request->name, serials, made_elsewhere, &r, em);
 }
 
 static int read_list(
@@ -593,8 +658,8 @@ static int not_revoked(const struct home *h, const struct issuer *root,
 }
 
 /* The old certificate aside, the new one in its place. */
-static int cert_replace(
-	const char *cert, const struct cert_info *old, const struct buf *der, struct errmsg *em)
+static int cert_replace(const char *cert, const struct cert_info *old, const struct buf *der,
+	struct slice above, struct errmsg *em)
 {
 	char aside[HOME_PATH_MAX + 48], hex[41];
 
@@ -602,7 +667,7 @@ static int cert_replace(
 		text_hex(old->serial, old->serial_len, hex));
 	if (link(cert, aside) != 0 && errno != EEXIST)
 		return err_errno(em, "%s cannot be put aside", cert);
-	return save_certs(cert, der, (struct slice){ NULL, 0 }, em);
+	return save_certs(cert, der, above, em);
 }
 
 int domain_principal_renew(
@@ -613,8 +678,9 @@ int domain_principal_renew(
 	struct cert_info info;
 	struct issuer root;
 	struct certs c = { .n = 0 };
+	struct slice above = { NULL, 0 };
 	AUTOBUF der = BUF_INIT;
-	int rc = issuer_read(h, "root", passphrase_env(), &root, em);
+	int rc = issuer_read(h, "root", domain_passphrase(), &root, em);
 
 	rc = rc ? rc : at(h, cert, em, "keys", name, "cert");
 	rc = rc ? rc : certs_read(cert, &c, em);
@@ -624,7 +690,10 @@ int domain_principal_renew(
 		: cert_issue(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, info.name,
 			  info.roles, info.public_key, now - BACKDATED, now + valid_ms, &der,
 			  em);
-	rc = rc ? rc : cert_replace(cert, &info, &der, em);
+	/* with the root behind it where it goes to another machine */
+	if (c.n > 1)
+		above = certs_leaf(&root.certs);
+	rc = rc ? rc : cert_replace(cert, &info, &der, above, em);
 	certs_done(&c);
 	issuer_done(&root);
 	return rc;
@@ -763,7 +832,7 @@ int domain_revoke(const struct home *h, const struct tos_value *serials, uint64_
 	char path[HOME_PATH_MAX];
 	struct revocation *old = NULL;
 	struct issuer root;
-	int rc = issuer_read(h, "root", passphrase_env(), &root, em);
+	int rc = issuer_read(h, "root", domain_passphrase(), &root, em);
 
 	rc = rc ? rc : at(h, path, em, "ca", NULL, "revoked");
 	rc = rc ? rc : read_list(path, certs_leaf(&root.certs), &old, em);

@@ -52,6 +52,30 @@ int domain_principal_replace(const struct home *h, const char *name, unsigned ro
  * as cert-SERIAL, for domain_serials(). ERR_REVOKED if that one was revoked. */
 int domain_principal_renew(
 	const struct home *h, const char *name, int64_t valid_ms, struct errmsg *em);
+/* Principals whose key is made elsewhere: request there, sign where the root is, import there. */
+struct principal_request {
+	char name[65];
+	unsigned roles;
+	char fingerprint[65]; /* SHA-256 of the public key, hex: for both ends to compare */
+	uint8_t public_key[32];
+	char path[HOME_PATH_MAX]; /* of what was written */
+};
+/* Key (that of an earlier request, else a new one, under TOS_PASSPHRASE if that is set) and
+ * request in $TOS_HOME/keys/NAME; no domain need be known there. ERR_EXISTS, ERR_NAME. */
+int principal_request(const char *home, const char *name, unsigned roles,
+	struct principal_request *out, struct errmsg *em);
+/* Checked: it is signed by the key that it is for. ERR_MALFORMED, ERR_SIGNATURE. */
+int principal_request_read(const char *file, struct principal_request *out, struct errmsg *em);
+/* The certificate, with the root's behind it, for the roles in *r: keys/NAME/cert, without a key.
+ * The same again changes nothing. ERR_EXISTS if that name has another key or other roles. */
+int domain_principal_sign(
+	const struct home *h, struct principal_request *r, int64_t valid_ms, struct errmsg *em);
+int domain_principal_sign_replace(const struct home *h, struct principal_request *r,
+	int64_t valid_ms, struct tos_value *serials, struct errmsg *em);
+/* What was signed, beside its key. ERR_NOT_FOUND without the key, ERR_UNTRUSTED for another key or
+ * domain. */
+int principal_import(
+	const char *home, const char *file, struct principal_request *out, struct errmsg *em);
 /* [{name, roles: [text], expires, serial: bytes, revoked: bool, key: bool}] */
 int domain_principals(const struct home *h, struct tos_value **out, struct errmsg *em);
 /* Serial numbers of the certificates of a principal (renewed ones too) or of a kernel made here;

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/principal.h"
 #include "lib/domain.h"
 
 #define AS                                                                                     \
@@ -68,8 +69,6 @@ static int list_kernels(struct cli *cli)
 
 /* The new list goes to the registrar, or whichever kernel we talk to; kernels pass the higher
  * number on. */
-int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials,
-	uint64_t *number);
 int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials,
 	uint64_t *number)
 {

@@ -6,19 +6,16 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/principal.h"
 #include "lib/domain.h"
 #include "seal/seal.h"
 
-int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value *serials,
-	uint64_t *number);
-
-static int parse_roles(struct cli *cli, unsigned *out)
+int principal_roles(struct cli *cli, unsigned otherwise, unsigned *out)
 {
-	const char *text, *all = "owner,author";
+	const char *text;
 
 	*out = 0;
-	for (size_t it = 0;
-		(text = args_next(&cli->args, "role", &it)) || (!*out && (text = all));)
+	for (size_t it = 0; (text = args_next(&cli->args, "role", &it));)
 		while (*text) {
 			char word[32];
 			size_t n = strcspn(text, ",");
@@ -34,7 +31,31 @@ static int parse_roles(struct cli *cli, unsigned *out)
 			*out |= role;
 			text += n + (text[n] == ',');
 		}
+	*out = *out ? *out : otherwise;
 	return 0;
+}
+
+int principal_expires(struct cli *cli, int64_t *out_ms)
+{
+	const char *text = cli_option(cli, "expires");
+
+	*out_ms = 365 * (int64_t)86400000;
+	if (text && (text_duration(text, out_ms) < 0 || *out_ms <= 0))
+		return err_set(
+			&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", text);
+	return 0;
+}
+
+/* An officer's key is the second of two: who has the root key must not have it too. */
+static int may_make_key(struct cli *cli, const char *name, unsigned roles)
+{
+	if (!(roles & ROLE_OFFICER) || cli_option(cli, "here"))
+		return 0;
+	return err_set(&cli->em, ERR_USAGE,
+		"an officer's key is made on the officer's own machine: 'tos principal request %s "
+		"--role officer' there, then 'tos principal sign' here; --here makes it here all "
+		"the same",
+		name);
 }
 
 /* A new key in the place of the old one, which is revoked everywhere. */
@@ -52,14 +73,12 @@ static int principal_replace(
 
 static int principal_add(struct cli *cli, const struct home *h, const char *name)
 {
-	const char *expires = cli_option(cli, "expires");
-	int64_t ms = 365 * (int64_t)86400000;
 	unsigned roles;
-	int rc = parse_roles(cli, &roles);
+	int64_t ms;
+	int rc = principal_roles(cli, ROLE_OWNER | ROLE_AUTHOR, &roles);
 
-	if (rc == 0 && expires && (text_duration(expires, &ms) < 0 || ms <= 0))
-		rc = err_set(
-			&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", expires);
+	rc = rc ? rc : principal_expires(cli, &ms);
+	rc = rc ? rc : may_make_key(cli, name, roles);
 	if (rc == 0 && cli_option(cli, "replace"))
 		rc = principal_replace(cli, h, name, roles, ms);
 	else
@@ -126,13 +145,9 @@ static int principal_revoke(struct cli *cli, const struct home *h, const char *n
 
 static int principal_renew(struct cli *cli, const struct home *h, const char *name)
 {
-	const char *expires = cli_option(cli, "expires");
-	int64_t ms = 365 * (int64_t)86400000;
-	int rc = 0;
+	int64_t ms;
+	int rc = principal_expires(cli, &ms);
 
-	if (expires && (text_duration(expires, &ms) < 0 || ms <= 0))
-		rc = err_set(
-			&cli->em, ERR_USAGE, "--expires %s is no time such as 365d", expires);
 	rc = rc ? rc : domain_principal_renew(h, name, ms, &cli->em);
 	if (rc == 0 && cli->json) {
 		struct tos_value *v = map_of("name", tos_text(name));
@@ -336,9 +351,17 @@ static int run_principal(struct cli *cli)
 {
 	const char *verb = cli->args.n_word ? cli->args.word[0] : "list";
 	const char *name = cli->args.n_word > 1 ? cli->args.word[1] : NULL;
+	bool request = strcmp(verb, "request") == 0 && name;
+	bool import = strcmp(verb, "import") == 0 && name;
 	struct home h;
-	int rc = home_open(cli->home, &h, &cli->em);
+	int rc;
 
+	if (request || import) { /* where no domain need be known yet */
+		rc = request ? principal_key_request(cli, name)
+			     : principal_key_import(cli, name);
+		return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
+	}
+	rc = home_open(cli->home, &h, &cli->em);
 	if (rc < 0)
 		return cli_fail(cli, rc);
 	if (strcmp(verb, "list") == 0 && !name)
@@ -347,6 +370,8 @@ static int run_principal(struct cli *cli)
 		rc = principal_show(cli, &h, name);
 	else if (strcmp(verb, "add") == 0 && name)
 		rc = principal_add(cli, &h, name);
+	else if (strcmp(verb, "sign") == 0 && name)
+		rc = principal_key_sign(cli, &h, name);
 	else if (strcmp(verb, "revoke") == 0 && name)
 		rc = principal_revoke(cli, &h, name);
 	else if (strcmp(verb, "renew") == 0 && name)
@@ -355,20 +380,26 @@ static int run_principal(struct cli *cli)
 		rc = principal_refresh(cli, &h);
 	else
 		return cli_usage(cli,
-			"it is 'tos principal list', 'show [NAME]', 'add NAME', 'renew NAME', "
-			"'revoke NAME' or 'refresh'");
+			"it is 'tos principal list', 'show [NAME]', 'add NAME', 'request NAME', "
+			"'sign FILE', 'import FILE', 'renew NAME', 'revoke NAME' or 'refresh'");
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
 const struct command command_principal = {
 	.name = "principal",
-	.args = "list | show [NAME] | add NAME | renew NAME | revoke NAME | refresh",
+	.args = "list | show [NAME] | add NAME | request NAME | sign FILE | import FILE | renew NAME | revoke NAME | refresh",
 	.summary = "Add, list and revoke those who sign code and launches, and show what they used",
 	.about = "A principal is a key with a certificate of the domain's root that names its roles: an author may sign code, an "
 		 "owner may launch it, an admin may act on carriers and kernels of others, an officer may approve what policy "
 		 "asks a second signature for. Adding and revoking need the root key. A revoked owner's carriers are "
 		 "killed. To change roles, or after a key was lost, say add --replace; before a certificate runs out, renew: it "
 		 "gives the same key a new one. Refresh signs the revocation list anew, for kernels that hear from no registrar.\n\n"
+		 "Adding makes the key where the root key is. Who wants a key that nobody else ever had, and every officer, says "
+		 "request on their own machine, which needs no kernel and no domain: it makes the key, under TOS_PASSPHRASE if "
+		 "that is set, and a signing request. Sign, where the root key is, makes the certificate of it, with the roles "
+		 "asked for or those of --role; compare the fingerprint of the key that both print, or give it with "
+		 "--fingerprint. Import puts the certificate beside its key. Afterwards renew and revoke are for it as for others; what "
+		 "renew makes is imported again.\n\n"
 		 "show prints the accounts: what the carriers of each principal have used at each kernel of the domain that "
 		 "answers, and in all: CPU time, memory times seconds, bytes that they posted and that were delivered to them, "
 		 "bytes of carriers that left for other kernels, folders posted, carriers launched or arrived, how many are "
@@ -377,15 +408,20 @@ const struct command command_principal = {
 	.examples = "tos principal show alice\tWhat alice's carriers have used\n"
 		    "tos principal add alice --role admin --replace\tOther roles, with a new key\n"
 		    "tos principal add alice --role owner,author\tSomebody who writes carriers and launches them\n"
+		    "tos principal request olga --role officer\tOn olga's machine: a key, and a request for its certificate\n"
+		    "tos principal sign request\tWhere the root key is\n"
+		    "tos principal import cert\tOn olga's machine again\n"
 		    "tos principal renew alice --expires 90d\tThe same key for another three months\n"
 		    "tos principal revoke alice\tNo longer\n",
 	.run = run_principal,
 	.max_args = 2,
-	.words = "add list refresh renew revoke show",
+	.words = "add import list refresh renew request revoke show sign",
 	.options = {
 		{ "role", 0, "ROLE[,ROLE]...", "admin, owner, author, officer; default owner,author" },
 		{ "expires", 0, "TIME", "how long the certificate is good, default 365d" },
-		{ "replace", 0, NULL, "add: a new key and these roles for one that is there; the old key is revoked" },
+		{ "replace", 0, NULL, "add, sign: a new key and these roles for one that is there; the old key is revoked" },
+		{ "here", 0, NULL, "add: make an officer's key here all the same" },
+		{ "fingerprint", 0, "HEX", "sign: refuse any other key; the first 16 digits will do" },
 		{ "as", 0, "PRINCIPAL", "who signs the act; default from domain.conf" },
 	},
 };

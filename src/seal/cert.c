@@ -127,12 +127,8 @@ static int bad(struct errmsg *em, const char *why)
 	return err_set(em, ERR_MALFORMED, "bad certificate: %s", why);
 }
 
-static int parse_name(X509 *x, struct cert *out, struct errmsg *em)
+int cert_subject_parse(X509_NAME *subject, char out[CERT_NAME_MAX + 1], struct errmsg *em)
 {
-	X509_NAME *subject = X509_get_subject_name(x), *issuer = X509_get_issuer_name(x);
-	const unsigned char *der;
-	size_t n;
-
 	if (X509_NAME_entry_count(subject) != 1)
 		return bad(em, "the subject is not just a common name");
 	X509_NAME_ENTRY *entry = X509_NAME_get_entry(subject, 0);
@@ -144,10 +140,23 @@ static int parse_name(X509 *x, struct cert *out, struct errmsg *em)
 	if ((type != V_ASN1_UTF8STRING && type != V_ASN1_PRINTABLESTRING) || length < 1 ||
 		length > CERT_NAME_MAX)
 		return bad(em, "the common name is not a text of 1 to 64 bytes");
-	memcpy(out->info.name, ASN1_STRING_get0_data(text), (size_t)length);
+	memcpy(out, ASN1_STRING_get0_data(text), (size_t)length);
+	out[length] = 0;
 	/* a NUL inside is found by name_ok, which looks at all the bytes */
-	if (!name_ok(CERT_ROOT, out->info.name, (size_t)length))
+	if (!name_ok(CERT_ROOT, out, (size_t)length))
 		return bad(em, "the common name holds strange characters");
+	return 0;
+}
+
+static int parse_name(X509 *x, struct cert *out, struct errmsg *em)
+{
+	X509_NAME *subject = X509_get_subject_name(x), *issuer = X509_get_issuer_name(x);
+	const unsigned char *der;
+	size_t n;
+	int rc = cert_subject_parse(subject, out->info.name, em);
+
+	if (rc < 0)
+		return rc;
 	if (X509_NAME_get0_der(subject, &der, &n) != 1)
 		return bad(em, "no subject");
 	digest_bytes(der, n, out->subject);
@@ -242,11 +251,9 @@ static int parse_uri(const char *uri, size_t n, struct cert_info *out, int *kind
 	return ERR_MALFORMED; /* nothing is ignored: it might have been a restriction */
 }
 
-static int parse_purpose(X509 *x, struct cert_info *out, struct errmsg *em)
+int cert_purpose_parse(const GENERAL_NAMES *names, struct cert_info *out, struct errmsg *em)
 {
-	int critical, kind = -1;
-	OSSL(GENERAL_NAMES, GENERAL_NAMES_free)
-	names = X509_get_ext_d2i(x, NID_subject_alt_name, &critical, NULL);
+	int kind = -1;
 
 	if (!names || sk_GENERAL_NAME_num(names) > SAN_MAX)
 		return bad(em, "it does not say what it is for");
@@ -266,6 +273,15 @@ static int parse_purpose(X509 *x, struct cert_info *out, struct errmsg *em)
 	if (!name_ok(out->kind, out->name, strlen(out->name)))
 		return bad(em, "that name can't be given to anybody");
 	return 0;
+}
+
+static int parse_purpose(X509 *x, struct cert_info *out, struct errmsg *em)
+{
+	int critical;
+	OSSL(GENERAL_NAMES, GENERAL_NAMES_free)
+	names = X509_get_ext_d2i(x, NID_subject_alt_name, &critical, NULL);
+
+	return cert_purpose_parse(names, out, em);
 }
 
 /* Basic constraints and key usage must be what this kind has, no more and no less. */
@@ -447,15 +463,21 @@ static int put_extension(X509 *x, X509 *issuer, int nid, const char *value)
 	return ok ? 0 : -1;
 }
 
+int cert_purpose_text(
+	enum cert_kind kind, const char *name, unsigned role_bits, struct buf *text)
+{
+	buf_printf(text, "URI:%s%s", kinds[kind].uri, kinds[kind].named ? name : "");
+	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
+		if (role_bits & roles[i].role)
+			buf_printf(text, ",URI:tos:role:%s", roles[i].word);
+	return buf_check(text);
+}
+
 static int put_purpose(X509 *x, enum cert_kind kind, const char *name, unsigned role_bits)
 {
 	AUTOBUF text = BUF_INIT;
 
-	buf_printf(&text, "URI:%s%s", kinds[kind].uri, kinds[kind].named ? name : "");
-	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
-		if (role_bits & roles[i].role)
-			buf_printf(&text, ",URI:tos:role:%s", roles[i].word);
-	if (buf_check(&text) < 0)
+	if (cert_purpose_text(kind, name, role_bits, &text) < 0)
 		return -1;
 	return put_extension(x, NULL, NID_subject_alt_name, buf_cstr(&text));
 }

@@ -74,6 +74,20 @@ int certs_save(const char *path, const struct slice *ders, size_t n, struct errm
 int certs_load(const char *path, struct buf ders[COSE_CHAIN_MAX], size_t *n,
 	struct errmsg *em); /* caller finis */
 
+/* ---- signing requests: PKCS #10 by a principal's key that was made elsewhere, with the name
+ * and the roles it asks for as a certificate has them. Whoever signs decides on the roles. */
+struct cert_request {
+	char name[CERT_NAME_MAX + 1];
+	unsigned roles;
+	uint8_t public_key[32];
+};
+int request_make(const struct key *k, const char *name, unsigned roles, struct buf *der,
+	struct errmsg *em);
+/* Its signature is checked: who made it has the key. ERR_MALFORMED, ERR_SIGNATURE. */
+int request_parse(struct slice der, struct cert_request *out, struct errmsg *em);
+int request_save(const char *path, struct slice der, struct errmsg *em); /* PEM */
+int request_load(const char *path, struct buf *der, struct errmsg *em);
+
 /* ---- revocation: a numbered list signed by the root: COSE_Sign1 kind "revocation" over
  * {issued, number, revoked: [serial bstr...]} sorted. */
 struct revocation;

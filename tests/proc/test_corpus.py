@@ -25,7 +25,7 @@ REFUSED = {"bad-signature", "malformed", "untrusted", "too-large", "denied", "ex
 @pytest.fixture(scope="module")
 def domain(fleet):
     for name, roles in (("carol", "owner,author"), ("olga", "owner"), ("otto", "author"), ("oscar", "officer")):
-        fleet.tos("principal", "add", name, "--role", roles)
+        fleet.tos("principal", "add", name, "--role", roles, "--here")
     return wire.Domain(fleet.home)
 
 
