@@ -124,6 +124,7 @@
 	X(WRITE_TRUST,      "write-trust",       "")                                                \
 	X(WRITE_OUTBOX,     "write-outbox",      "")                                                \
 	X(WRITE_DEDUP,      "write-dedup",       "")                                                \
+	X(WRITE_JOURNAL,    "write-journal",     "")                                                \
 	X(WRITE_AUDIT,      "write-audit",       "")
 /* clang-format on */
 

@@ -3,6 +3,7 @@
  * go out from here and find their answer. Every call ends exactly once: by an answer, a
  * failure, or its deadline.
  */
+#include "kernel/journal.h"
 #include "kernel/kernel.h"
 
 #include <stdarg.h>
@@ -477,6 +478,8 @@ static const struct kernel_inbox kernel_inboxes[] = {
 	{ "Handoff", "for kernels: carriers change hands", 1 << ORIGIN_KERNEL, handoff_verbs },
 	{ "Home", "for kernels: news of carriers to their home",
 		1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION, home_verbs },
+	{ "Journal", "for extensions of this kernel: what they keep on the disk",
+		1 << ORIGIN_EXTENSION, journal_verbs },
 	{ "Kernel", "for kernels", 1 << ORIGIN_KERNEL, kernel_verbs },
 	{ "Registrar", "for hosts that join", 1 << ORIGIN_JOINER | 1 << ORIGIN_KERNEL,
 		registrar_verbs },
@@ -508,10 +511,11 @@ int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbo
 	if (!in)
 		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
 	/* An extension of another kernel is that kernel's to vouch for: it deals with no
-	 * carrier here and speaks for no place; it may ask where a carrier is. */
+	 * carrier here, keeps nothing here and speaks for no place; it may ask where a
+	 * carrier is. */
 	if (!(in->classes & 1u << from->cls) ||
 		(from->cls == ORIGIN_EXTENSION && from->kernel[0] &&
-			strcmp(inbox, "Shells") == 0))
+			(strcmp(inbox, "Shells") == 0 || strcmp(inbox, "Journal") == 0)))
 		return err_set(em, ERR_DENIED, "inbox %s is not for a %s", inbox,
 			origin_class_word(from->cls));
 	rq = mem_new(struct request);

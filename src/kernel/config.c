@@ -112,6 +112,8 @@ static const struct key keys[] = {
 	NUMBER("limits", "carriers", KEY_U32, carriers, 0, 1000000, DEFAULT(1000, 50)),
 	NUMBER("limits", "carriers_per_principal", KEY_U32, carriers_per_principal, 0, 1000000, 500),
 	NUMBER("limits", "disk_per_principal", KEY_BYTES, disk_per_principal, 0, (int64_t)1 << 50, 1 << 30),
+	NUMBER("limits", "journal_bytes", KEY_BYTES, journal_bytes, 1 << 10, (int64_t)1 << 40, DEFAULT(64 << 20, 4 << 20)),
+	NUMBER("limits", "journal_rows", KEY_U32, journal_rows, 1, 10000000, DEFAULT(100000, 10000)),
 	NUMBER("limits", "cpu_share", KEY_U32, cpu_share, 0, 100, 0),
 	NUMBER("limits", "cpu_share_per_principal", KEY_U32, cpu_share_per_principal, 0, 100000, 0),
 	NUMBER("limits", "sent_rate", KEY_BYTES, sent_rate, 0, (int64_t)1 << 40, 64 << 20),

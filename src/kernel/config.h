@@ -77,6 +77,8 @@ struct config {
 	uint64_t sent_rate, sent_rate_per_principal; /* bytes posted in a second; 0: no bound */
 	uint64_t
 		disk_per_principal; /* of its carriers, outcomes and code in the store; 0: no bound */
+	uint64_t journal_bytes;     /* of one extension in the store */
+	uint32_t journal_rows;
 	uint32_t vm_carriers;       /* that may share a tos-vm */
 	uint32_t spare_vms;         /* tos-vm processes made ahead of their carriers */
 	/* all that hold: those configured, then the defaults unless they were switched off */

@@ -6,6 +6,7 @@
  * too, and gives back the little that tosd must know, so that tosd need not parse anything.
  */
 #include "kernel/kernel.h"
+#include "kernel/journal.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -335,6 +336,7 @@ static void on_tick(uv_timer_t *t)
 	router_tick(k, now);
 	residents_tick(k, now);
 	accounts_tick(k, now);
+	journal_tick(k, now);
 	shares_tick(k, now);
 	handoff_tick(k, now);
 	homes_tick(k, now);
@@ -527,6 +529,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = open_store(k, em);
 	if (rc == 0)
 		rc = accounts_load(k, em);
+	if (rc == 0)
+		rc = journal_load(k, em);
 	if (rc == 0)
 		rc = load_names(k, em);
 	if (rc == 0)

@@ -884,6 +884,11 @@ struct tos_value *restored_status(const struct kernel *k)
 	return m;
 }
 
+int64_t restored_since_ms(const struct kernel *k)
+{
+	return k->restored->since_ms;
+}
+
 /* ---- at start */
 
 /* True if it is not the file that was written here before. */

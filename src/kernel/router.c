@@ -218,7 +218,7 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 			audit_denial(k, from, "post", inbox, "not for its class");
 		return rc;
 	}
-	if (!ext_has_inbox(k->exts, inbox, &flags))
+	if (k->exts_gone || !ext_has_inbox(k->exts, inbox, &flags))
 		return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", k->config.name, inbox);
 	info = origin_info(from);
 	if (from->cls == ORIGIN_CARRIER && !from->kernel[0])

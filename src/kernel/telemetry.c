@@ -1,6 +1,7 @@
 /*
  * What the kernel tells of itself: audit records, metrics, properties, and the recent log.
  */
+#include "kernel/journal.h"
 #include "kernel/kernel.h"
 
 #include <string.h>
@@ -237,6 +238,7 @@ void metrics_collect(struct kernel *k)
 	metric_set(k->metrics, "certificate_seconds", NULL,
 		(double)(k->signer->info.not_after_ms - clock_wall_ms()) / 1000);
 	metric_set(k->metrics, "boots", NULL, (double)k->boot_count);
+	journal_metrics(k);
 	collect_links(k);
 }
 
@@ -371,6 +373,14 @@ int properties_init(struct kernel *k, struct errmsg *em)
 		rc = add_int(k, "/limits/disk_per_principal", "B",
 			"Bytes that carriers, outcomes and code of one owner may take in the store; 0: any.",
 			(int64_t)k->config.disk_per_principal, em);
+	if (rc == 0)
+		rc = add_int(k, "/limits/journal_bytes", "B",
+			"Bytes that one extension may keep in the store.",
+			(int64_t)k->config.journal_bytes, em);
+	if (rc == 0)
+		rc = add_int(k, "/limits/journal_rows", "",
+			"Rows that one extension may keep in the store.", k->config.journal_rows,
+			em);
 	if (rc == 0)
 		rc = add_int(k, "/limits/cpu_share", "%",
 			"Part of one processor that one carrier may use; 0: any.",

@@ -36,7 +36,8 @@
 	X(T_ACCOUNT, "account", "principal -> usage")                                          \
 	X(T_TRUST, "trust", "revocation list, root")                                           \
 	X(T_OUTBOX, "outbox", "reports and posts that must reach their kernel in the end")     \
-	X(T_DEDUP, "dedup", "request -> first result")
+	X(T_DEDUP, "dedup", "request -> first result")                                         \
+	X(T_JOURNAL, "journal", "extension, key -> what it keeps")
 
 enum store_table {
 #define STORE_ENUM(sym, name, text) sym,

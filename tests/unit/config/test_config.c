@@ -68,6 +68,7 @@ static void a_name_alone_is_a_configuration_with_every_default(void **state)
 	assert_true(c->limits[LIMIT_cpu] == limit_greatest[LIMIT_cpu]);
 	assert_true(c->carriers == 1000 && c->carriers_per_principal == 500);
 	assert_true(c->disk_per_principal == 1 << 30);
+	assert_true(c->journal_rows == 100000 && c->journal_bytes == 64 << 20);
 	assert_true(c->vm_address_bytes == 1 << 30 && c->link_bytes == 8 << 20);
 	assert_true(c->skew_ms == 300000 && c->inbox_bound == 1024 && c->silent_ms == 15000);
 	drop(c);
@@ -84,7 +85,8 @@ static const char *const everything =
 	"sandbox { require = {\"seccomp\", \"landlock\"} vm_address = \"512M\" test_no_userns "
 	"= yes }\n"
 	"limits { cpu = \"60s\" memory = \"64M\" hops = 9 carriers = 10 carriers_per_principal "
-	"= 5 disk_per_principal = \"20M\" sent_rate = \"1M\" cpu_share = 20 }\n"
+	"= 5 disk_per_principal = \"20M\" sent_rate = \"1M\" cpu_share = 20 "
+	"journal_rows = 7 journal_bytes = \"9K\" }\n"
 	"policy { defaults = false rules = {\"allow role:admin * *\", \"deny principal:mallory * *\"} }\n"
 	"local { principals = {1000, \"1001\"} }\n"
 	"clock { skew = \"90s\" }\n"
@@ -115,6 +117,7 @@ static void every_key_arrives_where_it_belongs(void **state)
 	assert_true(c->limits[LIMIT_hops] == 9);
 	assert_true(c->carriers == 10 && c->carriers_per_principal == 5);
 	assert_true(c->disk_per_principal == 20 << 20);
+	assert_true(c->journal_rows == 7 && c->journal_bytes == 9 << 10);
 	assert_true(c->sent_rate == 1 << 20 && c->sent_rate_per_principal == 0);
 	assert_true(c->cpu_share == 20 && c->cpu_share_per_principal == 0);
 	assert_int_equal(c->n_rules, 2);
