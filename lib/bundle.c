@@ -9,8 +9,30 @@
 #include "base/mem.h"
 #include "lib/domain.h"
 #include "lib/home.h"
+#include "lib/modules.h"
 #include "seal/seal.h"
 #include "wire/carrier.h"
+
+/* Files that have the name of a library of the system: is it that one, as it is here? */
+static int describe_libraries(struct tos_value *v, const struct bundle *b)
+{
+	struct tos_value *libraries = tos_map();
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < b->n_files; i++) {
+		AUTOFREE char *name = mem_dup(b->files[i].name.p, b->files[i].name.n);
+		enum module_kin kin =
+			module_kin(name, b->files[i].content.p, b->files[i].content.n);
+
+		if (kin != MODULE_OWN)
+			rc = tos_set(libraries, name,
+				tos_text(
+					kin == MODULE_SYSTEM
+						? "the system's library"
+						: "NOT the system's library of that name here"));
+	}
+	return tos_set(v, "libraries", libraries) || rc ? ERR_NOMEM : 0;
+}
 
 static int describe(struct tos_value *v, const struct manifest *m, const struct bundle *b)
 {
@@ -28,6 +50,7 @@ static int describe(struct tos_value *v, const struct manifest *m, const struct 
 			tos_text_n((const char *)b->files[i].name.p, b->files[i].name.n),
 			tos_int((int64_t)b->files[i].content.n));
 	rc |= tos_set(v, "files", files);
+	rc |= describe_libraries(v, b);
 	return rc ? ERR_NOMEM : 0;
 }
 

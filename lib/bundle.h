@@ -45,7 +45,7 @@ int briefcase_valid(const struct tos_value *v, const char *file, struct errmsg *
 /*
  * Check a bundle as a kernel would: manifest, chain, signature, role, dates, digest of every
  * file. *out: {name, version, runtime, entry, author, roles, issued, expires, code, files:
- * {name: bytes}}, also after some failures, so that people see whose it claims to be.
+ * {name: bytes}, libraries: {name: is it the system's?}}, also after some failures, so that people see whose it claims to be.
  */
 int bundle_verify(
 	struct slice bundle, const char *home, struct tos_value **out, struct errmsg *em);

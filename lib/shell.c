@@ -21,6 +21,7 @@
 #include "base/where.h"
 #include "lib/home.h"
 #include "lib/internal.h"
+#include "lib/modules.h"
 #include "seal/folders.h"
 #include "wire/carrier.h"
 
@@ -34,8 +35,10 @@
 struct tos_shell {
 	char name[65];   /* of the code: "hello" */
 	char entry[129]; /* its file: "hello.lua" */
+	char *dir;       /* where it lay, and its modules may; NULL: nowhere */
 	struct buf source;
-	struct buf bundle; /* signed; empty as long as nobody has signed */
+	struct modules modules; /* what it requires, beside the entry */
+	struct buf bundle;      /* signed; empty as long as nobody has signed */
 	char *path;
 	struct tos_value *briefcase;
 	struct tos_value *sealed, *append; /* names of folders that the ticket protects */
@@ -64,6 +67,8 @@ void tos_shell_free(struct tos_shell *s)
 		return;
 	buf_fini(&s->source);
 	buf_fini(&s->bundle);
+	modules_fini(&s->modules);
+	free(s->dir);
 	tos_value_free(s->briefcase);
 	tos_value_free(s->sealed);
 	tos_value_free(s->append);
@@ -88,12 +93,13 @@ static int read_complaint(int fd, char *out, size_t cap)
 }
 
 /* The source on its standard input, what it says on ours to read. */
-static void check_child(const char *vm, const char *shown, int in, int err)
+static void check_child(const char *vm, const char *shown, bool entry, int in, int err)
 {
 	dup2(in, STDIN_FILENO);
 	dup2(err, STDERR_FILENO);
 	dup2(err, STDOUT_FILENO);
-	execl(vm, "tos-vm", "--check", "-", shown, (char *)NULL);
+	execl(vm, "tos-vm", "--check", "-", shown, entry ? (char *)NULL : "module",
+		(char *)NULL);
 	_exit(127);
 }
 
@@ -117,7 +123,7 @@ static int source_as_file(const struct buf *source, struct errmsg *em)
 }
 
 /* shown: the name that stands in front of the line number. */
-static int syntax_check(const struct buf *source, const char *shown, struct errmsg *em)
+int syntax_check(const struct buf *source, const char *shown, bool entry, struct errmsg *em)
 {
 	char vm[4096], text[400];
 	AUTOCLOSE int in = -1;
@@ -136,7 +142,7 @@ static int syntax_check(const struct buf *source, const char *shown, struct errm
 		return err_errno(em, "cannot start tos-vm");
 	pid = fork();
 	if (pid == 0)
-		check_child(vm, shown, in, ends[1]);
+		check_child(vm, shown, entry, in, ends[1]);
 	close(ends[1]);
 	read_complaint(ends[0], text, sizeof(text));
 	close(ends[0]);
@@ -174,6 +180,17 @@ static int source_take(
 	return buf_add(&s->source, p, n);
 }
 
+/* malloc'ed. */
+static char *folder_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = mem_strdup(slash ? path : ".");
+
+	if (slash)
+		dir[slash == path ? 1 : slash - path] = 0;
+	return dir;
+}
+
 int tos_shell_file(const char *path, struct tos_shell **out, struct tos_error *err)
 {
 	struct errmsg *em = em_of(err);
@@ -184,7 +201,11 @@ int tos_shell_file(const char *path, struct tos_shell **out, struct tos_error *e
 	if (rc == 0)
 		rc = source_take(s, path, text.data, text.len, em);
 	if (rc == 0)
-		rc = syntax_check(&s->source, path, em);
+		rc = syntax_check(&s->source, path, true, em);
+	if (rc == 0) {
+		s->dir = folder_of(path);
+		rc = modules_gather(&s->modules, s->dir, s->entry, path, &s->source, em);
+	}
 	if (rc < 0) {
 		tos_shell_free(s);
 		return rc;
@@ -200,13 +221,45 @@ int tos_shell_source(const char *name, const char *source, size_t n, struct tos_
 	int rc = source_take(s, name, source, n, em_of(err));
 
 	if (rc == 0)
-		rc = syntax_check(&s->source, name, em_of(err));
+		rc = syntax_check(&s->source, name, true, em_of(err));
+	if (rc == 0)
+		rc = modules_gather(&s->modules, NULL, s->entry, name, &s->source, em_of(err));
 	if (rc < 0) {
 		tos_shell_free(s);
 		return rc;
 	}
 	*out = s;
 	return 0;
+}
+
+/* A signature is under what was there, so it can't be added to. */
+static int open_code(struct tos_shell *s, struct errmsg *em)
+{
+	if (!s->source.len)
+		return err_set(em, ERR_STATE, "its code is signed, and takes no more files");
+	buf_clear(&s->bundle);
+	return 0;
+}
+
+int tos_shell_module(struct tos_shell *s, const char *name, struct tos_error *err)
+{
+	int rc = open_code(s, em_of(err));
+
+	return rc ? rc : modules_add(&s->modules, s->dir, s->entry, name, em_of(err));
+}
+
+int tos_shell_add_file(
+	struct tos_shell *s, const char *file, const void *p, size_t n, struct tos_error *err)
+{
+	int rc = open_code(s, em_of(err));
+
+	if (rc == 0 && !bundle_file_ok(file))
+		rc = err_set(em_of(err), ERR_NAME, "a bundle can hold no file %s", file);
+	for (size_t i = 0; rc == 0 && i <= s->modules.n; i++)
+		if (strcmp(i ? s->modules.v[i - 1].file : s->entry, file) == 0)
+			rc = err_set(
+				em_of(err), ERR_EXISTS, "there is a file %s already", file);
+	return rc ? rc : modules_add_file(&s->modules, file, p, n, em_of(err));
 }
 
 /* ---- properties */
@@ -371,10 +424,15 @@ static int manifest_make(struct tos_shell *s, const struct signer *author, struc
 	snprintf(m.version, sizeof(m.version), "1");
 	snprintf(m.runtime, sizeof(m.runtime), "lua5.4");
 	snprintf(m.entry, sizeof(m.entry), "%s", s->entry);
-	m.files = mem_zero(sizeof(*m.files));
-	m.n_files = 1;
-	snprintf(m.files[0].name, sizeof(m.files[0].name), "%s", s->entry);
-	digest_bytes(s->source.data, s->source.len, m.files[0].digest);
+	m.n_files = s->modules.n + 1;
+	m.files = mem_zero(m.n_files * sizeof(*m.files));
+	for (size_t i = 0; i < m.n_files; i++) {
+		const struct buf *text = i ? &s->modules.v[i - 1].text : &s->source;
+
+		snprintf(m.files[i].name, sizeof(m.files[i].name), "%s",
+			i ? s->modules.v[i - 1].file : s->entry);
+		digest_bytes(text->data, text->len, m.files[i].digest);
+	}
 	for (size_t i = 0; i < LIMIT_COUNT; i++)
 		m.limits[i] = -1; /* the author asks for nothing special; the ticket states them
 				     all */
@@ -387,6 +445,22 @@ static int manifest_make(struct tos_shell *s, const struct signer *author, struc
 	return buf_check(out);
 }
 
+/* The files under this manifest. */
+static int bundle_put(const struct tos_shell *s, struct slice cose, struct buf *out)
+{
+	struct slice names[MODULES_MAX + 1], contents[MODULES_MAX + 1];
+
+	for (size_t i = 0; i <= s->modules.n; i++) {
+		const char *name = i ? s->modules.v[i - 1].file : s->entry;
+		const struct buf *text = i ? &s->modules.v[i - 1].text : &s->source;
+
+		names[i] = (struct slice){ (const uint8_t *)name, strlen(name) };
+		contents[i] = (struct slice){ text->data, text->len };
+	}
+	bundle_encode(out, cose, names, contents, s->modules.n + 1);
+	return buf_check(out);
+}
+
 int tos_shell_sign(
 	struct tos_shell *s, const struct tos_principal *author, struct tos_error *err)
 {
@@ -394,8 +468,6 @@ int tos_shell_sign(
 	struct errmsg *em = em_of(err);
 	AUTOBUF manifest = BUF_INIT;
 	AUTOBUF cose = BUF_INIT;
-	struct slice name = { (const uint8_t *)s->entry, strlen(s->entry) };
-	struct slice content = { s->source.data, s->source.len };
 	int rc;
 
 	if (!s->source.len)
@@ -412,15 +484,14 @@ int tos_shell_sign(
 	if (rc < 0)
 		return err_wrap(em, rc, "signing the code");
 	buf_clear(&s->bundle);
-	bundle_encode(&s->bundle, (struct slice){ cose.data, cose.len }, &name, &content, 1);
-	return buf_check(&s->bundle);
+	return bundle_put(s, (struct slice){ cose.data, cose.len }, &s->bundle);
 }
 
 /* ---- files: a bundle as it is, or everything: ["tos-carrier", 1, {...}] */
 
 static struct tos_value *shell_value(const struct tos_shell *s)
 {
-	struct tos_value *v = tos_map(), *limits = tos_map();
+	struct tos_value *v = tos_map(), *limits = tos_map(), *files = tos_map();
 	int rc = 0;
 
 	for (size_t i = 0; i < LIMIT_COUNT; i++)
@@ -429,6 +500,10 @@ static struct tos_value *shell_value(const struct tos_shell *s)
 	rc |= tos_set(v, "briefcase", tos_value_copy(s->briefcase));
 	rc |= tos_set(v, "bundle", tos_bytes(s->bundle.data, s->bundle.len));
 	rc |= tos_set(v, "source", tos_bytes(s->source.data, s->source.len));
+	for (size_t i = 0; i < s->modules.n; i++)
+		rc |= tos_set(files, s->modules.v[i].file,
+			tos_bytes(s->modules.v[i].text.data, s->modules.v[i].text.len));
+	rc |= tos_set(v, "files", files);
 	rc |= tos_set(v, "name", tos_text(s->name));
 	rc |= tos_set(v, "entry", tos_text(s->entry));
 	rc |= tos_set(v, "path", tos_text(s->path));
@@ -515,6 +590,20 @@ static int load_bytes(const struct tos_value *v, const char *key, struct buf *ou
 	return n ? buf_add(out, p, n) : 0;
 }
 
+static int load_files(struct tos_shell *s, const struct tos_value *files)
+{
+	for (size_t i = 0; i < tos_len(files); i++) {
+		const char *name = tos_as_text(tos_key_at(files, i), "");
+		size_t n = 0;
+		const uint8_t *p = tos_as_bytes(tos_value_at(files, i), &n);
+
+		if (!bundle_file_ok(name) ||
+			modules_add_file(&s->modules, name, p, n, NULL) < 0)
+			return ERR_MALFORMED;
+	}
+	return 0;
+}
+
 static int shell_from_value(struct tos_shell *s, const struct tos_value *v)
 {
 	const struct tos_value *b = tos_get(v, "briefcase"), *limits = tos_get(v, "limits");
@@ -522,6 +611,8 @@ static int shell_from_value(struct tos_shell *s, const struct tos_value *v)
 
 	if (rc == 0)
 		rc = load_bytes(v, "source", &s->source);
+	if (rc == 0)
+		rc = load_files(s, tos_get(v, "files"));
 	if (rc < 0 || tos_type(b) != TOS_MAP || tos_type(limits) != TOS_MAP)
 		return ERR_MALFORMED;
 	for (size_t i = 0; i < tos_len(b); i++)
@@ -631,8 +722,7 @@ static int entry_of(const struct tos_shell *s, char out[129], struct errmsg *em)
 /* The code as it is, or the source under a signature that nobody made: a tos-vm checks none. */
 static int start_code(const struct tos_shell *s, struct tos_value *v, struct errmsg *em)
 {
-	struct slice name = { (const uint8_t *)s->entry, strlen(s->entry) };
-	struct slice content = { s->source.data, s->source.len }, none = { content.p, 1 };
+	struct slice none = { s->source.data, 1 };
 	struct buf b = BUF_MAX(CARRIER_MAX);
 	char entry[129];
 	int rc;
@@ -642,8 +732,7 @@ static int start_code(const struct tos_shell *s, struct tos_value *v, struct err
 		rc = rc ? rc : tos_set(v, "entry", tos_text(entry));
 		return rc ? rc : tos_set(v, "bundle", tos_bytes(s->bundle.data, s->bundle.len));
 	}
-	bundle_encode(&b, none, &name, &content, 1);
-	rc = buf_check(&b);
+	rc = bundle_put(s, none, &b);
 	rc = rc ? rc : tos_set(v, "entry", tos_text(s->entry));
 	rc = rc ? rc : tos_set(v, "bundle", tos_bytes(b.data, b.len));
 	buf_fini(&b);

@@ -56,10 +56,17 @@ TOS_API int tos_act(struct tos_connection *c, const struct tos_principal *p, con
 
 /* ---- shells: a carrier before it is launched (TOS figure 3) */
 struct tos_shell;
-/* From one Lua file; its syntax is checked by tos-vm --check. */
+/* From one Lua file; its syntax is checked by tos-vm --check. What it requires by literal names is
+ * looked for in its folder, then among the libraries of the system, and put beside it; a source
+ * lies in no folder. */
 TOS_API int tos_shell_file(const char *path, struct tos_shell **out, struct tos_error *err);
 TOS_API int tos_shell_source(const char *name, const char *source, size_t n,
 	struct tos_shell **out, struct tos_error *err);
+/* Add a module that no literal names, and a file that the carrier reads from its folder CODE. Not to
+ * code that somebody has signed. */
+TOS_API int tos_shell_module(struct tos_shell *s, const char *name, struct tos_error *err);
+TOS_API int tos_shell_add_file(
+	struct tos_shell *s, const char *file, const void *p, size_t n, struct tos_error *err);
 /* A bundle or a saved carrier, with whatever signatures it has. */
 TOS_API int tos_shell_load(const char *path, struct tos_shell **out, struct tos_error *err);
 TOS_API int tos_shell_save(const struct tos_shell *s, const char *path, struct tos_error *err);

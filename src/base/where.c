@@ -95,3 +95,11 @@ int where_carrier(const char *name, char *out, size_t cap)
 
 	return try_each(patterns, ARRAY_LEN(patterns), name, out, cap);
 }
+
+int where_library(const char *name, char *out, size_t cap)
+{
+	static const char *const patterns[] = { "../../carriers/lib/%1$s.lua",
+		"../share/tos/carriers/lib/%1$s.lua", "../../share/tos/carriers/lib/%1$s.lua" };
+
+	return try_each(patterns, ARRAY_LEN(patterns), name, out, cap);
+}

@@ -1,6 +1,6 @@
 /*
  * Where our own files are, found relative to the running executable: installed
- * (PREFIX/{bin,sbin,libexec/tos,lib/tos/extensions,share/tos}) or in the build tree.
+ * (PREFIX/{bin,sbin,libexec/tos,lib/tos/extensions,share/tos/carriers}) or in the build tree.
  */
 #pragma once
 
@@ -13,5 +13,7 @@ int where_program(const char *name, char *out, size_t cap);
 int where_extension(const char *name, char *out, size_t cap);
 /* A shipped carrier, "facts" -> .../facts.lua. */
 int where_carrier(const char *name, char *out, size_t cap);
+/* A shipped library for carriers, "waves" -> .../lib/waves.lua. */
+int where_library(const char *name, char *out, size_t cap);
 /* The folder with the executable that runs. */
 int where_self(char *out, size_t cap);

@@ -155,6 +155,8 @@ void carriers_shipped(struct buf *out, const char *between); /* their names */
 		{ "data", 'd', "NAME=VALUE",                                                   \
 			"push VALUE, text or JSON, into folder NAME; may be repeated" },       \
 		{ "briefcase", 'b', "FILE", "take these folders along, from JSON or CBOR" },   \
+		{ "module", 0, "NAME",                                                         \
+			"put this module beside the code too; may be repeated" },              \
 		{ "seal", 0, "FOLDER",                                                         \
 			"nobody may change this folder on the way; may be repeated" },         \
 		{ "append-only", 0, "FOLDER",                                                  \

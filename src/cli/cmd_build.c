@@ -59,7 +59,10 @@ const struct command command_build = {
 	.name = "build",
 	.args = "FILE",
 	.summary = "Sign a carrier's code, to be launched later or by somebody else",
-	.about = "Checks the syntax of a Lua source, writes its manifest, signs it as author and puts both into a bundle. Who "
+	.about = "Checks the syntax of a Lua source, writes its manifest, signs it as author and puts both into a bundle, "
+		 "with the modules that the source requires: those in its folder (require \"lib.names\" is lib/names.lua "
+		 "there) and the system's libraries. A module in the place of one of the system's is refused; one whose name "
+		 "the source computes is named by --module. Who "
 		 "launches a bundle signs the launch only. With a path, data, limits or other properties of a launch the file "
 		 "is a saved carrier, which holds these beside the bundle; they are its owner's, and not signed before the "
 		 "launch.",
@@ -93,12 +96,18 @@ static void print_bundle(const struct tos_value *v)
 	static const char *const keys[] = { "name", "version", "runtime", "entry", "author",
 		"issued", "expires", "code" };
 	const struct tos_value *files = tos_get(v, "files");
+	const struct tos_value *kin = tos_get(v, "libraries");
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		print_field(v, keys[i]);
-	for (size_t i = 0; i < tos_len(files); i++)
-		printf("%-10s%s (%lld bytes)\n", "file", tos_as_text(tos_key_at(files, i), "?"),
-			(long long)tos_as_int(tos_value_at(files, i), 0));
+	for (size_t i = 0; i < tos_len(files); i++) {
+		const char *file = tos_as_text(tos_key_at(files, i), "?");
+		const char *what = tos_get_text(kin, file, "");
+
+		printf("%-10s%s (%lld bytes%s%s)\n", "file", file,
+			(long long)tos_as_int(tos_value_at(files, i), 0), *what ? ", " : "",
+			what);
+	}
 }
 
 /* What a saved carrier holds besides: path, data, limits. */

@@ -117,6 +117,8 @@ int launch_properties(struct cli *cli)
 
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "data", &it));)
 		rc = add_data(cli, v);
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "module", &it));)
+		rc = tos_shell_module(cli->shell, v, cli_err(cli));
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "limit", &it));)
 		rc = tos_shell_limit(cli->shell, v, cli_err(cli));
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "seal", &it));)
@@ -261,7 +263,8 @@ const struct command command_launch = {
 	.args = "[FILE | CARRIER]",
 	.summary = "Sign a carrier and send it on its way",
 	.about = "Takes a Lua source, a bundle made by tos build, a saved carrier, or the name of a shipped carrier (facts, "
-		 "postman). A source is checked for its syntax and signed on the fly before anything is sent. The "
+		 "postman). A source is checked for its syntax and signed on the fly before anything is sent, with "
+		 "the modules that it requires by name, from its folder or from the system's libraries. The "
 		 "kernel that is asked becomes the carrier's home. Prints the carrier's name.\n\n"
 		 "A path is written host0,host1|host2,@all: a comma separates entries, a bar alternatives, and @all "
 		 "is every kernel, once each. Without a path the carrier runs at its home.\n\n"

@@ -143,6 +143,20 @@ static int name_free(const char *name, struct errmsg *em)
 	return 0;
 }
 
+/* A file in the place of a standard library would never be loaded, and mislead whoever reads the
+ * code. */
+static int file_free(const char *file, struct errmsg *em)
+{
+	static const char *const reserved[] = { "coroutine.lua", "math.lua", "string.lua",
+		"table.lua", "tos.lua", "utf8.lua" };
+
+	for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
+		if (strcmp(file, reserved[i]) == 0)
+			return err_set(em, ERR_NAME,
+				"the file %s has the name of a standard library", file);
+	return name_free(file, em);
+}
+
 static int manifest_rules(const struct manifest *m, const struct bundle *b,
 	const struct cert_info *author, int64_t skew_ms, struct errmsg *em)
 {
@@ -161,7 +175,8 @@ static int manifest_rules(const struct manifest *m, const struct bundle *b,
 		return err_set(em, ERR_NOT_YET, "the manifest of %s is not yet valid", m->name);
 	rc = name_free(m->name, em);
 	for (uint64_t i = 0; i < m->n_files && rc == 0; i++)
-		rc = name_free(m->files[i].name, em);
+		rc = strcmp(m->files[i].name, m->entry) == 0 ? name_free(m->entry, em)
+							     : file_free(m->files[i].name, em);
 	if (rc < 0)
 		return rc;
 	if (b->n_files != m->n_files)

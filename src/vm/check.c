@@ -99,11 +99,13 @@ int check_main(int argc, char **argv)
 	int bad = 0;
 
 	if (argc == 0) {
-		fprintf(stderr, "usage: tos-vm --check ENTRY [FILE...] | --check - NAME\n");
+		fprintf(stderr,
+			"usage: tos-vm --check ENTRY [FILE...] | --check - NAME [module]\n");
 		return 2;
 	}
 	if (strcmp(argv[0], "-") == 0)
-		return check_file("-", argc > 1 ? argv[1] : "standard input", true);
+		return check_file("-", argc > 1 ? argv[1] : "standard input",
+			argc < 3 || strcmp(argv[2], "module") != 0);
 	for (int i = 0; i < argc; i++)
 		bad |= check_file(argv[i], argv[i], i == 0);
 	return bad;

@@ -34,7 +34,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc > 1) {
-		fprintf(stderr, "usage: tos-vm --check ENTRY [FILE...] | --check - NAME\n"
+		fprintf(stderr, "usage: tos-vm --check ENTRY [FILE...] | --check - NAME [module]\n"
 				"Without arguments it serves a kernel on descriptor 3.\n");
 		return 2;
 	}

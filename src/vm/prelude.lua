@@ -835,7 +835,13 @@ tos.null = null
 
 -- ---- code of the bundle
 
-local loaded, loading = {}, {}
+-- A module is a file of the bundle, run once. Its globals are its own: it sees the carrier's, and what
+-- it sets stays with it. The standard libraries are always the standard ones.
+local loaded, loading = { tos = tos }, {}
+for _, name in ipairs { "coroutine", "math", "string", "table", "utf8" } do
+	loaded[name] = G[name]
+end
+local module_meta = { __index = G }
 
 function G.require(name)
 	if type(name) ~= "string" then
@@ -848,13 +854,17 @@ function G.require(name)
 		error(format("module %q requires itself", name), 2)
 	end
 	local file = gsub(name, "%.", "/") .. ".lua"
-	local chunk = sys.compile(file)
+	local chunk = sys.compile(file, setmetatable({}, module_meta))
 	if not chunk then
 		error(format("no module %q: the carrier's code has no file %s", name, file), 2)
 	end
 	loading[name] = true
+	local _ <close> = setmetatable({}, {
+		__close = function()
+			loading[name] = nil
+		end,
+	})
 	local value = chunk(name)
-	loading[name] = nil
 	if value == nil then
 		value = true
 	end

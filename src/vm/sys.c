@@ -626,22 +626,28 @@ static int sys_usage(lua_State *L)
 
 /* ---- code and briefcase */
 
+/* compile(file, globals?) -> function, or nil where there is no such file */
 static int sys_compile(lua_State *L)
 {
 	const char *name = luaL_checkstring(L, 1), *text;
 	size_t n;
 
-	lua_settop(L, 1);
+	lua_settop(L, 2);
 	lua_getfield(L, LUA_REGISTRYINDEX, REG_FILES);
 	lua_pushvalue(L, 1);
-	lua_rawget(L, 2);
-	text = lua_tolstring(L, 3, &n);
+	lua_rawget(L, 3);
+	text = lua_tolstring(L, 4, &n);
 	if (!text) {
 		lua_pushnil(L);
 		return 1;
 	}
 	if (chunk_compile(L, text, n, name) != LUA_OK)
 		return lua_error(L);
+	if (lua_istable(L, 2)) { /* a chunk's one upvalue is its globals */
+		lua_pushvalue(L, 2);
+		if (!lua_setupvalue(L, -2, 1))
+			lua_pop(L, 1);
+	}
 	return 1;
 }
 

@@ -343,6 +343,14 @@ void manifest_encode(struct buf *b, const struct manifest *m)
 
 /* ---- bundle = [manifest, {file name: bytes}] */
 
+bool bundle_file_ok(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n < sizeof(((struct manifest *)0)->entry) &&
+	       file_name_ok((struct slice){ (const uint8_t *)name, n });
+}
+
 int bundle_decode(struct slice bytes, struct bundle *out, struct errmsg *em)
 {
 	struct cbor_cursor c;

@@ -72,6 +72,8 @@ struct bundle {
 		struct slice name, content;
 	} files[MANIFEST_FILES_MAX];
 };
+/* May a bundle hold a file of this name? */
+bool bundle_file_ok(const char *name);
 /* borrows; no signature check */
 int bundle_decode(struct slice bytes, struct bundle *out, struct errmsg *em);
 void bundle_encode(struct buf *b, struct slice manifest_cose, const struct slice *names,

@@ -147,7 +147,8 @@ def test_certificates_tickets_and_manifests_have_their_time(domain, client):
 def test_names_of_the_system_are_refused(domain, client, name):
     carol = domain.principal("carol")
     given = client.call("host0/Control", "NAME", {})
-    for code in (wire.bundle(carol, name=name), wire.bundle(carol, files={"main.lua": b"return 1", name: b"return 2"})):
+    for code in (wire.bundle(carol, name=name), wire.bundle(carol, files={"main.lua": b"return 1", name: b"return 2"}),
+                 wire.bundle(carol, files={"main.lua": b"return 1", "string.lua": b"return {}"})):
         t = wire.sign(carol, "ticket", wire.ticket(given["name"], given["nonce"], code))
         refused(client, "bad-name", carol, carol,
                 make=lambda t=t, code=code: client.call("host0/Control", "LAUNCH", {"ticket": t, "code": code}))

@@ -20,6 +20,7 @@
 #include "lib/bundle.h"
 #include "lib/domain.h"
 #include "lib/internal.h"
+#include "lib/modules.h"
 #include "link/link.h"
 #include "seal/seal.h"
 #include "wire/carrier.h"
@@ -573,6 +574,42 @@ static void a_saved_shell_comes_back_as_it_was(void **state)
 	tos_shell_free(t);
 }
 
+/* ---- modules */
+
+/* "name@line" of each use, with commas; "?" behind what is optional. */
+static void scanned(const char *text, const char *want)
+{
+	struct module_scan s;
+	struct module_use use;
+	AUTOBUF out = BUF_INIT;
+
+	module_scan_init(&s, text, strlen(text));
+	while (module_scan_next(&s, &use))
+		buf_printf(&out, "%s%.*s@%u%s", out.len ? "," : "", (int)use.n, use.name,
+			use.line, use.optional ? "?" : "");
+	assert_string_equal(buf_cstr(&out), want);
+}
+
+static void only_calls_of_require_with_a_literal_are_modules(void **state)
+{
+	(void)state;
+	scanned("local a = require \"a\"\nlocal b = require('lib.b')\nrequire [[c]]\n",
+		"a@1,lib.b@2,c@3");
+	scanned("local ok, m = pcall(require, 'd')", "d@1?");
+	scanned("-- require 'a'\n--[[ require 'b'\n]] --[==[ ]] require 'c' ]==] require 'd'",
+		"d@3");
+	scanned("x = 'require \\'a\\'' y = \"require 'b'\" z = [=[ require 'c' ]=] w = \"\\z\n\" require 'd'",
+		"d@2");
+	scanned("t.require 'a' t:require 'b' function require(x) end requires 'c' _require 'd' x=''..require 'e'",
+		"e@1");
+	scanned("require(name) require('a' .. 'b') require 'c'.x require", "c@1");
+	scanned("#!/usr/bin/env tos require 'a'\nrequire -- why\n 'b'", "b@3");
+	scanned("require 'unended", "unended@1");
+	scanned("require [==[ unended", " unended@1");
+	scanned("--[[ unended", "");
+	scanned("", "");
+}
+
 static void what_is_written_to_a_descriptor_is_the_file(void **state)
 {
 	struct tos_shell *s = shell_of(10);
@@ -722,6 +759,7 @@ int main(void)
 		cmocka_unit_test(a_dead_peer_ends_the_conversation),
 		cmocka_unit_test(what_was_built_verifies_until_a_byte_changes),
 		cmocka_unit_test(a_saved_shell_comes_back_as_it_was),
+		cmocka_unit_test(only_calls_of_require_with_a_literal_are_modules),
 		cmocka_unit_test(what_is_written_to_a_descriptor_is_the_file),
 		cmocka_unit_test(a_shell_tells_its_three_parts),
 		cmocka_unit_test(wrong_properties_are_named),

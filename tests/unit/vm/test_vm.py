@@ -421,17 +421,27 @@ def test_require_finds_files_of_the_bundle_only():
         """
         local m = require "lib.mod"
         function begin()
-            print(m.name, require("lib.mod") == m, mod_global)
+            print(m.name, require("lib.mod") == m, mod_global, m.sees())
             print(pcall(require, "os")) print(pcall(require, "a")) print(pcall(require, "bad"))
+            print(pcall(require, "b")) print(pcall(require, "fails")) print(pcall(require, "fails"))
+            print(require "string" == string, require "tos" == tos, pcall(require, "io"))
         end""",
         files={
-            "lib/mod.lua": b"mod_global = 1 return { name = ... }",
+            "lib/mod.lua": b"mod_global = 1 function begin() end return { name = ..., sees = function() return mod_global end }",
             "a.lua": b"return require 'a'",
+            "b.lua": b"return require 'lib.c'",
+            "lib/c.lua": b"return require 'b'",
             "bad.lua": b"\n\nx = ",
+            "fails.lua": b"error('no luck', 0)",
+            "string.lua": b"return {}",
+            "tos.lua": b"return {}",
         },
     )
-    assert logs[0] == "lib.mod true 1"
+    assert logs[0] == "lib.mod true nil 1"  # what a module sets is its own, a `begin` too
     assert "os.lua" in logs[1] and "requires itself" in logs[2] and "bad.lua:3:" in logs[3]
+    assert 'module "b" requires itself' in logs[4]
+    assert logs[5] == logs[6] == "false no luck"  # and can be tried again
+    assert logs[7].startswith("true true false") and "io.lua" in logs[7]
 
 
 # ---- posts
