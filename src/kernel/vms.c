@@ -171,11 +171,10 @@ static size_t company_of(struct resident *r)
 {
 	if (r->vm_deaths && clock_ms() - r->vm_death_ms > SUSPECT_MS)
 		r->vm_deaths = 0;
-	if (r->vm_deaths >= 3)
-		return 1;
-	if (r->vm_deaths == 2 && r->k->config.vm_carriers > SUSPECTS)
-		return SUSPECTS;
-	return r->k->config.vm_carriers;
+	if (r->vm_deaths < 2)
+		return r->k->config.vm_carriers;
+	/* Where so few share one anyway, a smaller company is none. */
+	return r->vm_deaths == 2 && r->k->config.vm_carriers > SUSPECTS ? SUSPECTS : 1;
 }
 
 static void key_of(struct resident *r, size_t company, char *out, size_t cap)

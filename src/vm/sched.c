@@ -119,15 +119,30 @@ static void arm(int64_t us)
 	setitimer(ITIMER_REAL, &t, NULL);
 }
 
-/* From the handler, with nothing half written: STUCK, as port.c would make it. */
+/* From the handler, with nothing half written: STUCK, as port.c would make it; a number has one
+ * encoding only, the shortest. */
 static void tell_stuck(const struct vm_carrier *c)
 {
-	uint8_t frame[16] = { 0, 0, 0, 12, 0x82, 0x18, VM_STUCK, 0x1b };
+	static const struct {
+		uint8_t head;
+		int bytes;
+		uint64_t most;
+	} forms[] = { { 0x18, 1, UINT8_MAX }, { 0x19, 2, UINT16_MAX }, { 0x1a, 4, UINT32_MAX },
+		{ 0x1b, 8, UINT64_MAX } };
+	uint8_t frame[16] = { 0, 0, 0, 4, 0x82, 0x18, VM_STUCK, (uint8_t)c->number };
+	size_t form = 0;
 
-	for (int i = 0; i < 8; i++)
-		frame[8 + i] = (uint8_t)(c->number >> (56 - 8 * i));
+	if (c->number >= 24) {
+		while (c->number > forms[form].most)
+			form++;
+		frame[7] = forms[form].head;
+		frame[3] = (uint8_t)(4 + forms[form].bytes);
+		for (int i = 0; i < forms[form].bytes; i++)
+			frame[8 + i] =
+				(uint8_t)(c->number >> (8 * (forms[form].bytes - 1 - i)));
+	}
 	vm_sched.told_stuck = 1;
-	if (write(the_port->fd, frame, sizeof frame) < 0)
+	if (write(the_port->fd, frame, 4 + (size_t)frame[3]) < 0)
 		return; /* the kernel sees it by the CPU time */
 }
 

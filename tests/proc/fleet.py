@@ -104,6 +104,19 @@ def events(outcome, event):
     return [line["kernel"] for line in outcome["trail"] if line["event"] == event]
 
 
+def installed(vm):
+    """A copy of the installed tree in a folder of its own, with another program in the place of tos-vm: the folder, and the
+    path of its tos."""
+    root = tempfile.mkdtemp(prefix="tos-installed.")
+    os.chmod(root, 0o755)
+    r = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--tags", "runtime", "--destdir", root],
+                       capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+    prefix = next(os.path.dirname(d) for d, _, files in os.walk(root) if os.path.basename(d) == "bin" and "tos" in files)
+    shutil.copy(vm, f"{prefix}/libexec/tos/tos-vm")
+    return root, f"{prefix}/bin/tos"
+
+
 class Failed(AssertionError):
     def __init__(self, args, r):
         super().__init__(f"tos {' '.join(args)}: exit {r.returncode}\n{r.stdout}\n{r.stderr}")

@@ -5,12 +5,10 @@ such a process could try is in test_tosd.py.
 """
 import os
 import shutil
-import subprocess
-import tempfile
 
 import pytest
 
-from fleet import BUILD, KERNEL, SANITIZED, Fleet, wait_for
+from fleet import BUILD, KERNEL, SANITIZED, Fleet, installed, wait_for
 
 DEADLINE = 100 if SANITIZED else 20
 
@@ -25,15 +23,9 @@ CONF = {"limits": {"inbox": "64", "state": "256K", "lifetime": "120s"}}
 
 @pytest.fixture(scope="module")
 def fleet():
-    root = tempfile.mkdtemp(prefix="tos-liar.")
-    os.chmod(root, 0o755)
-    r = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--tags", "runtime", "--destdir", root],
-                       capture_output=True, text=True)
-    assert r.returncode == 0, r.stdout + r.stderr
-    prefix = next(os.path.dirname(d) for d, _, files in os.walk(root) if os.path.basename(d) == "bin" and "tos" in files)
-    shutil.copy(LIAR, f"{prefix}/libexec/tos/tos-vm")
+    root, tos = installed(LIAR)
     try:
-        with Fleet(n=2, conf=CONF, tos=f"{prefix}/bin/tos") as f:
+        with Fleet(n=2, conf=CONF, tos=tos) as f:
             f.tos("principal", "add", "neighbour", "--role", "owner,author")
             f.tos("principal", "add", "halfway", "--role", "owner,author")
             yield f
