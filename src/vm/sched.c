@@ -97,17 +97,26 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 	}
 }
 
+/* Setting a hook marks every call on the stack, 5 ms where a recursion has run away. One that has not
+ * fired yet is not set again: while such a stack is torn down or moved, in C, each millisecond would
+ * cost five, and the carrier look hung. */
+static void hook_set(lua_State *L)
+{
+	if (lua_gethook(L) != on_hook)
+		lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+}
+
 static void preempt(void)
 {
 	vm_sched.preempt = 1;
-	lua_sethook(vm_sched.thread, on_hook, LUA_MASKCOUNT, 1);
+	hook_set(vm_sched.thread);
 }
 
 void sched_thread(lua_State *L)
 {
 	vm_sched.thread = L;
 	if (vm_sched.preempt)
-		lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+		hook_set(L);
 }
 
 static void arm(int64_t us)

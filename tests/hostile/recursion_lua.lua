@@ -1,6 +1,6 @@
 -- Calls itself for ever.
--- stopped by: error overflow|hung
--- limits: memory=64M
+-- stopped by: error overflow
+-- limits: memory=256M
 -- within: 15 s
 local function deep(n)
 	return 1 + deep(n + 1)
