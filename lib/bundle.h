@@ -7,12 +7,15 @@
 #include "base/err.h"
 #include "wire/carrier.h"
 
+struct groups;
 struct names;
 
-/* "a,b|c,@all" as an array of entries; @all becomes `all`, or stays where that is NULL.
- * ERR_NAME names what is not well-formed, ERR_NOT_FOUND a group that there is not. */
-int path_entries(
-	const char *text, const struct names *all, struct tos_value **out, struct errmsg *em);
+/* "a,b|c,@all" as an array of entries; @all becomes `all` and other groups their members, or all of
+ * them stay where `all` is NULL. ERR_NAME names what is not well-formed, ERR_NOT_FOUND a group that
+ * there is not, or that is empty. */
+int path_entries(const char *text, const struct groups *groups, const struct names *all,
+	struct tos_value **out, struct errmsg *em);
+bool path_kernel_ok(const char *s, size_t n);
 /* The nth choice of an entry "b|c"; false past the last. */
 bool path_alternative(const char *entry, unsigned nth, char name[64]);
 

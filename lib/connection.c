@@ -618,6 +618,11 @@ int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errms
 	return 0;
 }
 
+const char *connection_home(const struct tos_connection *c)
+{
+	return c->home;
+}
+
 int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms,
 	struct tos_connection **out, struct tos_error *err)
 {

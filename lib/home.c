@@ -14,6 +14,9 @@
 
 #include "base/mem.h"
 #include "base/text.h"
+#include "lib/groups.h"
+
+#define CONF_MAX ((size_t)1 << 20)
 
 int path_join(char *out, size_t cap, struct errmsg *em, const char *first, ...)
 {
@@ -70,10 +73,34 @@ static void ignore_confuse(cfg_t *cfg, const char *fmt, va_list ap)
 	(void)ap;
 }
 
+static int conf_take(cfg_t *cfg, const char *file, struct home *out, struct tos_value **groups,
+	struct errmsg *em)
+{
+	const char *principal = cfg_getstr(cfg, "principal"),
+		   *kernel = cfg_getstr(cfg, "kernel");
+
+	if (text_copy(out->principal, sizeof(out->principal), principal, strlen(principal)) <
+			0 ||
+		text_copy(out->kernel, sizeof(out->kernel), kernel, strlen(kernel)) < 0)
+		return err_set(em, ERR_CONFIG, "%s: a name is longer than 63 bytes", file);
+	return groups ? groups_of_conf(cfg, groups) : 0;
+}
+
 int home_open(const char *asked, struct home *out, struct errmsg *em)
 {
+	return home_open_with(asked, out, NULL, em);
+}
+
+int home_open_with(
+	const char *asked, struct home *out, struct tos_value **groups, struct errmsg *em)
+{
+	cfg_opt_t group[] = { CFG_STR_LIST("hosts", "{}", CFGF_NONE), CFG_END() };
+	cfg_opt_t host[] = { CFG_STR_LIST("labels", "{}", CFGF_NONE), CFG_END() };
 	cfg_opt_t opts[] = { CFG_STR("principal", "", CFGF_NONE),
-		CFG_STR("kernel", "", CFGF_NONE), CFG_END() };
+		CFG_STR("kernel", "", CFGF_NONE),
+		CFG_SEC("group", group, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
+		CFG_SEC("host", host, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
+		CFG_END() };
 	char file[HOME_PATH_MAX];
 	cfg_t *cfg;
 	int rc;
@@ -97,16 +124,37 @@ int home_open(const char *asked, struct home *out, struct errmsg *em)
 	rc = cfg_parse(cfg, file);
 	if (rc != CFG_SUCCESS)
 		rc = err_set(em, ERR_CONFIG,
-			"%s:%d: not understood; it holds principal = \"NAME\" and "
-			"kernel = \"NAME\"",
+			"%s:%d: not understood; it holds principal = \"NAME\", kernel = \"NAME\", "
+			"group \"NAME\" { hosts = {...} } and host \"NAME\" { labels = {...} }",
 			file, cfg->line);
-	else if (text_copy(out->principal, sizeof(out->principal), cfg_getstr(cfg, "principal"),
-			 strlen(cfg_getstr(cfg, "principal"))) < 0 ||
-		 text_copy(out->kernel, sizeof(out->kernel), cfg_getstr(cfg, "kernel"),
-			 strlen(cfg_getstr(cfg, "kernel"))) < 0)
-		rc = err_set(em, ERR_CONFIG, "%s: a name is longer than 63 bytes", file);
+	else
+		rc = conf_take(cfg, file, out, groups, em);
 	cfg_free(cfg);
 	return rc;
+}
+
+static const char conf_head[] =
+	"# Read by tos: whom it acts as, and the kernel that it asks first.\n";
+
+/* What others wrote into it, groups above all, stays. */
+static void conf_rest(const char *file, struct buf *out)
+{
+	static const char *const ours[] = { "principal", "kernel", conf_head };
+	AUTOBUF old = BUF_INIT;
+
+	if (bytes_read(file, CONF_MAX, &old, NULL) < 0)
+		return;
+	for (const char *line = buf_cstr(&old); *line;) {
+		size_t n = strcspn(line, "\n") + 1;
+		bool mine = false;
+
+		n = line[n - 1] ? n : n - 1;
+		for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+			mine = mine || strncmp(line, ours[i], strlen(ours[i])) == 0;
+		if (!mine)
+			buf_add(out, line, n);
+		line += n;
+	}
 }
 
 int home_write(const struct home *h, struct errmsg *em)
@@ -115,14 +163,15 @@ int home_write(const struct home *h, struct errmsg *em)
 	AUTOBUF b = BUF_INIT;
 	int rc;
 
-	buf_add_str(&b, "# Read by tos: whom it acts as, and the kernel that it asks first.\n");
+	buf_add_str(&b, conf_head);
 	if (*h->principal)
 		buf_printf(&b, "principal = \"%s\"\n", h->principal);
 	if (*h->kernel)
 		buf_printf(&b, "kernel = \"%s\"\n", h->kernel);
-	rc = buf_check(&b);
+	rc = path_join(file, sizeof(file), em, h->path, "domain.conf", NULL);
 	if (rc == 0)
-		rc = path_join(file, sizeof(file), em, h->path, "domain.conf", NULL);
+		conf_rest(file, &b);
+	rc = rc ? rc : buf_check(&b);
 	return rc < 0 ? rc : bytes_write(file, b.data, b.len, 0644, em);
 }
 

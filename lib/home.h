@@ -1,7 +1,7 @@
 /*
  * What lies under $TOS_HOME (design: "Command line"):
  *
- *   domain.conf                       principal and kernel that commands take by default
+ *   domain.conf                       principal and kernel that commands take by default, groups
  *   ca/{root.key,root.crt,revoked}    the domain's root; only where the domain was made
  *   keys/NAME/{key,cert}              principals
  *   kernels/NAME/{tosd.conf,key,cert,root.crt,...}
@@ -29,6 +29,11 @@ struct names {
 int home_path(const char *asked, char out[HOME_PATH_MAX], struct errmsg *em);
 /* ERR_NOT_FOUND where there is no domain.conf. */
 int home_open(const char *asked, struct home *out, struct errmsg *em);
+/* The same, and groups and labels as they stand there (lib/groups.h); groups NULL: not wanted. */
+struct tos_value;
+int home_open_with(
+	const char *asked, struct home *out, struct tos_value **groups, struct errmsg *em);
+/* Principal and kernel; what else is in the file stays. */
 int home_write(const struct home *h, struct errmsg *em);
 /* Kernels with a configuration here: the default one first, then host2 before host10.
  * names_fini() them. */

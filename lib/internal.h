@@ -16,6 +16,12 @@ static inline struct tos_error *public_of(struct errmsg *em)
 	return (struct tos_error *)em;
 }
 
+/* The TOS_HOME whose kernel that is; "" for one over TLS. */
+const char *connection_home(const struct tos_connection *c);
+/* The names of all kernels that it knows of, in order. */
+struct names;
+int connection_kernels(struct tos_connection *c, struct names *out, struct errmsg *em);
+
 struct signer;
 const struct signer *principal_signer(const struct tos_principal *p);
 

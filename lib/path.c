@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "lib/bundle.h"
+#include "lib/groups.h"
 #include "lib/home.h"
 #include "wire/carrier.h"
 
@@ -20,7 +22,7 @@ static bool port_ok(const char *s, size_t n)
 	return n > 0 && s[0] != '0' && port < 65536 && port != 21212;
 }
 
-static bool kernel_name_ok(const char *s, size_t n)
+bool path_kernel_ok(const char *s, size_t n)
 {
 	const char *colon = memchr(s, ':', n);
 
@@ -43,7 +45,7 @@ static int check_entry(const char *s, size_t n, struct errmsg *em)
 		const char *bar = memchr(s, '|', n);
 		size_t part = bar ? (size_t)(bar - s) : n;
 
-		if (!kernel_name_ok(s, part))
+		if (!path_kernel_ok(s, part))
 			return err_set(em, ERR_NAME,
 				"'%.*s' in the path is no kernel's name; a path is "
 				"written host0,host1|host2,@all",
@@ -55,23 +57,28 @@ static int check_entry(const char *s, size_t n, struct errmsg *em)
 	}
 }
 
-static int add_group(struct tos_value *out, const char *s, size_t n, const struct names *all,
-	struct errmsg *em)
+static int add_group(struct tos_value *out, const char *s, size_t n,
+	const struct groups *groups, const struct names *all, struct errmsg *em)
 {
-	int rc = 0;
+	struct names members = { NULL, 0 };
+	char selector[160];
+	int rc = text_copy(selector, sizeof(selector), s, n);
 
-	if (n != 4 || memcmp(s, "@all", 4) != 0)
-		return err_set(em, ERR_NOT_FOUND,
-			"there is no group %.*s; @all is every kernel", (int)n, s);
+	if (rc < 0 || !groups_selector_ok(selector + 1))
+		return err_set(em, ERR_NAME,
+			"'%.*s' in the path is no group; they are written @all, @web, @os=debian",
+			(int)(n > 64 ? 64 : n), s);
 	if (!all)
-		return tos_push(out, tos_text("@all"));
-	for (size_t i = 0; i < all->n && rc == 0; i++)
-		rc = tos_push(out, tos_text(all->v[i]));
+		return tos_push(out, tos_text(selector));
+	rc = groups_select(groups, selector, all, &members, em);
+	for (size_t i = 0; i < members.n && rc == 0; i++)
+		rc = tos_push(out, tos_text(members.v[i]));
+	names_fini(&members);
 	return rc;
 }
 
-int path_entries(
-	const char *text, const struct names *all, struct tos_value **out, struct errmsg *em)
+int path_entries(const char *text, const struct groups *groups, const struct names *all,
+	struct tos_value **out, struct errmsg *em)
 {
 	struct tos_value *v = tos_array();
 	int rc = 0;
@@ -87,7 +94,7 @@ int path_entries(
 				"the path has an empty entry; it is written "
 				"host0,host1|host2,@all");
 		else if (text[skip] == '@')
-			rc = add_group(v, text + skip, end - skip, all, em);
+			rc = add_group(v, text + skip, end - skip, groups, all, em);
 		else if ((rc = check_entry(text + skip, end - skip, em)) == 0)
 			rc = tos_push(v, tos_text_n(text + skip, end - skip));
 		if (rc == 0 && tos_len(v) > PATH_ENTRIES_MAX)

@@ -3,6 +3,7 @@
  * carrier that has not started, and the signatures under them.
  */
 #include "lib/bundle.h"
+#include "lib/groups.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -267,7 +268,7 @@ int tos_shell_add_file(
 int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err)
 {
 	struct tos_value *entries;
-	int rc = path_entries(path, NULL, &entries, em_of(err));
+	int rc = path_entries(path, NULL, NULL, &entries, em_of(err));
 
 	if (rc < 0)
 		return rc;
@@ -759,7 +760,7 @@ int shell_start(const struct tos_shell *s, const char *name, const char *place, 
 	struct tos_value *v = tos_map(), *limits = tos_map(), *path = NULL;
 	uint8_t *p = NULL;
 	size_t n = 0;
-	int rc = path_entries(s->path, NULL, &path, em);
+	int rc = path_entries(s->path, NULL, NULL, &path, em);
 
 	for (size_t i = 0; rc == 0 && i < LIMIT_COUNT; i++)
 		rc = tos_set(limits, limit_names[i], tos_int(s->limits[i]));
@@ -929,7 +930,7 @@ int shell_describe(const struct tos_shell *s, struct tos_value **out, struct err
 {
 	struct tos_value *v = tos_map(), *parts = tos_array(), *path = NULL;
 	const struct buf *code = s->bundle.len ? &s->bundle : &s->source;
-	int rc = path_entries(s->path, NULL, &path, em);
+	int rc = path_entries(s->path, NULL, NULL, &path, em);
 
 	rc = rc ? rc : part_add(parts, "code", code->data, code->len);
 	rc = rc ? rc : part_value(parts, "path", path);
@@ -965,8 +966,7 @@ static int ask_one(struct tos_connection *c, const char *verb, struct tos_value 
 	return rc;
 }
 
-/* The names of all kernels, the connected one first. */
-static int all_kernels(struct tos_connection *c, struct names *out, struct errmsg *em)
+int connection_kernels(struct tos_connection *c, struct names *out, struct errmsg *em)
 {
 	struct tos_value *list = NULL;
 	int rc = ask_one(c, "KERNELS", NULL, &list, em);
@@ -985,15 +985,27 @@ static int all_kernels(struct tos_connection *c, struct names *out, struct errms
 	return rc;
 }
 
+/* With every group expanded. */
+static int path_members(const char *path, struct tos_connection *c, const struct names *all,
+	struct tos_value **out, struct errmsg *em)
+{
+	struct groups groups = { .value = NULL };
+	int rc = strchr(path, '@') ? groups_find(c, &groups, em) : 0;
+
+	rc = rc ? rc : path_entries(path, &groups, all, out, em);
+	groups_fini(&groups);
+	return rc;
+}
+
 int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c,
 	struct buf *unknown, struct buf *known, struct errmsg *em)
 {
 	struct names all = { NULL, 0 };
 	struct tos_value *entries = NULL;
-	int rc = *s->path ? all_kernels(c, &all, em) : 0;
+	int rc = *s->path ? connection_kernels(c, &all, em) : 0;
 
 	if (rc == 0 && *s->path)
-		rc = path_entries(s->path, &all, &entries, em);
+		rc = path_members(s->path, c, &all, &entries, em);
 	for (size_t i = 0; rc == 0 && i < tos_len(entries); i++) {
 		char name[64];
 
@@ -1018,10 +1030,10 @@ static int ticket_path(const struct tos_shell *s, struct tos_connection *c,
 	struct tos_value **out, struct errmsg *em)
 {
 	struct names all = { NULL, 0 };
-	int rc = strchr(s->path, '@') ? all_kernels(c, &all, em) : 0;
+	int rc = strchr(s->path, '@') ? connection_kernels(c, &all, em) : 0;
 
 	if (rc == 0)
-		rc = path_entries(s->path, &all, out, em);
+		rc = path_members(s->path, c, &all, out, em);
 	names_fini(&all);
 	return rc;
 }

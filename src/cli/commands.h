@@ -10,6 +10,7 @@
 	X(enroll)                                                                              \
 	X(join)                                                                                \
 	X(kernels)                                                                             \
+	X(groups)                                                                              \
 	X(principal)                                                                           \
 	X(launch)                                                                              \
 	X(ps)                                                                                  \

@@ -265,7 +265,8 @@ void completion_print(FILE *out)
 	      "\"$cur\")); return;;\n"
 	      /* Each entry and each alternative of a path on its own. */
 	      "\t-p|--path) i=${cur%\"${cur##*[,|]}\"}\n"
-	      "\t\tCOMPREPLY=($(compgen -P \"$i\" -W \"@all $(command ls \"$home/kernels\" "
+	      "\t\tCOMPREPLY=($(compgen -P \"$i\" -W \"$(tos groups --names --timeout 2s 2>/dev/null || echo @all) "
+	      "$(command ls \"$home/kernels\" "
 	      "2>/dev/null)\" -- "
 	      "\"${cur##*[,|]}\")); compopt -o nospace 2>/dev/null; return;;\n"
 	      "\t--home|-o|--output|-b|--briefcase|--passphrase-file) COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n\tesac\n"

@@ -177,6 +177,12 @@ static void act_remove(struct kernel *k, struct act *a)
 	act_free(a);
 }
 
+static void act_groups(struct kernel *k, struct act *a)
+{
+	groups_act(k, STEAL(a->rq), a->who.name, a->args);
+	act_free(a);
+}
+
 /* The copy is made by a process of whoever asks, who must be able to read the store anyway: here it
  * is allowed, counted and written down. */
 static void act_backup(struct kernel *k, struct act *a)
@@ -309,6 +315,7 @@ static const struct act_rule {
 	{ "remove", "remove", false, act_remove },
 	{ "backup", "backup", false, act_backup },
 	{ "drain", "drain", false, act_drain },
+	{ "groups", "set", false, act_groups },
 };
 
 static const char *target_owner(struct kernel *k, const char *name)

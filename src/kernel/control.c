@@ -90,7 +90,7 @@ void client_origin(struct kernel *k, struct link *l, struct origin *out)
 }
 
 /* 0, or the request has been failed. */
-static int may_read(struct kernel *k, struct request *rq)
+int control_may_read(struct kernel *k, struct request *rq)
 {
 	struct errmsg em = { "" };
 	int rc;
@@ -151,7 +151,7 @@ static void watch_verb(struct kernel *k, struct request *rq)
 	struct map *watchers;
 	struct tos_value *out;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	if (!h) {
 		request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name, name);
@@ -190,7 +190,7 @@ static void status_verb(struct kernel *k, struct request *rq)
 	struct link *l = NULL;
 	char hex[2 * DIGEST_BYTES + 1];
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	m = tos_map();
 	linked = tos_array();
@@ -219,7 +219,7 @@ static void ps_verb(struct kernel *k, struct request *rq)
 	struct resident *r;
 	size_t it = 0;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	rows = tos_array();
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
@@ -238,7 +238,7 @@ static void residents_verb(struct kernel *k, struct request *rq)
 	struct resident *r;
 	size_t it = 0;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	rows = tos_array();
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
@@ -317,7 +317,7 @@ static void show_verb(struct kernel *k, struct request *rq)
 	struct show_ask *a;
 	struct tos_value *args;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	if (r) {
 		request_ok(rq, resident_show(r));
@@ -348,7 +348,7 @@ static void locate_verb(struct kernel *k, struct request *rq)
 	struct home_record *h = home_find(k, name);
 	struct tos_value *m;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	if (!r && !h) {
 		request_fail(rq, ERR_NOT_FOUND, "no carrier %s is known at %s", name,
@@ -369,7 +369,7 @@ static void outcome_verb(struct kernel *k, struct request *rq)
 	int64_t wait_ms = tos_get_int(rq->args, "wait_ms", 0);
 	struct home_record *h = home_find(k, name);
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	if (!h) {
 		request_fail(rq, ERR_NOT_FOUND, "no carrier %s was launched at %s", name,
@@ -387,7 +387,7 @@ static void log_verb(struct kernel *k, struct request *rq)
 	uint64_t next = 0;
 	struct tos_value *m;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	m = tos_map();
 	tos_set(m, "lines",
@@ -457,7 +457,7 @@ static void kernels_verb(struct kernel *k, struct request *rq)
 {
 	struct kernels_ask *a;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	a = mem_new(struct kernels_ask);
 	a->rq = rq;
@@ -471,7 +471,7 @@ static void get_verb(struct kernel *k, struct request *rq)
 	struct errmsg em = { "" };
 	int rc;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	rc = property_list(k->properties, path[0] ? path : "/", &out, &em);
 	if (rc < 0)
@@ -482,7 +482,7 @@ static void get_verb(struct kernel *k, struct request *rq)
 
 static void accounts_verb(struct kernel *k, struct request *rq)
 {
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	request_ok(rq, accounts_value(k, tos_get_text(rq->args, "principal", "")));
 }
@@ -492,7 +492,7 @@ static void metrics_verb(struct kernel *k, struct request *rq)
 	AUTOBUF text = BUF_MAX(FRAME_BYTES_MAX);
 	struct tos_value *m;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	metrics_collect(k);
 	metrics_text(k->metrics, &text);
@@ -520,7 +520,7 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 	int64_t left;
 	char text[200];
 
-	if (may_read(k, rq) < 0) {
+	if (control_may_read(k, rq) < 0) {
 		tos_value_free(layers);
 		tos_value_free(checks);
 		return;
@@ -597,7 +597,7 @@ static void audit_verb(struct kernel *k, struct request *rq)
 	int64_t most = tos_get_int(rq->args, "most", 100);
 	int rc;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	rows = tos_array();
 	rc = store_audit_each(k->store, (uint64_t)tos_get_int(rq->args, "after", 0),
@@ -644,7 +644,7 @@ void name_verb(struct kernel *k, struct request *rq)
 	struct tos_value *m;
 	char name[NAME_BYTES_MAX + 1];
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	if (map_size(k->names) >= NAMES_OUT_MAX)
 		names_trim(k);
@@ -857,7 +857,7 @@ void launch_verb(struct kernel *k, struct request *rq)
 	bool repeat = false;
 	int rc;
 
-	if (may_read(k, rq) < 0)
+	if (control_may_read(k, rq) < 0)
 		return;
 	FAULT_AT(LAUNCH_TAKEN);
 	cose.p = tos_get_bytes(rq->args, "ticket", &cose.n);
@@ -919,6 +919,7 @@ const struct verb control_verbs[] = {
 	{ "LOG", log_verb },
 	{ "KERNELS", kernels_verb },
 	{ "GET", get_verb },
+	{ "GROUPS", groups_verb },
 	{ "ACCOUNTS", accounts_verb },
 	{ "METRICS", metrics_verb },
 	{ "DOCTOR", doctor_verb },

@@ -789,6 +789,12 @@ void registrar_enroll_act(
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name);
 extern const struct verb control_verbs[], kernel_verbs[], registrar_verbs[];
 void act_verb(struct kernel *k, struct request *rq);
+/* 0, or the request has been failed: this client may not read. */
+int control_may_read(struct kernel *k, struct request *rq);
+/* groups.c: host groups and labels */
+void groups_act(struct kernel *k, struct request *rq, const char *by, const struct tos_value *args);
+void groups_verb(struct kernel *k, struct request *rq);
+void groups_give(struct kernel *k, struct request *rq);
 void drain_load(struct kernel *k); /* that it drains lasts over restarts */
 void launch_verb(struct kernel *k, struct request *rq);
 void name_verb(struct kernel *k, struct request *rq);

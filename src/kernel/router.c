@@ -707,6 +707,7 @@ const struct verb kernel_verbs[] = {
 	{ "DELIVER", deliver_verb },
 	{ "RELAY_DIAL", relay_dial_verb },
 	{ "DIAL", dial_verb },
+	{ "GROUPS", groups_give },
 	{ "REVOCATION", fresh_answer },
 	{ "AUDIT_AT", witness_answer },
 	{ NULL, NULL },

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from conftest import fleet_fixture
-from fleet import KERNEL
+from fleet import KERNEL, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 
@@ -126,3 +126,114 @@ def test_a_request_that_openssl_made_is_signed_too(fleet, tmp_path):
         assert r.returncode == 1 and "bad signing request" in r.stderr, (names, r.stderr)
     r = request("URI:tos:principal:hsm,URI:tos:role:officer")
     assert r.returncode == 0 and json.loads(r.stdout)["roles"] == ["officer"], r.stderr
+
+
+# ---- groups and labels
+
+INVENTORY = '''
+group "web" { hosts = {"host1", "host0", "host1"} }
+group "edge" { hosts = {"@web", "@rack=3"} }
+group "gone" { hosts = {"host7"} }
+group "empty" { }
+host "host1" { labels = {"os=debian", "rack=3"} }
+host "host0" { labels = {"os=alpine"} }
+'''
+
+
+@pytest.fixture(scope="module")
+def inventory(fleet):
+    with open(fleet.home + "/domain.conf", "a") as f:
+        f.write(INVENTORY)
+
+
+def went(fleet, path, *args, expect=0, env=None):
+    r = fleet.run("launch", "-e", "return {k = tos.kernel()}", "--path", path, "--wait", "--json", *args, env=env)
+    assert r.returncode == expect, (path, r.stdout, r.stderr)
+    return [row["k"] for row in json.loads(r.stdout)["briefcase"]["RESULTS"]] if expect == 0 else r.stderr
+
+
+def audited(fleet, event, kernel="host0", **columns):
+    """Rows of that event; denials are written with the next tick."""
+    rows = [json.loads(line) for line in fleet.tos("audit", "--json", "--kernel", kernel).splitlines()]
+    return [r for r in rows if r["event"] == event and all(r.get(c) == v for c, v in columns.items())]
+
+
+def test_a_group_is_expanded_into_the_path_at_launch(fleet, inventory):
+    assert went(fleet, "@web") == ["host1", "host0"], "each once, in the order given"
+    assert went(fleet, "@edge,host0") == ["host1", "host0", "host0"]
+    assert went(fleet, "@os=debian") == ["host1"]
+    assert went(fleet, "host0,@rack=3") == ["host0", "host1"]
+    assert fleet.json("groups", "@edge") == ["host1", "host0"] and fleet.tos("groups", "rack=3") == "host1\n"
+    rows = {r["group"]: r for r in fleet.json("groups")}
+    assert set(rows) == {"@all", "@web", "@edge", "@gone", "@empty", "@os=debian", "@os=alpine", "@rack=3"}
+    assert rows["@web"]["from"] == "domain.conf" and rows["@empty"]["hosts"] == []
+    assert fleet.tos("groups", "--names").split() == list(rows)
+
+
+def test_a_group_that_there_is_not_is_named_with_near_ones(fleet, inventory):
+    said = went(fleet, "@wev", expect=1)
+    assert "no group @wev" in said and "is it @web?" in said and "@os=debian" in said
+    assert "is it @os=debian?" in went(fleet, "@os=debain", expect=1)
+    assert "nobody is in the group @empty" in went(fleet, "@empty", expect=1)
+    assert "no kernel is known by the name host7" in went(fleet, "@gone", expect=1)
+    assert "no group" in went(fleet, "@web|host1", expect=1)
+    assert fleet.run("groups", "@nosuch").returncode == 1
+
+
+def test_other_hosts_take_what_was_published(fleet, inventory, tmp_path):
+    assert "4 groups and labels of 2 hosts" in fleet.tos("groups", "publish")
+    # another machine: a TOS_HOME with the same kernels, a key, and no groups of its own
+    home = tmp_path / "there"
+    home.mkdir()
+    for name in ("kernels", "keys", "ca"):
+        (home / name).symlink_to(f"{fleet.home}/{name}")
+    (home / "domain.conf").write_text('principal = "admin"\nkernel = "host1"\n')
+    env = dict(fleet.env, TOS_HOME=str(home))
+    assert went(fleet, "@web", "--kernel", "host1", env=env) == ["host1", "host0"]
+    r = fleet.run("groups", "--json", env=env)
+    assert {g["from"] for g in json.loads(r.stdout)} == {"Directory", "registrar host0"}, r.stdout
+    # the registrar is away: what it said last
+    fleet.tos("down", "host0", timeout=120)
+    r = fleet.run("groups", "@web", "--kernel", "host1", env=env)
+    assert r.stdout == "host1\nhost0\n", r.stderr
+    fleet.tos("up", timeout=120)
+    # who is no admin publishes nothing
+    fleet.tos("principal", "add", "walter")
+    r = fleet.run("groups", "publish", "--as", "walter")
+    assert r.returncode == 3 and "walter may not set groups" in r.stderr, r.stderr
+    wait_for(lambda: audited(fleet, "groups-published", by="admin"))
+    wait_for(lambda: audited(fleet, "act-refused", by="walter", act="groups"))
+
+
+@pytest.mark.parametrize("text, said", [
+    ('group "a" { hosts = {"@b"} }\ngroup "b" { hosts = {"@a"} }\n', "within itself"),
+    ('group "a" { hosts = {"@nowhere"} }\n', "names @nowhere, which there is not"),
+    ('group "all" { hosts = {"host0"} }\n', "no name for a group"),
+    ('group "a" { hosts = {"host 0"} }\n', "neither a kernel's name"),
+    ('group "a" { hosts = {"x"} }\ngroup "a" { hosts = {"y"} }\n', "domain.conf"),
+    ('host "host0" { labels = {"os"} }\n', "no label"),
+    ('host "Host0" { labels = {"os=x"} }\n', "no kernel's name"),
+    ('group "a" { members = {"x"} }\n', "domain.conf"),
+    ('group "' + "a" * 70 + '" { hosts = {"x"} }\n', "no name for a group"),
+    ('host "h" { labels = {' + ", ".join(f'"k{i}=v"' for i in range(33)) + "} }\n", "more than 32 labels"),
+])
+def test_a_broken_inventory_is_refused_with_the_reason(fleet, tmp_path, text, said):
+    home = tmp_path / "h"
+    home.mkdir()
+    for name in ("kernels", "keys"):
+        (home / name).symlink_to(f"{fleet.home}/{name}")
+    (home / "domain.conf").write_text('principal = "admin"\nkernel = "host0"\n' + text)
+    r = fleet.run("groups", env=dict(fleet.env, TOS_HOME=str(home)))
+    assert r.returncode == 1 and said in r.stderr, r.stderr
+
+
+def test_what_tos_writes_into_domain_conf_leaves_the_groups(fleet, elsewhere):
+    elsewhere("principal", "request", "nora")
+    path = elsewhere.home() + "/domain.conf"
+    with open(path, "w") as f:
+        f.write('# mine\ngroup "web" { hosts = {"host1"} }\n')
+    fleet.tos("principal", "sign", elsewhere.home() + "/keys/nora/request")
+    elsewhere("principal", "import", fleet.home + "/keys/nora/cert")
+    with open(path) as f:
+        text = f.read()
+    assert 'principal = "nora"' in text and '# mine\ngroup "web"' in text
