@@ -54,7 +54,8 @@
 	X(ERR_SYNTAX, 35, "syntax", "the text does not parse")                                 \
 	X(ERR_NAME, 36, "bad-name", "not a valid name")                                        \
 	X(ERR_AGAIN, 37, "again", "more is needed; not a failure")                             \
-	X(ERR_CLONE, 38, "clone", "another kernel runs with this one's name and key")
+	X(ERR_CLONE, 38, "clone", "another kernel runs with this one's name and key")          \
+	X(ERR_DIGEST, 39, "bad-digest", "the bytes are not those of the digest")
 
 enum err {
 #define ERR_ENUM(sym, num, word, text) sym = -(num),

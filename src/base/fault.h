@@ -125,6 +125,8 @@
 	X(WRITE_OUTBOX,     "write-outbox",      "")                                                \
 	X(WRITE_DEDUP,      "write-dedup",       "")                                                \
 	X(WRITE_JOURNAL,    "write-journal",     "")                                                \
+	X(WRITE_CONTENT,    "write-content",     "")                                                \
+	X(WRITE_ADMITTED,   "write-admitted",    "")                                                \
 	X(WRITE_AUDIT,      "write-audit",       "")
 /* clang-format on */
 

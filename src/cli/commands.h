@@ -29,6 +29,7 @@
 	X(metrics)                                                                             \
 	X(audit)                                                                               \
 	X(doctor)                                                                              \
+	X(content)                                                                             \
 	X(drain)                                                                               \
 	X(stop)                                                                                \
 	X(backup)                                                                              \

@@ -6,7 +6,7 @@
  *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
  *           class:carrier|client|extension|kernel  kernel:NAME  *
  *   ACTION  post launch arrive depart kill suspend resume retry resolve declare read revoke
- *           enroll remove backup drain set reload  *
+ *           enroll remove backup drain set reload put admit  *
  *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the
  *           principal's own carriers), *
  * principal:NAME is that principal in person, carrier-of:NAME its carriers; kernel:NAME is

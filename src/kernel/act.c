@@ -2,6 +2,7 @@
  * Signed acts: what a principal asks for with its own signature, checked here, where it is
  * carried out. No kernel vouches for a principal.
  */
+#include "kernel/content.h"
 #include "kernel/forced.h"
 
 #include <string.h>
@@ -297,6 +298,16 @@ void drain_load(struct kernel *k)
 		log_notice("draining: no carrier is taken any more");
 }
 
+static void act_content(struct kernel *k, struct act *a)
+{
+	if (strcmp(a->target, "Content") != 0) {
+		act_fail(a, ERR_NAME, "the target of that act is Content");
+		return;
+	}
+	content_act(k, STEAL(a->rq), a->name, &a->who, a->args);
+	act_free(a);
+}
+
 /* ---- checking */
 
 static const struct act_rule {
@@ -316,6 +327,12 @@ static const struct act_rule {
 	{ "backup", "backup", false, act_backup },
 	{ "drain", "drain", false, act_drain },
 	{ "groups", "set", false, act_groups },
+	{ "content-put", "put", false, act_content },
+	{ "content-fetch", "put", false, act_content },
+	{ "content-pin", "put", false, act_content },
+	{ "content-drop", "remove", false, act_content },
+	{ "admit", "admit", false, act_content },
+	{ "withdraw", "admit", false, act_content },
 };
 
 static const char *target_owner(struct kernel *k, const char *name)

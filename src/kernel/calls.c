@@ -3,6 +3,7 @@
  * go out from here and find their answer. Every call ends exactly once: by an answer, a
  * failure, or its deadline.
  */
+#include "kernel/content.h"
 #include "kernel/journal.h"
 #include "kernel/kernel.h"
 
@@ -472,6 +473,10 @@ void calls_tick(struct kernel *k, int64_t now_ms)
 /* ---- requests */
 
 static const struct kernel_inbox kernel_inboxes[] = {
+	{ "Content", "files by their digest, and which of them are admitted",
+		1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION |
+			1 << ORIGIN_CARRIER,
+		content_verbs },
 	{ "Control", "for clients: reading, launching, signed acts",
 		1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION,
 		control_verbs },

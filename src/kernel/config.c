@@ -24,6 +24,7 @@
 #include "base/where.h"
 #include "core/firewall.h"
 #include "core/name.h"
+#include "seal/seal.h"
 #include "wire/frame.h"
 
 #define FILE_BYTES_MAX ((size_t)1 << 20)
@@ -44,6 +45,7 @@ enum key_kind {
 	KEY_WORDS,
 	KEY_LIBRARY,
 	KEY_PROPERTY,
+	KEY_ROLES,
 	KEY_RULE,
 	KEY_BOOL,
 	KEY_U32,
@@ -133,6 +135,8 @@ static const struct key keys[] = {
 	NUMBER("queue", "stream", KEY_U32, stream_posts, 1, 1000000, 1024),
 	NUMBER("queue", "stream_bytes", KEY_SIZE, stream_bytes, 1 << 10, 1 << 30, 4 << 20),
 	NUMBER("queue", "streams_bytes", KEY_SIZE, streams_bytes, 1 << 20, (int64_t)1 << 34, 64 << 20),
+	NUMBER("content", "max", KEY_BYTES, content_max, 0, (int64_t)1 << 50, DEFAULT((int64_t)2 << 30, 16 << 20)),
+	TEXT("content", "admit_signed", KEY_ROLES, admit_signed, "officer"),
 	NUMBER("timing", "handshake", KEY_MS32, handshake_ms, 10, HOUR_MS, 10000),
 	NUMBER("timing", "ping", KEY_MS32, ping_ms, 10, HOUR_MS, 5000),
 	NUMBER("timing", "silent", KEY_MS32, silent_ms, 10, HOUR_MS, 15000),
@@ -156,7 +160,7 @@ static const struct {
 	cfg_flag_t flags;
 } sections[] = {
 	{ "log", CFGF_NONE }, { "sandbox", CFGF_NONE }, { "limits", CFGF_NONE }, { "policy", CFGF_NONE },
-	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE },
+	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE }, { "content", CFGF_NONE },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 };
@@ -176,7 +180,10 @@ static const char *const default_rules[] = {
 	"allow class:carrier post Monitor",
 	"allow class:carrier post Mobility",
 	"allow class:carrier post Directory",
+	"allow class:carrier post Content",
 	"allow class:carrier post carrier",
+	"allow role:owner read Content",
+	"allow role:owner put Content",
 	"allow class:client post *",
 	"allow class:client read *",
 	"allow class:kernel * *",
@@ -289,6 +296,22 @@ static int rule_check(const char *s, struct errmsg *em)
 	return rc < 0 ? err_set(em, ERR_CONFIG, "%s", why.text) : 0;
 }
 
+static int roles_check(const char *s, struct errmsg *em)
+{
+	char word[16];
+
+	while (*s) {
+		size_t n = strcspn(s, " ");
+
+		if (n && (text_copy(word, sizeof(word), s, n) < 0 || !role_parse(word)))
+			return err_set(em, ERR_CONFIG,
+				"'%s': the roles are admin, owner, author and officer", s);
+		s += n;
+		s += strspn(s, " ");
+	}
+	return 0;
+}
+
 static int text_check(const struct key *k, const char *s, struct errmsg *em)
 {
 	static const char *const levels[] = { "debug", "info", "notice", "warning", "error",
@@ -329,6 +352,8 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 					 "'%s': a library is an absolute path or a shipped "
 					 "one's name",
 					 s);
+	case KEY_ROLES:
+		return roles_check(s, em);
 	case KEY_PROPERTY:
 		return s[0] == '/' && strchr(s, '=')
 			       ? 0

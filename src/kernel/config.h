@@ -26,6 +26,7 @@
  *   clock { skew = "5m" }
  *   revocation { max_age = "7d" }
  *   queue { inbox = 1024  link_bytes = "8M" }
+ *   content { max = "2G"  admit_signed = "officer" }
  *   # where: "kernel" or "isolated"; library: absolute path, or name of a shipped one. No
  *   extension configured: Echo, Mobility, # Messenger, Directory in the kernel, Monitor
  *   isolated. config_default_rules() hold besides the rules, unless policy { defaults = false }.
@@ -85,6 +86,8 @@ struct config {
 	char **rules;
 	size_t n_rules, n_own_rules;
 	bool default_rules;
+	uint64_t content_max; /* bytes of the content store */
+	char admit_signed[64]; /* roles of certificates whose signature admits content */
 	bool confirm; /* ask a carrier's home before it is accepted */
 	uint32_t local_uids[32];
 	size_t n_local_uids;

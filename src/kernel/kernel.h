@@ -316,6 +316,7 @@ struct kernel {
 	unsigned n_lazy;
 	struct restored *restored;
 	struct journal *journal; /* journal.c */
+	struct content_store *content; /* content.h */
 	bool draining;           /* takes no carriers any more: tos drain */
 	struct list later, slow; /* struct later */
 	uv_idle_t idle;

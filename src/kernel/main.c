@@ -5,6 +5,7 @@
  * state directory (listening sockets, processes) tosd gives it. `--check-config` is run by tosd
  * too, and gives back the little that tosd must know, so that tosd need not parse anything.
  */
+#include "kernel/content.h"
 #include "kernel/kernel.h"
 #include "kernel/journal.h"
 
@@ -347,6 +348,7 @@ static void on_tick(uv_timer_t *t)
 	fresh_tick(k, now);
 	renew_tick(k, now);
 	witness_tick(k, now);
+	content_tick(k, now);
 	if (++ticks % 10 == 0) {
 		uploads_tick(k, now);
 		admission_tick(k);
@@ -527,6 +529,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = load_keys(k, em);
 	if (rc == 0)
 		rc = open_store(k, em);
+	if (rc == 0)
+		rc = content_init(k, em);
 	if (rc == 0)
 		rc = accounts_load(k, em);
 	if (rc == 0)

@@ -25,6 +25,38 @@ void digest_bytes(const void *p, size_t n, uint8_t out[DIGEST_BYTES])
 		EVP_DigestUpdate(ctx, p, n) == 1 && EVP_DigestFinal_ex(ctx, out, NULL) == 1);
 }
 
+struct digester {
+	EVP_MD_CTX *ctx;
+};
+
+struct digester *digester_new(void)
+{
+	struct digester *d = mem_new(struct digester);
+
+	pthread_once(&sha256_once, sha256_fetch);
+	d->ctx = EVP_MD_CTX_new();
+	must(d->ctx && EVP_DigestInit_ex2(d->ctx, sha256, NULL) == 1);
+	return d;
+}
+
+void digester_free(struct digester *d)
+{
+	if (!d)
+		return;
+	EVP_MD_CTX_free(d->ctx);
+	free(d);
+}
+
+void digester_add(struct digester *d, const void *p, size_t n)
+{
+	must(EVP_DigestUpdate(d->ctx, p, n) == 1);
+}
+
+void digester_end(struct digester *d, uint8_t out[DIGEST_BYTES])
+{
+	must(EVP_DigestFinal_ex(d->ctx, out, NULL) == 1);
+}
+
 /* The kernel's own generator: no state of ours that a fork could repeat. */
 void random_bytes(void *p, size_t n)
 {

@@ -29,6 +29,13 @@
 #define CERT_BYTES_MAX 4096
 
 void digest_bytes(const void *p, size_t n, uint8_t out[DIGEST_BYTES]); /* SHA-256 */
+/* The same, bit by bit. */
+struct digester;
+struct digester *digester_new(void);
+void digester_free(struct digester *d);
+AUTO_DEFINE(digester)
+void digester_add(struct digester *d, const void *p, size_t n);
+void digester_end(struct digester *d, uint8_t out[DIGEST_BYTES]); /* it can only be freed then */
 void random_bytes(void *p, size_t n); /* aborts if the OS has none */
 
 /* ---- keys */

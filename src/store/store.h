@@ -37,7 +37,9 @@
 	X(T_TRUST, "trust", "revocation list, root")                                           \
 	X(T_OUTBOX, "outbox", "reports and posts that must reach their kernel in the end")     \
 	X(T_DEDUP, "dedup", "request -> first result")                                         \
-	X(T_JOURNAL, "journal", "extension, key -> what it keeps")
+	X(T_JOURNAL, "journal", "extension, key -> what it keeps")                             \
+	X(T_CONTENT, "content", "digest -> size, name, source of a file in content/")          \
+	X(T_ADMITTED, "admitted", "digest -> what it was admitted as, by whom")
 
 enum store_table {
 #define STORE_ENUM(sym, name, text) sym,

@@ -268,7 +268,7 @@ static int op_audit(struct writer *w, const struct op *op, struct errmsg *em)
 }
 
 /* Each table has its fault point, in the same order. */
-_Static_assert(FAULT_WRITE_META + T_DEDUP == FAULT_WRITE_DEDUP &&
+_Static_assert(FAULT_WRITE_META + T_ADMITTED == FAULT_WRITE_ADMITTED &&
 		       FAULT_WRITE_META + T_HOME == FAULT_WRITE_HOME &&
 		       FAULT_WRITE_META + STORE_TABLE_COUNT == FAULT_WRITE_AUDIT,
 	"fault.h lists the tables in another order");
