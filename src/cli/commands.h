@@ -10,6 +10,7 @@
 	X(enroll)                                                                              \
 	X(join)                                                                                \
 	X(kernels)                                                                             \
+	X(can)                                                                                 \
 	X(groups)                                                                              \
 	X(principal)                                                                           \
 	X(launch)                                                                              \

@@ -349,6 +349,40 @@ int firewall_check(struct firewall *f, const struct subject *s, const char *acti
 	return r->allow ? 0 : ERR_DENIED;
 }
 
+size_t firewall_matches(const struct firewall *f, const struct subject *s, const char *action,
+	const struct object *o, size_t *out, size_t most)
+{
+	size_t n = 0, kept = 0;
+
+	for (size_t i = 0; i < f->n; i++) {
+		const struct rule *r = f->rules[i];
+		size_t at;
+
+		if ((!r->any_action && strcmp(r->action, action) != 0) || !who_matches(r, s) ||
+			!object_matches(r, s, o))
+			continue;
+		n++;
+		/* Of equal rank the first decides, as in decide(). */
+		for (at = kept; at > 0 && f->rules[out[at - 1]]->rank < r->rank; at--)
+			if (at < most)
+				out[at] = out[at - 1];
+		if (at < most)
+			out[at] = i;
+		kept += kept < most;
+	}
+	return n;
+}
+
+bool firewall_rule_allows(const struct firewall *f, size_t i)
+{
+	return i < f->n && f->rules[i]->allow;
+}
+
+const char *firewall_action(size_t i)
+{
+	return i < ARRAY_LEN(actions) ? actions[i] : NULL;
+}
+
 size_t firewall_count(const struct firewall *f)
 {
 	return f->n;

@@ -41,5 +41,12 @@ int firewall_add(struct firewall *f, const char *rule, struct errmsg *em);
  * Borrowed. Decisions are cached. */
 int firewall_check(struct firewall *f, const struct subject *s, const char *action,
 	const struct object *o, const char **why);
+/* Which rules speak to that, by their number in the order in which they were added, the deciding one
+ * first. Their count; at most `most` are written. */
+size_t firewall_matches(const struct firewall *f, const struct subject *s, const char *action,
+	const struct object *o, size_t *out, size_t most);
+bool firewall_rule_allows(const struct firewall *f, size_t i);
+/* The actions that there are, one by one; NULL past the last. */
+const char *firewall_action(size_t i);
 size_t firewall_count(const struct firewall *f);
 const char *firewall_rule(const struct firewall *f, size_t i);

@@ -335,7 +335,7 @@ static const struct act_rule {
 	{ "withdraw", "admit", false, act_content },
 };
 
-static const char *target_owner(struct kernel *k, const char *name)
+const char *carrier_owner(struct kernel *k, const char *name)
 {
 	struct resident *r = resident_find(k, name);
 	struct home_record *h = home_find(k, name);
@@ -392,7 +392,7 @@ static int act_verify(struct kernel *k, struct act *a, const struct act_rule **r
 	snprintf(who.principal, sizeof(who.principal), "%s", a->who.name);
 	who.roles = a->who.roles;
 	return kernel_allowed(k, &who, (*rule)->action, a->target,
-		(*rule)->carrier ? target_owner(k, a->target) : "", em);
+		(*rule)->carrier ? carrier_owner(k, a->target) : "", em);
 }
 
 struct act_journal {

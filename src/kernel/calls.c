@@ -505,6 +505,13 @@ bool inbox_is_kernels(const char *inbox)
 	return inbox_find(inbox) != NULL;
 }
 
+bool inbox_class_ok(const char *inbox, enum origin_class c)
+{
+	const struct kernel_inbox *in = inbox_find(inbox);
+
+	return !in || in->classes & 1u << c;
+}
+
 int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox,
 	const struct post *p, struct errmsg *em)
 {

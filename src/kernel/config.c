@@ -481,6 +481,7 @@ static struct reading {
 	struct errmsg *em;
 	bool failed, ended;
 	struct buf seen; /* options that were given a value: pointers */
+	struct buf *rule_lines;
 } * reading;
 
 static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
@@ -562,6 +563,9 @@ static int on_value(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
 		cfg_error(cfg, "%s: %s", opt->name, why.text);
 		return 1;
 	}
+	if (k->kind == KEY_RULE)
+		buf_add(reading->rule_lines, &(uint32_t){ (uint32_t)cfg->line },
+			sizeof(uint32_t));
 	*(const char **)result = value;
 	return 0;
 }
@@ -666,7 +670,7 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 	return 0;
 }
 
-static void lists_fill(cfg_t *cfg, struct config *c)
+static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_lines)
 {
 	cfg_t *local = cfg_getsec(cfg, "local"), *sandbox = cfg_getsec(cfg, "sandbox");
 	cfg_t *policy = cfg_getsec(cfg, "policy");
@@ -687,6 +691,9 @@ static void lists_fill(cfg_t *cfg, struct config *c)
 	n = c->n_own_rules = cfg_size(policy, "rules");
 	c->n_rules = n + (c->default_rules ? ARRAY_LEN(default_rules) : 0);
 	c->rules = mem_zero((c->n_rules + 1) * sizeof(char *));
+	c->rule_lines = mem_zero((n + 1) * sizeof(uint32_t));
+	if (rule_lines->len == n * sizeof(uint32_t))
+		memcpy(c->rule_lines, rule_lines->data, rule_lines->len);
 	for (size_t i = 0; i < c->n_rules; i++)
 		c->rules[i] = mem_strdup(i < n ? cfg_getnstr(policy, "rules", (unsigned)i)
 					       : default_rules[i - n]);
@@ -836,7 +843,8 @@ static void advertise_default(struct config *c)
 		snprintf(c->advertise, sizeof(c->advertise), "%s%s", host, port);
 }
 
-static int config_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
+static int config_fill(
+	cfg_t *cfg, struct config *c, const struct buf *rule_lines, struct errmsg *em)
 {
 	int rc = scalars_fill(cfg, c, em);
 
@@ -845,7 +853,7 @@ static int config_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 	if (!c->name[0])
 		return err_set(em, ERR_CONFIG, "%s: name is missing: add name = \"host0\"",
 			cfg->filename);
-	lists_fill(cfg, c);
+	lists_fill(cfg, c, rule_lines);
 	if (c->n_listen == 0) {
 		snprintf(c->listen[0], sizeof(c->listen[0]), "0.0.0.0:21212");
 		c->n_listen = 1;
@@ -900,9 +908,9 @@ static void comments_blank(char *text, size_t n)
 	}
 }
 
-static int parse_marked(struct buf *text, cfg_t *cfg, struct errmsg *em)
+static int parse_marked(struct buf *text, cfg_t *cfg, struct buf *rule_lines, struct errmsg *em)
 {
-	struct reading now = { .where = cfg->filename, .em = em };
+	struct reading now = { .where = cfg->filename, .em = em, .rule_lines = rule_lines };
 	FILE *in = fmemopen(text->data, text->len, "r");
 	int rc;
 
@@ -922,7 +930,8 @@ static int parse_marked(struct buf *text, cfg_t *cfg, struct errmsg *em)
 				   cfg->filename);
 }
 
-static int parse_tree(const char *text, size_t n, cfg_t *cfg, struct errmsg *em)
+static int parse_tree(
+	const char *text, size_t n, cfg_t *cfg, struct buf *rule_lines, struct errmsg *em)
 {
 	AUTOBUF marked = BUF_INIT;
 
@@ -932,7 +941,7 @@ static int parse_tree(const char *text, size_t n, cfg_t *cfg, struct errmsg *em)
 	buf_add_str(&marked, "\n" END_MARK " = reached\n");
 	if (buf_check(&marked) < 0)
 		return err_set(em, ERR_NOMEM, "no memory to read %s", cfg->filename);
-	return parse_marked(&marked, cfg, em);
+	return parse_marked(&marked, cfg, rule_lines, em);
 }
 
 int config_parse(
@@ -940,6 +949,7 @@ int config_parse(
 {
 	AUTOFREE char *folder = mem_strdup(where);
 	AUTOFREE struct config *c = NULL;
+	AUTOBUF rule_lines = BUF_INIT;
 	cfg_t *cfg;
 	int rc;
 
@@ -955,9 +965,9 @@ int config_parse(
 		(int)sizeof(c->state_dir))
 		rc = err_set(em, ERR_CONFIG, "%s: the folder's name is too long", where);
 	if (rc == 0)
-		rc = parse_tree(text, n, cfg, em);
+		rc = parse_tree(text, n, cfg, &rule_lines, em);
 	if (rc == 0)
-		rc = config_fill(cfg, c, em);
+		rc = config_fill(cfg, c, &rule_lines, em);
 	cfg_free(cfg);
 	if (rc == 0)
 		*out = *c;
@@ -1036,8 +1046,10 @@ void config_fini(struct config *c)
 	for (size_t i = 0; c->rules && i < c->n_rules; i++)
 		free(c->rules[i]);
 	free(c->rules);
+	free(c->rule_lines);
 	free(c->peers);
 	c->rules = NULL;
+	c->rule_lines = NULL;
 	c->peers = NULL;
 	c->n_rules = c->n_own_rules = c->n_peers = 0;
 }

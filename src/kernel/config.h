@@ -85,6 +85,7 @@ struct config {
 	/* all that hold: those configured, then the defaults unless they were switched off */
 	char **rules;
 	size_t n_rules, n_own_rules;
+	uint32_t *rule_lines; /* of those configured: where each stands in the file */
 	bool default_rules;
 	uint64_t content_max; /* bytes of the content store */
 	char admit_signed[64]; /* roles of certificates whose signature admits content */

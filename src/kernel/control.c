@@ -920,6 +920,7 @@ const struct verb control_verbs[] = {
 	{ "KERNELS", kernels_verb },
 	{ "GET", get_verb },
 	{ "GROUPS", groups_verb },
+	{ "CAN", can_verb },
 	{ "ACCOUNTS", accounts_verb },
 	{ "METRICS", metrics_verb },
 	{ "DOCTOR", doctor_verb },

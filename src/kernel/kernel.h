@@ -445,6 +445,8 @@ void calls_link_down(struct kernel *k, const char *peer);
 int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbox,
 	const struct post *p, struct errmsg *em);
 bool inbox_is_kernels(const char *inbox);
+/* May this class post there at all, whatever the rules say? */
+bool inbox_class_ok(const char *inbox, enum origin_class c);
 
 /* ---- callers.c: whom our clients, carriers and extensions asked */
 struct address;
@@ -796,6 +798,9 @@ int control_may_read(struct kernel *k, struct request *rq);
 void groups_act(struct kernel *k, struct request *rq, const char *by, const struct tos_value *args);
 void groups_verb(struct kernel *k, struct request *rq);
 void groups_give(struct kernel *k, struct request *rq);
+/* Of a carrier that is here or whose home is here; "" not known. */
+const char *carrier_owner(struct kernel *k, const char *name);
+void can_verb(struct kernel *k, struct request *rq); /* explain.c */
 void drain_load(struct kernel *k); /* that it drains lasts over restarts */
 void launch_verb(struct kernel *k, struct request *rq);
 void name_verb(struct kernel *k, struct request *rq);

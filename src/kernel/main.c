@@ -796,6 +796,7 @@ int main(int argc, char **argv)
 	prctl(PR_SET_DUMPABLE, 0);
 	log_init("tos-kernel", NULL, LOG_INFO, false);
 	k->tosd_fd = TOSD_FD;
+	snprintf(k->conf_path, sizeof(k->conf_path), "%s", conf);
 	rc = config_receive(k, listeners, &n, extensions, sizeof(extensions), &em);
 	if (rc == 0)
 		rc = config_load(conf, &k->config, &em);

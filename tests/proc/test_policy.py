@@ -56,6 +56,43 @@ def test_a_role_denied_at_one_host_runs_at_the_others(fleet, domain):
                for r in audit(domain, "host1"))
 
 
+def can(fleet, *args, expect=0):
+    r = fleet.run("can", *args, "--json")
+    assert r.returncode == expect, (args, r.stdout, r.stderr)
+    return json.loads(r.stdout) if r.stdout else r.stderr
+
+
+def test_can_says_which_rule_decides_and_where_it_stands(fleet, domain):
+    path = f"{fleet.home}/kernels/host1/tosd.conf"
+    with open(path) as f:
+        line = next(i for i, text in enumerate(f, 1) if "deny carrier-of:alice" in text)
+    said = can(fleet, "alice", "arrive", "--kernel", "host1", expect=3)
+    assert not said["allowed"] and said["kernel"] == "host1"
+    assert said["rules"][0] == {"rule": "deny carrier-of:alice arrive *", "at": f"{path}:{line}"}
+    assert {"rule": "allow role:owner arrive *", "at": "default"} in said["rules"]
+    assert can(fleet, "bob", "arrive", "--kernel", "host1")["rules"][0]["rule"] == "allow role:owner arrive *"
+    assert can(fleet, "alice", "arrive", "--kernel", "host0")["allowed"]
+    assert can(fleet, "carrier-of:bob", "post", "Echo", "--kernel", "host1", expect=3)["rules"][0]["at"] == f"{path}:{line}"
+    # what a class may never do, and what nobody has spoken of
+    assert "takes nothing from a carrier" in can(fleet, "carrier-of:bob", "post", "Handoff", expect=3)["why"]
+    assert "no rule" in can(fleet, "bob", "declare", "host1", expect=3)["why"]
+    # its own carriers and those of others, whose owner the home knows
+    name = fleet.tos("launch", "-e", "tos.sleep(60)", "--as", "alice").split()[0]
+    assert can(fleet, "alice", "kill", name)["rules"][0]["rule"] == "allow role:owner kill own"
+    can(fleet, "bob", "kill", name, expect=3)
+    can(fleet, "bob", "kill", "host9#1", "--owner", "bob")
+    fleet.tos("kill", name, "--as", "alice")
+    # roles without a certificate, and words that there are not
+    assert "--role" in fleet.run("can", "nobody", "launch").stderr
+    can(fleet, "nobody", "launch", "--role", "owner")
+    can(fleet, "nobody", "launch", "--role", "officer", expect=3)
+    r = fleet.run("can", "alice", "jump")
+    assert r.returncode == 1 and "'jump' is no action; there are post, launch" in r.stderr, r.stderr
+    assert fleet.run("can", "what:alice", "post", "Echo").returncode == 1
+    text = fleet.tos("can", "alice", "arrive", "--kernel", "host1", expect=3)
+    assert text.startswith("denied at host1: ") and f"* deny carrier-of:alice arrive *    ({path}:{line})" in text
+
+
 def test_a_rule_of_the_hosts_own_adds_to_the_defaults(fleet, domain):
     lua = """local function try(inbox) return select(2, tos.call(inbox, {'x'}, 5)) or 'ok' end
              return {k = tos.kernel(), echo = try('Echo'), directory = try('Directory')}"""

@@ -213,9 +213,43 @@ static void names_made_up_by_a_peer_do_not_fill_the_cache(void **state)
 	firewall_free(f);
 }
 
+static void the_first_rule_that_matches_is_the_one_that_decides(void **state)
+{
+	static const char *const rules[] = { "allow role:owner * *", "deny * post Echo",
+		"allow principal:alice post *", "allow carrier-of:alice post Echo",
+		"deny role:owner kill *", "allow role:owner kill own", "deny class:carrier * *",
+		"allow class:carrier post *" };
+	static const char *const classes[] = { "carrier", "client" };
+	static const char *const principals[] = { "alice", "bob" };
+	static const char *const action[] = { "post", "kill", "launch" };
+	static const char *const object[] = { "Echo", "other" };
+	struct firewall *f = with(rules, ARRAY_LEN(rules));
+	size_t at[ARRAY_LEN(rules)], some[2], n;
+	const char *why;
+
+	(void)state;
+	for (unsigned i = 0; i < 2 * 2 * 3 * 2 * 2 * 2; i++) {
+		struct subject s = { classes[i & 1], principals[i >> 1 & 1],
+			i >> 2 & 1 ? ROLE_OWNER : 0, "" };
+		struct object o = { object[i >> 3 & 1], i >> 4 & 1 ? "alice" : "" };
+		int rc = firewall_check(f, &s, action[i % 3], &o, &why);
+
+		n = firewall_matches(f, &s, action[i % 3], &o, at, ARRAY_LEN(at));
+		assert_int_equal(rc == 0, n && firewall_rule_allows(f, at[0]));
+		if (n)
+			assert_string_equal(why, firewall_rule(f, at[0]));
+		assert_int_equal(
+			firewall_matches(f, &s, action[i % 3], &o, some, ARRAY_LEN(some)), n);
+		for (size_t k = 0; k < n && k < ARRAY_LEN(some); k++)
+			assert_int_equal(some[k], at[k]);
+	}
+	firewall_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_first_rule_that_matches_is_the_one_that_decides),
 		cmocka_unit_test(nothing_is_allowed_without_a_rule),
 		cmocka_unit_test(the_more_specific_rule_wins_whatever_the_order),
 		cmocka_unit_test(at_a_tie_deny_wins),
