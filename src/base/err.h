@@ -55,7 +55,9 @@
 	X(ERR_NAME, 36, "bad-name", "not a valid name")                                        \
 	X(ERR_AGAIN, 37, "again", "more is needed; not a failure")                             \
 	X(ERR_CLONE, 38, "clone", "another kernel runs with this one's name and key")          \
-	X(ERR_DIGEST, 39, "bad-digest", "the bytes are not those of the digest")
+	X(ERR_DIGEST, 39, "bad-digest", "the bytes are not those of the digest")               \
+	X(ERR_COMMITTED, 40, "committed", "the transaction was committed")                     \
+	X(ERR_ABORTED, 41, "aborted", "the transaction was aborted")
 
 enum err {
 #define ERR_ENUM(sym, num, word, text) sym = -(num),

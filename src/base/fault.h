@@ -102,6 +102,11 @@
 	X(VOID_TAKEN,       "void-taken",        "there")                                           \
 	X(VOID_ACKED,       "void-acked",        "the holder still keeps it")                       \
 	X(LEARN_COMMIT,     "learn-commit",      "an incarnation that a kernel has heard of")       \
+	/* extensions: every step of Commit passes one of these */                                  \
+	X(EXT_SEND,         "ext-send",          "an extension posts, calls or answers")            \
+	X(EXT_DELIVER,      "ext-deliver",       "a folder is given to an extension's inbox")       \
+	X(JOURNAL_COMMIT,   "journal-commit",    "rows of an extension")                            \
+	X(JOURNAL_JOURNALED, "journal-journaled", "the extension does not know yet")                \
 	/* the writer thread */                                                                     \
 	X(STORE_COMMIT,     "store-commit",      "a group is written and not yet committed")        \
 	X(STORE_DURABLE,    "store-durable",     "it is on the disk, and nobody knows")             \

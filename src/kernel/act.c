@@ -308,6 +308,31 @@ static void act_content(struct kernel *k, struct act *a)
 	act_free(a);
 }
 
+/* A transaction in doubt, here: its Commit does as the operator says. */
+static void on_resolved(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	struct act *a = arg;
+
+	(void)k;
+	if (rc < 0) {
+		act_fail(a, rc, text);
+		return;
+	}
+	request_ok(STEAL(a->rq), tos_value_copy(tos_at(elements, 0)));
+	act_free(a);
+}
+
+static void act_resolve_tx(struct kernel *k, struct act *a)
+{
+	struct tos_value *args = tos_map();
+
+	tos_set(args, "tx", tos_text(a->target));
+	tos_set(args, "decision", tos_text(tos_get_text(a->args, "decision", "")));
+	tos_set(args, "by", tos_text(a->who.name));
+	kernel_call(k, "", "Commit", "RESOLVE", args, k->config.call_ms, on_resolved, a);
+}
+
 /* ---- checking */
 
 static const struct act_rule {
@@ -320,6 +345,7 @@ static const struct act_rule {
 	{ "resume", "resume", true, act_carrier },
 	{ "retry", "retry", true, act_carrier },
 	{ "resolve", "resolve", true, act_resolve },
+	{ "resolve-tx", "declare", false, act_resolve_tx },
 	{ "declare-dead", "declare", false, act_declare },
 	{ "revoke", "revoke", false, act_revoke },
 	{ "enroll", "enroll", false, act_enroll },

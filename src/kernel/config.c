@@ -175,6 +175,7 @@ static const char *const default_rules[] = {
 	"allow role:owner retry own",
 	"allow role:owner resolve own",
 	"allow role:author launch *",
+	"allow class:carrier post Commit",
 	"allow class:carrier post Echo",
 	"allow class:carrier post Messenger",
 	"allow class:carrier post Monitor",
@@ -199,6 +200,7 @@ static const struct {
 	{ "Messenger", "messenger", "", false },
 	{ "Directory", "directory", "", false },
 	{ "Monitor", "monitor", "read-proc read-fs", true },
+	{ "Commit", "commit", "", false },
 };
 /* clang-format on */
 

@@ -28,7 +28,7 @@
  *   queue { inbox = 1024  link_bytes = "8M" }
  *   content { max = "2G"  admit_signed = "officer" }
  *   # where: "kernel" or "isolated"; library: absolute path, or name of a shipped one. No
- *   extension configured: Echo, Mobility, # Messenger, Directory in the kernel, Monitor
+ *   extension configured: Echo, Mobility, # Messenger, Directory, Commit in the kernel, Monitor
  *   isolated. config_default_rules() hold besides the rules, unless policy { defaults = false }.
  *   timing { handshake = "10s" ping = "10s" silent = "30s" offer = "10s" ... }    # shortened
  *                                                                                 by tests

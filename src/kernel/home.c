@@ -844,6 +844,7 @@ static void where_verb(struct kernel *k, struct request *rq)
 	}
 	out = tos_map();
 	tos_set(out, "kernel", tos_text(h->kernel));
+	tos_set(out, "owner", tos_text(h->owner));
 	tos_set(out, "state", tos_text(shell_state_word(h->state)));
 	request_ok(rq, out);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define KEY_BYTES_MAX 200
@@ -197,6 +198,7 @@ static void on_written(void *arg, int rc, const struct errmsg *em)
 	struct kernel *k = rq->k;
 	struct journal_share *s = share_get(k, w->owner);
 
+	FAULT_AT(JOURNAL_JOURNALED);
 	s->pending_rows -= w->rows;
 	s->pending_bytes -= w->bytes;
 	for (size_t i = 0; rc == 0 && i < w->n; i++) {
@@ -297,6 +299,7 @@ static void write_begin(struct journal_write *w, struct store_txn *t, int rc, st
 	}
 	s->pending_rows += w->rows;
 	s->pending_bytes += w->bytes;
+	FAULT_AT(JOURNAL_COMMIT);
 	rc = store_commit(t, on_written, w);
 	if (rc < 0) {
 		s->pending_rows -= w->rows;

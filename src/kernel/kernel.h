@@ -351,6 +351,9 @@ int kernel_frame(void *arg, struct link *l, struct slice frame, struct errmsg *e
 void router_init(struct kernel *k);
 void router_tick(struct kernel *k, int64_t now_ms);
 void subject_of(const struct origin *from, struct subject *out);
+/* Written down (rate-limited) and counted. */
+void audit_denial(struct kernel *k, const struct origin *from, const char *action,
+	const char *object, const char *why);
 /* The firewall; a denial is audited (rate-limited) and counted. */
 int kernel_allowed(struct kernel *k, const struct origin *from, const char *action,
 	const char *object, const char *owner, struct errmsg *em);

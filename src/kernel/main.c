@@ -117,6 +117,23 @@ static const struct link_callbacks link_callbacks = { .hello = on_hello,
 
 /* ---- extensions: what the kernel answers */
 
+/* What an extension denies is written down as what the firewall does. */
+static void audit_refusal(struct kernel *k, const char *inbox, const struct post *p)
+{
+	char folder[NAME_BYTES_MAX + 1], who[NAME_BYTES_MAX + 1];
+	struct tos_value *v = NULL;
+
+	if (folder_decode(p->folder, folder, &v) == 0 &&
+		strcmp(tos_as_text(tos_at(v, 0), ""), err_word(ERR_DENIED)) == 0) {
+		struct origin from = { .cls = ORIGIN_CLIENT };
+
+		slice_copy_text(p->dest, who, sizeof(who));
+		snprintf(from.name, sizeof(from.name), "%s", who);
+		audit_denial(k, &from, "ask", inbox, tos_as_text(tos_at(v, 1), ""));
+	}
+	tos_value_free(v);
+}
+
 static int on_ext_send(
 	void *arg, const char *sender, const struct post *given, struct errmsg *em)
 {
@@ -126,6 +143,9 @@ static int on_ext_send(
 
 	snprintf(from.name, sizeof(from.name), "%s/%s", k->config.name, sender);
 	p.sender = slice_text(from.name);
+	FAULT_AT(EXT_SEND);
+	if (p.kind == POST_FAILURE)
+		audit_refusal(k, sender, &p);
 	if (p.dest.n == 0) {
 		calls_answer(k, "", &p);
 		return 0;
@@ -258,7 +278,7 @@ static const char *configured_property(void *arg, const char *path)
 	const struct config_extension *x = arg;
 
 	for (size_t i = 0; i < x->n_property; i++)
-		if (strcmp(x->property[i][0], path) == 0)
+		if (strcmp(x->property[i][0] + 1, path) == 0) /* "/path" */
 			return x->property[i][1];
 	return NULL;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "tos/extension.h"
 
@@ -37,7 +38,7 @@ void subject_of(const struct origin *from, struct subject *out)
 		.kernel = from->kernel };
 }
 
-static void audit_denial(struct kernel *k, const struct origin *from, const char *action,
+void audit_denial(struct kernel *k, const struct origin *from, const char *action,
 	const char *object, const char *why)
 {
 	struct tos_value *m;
@@ -188,6 +189,7 @@ static void incarnation_info(struct kernel *k, const struct origin *from, const 
 
 	if (!r)
 		return;
+	tos_set(info, "id", tos_bytes(r->id, sizeof(r->id)));
 	tos_set(info, "e", incarnation_value(&r->e));
 	tos_set(info, "n", tos_int((int64_t)r->n));
 	tos_set(info, "seq", tos_int((int64_t)p->tag));
@@ -229,6 +231,7 @@ static int route_inbox(struct kernel *k, const struct origin *from, const struct
 
 	if (from->cls == ORIGIN_KERNEL && !from->kernel[0])
 		to.sender = (struct slice){ (const uint8_t *)"", 0 };
+	FAULT_AT(EXT_DELIVER);
 	rc = ext_deliver(k->exts, inbox, &to, info, em);
 	tos_value_free(info);
 	if (rc == ERR_DENIED)

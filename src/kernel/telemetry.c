@@ -392,8 +392,8 @@ int properties_init(struct kernel *k, struct errmsg *em)
 			(int64_t)k->config.journal_bytes, em);
 	if (rc == 0)
 		rc = add_int(k, "/limits/journal_rows", "",
-			"Rows that one extension may keep in the store.", k->config.journal_rows,
-			em);
+			"Rows that one extension may keep in the store.",
+			k->config.journal_rows, em);
 	if (rc == 0)
 		rc = add_int(k, "/limits/cpu_share", "%",
 			"Part of one processor that one carrier may use; 0: any.",
