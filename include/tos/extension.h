@@ -62,6 +62,8 @@ struct tos_message {
 #define TOS_INBOX_ON_COMPLETION 8u
 /* the kernel hands it posts to carriers that are not here: Messenger */
 #define TOS_INBOX_LOCATES 16u
+/* the kernel calls it when tos.clone was called: Spawner; implies EXTENSIONS_ONLY */
+#define TOS_INBOX_ON_CLONE 32u
 /*
  * What the kernel asks of hooks, and what hooks may ask of the kernel. All are calls whose
  * folder is named after the verb and holds one element, a map; sender "" in the first group.
@@ -83,6 +85,12 @@ struct tos_message {
  *       it over; what comes of it is told by the verbs below. The kernel repeats COMPLETED (by
  *       name) for carriers that wait after a restart, of its own or of the extension; while the
  *       name is in hand, a repeat changes nothing.
+ *   CLONE {dest, here: KERNEL, itinerant: bool, name, path: [entry], rest: {limit: int}, split:
+ *           {limit: int}}
+ *       tos.clone(dest, split) was called ("" or no dest: the path's first entry). path is what
+ *       remains of it, rest what the carrier has left of the budgets cpu (ms), hops, sent and
+ *       clones, split what it wants to give of them; what it did not say is not there. Answered
+ *       by "ok" [{clone: NAME}] once SPAWN has made it, or by a failure, which tos.clone() returns.
  *   LOCATE {dest, [hint], home}
  *       where is carrier dest (NAME or NAME/inbox)? home is its home kernel; hint a kernel that
  *       is said to have it, or "". Answered by tos_forward(x, token, KERNEL), which may be this
@@ -101,6 +109,12 @@ struct tos_message {
  *   FINISH {name}                  it goes home with its outcome
  *   FAULT {code, name, text}       it is faulted
  *   RESUME {code, name, text}      tos.go() returns nil, code, text
+ *   SPAWN {dest: KERNEL, moves: bool, name, path: [entry], split: {cpu, hops, sent, clones: int},
+ *           timeout_ms}
+ *       makes a clone of a carrier for which CLONE was asked; path is the clone's. With moves it is
+ *       moved along it at once, dest being the first it will try; else it begins here, which dest
+ *       must be then. Another dest is asked first, as by MOVE, and its failures are the same:
+ *       nothing was made. Answered by "ok" [{clone: NAME}] once it is journaled.
  *   TRAIL {error, event, kernel, name}  adds a line to its trail
  *   WAITING {code, dest, name, text, until_ms}  it waits for dest, for so many ms more; `tos
  *                                               launch --wait` shows text

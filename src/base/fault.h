@@ -32,6 +32,14 @@
 	X(FAULTED_COMMIT,   "faulted-commit",    "a fault, to be kept for a retry")                 \
 	X(RETRY_COMMIT,     "retry-commit",      "the retried carrier, at its place")               \
 	X(END_COMMIT,       "end-commit",        "killed, superseded or lost, at its place")        \
+	/* a clone, where its parent is; its birth, at the home */                                  \
+	X(CLONE_TAKEN,      "clone-taken",       "Spawner has said where it goes")                  \
+	X(CLONE_COMMIT,     "clone-commit",      "the parent's number, the clone and the note")     \
+	X(CLONE_JOURNALED,  "clone-journaled",   "nobody knows yet")                                \
+	X(CLONE_ANSWERED,   "clone-answered",    "the parent has its name, the home is being told") \
+	X(CLONED_TAKEN,     "cloned-taken",      "at the home")                                     \
+	X(CLONED_COMMIT,    "cloned-commit",     "home record of the clone, and its parent's")      \
+	X(CLONED_JOURNALED, "cloned-journaled",  "not yet answered")                                \
 	/* the hand-off, at the source */                                                           \
 	X(OFFER_SEND,       "offer-send",        "nothing is committed")                            \
 	X(OFFER_GRANTED,    "offer-granted",     "the destination would take it")                   \

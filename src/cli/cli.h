@@ -199,6 +199,8 @@ void age_text(int64_t since_wall_ms, int64_t now_wall_ms, char out[16]);
 /* ---- outcome.c: shared by launch and wait */
 /* Wait for these, print progress if `follow`, and outcomes; returns the exit code. */
 int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet);
+/* ---- family.c: the carrier and all that came of it; deadline 0: none. Exit code */
+int family_wait(struct cli *cli, const char *name, int64_t deadline, bool quiet);
 bool state_is_final(const char *state);
 /* What went wrong at that step of a trail, and with whom. */
 void trail_error(const struct tos_value *line, struct buf *out);

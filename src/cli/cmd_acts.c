@@ -24,9 +24,13 @@ static int act_on(struct cli *cli, const char *act, const char *word, struct tos
 	if (rc < 0)
 		return rc;
 	cli_home_of(name, kernel);
-	rc = cli_act(cli, kernel, act, name, NULL, &answer);
+	rc = cli_act(cli, kernel, act, name,
+		cli_option(cli, "family") ? map_of("family", tos_bool(true)) : NULL, &answer);
 	if (rc < 0)
 		return err_wrap(&cli->em, rc, "%s", name);
+	if (tos_get(answer, "members"))
+		tos_set(answer, "state",
+			tos_textf("%lld carriers", (long long)tos_get_int(answer, "members", 0)));
 	tos_set(answer, "asked", tos_text(act)); /* its state is that of the moment of asking */
 	return tos_push(rows, answer);
 }
@@ -60,6 +64,10 @@ static int run_resume(struct cli *cli)
 	return all ? stop_resume(cli) : run_act(cli);
 }
 
+#define FAMILY                                                                                 \
+	{                                                                                      \
+		"family", 0, NULL, "its clones, too, and those that are made later"            \
+	}
 #define AS                                                                                     \
 	{                                                                                      \
 		"as", 0, "PRINCIPAL", "who signs the act; default from domain.conf"            \
@@ -77,7 +85,7 @@ const struct command command_suspend = {
 	.run = run_act,
 	.min_args = 1,
 	.max_args = ARGS_ANY,
-	.options = { AS },
+	.options = { FAMILY, AS },
 };
 
 const struct command command_resume = {
@@ -93,7 +101,7 @@ const struct command command_resume = {
 	.run = run_resume,
 	.max_args = ARGS_ANY,
 	.options = { { "all", 0, NULL, "let everything that tos stop --all ended run again" },
-		AS },
+		FAMILY, AS },
 };
 
 const struct command command_kill = {
@@ -104,11 +112,12 @@ const struct command command_kill = {
 	.about = "Records at the carrier's home that it is to be killed. It is ended where it "
 		 "runs, at once if that can be "
 		 "reached, otherwise when it next reports or moves. Its outcome is killed.",
-	.examples = "tos kill 42\tBy number\n",
+	.examples = "tos kill 42\tBy number\n"
+		    "tos kill host0#42 --family\tAnd all its clones\n",
 	.run = run_act,
 	.min_args = 1,
 	.max_args = ARGS_ANY,
-	.options = { AS },
+	.options = { FAMILY, AS },
 };
 
 const struct command command_retry = {

@@ -53,7 +53,7 @@ static void finding(struct tos_value *list, const char *where, const char *check
 static void check_programs(struct tos_value *list)
 {
 	static const char *const programs[] = { "tosd", "tos-kernel", "tos-vm", "tos-ext" };
-	static const char *const extensions[] = { "echo", "mobility", "messenger", "directory",
+	static const char *const extensions[] = { "echo", "mobility", "spawner", "messenger", "directory",
 		"monitor" };
 	char path[4096];
 

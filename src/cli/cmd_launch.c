@@ -270,7 +270,7 @@ const struct command command_launch = {
 		 "is every kernel, once each. Without a path the carrier runs at its home.\n\n"
 		 "With --wait its log lines and its states go to standard error as they come, and its outcome to "
 		 "standard output: a row a kernel from folder RESULTS, the trail, and any fault; the exit code is 0 if "
-		 "it finished. Ctrl-C detaches with exit code 130 and leaves it running; --timeout gives up waiting.\n\n"
+		 "it finished. Of a carrier that cloned itself it waits for the clones, too, and prints one table. Ctrl-C detaches with exit code 130 and leaves it running; --timeout gives up waiting.\n\n"
 		 "With --briefcase it takes folders along that are written in a file: JSON such as {\"SITES\": [\"a\", "
 		 "\"b\"]}, with bytes as \"base64:...\", or the same in CBOR; what tos wait --json printed is understood "
 		 "too. Folder HOST is the path, and folder CODE, with a Lua source as its one element, the carrier, so "

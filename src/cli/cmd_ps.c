@@ -292,6 +292,8 @@ static void print_show(const struct tos_value *v)
 	puts(tos_len(path) ? "" : "-");
 	print_map("folders", tos_get(v, "folders"));
 	print_names("sealed", tos_get(v, "sealed"));
+	print_field("parent", tos_get(v, "parent"));
+	print_names("clones", tos_get(v, "clones"));
 	print_names("append only", tos_get(v, "append_only"));
 	print_amounts("limits", tos_get(v, "limits"), true);
 	print_amounts("usage", tos_get(v, "usage"), false);

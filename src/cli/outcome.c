@@ -166,10 +166,29 @@ static void show_event(struct wait *w, const struct tos_value *e)
 		fprintf(stderr, "%s  %s %s\n", kernel, w->name, tos_get_text(e, "state", "?"));
 }
 
+/* A clone's: what it says is said with its name. */
+static void on_clone_event(const struct wait *w, const struct tos_value *e)
+{
+	const char *name = tos_get_text(e, "name", "");
+	size_t n = strlen(w->name);
+	AUTOBUF text = BUF_INIT;
+
+	if (!w->follow || strncmp(name, w->name, n) != 0 || name[n] != '.')
+		return;
+	put_text(&text, tos_get(e, "text"));
+	if (strcmp(tos_get_text(e, "kind", ""), "log") == 0)
+		fprintf(stderr, "%s  %s: %s\n", tos_get_text(e, "kernel", "?"), name,
+			buf_cstr(&text));
+}
+
 static void on_event(struct wait *w, const struct tos_value *e)
 {
-	if (tos_type(e) != TOS_MAP || strcmp(tos_get_text(e, "name", ""), w->name) != 0)
+	if (tos_type(e) != TOS_MAP)
 		return;
+	if (strcmp(tos_get_text(e, "name", ""), w->name) != 0) {
+		on_clone_event(w, e);
+		return;
+	}
 	if (strcmp(tos_get_text(e, "kind", ""), "state") == 0)
 		snprintf(w->state, sizeof(w->state), "%s", tos_get_text(e, "state", ""));
 	if (w->follow)
@@ -317,6 +336,13 @@ static void show_end(struct wait *w, const struct tos_value *outcome)
 		w->name, tos_get_text(outcome, "state", "?"));
 }
 
+/* Whoever launched a carrier wants what came of it; tos wait says whether. */
+static bool wants_family(const struct cli *cli, const struct tos_value *outcome)
+{
+	return cli_option(cli, "family") || (strcmp(cli->args.command->name, "wait") != 0 &&
+						    tos_get_int(outcome, "clones", 0) > 0);
+}
+
 static int detach(const struct wait *w)
 {
 	fprintf(stderr, "still running: tos wait %s\n", w->name);
@@ -356,6 +382,10 @@ int outcome_wait(struct cli *cli, const char *name, bool follow, bool quiet)
 		show_end(&w, outcome);
 	}
 	tos_value_free(w.shown);
+	if (wants_family(cli, outcome)) {
+		tos_value_free(outcome);
+		return family_wait(cli, name, w.deadline, quiet);
+	}
 	code = quiet ? (strcmp(tos_get_text(outcome, "state", ""), "finished") == 0
 				       ? EXIT_DONE
 				       : EXIT_FAILED)

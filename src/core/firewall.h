@@ -5,7 +5,7 @@
  * A rule as text:  allow|deny WHO ACTION OBJECT
  *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
  *           class:carrier|client|extension|kernel  kernel:NAME  *
- *   ACTION  post launch arrive depart kill suspend resume retry resolve declare read revoke
+ *   ACTION  post launch arrive clone depart kill suspend resume retry resolve declare read revoke
  *           enroll remove backup drain set reload put admit  *
  *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the
  *           principal's own carriers), *

@@ -41,7 +41,7 @@ static int read_inbox(const struct tos_value *v, uint32_t default_bound, struct 
 	if (text_field(v, "name", in->name, sizeof(in->name)) < 0 ||
 		!body_inbox_name_ok(in->name))
 		return ERR_NAME;
-	if (flags < 0 || flags > 31 || bound < 0 || bound > EXT_BOUND_MAX)
+	if (flags < 0 || flags > 63 || bound < 0 || bound > EXT_BOUND_MAX)
 		return ERR_MALFORMED;
 	doc_field(v, "doc", in->doc, sizeof(in->doc));
 	in->flags = (uint32_t)flags;

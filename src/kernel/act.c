@@ -3,6 +3,7 @@
  * carried out. No kernel vouches for a principal.
  */
 #include "kernel/content.h"
+#include "kernel/family.h"
 #include "kernel/forced.h"
 
 #include <string.h>
@@ -47,9 +48,17 @@ static void act_carrier(struct kernel *k, struct act *a)
 		act_fail(a, ERR_NOT_FOUND, "no carrier of that name was launched here");
 		return;
 	}
-	for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
-		if (strcmp(wanted[i].act, a->name) == 0)
+	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+		if (strcmp(wanted[i].act, a->name) != 0)
+			continue;
+		if (!tos_get_bool(a->args, "family", false))
 			home_want(k, h, wanted[i].wanted, STEAL(a->rq));
+		else if (strcmp(wanted[i].wanted, "retry") != 0)
+			family_want(k, h, wanted[i].wanted, STEAL(a->rq));
+		else
+			request_fail(STEAL(a->rq), ERR_UNSUPPORTED,
+				"carriers are retried one by one");
+	}
 	act_free(a);
 }
 

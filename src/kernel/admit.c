@@ -281,10 +281,10 @@ struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], str
 
 /* ---- limits and numbers */
 
-int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT],
-	int64_t out[LIMIT_COUNT], struct errmsg *em)
+int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],
+	const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em)
 {
-	limits_least(out, t->limits, k->config.limits);
+	limits_least(out, asked, k->config.limits);
 	for (int i = 0; i < LIMIT_COUNT; i++)
 		if (minimum[i] >= 0 && out[i] < minimum[i])
 			return err_set(em, ERR_LIMIT,

@@ -6,6 +6,7 @@
  */
 #include "kernel/forced.h"
 #include "kernel/evidence.h"
+#include "kernel/family.h"
 #include "kernel/handoff.h"
 
 #include <string.h>
@@ -55,13 +56,28 @@ static int offer_limits(const struct tos_value *m, int64_t out[LIMIT_COUNT])
 	return 0;
 }
 
+/* Which of its family the offer is of. */
+static int offer_who(const struct ticket *t, const struct tos_value *args,
+	uint8_t id[DIGEST_BYTES], char name[NAME_BYTES_MAX + 1], struct errmsg *em)
+{
+	const char *suffix = tos_get_text(args, "suffix", "");
+
+	if (!suffix_ok(suffix) || strlen(suffix) >= sizeof(((struct hop *)0)->suffix) ||
+		strlen(t->name) + strlen(suffix) > NAME_BYTES_MAX)
+		return err_set(em, ERR_NAME, "that is no clone's suffix");
+	snprintf(name, NAME_BYTES_MAX + 1, "%s%s", t->name, suffix);
+	family_id(id, suffix, id);
+	return 0;
+}
+
 static void offer_judge(struct kernel *k, struct request *rq)
 {
 	struct ticket t = { .path = NULL };
 	struct cert_info owner;
 	struct incarnation e = { 0 }, *known;
-	int64_t minimum[LIMIT_COUNT], granted[LIMIT_COUNT] = { 0 };
+	int64_t minimum[LIMIT_COUNT], granted[LIMIT_COUNT] = { 0 }, asked[LIMIT_COUNT];
 	uint8_t id[DIGEST_BYTES];
+	char name[NAME_BYTES_MAX + 1];
 	struct errmsg em = { "" };
 	struct tos_value *out, *limits;
 	size_t n, n_code;
@@ -79,10 +95,14 @@ static void offer_judge(struct kernel *k, struct request *rq)
 	if (rc == 0)
 		rc = ticket_verify(k, (struct slice){ cose, n }, &t, id, &owner, &em);
 	if (rc == 0)
-		rc = admit_check(k, &owner, "arrive", !resident_find(k, t.name), &em);
-	offer_limits(tos_get(rq->args, "minimum"), minimum);
+		rc = offer_who(&t, rq->args, id, name, &em);
 	if (rc == 0)
-		rc = admit_limits(k, &t, minimum, granted, &em);
+		rc = admit_check(k, &owner, "arrive", !resident_find(k, name), &em);
+	offer_limits(tos_get(rq->args, "minimum"), minimum);
+	offer_limits(tos_get(rq->args, "limits"), asked);
+	limits_least(asked, asked, t.limits);
+	if (rc == 0)
+		rc = admit_limits(k, asked, minimum, granted, &em);
 	if (rc == 0 && bytes > granted[LIMIT_state])
 		rc = err_set(&em, ERR_LIMIT, "limit state: %lld bytes, %s grants %lld",
 			(long long)bytes, k->config.name, (long long)granted[LIMIT_state]);
@@ -96,7 +116,7 @@ static void offer_judge(struct kernel *k, struct request *rq)
 		incarnation_read(tos_get(rq->args, "e"), &e);
 		if (known && incarnation_compare(&e, known) < 0)
 			rc = err_set(&em, ERR_SUPERSEDED, "a higher incarnation of %s is known",
-				t.name);
+				name);
 	}
 	if (rc < 0) {
 		ticket_fini(&t);
@@ -337,7 +357,7 @@ static void arrival_journal(struct arrival *a)
 static bool superseded(struct kernel *k, const struct hop *hop)
 {
 	const struct incarnation *known = incarnation_known(k, hop->id);
-	const struct resident *r = resident_by_id(k, hop->id, hop->suffix);
+	const struct resident *r = resident_by_id(k, hop->id);
 
 	return (known && incarnation_compare(&hop->e, known) < 0) ||
 	       (r && incarnation_compare(&hop->e, &r->e) < 0);
@@ -346,7 +366,7 @@ static bool superseded(struct kernel *k, const struct hop *hop)
 /* All that was waited for is over: hooks, and the home where that is asked. */
 static void arrival_decide(struct arrival *a, int rc, const char *text)
 {
-	const struct resident *old = resident_by_id(a->k, a->hop.id, a->hop.suffix);
+	const struct resident *old = resident_by_id(a->k, a->hop.id);
 
 	if (superseded(a->k, &a->hop))
 		arrival_answer(a, "superseded", ERR_SUPERSEDED,
@@ -403,11 +423,14 @@ static void on_arrival_hooks(struct kernel *k, void *arg, int rc, const char *te
 static int home_agrees(const struct arrival *a, struct errmsg *em)
 {
 	const struct resident *r = a->r;
-	const struct home_record *h;
+	struct home_record *h;
+	int rc;
 
 	if (a->hop.kind != 0 || strcmp(r->ticket.home, a->k->config.name) != 0)
 		return 0;
 	h = home_find(a->k, r->name);
+	if (!h && (rc = family_arrived(a->k, r, &h, em)) < 0)
+		return rc;
 	if (!h || memcmp(h->id, r->id, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_UNKNOWN, "its home never launched it");
 	if (shell_ended(h->state) || incarnation_compare(&a->hop.e, &h->e) != 0 ||
@@ -471,6 +494,7 @@ static int arrival_check(
 	struct kernel *k = a->k;
 	struct resident *r = a->r;
 	uint8_t id[DIGEST_BYTES];
+	int64_t asked[LIMIT_COUNT];
 	int rc = parts_verify(envelope, &a->hop, em);
 
 	if (rc == 0)
@@ -480,32 +504,30 @@ static int arrival_check(
 			k, blob_slice(&r->ticket_cose), &r->ticket, id, &r->owner, em);
 	if (rc < 0)
 		return rc;
-	memcpy(r->id, id, sizeof(id));
-	snprintf(r->suffix, sizeof(r->suffix), "%s", a->hop.suffix);
-	snprintf(r->name, sizeof(r->name), "%s%s", r->ticket.name, r->suffix);
+	family_is(r, id, a->hop.suffix);
 	r->e = a->hop.e;
 	r->n = a->hop.n + 1;
-	if (memcmp(id, a->hop.id, sizeof(id)) != 0)
+	if (memcmp(r->id, a->hop.id, sizeof(r->id)) != 0)
 		return err_set(em, ERR_SIGNATURE, "the hop record is another carrier's");
-	/* Nobody makes clones in this version: with a suffix of its own a kernel could double
-	 * one. */
-	if (r->suffix[0])
-		return err_set(em, ERR_UNSUPPORTED, "clones are not supported");
+	if (strlen(r->ticket.name) + strlen(r->suffix) > NAME_BYTES_MAX)
+		return err_set(em, ERR_NAME, "its name is too long");
 	/* A home that gives one name to two tickets must not have one carrier replace the
 	 * other. */
 	if (resident_find(k, r->name) &&
-		memcmp(resident_find(k, r->name)->id, id, sizeof(id)) != 0)
+		memcmp(resident_find(k, r->name)->id, r->id, sizeof(r->id)) != 0)
 		return err_set(
 			em, ERR_EXISTS, "another carrier of the name %s is here", r->name);
 	if (memcmp(r->code_digest, r->ticket.code, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the code is not what the owner signed");
 	rc = chain_verify(k, r, blob_slice(&a->hop_cose), &a->hop, em);
 	if (rc == 0)
+		rc = family_budget(r, em);
+	if (rc == 0)
 		rc = seals_arrived(k, r, &a->hop, em);
 	if (rc == 0)
 		rc = home_agrees(a, em);
-	if (r->hop_count < tos_len(r->hops))
-		r->hop_count = tos_len(r->hops); /* the chain can't be talked away */
+	if (rc == 0 && r->hop_count < family_hops(r))
+		r->hop_count = family_hops(r); /* the chain can't be talked away */
 	if (rc == 0 && !r->ticket.itinerant && !path_is_suffix(r->path, r->ticket.path))
 		rc = err_set(em, ERR_DENIED, "the path is not what the owner signed");
 	if (rc == 0 && a->hop.kind == 1)
@@ -514,8 +536,10 @@ static int arrival_check(
 		rc = arrival_code(k, rq, r, em);
 	if (rc == 0)
 		rc = admit_check(k, &r->owner, "arrive", !resident_find(k, r->name), em);
-	if (rc == 0)
-		rc = admit_limits(k, &r->ticket, r->minimum, r->usage.limit, em);
+	if (rc == 0) {
+		family_asked(r, asked);
+		rc = admit_limits(k, asked, r->minimum, r->usage.limit, em);
+	}
 	if (rc == 0 && ++r->hop_count > (uint64_t)r->usage.limit[LIMIT_hops])
 		rc = err_set(em, ERR_LIMIT, "limit hops: %s grants %lld", k->config.name,
 			(long long)r->usage.limit[LIMIT_hops]);
@@ -530,7 +554,7 @@ static int arrival_check(
 /* Has this kernel seen a later departure of it, so that this record can only be a replay? */
 static bool replayed(struct kernel *k, const struct hop *hop)
 {
-	struct resident *r = resident_by_id(k, hop->id, hop->suffix);
+	struct resident *r = resident_by_id(k, hop->id);
 	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
 	struct tos_value *m = NULL;
 	struct incarnation e;
@@ -540,7 +564,6 @@ static bool replayed(struct kernel *k, const struct hop *hop)
 		(r->state != SHELL_DEPARTING || hop->n < r->n))
 		return true;
 	buf_add(&key, hop->id, DIGEST_BYTES);
-	buf_add_str(&key, hop->suffix);
 	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
 		tos_decode(body.data, body.len, 0, &m) == 0 &&
 		incarnation_read(tos_get(m, "e"), &e) == 0)
@@ -575,8 +598,7 @@ static struct arrival *arrival_of(struct kernel *k, const struct hop *hop)
 	size_t it = 0;
 
 	while ((a = map_next(k->arrivals, &it, NULL, NULL)))
-		if (memcmp(a->hop.id, hop->id, DIGEST_BYTES) == 0 &&
-			strcmp(a->hop.suffix, hop->suffix) == 0)
+		if (memcmp(a->hop.id, hop->id, DIGEST_BYTES) == 0)
 			return a;
 	return NULL;
 }
@@ -663,7 +685,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 		arrival_answer(a, "unknown", ERR_UNKNOWN, "this kernel restarted since");
 		return;
 	}
-	old = resident_by_id(k, a->hop.id, a->hop.suffix);
+	old = resident_by_id(k, a->hop.id);
 	if (!(old && old->quarantined) && replayed(k, &a->hop)) {
 		arrival_refuse(
 			a, ERR_REPLAY, "a later departure of this carrier is known here");
@@ -681,8 +703,9 @@ static void send_verb(struct kernel *k, struct request *rq)
 		}
 	}
 	rc = arrival_check(a, rq, envelope, &em);
-	if (rc == ERR_NOT_FOUND) {
-		/* The code: it was believed to be here. No answer yet, the record comes again. */
+	if (rc == ERR_NOT_FOUND || rc == ERR_STATE) {
+		/* The code, which was believed to be here; or, at the home, what is being journaled of
+		 * its parent. No answer yet, the record comes again. */
 		arrival_no_answer(a, rc, err_show(rc, &em));
 		return;
 	}
@@ -696,7 +719,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has moved on since");
 		return;
 	}
-	old = resident_by_id(k, a->hop.id, a->hop.suffix);
+	old = resident_by_id(k, a->hop.id);
 	if (rc < 0 || (old && old->quarantined)) {
 		arrival_no_answer(a, ERR_STATE,
 			"this store was restored; the carrier's home is being asked");
@@ -756,10 +779,15 @@ static void arrival_outcome(struct arrival *a)
 {
 	struct kernel *k = a->k;
 	struct home_record *h = home_find(k, a->r->name);
+	struct errmsg em = { "" };
 	struct store_txn *t;
 	struct tos_value *m;
 	int rc;
 
+	if (!h && family_arrived(k, a->r, &h, &em) == ERR_STATE) {
+		arrival_no_answer(a, ERR_STATE, em.text);
+		return;
+	}
 	if (!h || memcmp(h->id, a->r->id, DIGEST_BYTES) != 0) {
 		arrival_refuse(a, ERR_UNKNOWN, "this is not its home, or its home forgot it");
 		return;
@@ -803,9 +831,12 @@ void came_from(const struct resident *r, char out[64])
 		struct slice bytes;
 
 		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
-		if (record_hop(bytes, &hop, NULL) == 0 &&
-			strcmp(hop.from, r->k->config.name) != 0)
-			snprintf(out, 64, "%s", hop.from);
+		if (record_hop(bytes, &hop, NULL) == 0) {
+			if (hop.kind == HOP_CLONE)
+				i = 1; /* it was made here: who brought its parent had no copy of it */
+			else if (strcmp(hop.from, r->k->config.name) != 0)
+				snprintf(out, 64, "%s", hop.from);
+		}
 		hop_fini(&hop);
 	}
 }
@@ -888,7 +919,7 @@ static void void_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	buf_add(&key, id, n);
-	r = resident_by_id(k, id, "");
+	r = resident_by_id(k, id);
 	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0)
 		tos_decode(body.data, body.len, 0, &gone);
 	/* Only its source went on without it, or its home knows better. */

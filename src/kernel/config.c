@@ -169,6 +169,7 @@ static const char *const default_rules[] = {
 	"allow role:admin * *",
 	"allow role:owner launch *",
 	"allow role:owner arrive *",
+	"allow role:owner clone *",
 	"allow role:owner kill own",
 	"allow role:owner suspend own",
 	"allow role:owner resume own",
@@ -197,6 +198,7 @@ static const struct {
 } default_extensions[] = {
 	{ "Echo", "echo", "", false },
 	{ "Mobility", "mobility", "", false },
+	{ "Spawner", "spawner", "", false },
 	{ "Messenger", "messenger", "", false },
 	{ "Directory", "directory", "", false },
 	{ "Monitor", "monitor", "read-proc read-fs", true },

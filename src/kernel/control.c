@@ -2,7 +2,7 @@
  * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are
  * known by their uid, acts by the signature of a principal.
  */
-#include "kernel/kernel.h"
+#include "kernel/family.h"
 
 #include <string.h>
 
@@ -53,6 +53,7 @@ void client_down(struct kernel *k, struct link *l)
 		map_del_str(k->clients, link_name(l));
 	content_link_down(k, link_name(l));
 	home_waiters_drop(k, link_name(l));
+	family_waiters_drop(k, link_name(l));
 	while ((watchers = map_next(k->watchers, &it, &key, &len))) {
 		map_del_str(watchers, link_name(l));
 		if (map_size(watchers) == 0) {
@@ -109,19 +110,12 @@ int control_may_read(struct kernel *k, struct request *rq)
 
 /* ---- watching */
 
-void watch_event(struct kernel *k, const char *name, struct tos_value *event)
+static void watchers_tell(
+	struct kernel *k, const struct map *watchers, const struct tos_value *event)
 {
-	struct map *watchers = map_find_str(k->watchers, name);
-	struct tos_value *elements;
 	const void *key;
 	size_t it = 0, len;
 
-	if (!watchers) {
-		tos_value_free(event);
-		return;
-	}
-	elements = tos_array();
-	tos_push(elements, event);
 	while (map_next(watchers, &it, &key, &len)) {
 		AUTOBUF folder = BUF_MAX(FRAME_BYTES_MAX);
 		const struct tos_value *parts[] = { event };
@@ -140,7 +134,23 @@ void watch_event(struct kernel *k, const char *name, struct tos_value *event)
 		if (kernel_route(k, &self, &p, &em) < 0)
 			metric_add(k->metrics, "watch_events_lost_total", NULL, 1);
 	}
-	tos_value_free(elements);
+}
+
+/* A clone's are of interest to whoever watches the original, too. */
+void watch_event(struct kernel *k, const char *name, struct tos_value *event)
+{
+	struct map *watchers = map_find_str(k->watchers, name);
+	char root[NAME_BYTES_MAX + 1];
+
+	if (watchers)
+		watchers_tell(k, watchers, event);
+	if (family_suffix(name)[0] && map_size(k->watchers)) {
+		family_root_name(name, root);
+		watchers = map_find_str(k->watchers, root);
+		if (watchers)
+			watchers_tell(k, watchers, event);
+	}
+	tos_value_free(event);
 }
 
 static void watch_verb(struct kernel *k, struct request *rq)
@@ -251,6 +261,14 @@ struct show_ask {
 	char name[NAME_BYTES_MAX + 1];
 };
 
+static void show_family(struct kernel *k, const char *name, struct tos_value *m)
+{
+	const struct home_record *h = home_find(k, name);
+
+	if (h)
+		tos_set(m, "clones", family_children(k, h));
+}
+
 static struct tos_value *home_show(struct home_record *h)
 {
 	struct tos_value *m = home_row(h), *limits = tos_map();
@@ -285,6 +303,7 @@ static struct tos_value *home_show(struct home_record *h)
 	tos_set(m, "incarnation", tos_int((int64_t)h->e.count));
 	tos_set(m, "departures", tos_int((int64_t)h->n));
 	tos_set(m, "wanted", tos_text(h->wanted));
+	show_family(h->k, h->name, m);
 	return m;
 }
 
@@ -296,7 +315,9 @@ static void on_remote_show(
 	struct tos_value *m;
 
 	if (rc == 0) {
-		request_ok(a->rq, tos_value_copy(tos_at(elements, 0)));
+		m = tos_value_copy(tos_at(elements, 0));
+		show_family(k, a->name, m);
+		request_ok(a->rq, m);
 		return;
 	}
 	if (!h) {
@@ -320,7 +341,10 @@ static void show_verb(struct kernel *k, struct request *rq)
 	if (control_may_read(k, rq) < 0)
 		return;
 	if (r) {
-		request_ok(rq, resident_show(r));
+		struct tos_value *m = resident_show(r);
+
+		show_family(k, name, m);
+		request_ok(rq, m);
 		return;
 	}
 	h = home_find(k, name);
@@ -339,6 +363,25 @@ static void show_verb(struct kernel *k, struct request *rq)
 	args = tos_map();
 	tos_set(args, "name", tos_text(name));
 	kernel_call(k, h->kernel, "Control", "SHOW", args, 3000, on_remote_show, a);
+}
+
+/* All that is known of a carrier and what comes of it, once that has ended. */
+static void family_verb(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	int64_t wait_ms = tos_get_int(rq->args, "wait_ms", 0);
+	struct home_record *h = home_find(k, name);
+
+	if (control_may_read(k, rq) < 0)
+		return;
+	if (!h)
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s was launched at %s", name,
+			k->config.name);
+	else
+		family_wait(k, h, rq,
+			(uint32_t)(wait_ms < 0              ? 0
+				   : wait_ms > WAIT_MOST_MS ? WAIT_MOST_MS
+							    : wait_ms));
 }
 
 static void locate_verb(struct kernel *k, struct request *rq)
@@ -826,7 +869,9 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	struct home_record *h = home_new(k, r->ticket.name);
 	struct launching *lg = mem_new(struct launching);
 
-	snprintf(r->name, sizeof(r->name), "%s", r->ticket.name);
+	family_is(r, r->id, "");
+	family_budget(r, NULL);
+	memcpy(h->budget, r->budget, sizeof(h->budget));
 	r->path = tos_value_copy(r->ticket.path);
 	r->launched_ms = clock_wall_ms();
 	/* begin runs only at entries of the path; without a path, here. */
@@ -886,7 +931,7 @@ void launch_verb(struct kernel *k, struct request *rq)
 	if (rc == 0)
 		rc = launch_parts(k, rq, r, &em);
 	if (rc == 0)
-		rc = admit_limits(k, &r->ticket, r->minimum, r->usage.limit, &em);
+		rc = admit_limits(k, r->ticket.limits, r->minimum, r->usage.limit, &em);
 	if (rc < 0) {
 		struct tos_value *m = tos_map();
 
@@ -915,6 +960,7 @@ const struct verb control_verbs[] = {
 	{ "SHOW", show_verb },
 	{ "LOCATE", locate_verb },
 	{ "OUTCOME", outcome_verb },
+	{ "FAMILY", family_verb },
 	{ "WATCH", watch_verb },
 	{ "LOG", log_verb },
 	{ "KERNELS", kernels_verb },

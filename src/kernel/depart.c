@@ -7,6 +7,7 @@
  * frees it.
  */
 #include "kernel/evidence.h"
+#include "kernel/family.h"
 #include "kernel/forced.h"
 #include "kernel/handoff.h"
 
@@ -630,6 +631,7 @@ static int freeze(struct resident *r, unsigned kind, struct errmsg *em)
 	snprintf(r->dest, sizeof(r->dest), "%s", r->move->dest);
 	r->outcome_move = kind == 1;
 	r->n++;
+	clone_forget(r);
 	resident_trail(r, kind ? "homewards" : "departed", r->dest, "");
 	rc = resident_envelope(r, path, &env);
 	tos_value_free(path);
@@ -778,12 +780,12 @@ static void on_offered(
 	depart(r);
 }
 
-static void offer(struct resident *r)
+struct tos_value *offer_args(const struct resident *r)
 {
 	struct tos_value *args = tos_map(), *limits = tos_map(), *minimum = tos_map();
-	struct move *mv = r->move;
+	int64_t asked[LIMIT_COUNT];
 
-	move_stage(mv, MOVE_OFFERED);
+	family_asked(r, asked);
 	tos_set(args, "ticket", tos_bytes(r->ticket_cose.p, r->ticket_cose.n));
 	tos_set(args, "e", incarnation_value(&r->e));
 	tos_set(args, "n", tos_int((int64_t)r->n));
@@ -791,15 +793,25 @@ static void offer(struct resident *r)
 	tos_set(args, "hops", tos_int((int64_t)r->hop_count));
 	tos_set(args, "bytes", tos_int((int64_t)(r->briefcase.n + r->state_bytes.n)));
 	for (int i = 0; i < LIMIT_COUNT; i++) {
-		tos_set(limits, limit_names[i], tos_int(r->ticket.limits[i]));
+		tos_set(limits, limit_names[i], tos_int(asked[i]));
 		if (r->minimum[i] >= 0)
 			tos_set(minimum, limit_names[i], tos_int(r->minimum[i]));
 	}
 	tos_set(args, "limits", limits);
 	tos_set(args, "minimum", minimum);
+	if (r->suffix[0])
+		tos_set(args, "suffix", tos_text(r->suffix));
+	return args;
+}
+
+static void offer(struct resident *r)
+{
+	struct move *mv = r->move;
+
+	move_stage(mv, MOVE_OFFERED);
 	FAULT_AT(OFFER_SEND);
-	mv->call = kernel_call(r->k, mv->dest, "Handoff", "OFFER", args, mv->timeout_ms,
-		on_offered, mem_strdup(r->name));
+	mv->call = kernel_call(r->k, mv->dest, "Handoff", "OFFER", offer_args(r),
+		mv->timeout_ms, on_offered, mem_strdup(r->name));
 }
 
 /* ---- a move to this kernel itself: one transaction */
@@ -1191,6 +1203,7 @@ static void grant_take(struct resident *r, struct resolving *rs, const struct in
 	resident_key(r, &key);
 	void_put(t, &key, e, r->dest, r->ticket.expires_ms + KEEP_AFTER_MS);
 	r->e = *e;
+	clone_renumber(r);
 	r->in_doubt = r->sent = r->asking = false;
 	resident_want_link(r, false);
 	resident_trail(r, "resolved", r->dest, rs->forced ? "forced" : "declared dead");

@@ -32,8 +32,8 @@ static int record_read(struct kernel *k, const struct home_record *h, struct sli
 		trust.now_ms = hop->time_ms;
 	rc = record_verify(&trust, bytes, NULL, &signer, NULL);
 	if (rc == 0 && (signer.kind != CERT_KERNEL || strcmp(signer.name, hop->from) != 0 ||
-			       memcmp(hop->id, h->id, DIGEST_BYTES) != 0 || hop->suffix[0] ||
-			       incarnation_compare(&hop->e, e) != 0))
+			       memcmp(hop->id, h->id, DIGEST_BYTES) != 0 ||
+			       hop->kind == HOP_CLONE || incarnation_compare(&hop->e, e) != 0))
 		rc = ERR_SIGNATURE;
 	return rc;
 }
@@ -142,6 +142,7 @@ bool evidence_passes(
 
 		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
 		passes = record_hop(bytes, &hop, NULL) == 0 &&
+			 memcmp(hop.id, h->id, DIGEST_BYTES) == 0 &&
 			 strcmp(hop.from, h->kernel) == 0 && hop.n >= h->came &&
 			 incarnation_compare(&hop.e, &h->e) == 0;
 		hop_fini(&hop);

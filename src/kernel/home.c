@@ -3,6 +3,7 @@
  * wanted of them, how they ended. What residents say to their homes is in report.c.
  */
 #include "kernel/evidence.h"
+#include "kernel/family.h"
 #include "kernel/forced.h"
 
 #include <string.h>
@@ -12,7 +13,6 @@
 #include "base/log.h"
 #include "wire/record.h"
 
-#define KEEP_AFTER_MS    ((int64_t)7 * 86400000)
 #define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
 #define COMMAND_AGAIN_MS 1000
 #define SAVE_SOON_MS     200
@@ -116,6 +116,59 @@ bool home_busy(const struct home_record *h)
 	return h->raising || h->closing;
 }
 
+static struct tos_value *budgets_value(const int64_t v[LIMIT_COUNT])
+{
+	struct tos_value *m = tos_map();
+
+	for (size_t i = 0; i < SPLIT_COUNT; i++)
+		tos_set(m, limit_names[split_limits[i]], tos_int(v[split_limits[i]]));
+	return m;
+}
+
+static void budgets_read(const struct tos_value *m, int64_t v[LIMIT_COUNT])
+{
+	for (size_t i = 0; i < SPLIT_COUNT; i++)
+		v[split_limits[i]] = tos_get_int(m, limit_names[split_limits[i]], 0);
+}
+
+static void put_family(const struct home_record *h, struct tos_value *m)
+{
+	tos_set(m, "budget", budgets_value(h->budget));
+	if (h->born[0]) {
+		tos_set(m, "born", tos_text(h->born));
+		tos_set(m, "birth", tos_bytes(h->birth, DIGEST_BYTES));
+	}
+	if (h->n_registered) {
+		tos_set(m, "gave", budgets_value(h->gave));
+		tos_set(m, "registered", tos_int((int64_t)h->n_registered));
+	}
+	if (h->family_wanted[0])
+		tos_set(m, "family_wanted", tos_text(h->family_wanted));
+}
+
+static void read_family(const struct tos_value *m, struct home_record *h)
+{
+	struct ticket t = { .path = NULL };
+	struct cose cose;
+	size_t n;
+	const uint8_t *p = tos_get_bytes(m, "birth", &n);
+
+	if (p && n == DIGEST_BYTES)
+		memcpy(h->birth, p, n);
+	snprintf(h->born, sizeof(h->born), "%s", tos_get_text(m, "born", ""));
+	snprintf(h->family_wanted, sizeof(h->family_wanted), "%s",
+		tos_get_text(m, "family_wanted", ""));
+	budgets_read(tos_get(m, "budget"), h->budget);
+	budgets_read(tos_get(m, "gave"), h->gave);
+	h->n_registered = (uint64_t)tos_get_int(m, "registered", 0);
+	/* A row of a version that knew no clones. */
+	if (!tos_get(m, "budget") &&
+		cose_decode(blob_slice(&h->ticket_cose), &cose, NULL) == 0 &&
+		ticket_decode(cose.payload, &t, NULL) == 0)
+		memcpy(h->budget, t.limits, sizeof(h->budget));
+	ticket_fini(&t);
+}
+
 void home_put(struct store_txn *t, const struct home_record *h)
 {
 	struct tos_value *m = tos_map(), *outcome = h->closing ? h->end_outcome : h->outcome;
@@ -139,6 +192,7 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_set(m, "ended", tos_int(h->closing ? h->end_ms : h->ended_ms));
 	tos_set(m, "expires", tos_int(h->expires_ms));
 	tos_set(m, "ticket", tos_bytes(h->ticket_cose.p, h->ticket_cose.n));
+	put_family(h, m);
 	if (outcome)
 		tos_set(m, "result", tos_value_copy(outcome));
 	if (h->fault && !h->closing)
@@ -184,6 +238,7 @@ static int home_read(struct kernel *k, struct slice body, struct home_record **o
 	p = tos_get_bytes(m, "ticket", &n);
 	if (p)
 		blob_set(&h->ticket_cose, (struct slice){ p, n });
+	read_family(m, h);
 	if (tos_get(m, "result"))
 		h->outcome = tos_value_copy(tos_get(m, "result"));
 	if (tos_get(m, "fault"))
@@ -219,6 +274,7 @@ int homes_load(struct kernel *k, struct errmsg *em)
 {
 	k->homes = map_new();
 	k->notes = map_new();
+	list_init(&k->families);
 	k->waiting = map_new();
 	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
 }
@@ -277,6 +333,11 @@ static void home_save(struct kernel *k, struct home_record *h)
 		h->save_due = false;
 }
 
+void home_save_due(struct home_record *h)
+{
+	h->save_due = true;
+}
+
 /* Where a carrier is now: the tick writes it, once for all that came meanwhile. Who forgets it in a
  * crash hears of it again, from the place or from the one before. */
 static void home_save_soon(struct home_record *h)
@@ -320,6 +381,7 @@ struct tos_value *home_row(const struct home_record *h)
 	tos_set(m, "hop", tos_int((int64_t)h->n));
 	tos_set(m, "since_ms", tos_int(h->since_ms));
 	tos_set(m, "trust", tos_text(TRUST_USER));
+	family_row(h->name, m);
 	return m;
 }
 
@@ -332,6 +394,8 @@ struct tos_value *outcome_of(struct resident *r)
 	tos_set(m, "trail", tos_value_copy(lines_all(&r->trail)));
 	tos_set(m, "log", tos_value_copy(lines_all(&r->log)));
 	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
+	if (r->n_made)
+		tos_set(m, "clones", tos_int((int64_t)r->n_made));
 	return m;
 }
 
@@ -354,14 +418,15 @@ static struct tos_value *outcome_answer(const struct home_record *h)
 	return m;
 }
 
-static bool outcome_known(const struct home_record *h)
+bool home_outcome_known(const struct home_record *h)
 {
 	return shell_ended(h->state) || h->state == SHELL_FAULTED;
 }
 
 static void waiters_tell(struct home_record *h)
 {
-	while (outcome_known(h) && !list_empty(&h->waiters)) {
+	h->k->family_news |= home_outcome_known(h);
+	while (home_outcome_known(h) && !list_empty(&h->waiters)) {
 		struct outcome_waiter *w =
 			LIST_ITEM(h->waiters.next, struct outcome_waiter, node);
 
@@ -373,7 +438,7 @@ void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms)
 {
 	struct outcome_waiter *w;
 
-	if (outcome_known(h)) {
+	if (home_outcome_known(h)) {
 		request_ok(rq, outcome_answer(h));
 		return;
 	}
@@ -480,12 +545,28 @@ static struct home_record *home_args(struct kernel *k, const struct request *rq)
 	size_t n;
 	const uint8_t *id = tos_get_bytes(rq->args, "id", &n);
 
+	if (!h && tos_get(rq->args, "birth") && family_take(k, rq->args, &h, NULL) < 0)
+		h = NULL;
 	return h && id && n == DIGEST_BYTES && memcmp(h->id, id, n) == 0 ? h : NULL;
 }
 
 /* Where home_args() found none. */
 static void home_unknown(struct kernel *k, struct request *rq)
 {
+	struct home_record *h = NULL;
+	struct errmsg em = { "" };
+	int rc = tos_get(rq->args, "birth") ? family_take(k, rq->args, &h, &em) : ERR_NOT_FOUND;
+
+	if (rc < 0 && rc != ERR_NOT_FOUND) {
+		/* A clone that must not be is ended by whoever has it; one that is not known yet is
+		 * reported again. */
+		request_fail(rq,
+			rc == ERR_STATE                    ? rc
+			: strcmp(rq->verb, "ARRIVED") == 0 ? ERR_SUPERSEDED
+							   : ERR_DENIED,
+			"%s", err_show(rc, &em));
+		return;
+	}
 	request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name,
 		tos_get_text(rq->args, "name", "?"));
 }
@@ -527,7 +608,7 @@ static void report_ignored(
 static void take_fault(struct home_record *h, const struct tos_value *args)
 {
 	struct tos_value *o = tos_map();
-	static const char *const parts[] = { "briefcase", "trail", "log", "fault" };
+	static const char *const parts[] = { "briefcase", "trail", "log", "fault", "clones" };
 
 	tos_value_free(h->fault);
 	h->fault = tos_value_copy(tos_get(args, "fault"));
@@ -813,6 +894,8 @@ static void ended_verb(struct kernel *k, struct request *rq)
 		tos_set(o, "trail", tos_value_copy(tos_get(rq->args, "trail")));
 	if (tos_get(rq->args, "log"))
 		tos_set(o, "log", tos_value_copy(tos_get(rq->args, "log")));
+	if (tos_get(rq->args, "clones"))
+		tos_set(o, "clones", tos_value_copy(tos_get(rq->args, "clones")));
 	fault = tos_map();
 	tos_set(fault, "code", tos_text(shell_state_word((enum shell_state)state)));
 	tos_set(fault, "text", tos_text(tos_get_text(rq->args, "why", "")));
@@ -1501,6 +1584,7 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 			home_free(h);
 		}
 	}
+	families_tick(k, now_ms);
 }
 
 const struct verb home_verbs[] = {
@@ -1511,5 +1595,6 @@ const struct verb home_verbs[] = {
 	{ "ASK", ask_verb },
 	{ "CONFIRM", confirm_verb },
 	{ "EVENT", event_verb },
+	{ "CLONED", cloned_verb },
 	{ NULL, NULL },
 };

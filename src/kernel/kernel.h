@@ -142,7 +142,8 @@ struct peer {
 struct vm;
 struct resident {
 	struct kernel *k;
-	uint8_t id[DIGEST_BYTES];
+	/* id: of this carrier; root: of its ticket, the same but for a clone */
+	uint8_t id[DIGEST_BYTES], root[DIGEST_BYTES];
 	char name[NAME_BYTES_MAX + 1], suffix[64];
 	enum shell_state state;
 	struct incarnation e;
@@ -160,6 +161,16 @@ struct resident {
 	struct lines trail, log;
 	struct usage usage;           /* used here and before; limits granted for this stay */
 	int64_t minimum[LIMIT_COUNT]; /* what the manifest says it cannot do without */
+	/* family.h: what it may use in its life, what of that it gave to its clones, the number of the
+	 * last of them, and how many records of its chain are of the time before it was made */
+	int64_t budget[LIMIT_COUNT], gave[LIMIT_COUNT];
+	uint64_t n_children, n_made; /* and how many it made */
+	size_t n_before;
+	bool birth_known; /* its home has heard where it was made */
+	/* clones made in this run, and which a run that begins again made already */
+	struct cloning *cloning;
+	struct tos_value *clones;
+	uint64_t clone_calls, clone_base;
 	uint64_t hop_count;
 	int64_t launched_ms, since_ms; /* wall */
 	/* begin returned (or must not run here): Mobility is to move it on */
@@ -303,6 +314,8 @@ struct kernel {
 	int64_t callers_at_ms;
 	struct map *watchers; /* carrier -> struct watch list */
 	struct map *waiting;  /* client -> how many outcomes it waits for */
+	struct list families; /* struct family_waiter */
+	bool family_news;     /* one of them may be complete */
 	struct map *notes;    /* keys of the outbox whose answer is waited for */
 	int64_t notes_at_ms;  /* when what is left in the outbox is sent again */
 	struct map *acting;   /* nonces of acts, digests of tokens that are being journaled */
@@ -515,6 +528,7 @@ void vm_freeze(struct resident *r, bool freeze);
 int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
 	uint64_t tag, struct slice folder);
 int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
+void vm_limits(struct resident *r);                                      /* they have changed */
 uint64_t vm_cpu_us(const struct resident *r); /* as far as it has been told */
 void vm_told_usage(struct resident *r, uint64_t cpu_us);
 uint64_t vm_memory_bytes(const struct resident *r);
@@ -532,8 +546,7 @@ void resident_free(struct resident *r);
 /* While its departure is not settled the link to its destination is kept up; given back once. */
 void resident_want_link(struct resident *r, bool want);
 struct resident *resident_find(struct kernel *k, const char *name);
-struct resident *resident_by_id(
-	struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix);
+struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES]);
 int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em);
 void resident_put(struct store_txn *t, struct resident *r); /* its row */
 void resident_del(struct store_txn *t, struct resident *r);
@@ -612,8 +625,8 @@ void kernel_trust(const struct kernel *k, struct trust *out);
 /* Changes with the revocation list: what was found good under another number is not any more. */
 uint64_t kernel_trust_number(const struct kernel *k);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
-int admit_limits(struct kernel *k, const struct ticket *t, const int64_t minimum[LIMIT_COUNT],
-	int64_t out[LIMIT_COUNT], struct errmsg *em);
+int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],
+	const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em);
 int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
 	bool counts, struct errmsg *em);
 /* Bits of enum role; author NULL: not known. */
@@ -701,6 +714,14 @@ struct home_record {
 	struct blob ticket_cose;
 	struct tos_value *outcome; /* {briefcase, trail, fault, log}; NULL until ended */
 	struct tos_value *fault;
+	/* families.c. Of a clone: where it was made, and its birth record's digest. Of each: its
+	 * budgets, what its clones got of them, how many have registered, and what is wanted of all
+	 * that come of it */
+	char born[64];
+	uint8_t birth[DIGEST_BYTES];
+	int64_t budget[LIMIT_COUNT], gave[LIMIT_COUNT];
+	uint64_t n_registered;
+	char family_wanted[16];
 	struct list waiters; /* struct outcome_waiter */
 };
 extern const struct verb home_verbs[];
@@ -722,7 +743,11 @@ void home_close(struct home_record *h, enum shell_state state, struct tos_value 
 void home_end(struct kernel *k, struct home_record *h, int rc);
 void home_link_up(struct kernel *k, const char *peer);
 struct tos_value *home_row(const struct home_record *h);
-struct tos_value *outcome_of(struct resident *r); /* {briefcase, trail, fault, log} */
+struct tos_value *outcome_of(struct resident *r); /* {briefcase, trail, fault, log, clones} */
+/* Its row is written with the next tick; whoever must know that it is durable commits by himself. */
+void home_save_due(struct home_record *h);
+/* Its outcome, or its fault, is known. */
+bool home_outcome_known(const struct home_record *h);
 void home_wait(struct home_record *h, struct request *rq, uint32_t wait_ms); /* takes rq */
 void home_waiters_drop(struct kernel *k, const char *client);                /* it is gone */
 int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
@@ -780,6 +805,9 @@ void home_evidence(struct resident *r, struct tos_value *args);
 void home_place(struct home_record *h, const char *kernel, uint64_t came);
 /* In the transaction that drops the row. */
 void home_report_gone(struct store_txn *t, struct resident *r, uint64_t n, const char *dest);
+/* A clone was made here: in its transaction, and once that is durable. */
+void home_birth_put(struct store_txn *t, const struct resident *r);
+void home_birth_send(const struct resident *r);
 void home_ended(
 	struct store_txn *t, struct resident *r, enum shell_state state, const char *why);
 /* The report of its end still waits for the home. */

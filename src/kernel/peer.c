@@ -2,7 +2,7 @@
  * Peers: which kernels we talk to, how they are found, what waits for a link to them, and for
  * which carriers they vouch.
  */
-#include "kernel/kernel.h"
+#include "kernel/family.h"
 
 #include <string.h>
 
@@ -13,6 +13,7 @@
 #define PEERS_MAX          20000
 #define PEER_QUEUE_BYTES   ((size_t)16 << 20)
 #define PEER_VOUCHES_MAX   100000
+#define VOUCH_HOPS_MAX     64
 #define LOOKUP_MS          5000
 #define DIRECTORY_FRESH_MS 60000
 /* nobody asked just now, but the link is wanted: it is dialled again after this, then twice it ... */
@@ -56,24 +57,50 @@ static bool hop_is_from(struct slice bytes, const char *kernel)
 	return yes;
 }
 
+static bool hop_is_birth(struct slice bytes)
+{
+	struct hop hop = { .parts = NULL };
+	bool yes = record_hop(bytes, &hop, NULL) == 0 && hop.kind == HOP_CLONE;
+
+	hop_fini(&hop);
+	return yes;
+}
+
+/* The record by which it, or the ancestor of which it is a clone, came here: of another kernel's, so
+ * behind those of moves from here to here; and the births of clones here since. */
+static size_t vouch_hops(const struct resident *r, struct slice hops[VOUCH_HOPS_MAX])
+{
+	size_t n = 0, from = tos_len(r->hops);
+	struct slice one;
+
+	while (from > 0) {
+		one.p = tos_as_bytes(tos_at(r->hops, --from), &one.n);
+		if (!hop_is_from(one, r->k->config.name)) {
+			hops[n++] = one;
+			break;
+		}
+	}
+	for (; from < tos_len(r->hops) && n < VOUCH_HOPS_MAX; from++) {
+		one.p = tos_as_bytes(tos_at(r->hops, from), &one.n);
+		if (hop_is_birth(one) && hop_is_from(one, r->k->config.name))
+			hops[n++] = one;
+	}
+	return n;
+}
+
 /* Vouch for the carrier on this link unless that was done. A carrier that is not here, or whose
  * home this is not, gets no vouching and is refused at the other end. */
 static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 {
 	struct resident *r = resident_find(k, carrier);
 	AUTOBUF frame = BUF_MAX(FRAME_BYTES_MAX);
-	struct slice hop = { NULL, 0 };
+	struct slice hops[VOUCH_HOPS_MAX];
 	size_t n = 0;
 
 	if (map_find_str(p->vouched, carrier) || !r)
 		return;
-	/* The record by which it came here: of another kernel's, so behind those of moves from
-	 * here to here. */
-	for (size_t i = tos_len(r->hops); i > 0 && n == 0; i--) {
-		hop.p = tos_as_bytes(tos_at(r->hops, i - 1), &hop.n);
-		n = hop_is_from(hop, k->config.name) ? 0 : 1;
-	}
-	vouch_encode(&frame, blob_slice(&r->ticket_cose), &hop, n);
+	n = vouch_hops(r, hops);
+	vouch_encode(&frame, blob_slice(&r->ticket_cose), hops, n);
 	if (buf_check(&frame) == 0 &&
 		link_send(p->link, LINK_CONTROL, frame.data, frame.len) == 0)
 		map_put_str(p->vouched, carrier, p);
@@ -539,6 +566,34 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 
 /* ---- vouching */
 
+/* The first record brought it to p, signed by another: nobody vouches for itself. A clone that was made
+ * there is of a carrier for which that is so, or whose home p is. */
+static bool voucher_fits(const struct peer *p, const uint8_t root[DIGEST_BYTES],
+	const struct hop *hop, bool brings, char suffix[64])
+{
+	bool fits = hop->kind != HOP_CLONE ? strcmp(hop->from, p->name) != 0
+					   : !brings && strcmp(hop->from, p->name) == 0 &&
+						     family_parent(suffix, hop->suffix);
+	uint8_t id[DIGEST_BYTES];
+
+	snprintf(suffix, 64, "%s", hop->suffix);
+	family_id(root, suffix, id);
+	return fits && memcmp(hop->id, id, sizeof(id)) == 0;
+}
+
+static bool vouched_clone(struct cbor_cursor c, uint64_t n)
+{
+	struct hop hop = { .parts = NULL };
+	struct slice last = { NULL, 0 };
+	bool yes;
+
+	for (uint64_t i = 0; i < n; i++)
+		last = cbor_bytes(&c, 1, FRAME_BYTES_MAX);
+	yes = n && record_hop(last, &hop, NULL) == 0 && hop.suffix[0];
+	hop_fini(&hop);
+	return yes;
+}
+
 int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 	struct slice hops, struct errmsg *em)
 {
@@ -550,6 +605,7 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 	struct hop hop = { .parts = NULL };
 	struct origin *o;
 	uint8_t id[DIGEST_BYTES];
+	char name[NAME_BYTES_MAX + sizeof(hop.suffix)], suffix[sizeof(hop.suffix)] = "";
 	uint64_t n;
 	bool ok;
 	int rc;
@@ -564,31 +620,30 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 	}
 	ok = strcmp(t.home, p->name) == 0;
 	cbor_init(&c, hops.p, hops.n);
-	n = cbor_open_array_max(&c, 64);
-	if (!ok && n > 0) {
-		struct slice last = { NULL, 0 };
-
-		for (uint64_t i = 0; i < n; i++)
-			last = cbor_bytes(&c, 1, FRAME_BYTES_MAX);
-		kernel_trust(k, &trust);
-		rc = record_verify(&trust, last, &hop, &kernel, em);
+	n = cbor_open_array_max(&c, VOUCH_HOPS_MAX);
+	kernel_trust(k, &trust);
+	/* A home needs no record of an original. */
+	for (uint64_t i = ok && !vouched_clone(c, n) ? n : 0; i < n && (ok || i == 0); i++) {
+		rc = record_verify(
+			&trust, cbor_bytes(&c, 1, FRAME_BYTES_MAX), &hop, &kernel, em);
 		ok = rc == 0 && kernel.kind == CERT_KERNEL &&
 		     strcmp(kernel.name, hop.from) == 0 && strcmp(hop.dest, p->name) == 0 &&
-		     strcmp(hop.from, p->name) != 0 && /* nobody vouches for itself */
-		     memcmp(hop.id, id, sizeof(id)) == 0;
+		     voucher_fits(p, id, &hop, i == 0 && !ok, suffix);
 		hop_fini(&hop);
 	}
+	snprintf(name, sizeof(name), "%s%s", t.name, suffix);
+	ok = ok && strlen(name) <= NAME_BYTES_MAX;
 	if (!ok) {
 		metric_add(k->metrics, "vouches_refused_total", NULL, 1);
 	} else if (map_size(p->vouched_for) < PEER_VOUCHES_MAX) {
 		o = mem_new(struct origin);
 		o->cls = ORIGIN_CARRIER;
-		snprintf(o->name, sizeof(o->name), "%s", t.name);
+		snprintf(o->name, sizeof(o->name), "%.*s", NAME_BYTES_MAX, name);
 		snprintf(o->kernel, sizeof(o->kernel), "%s", p->name);
 		snprintf(o->principal, sizeof(o->principal), "%s", owner.name);
 		/* Its author is not known here: no role that needs both. */
 		o->roles = carrier_roles(&owner, NULL);
-		free(map_put_str(p->vouched_for, t.name, o));
+		free(map_put_str(p->vouched_for, o->name, o));
 	}
 	ticket_fini(&t);
 	return 0;

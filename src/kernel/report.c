@@ -5,6 +5,7 @@
  */
 #include "kernel/forced.h"
 #include "kernel/evidence.h"
+#include "kernel/family.h"
 
 #include <string.h>
 
@@ -51,7 +52,14 @@ static void on_reported(
 		return;
 	r->reporting = false;
 	if (rc == ERR_SUPERSEDED) {
-		resident_end(r, SHELL_EV_SUPERSEDE, "its home never granted this incarnation");
+		resident_end(r, SHELL_EV_SUPERSEDE,
+			r->suffix[0] ? text : "its home never granted this incarnation");
+		return;
+	}
+	/* A restored home may have forgotten it: it is shown its birth once more. */
+	if (rc == ERR_NOT_FOUND && r->birth_known) {
+		r->birth_known = false;
+		home_report(r);
 		return;
 	}
 	if (rc == ERR_NOT_FOUND || rc == ERR_UNKNOWN) {
@@ -65,6 +73,7 @@ static void on_reported(
 		r->report_at_ms = clock_ms() + k->config.retry_ms;
 		return;
 	}
+	r->birth_known = r->suffix[0] != 0;
 	if (tos_get(m, "void") && (uint64_t)tos_get_int(m, "void", -1) == r->n &&
 		r->state != SHELL_DEPARTING && incarnation_read(tos_get(m, "e"), &e) == 0 &&
 		incarnation_compare(&r->e, &e) == 0) {
@@ -116,6 +125,7 @@ static void on_reported(
 void home_evidence(struct resident *r, struct tos_value *args)
 {
 	forced_evidence(r, args);
+	family_evidence(r, args);
 	for (size_t i = tos_len(r->hops); i > 0; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;
@@ -124,6 +134,9 @@ void home_evidence(struct resident *r, struct tos_value *args)
 		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
 		from_other = record_hop(bytes, &hop, NULL) == 0 &&
 			     strcmp(hop.from, r->k->config.name) != 0;
+		/* What came before a clone was made is its parent's. */
+		if (hop.kind == HOP_CLONE)
+			i = 1;
 		hop_fini(&hop);
 		if (!from_other)
 			continue;
@@ -183,6 +196,8 @@ void home_report(struct resident *r)
 	if (r->fault)
 		tos_set(args, "fault", tos_value_copy(r->fault));
 	if (r->state == SHELL_FAULTED) {
+		if (r->n_made)
+			tos_set(args, "clones", tos_int((int64_t)r->n_made));
 		put_last(args, "trail", lines_all(&r->trail), REPORT_LOG_BYTES);
 		put_last(args, "log", lines_all(&r->log), REPORT_LOG_BYTES);
 		if (r->briefcase.n < (256 << 10)) {
@@ -246,29 +261,69 @@ static void note_send(struct kernel *k, struct outbox_note *o)
 		on_note, o);
 }
 
-/* A report that must reach the home in the end: kept in the store until it is answered, from
- * the transaction on that it is about. Takes args. */
-static void outbox_add(struct store_txn *t, struct kernel *k, const char *home,
-	const char *verb, const char *key, struct tos_value *args)
+static struct outbox_note *outbox_note_new(
+	const char *home, const char *verb, const char *key, struct tos_value *args)
 {
 	struct outbox_note *o = mem_new(struct outbox_note);
-	struct tos_value *m = tos_map();
-	uint8_t *bytes = NULL;
-	size_t n;
 
 	snprintf(o->key, sizeof(o->key), "%s", key);
 	snprintf(o->home, sizeof(o->home), "%s", home);
 	snprintf(o->verb, sizeof(o->verb), "%s", verb);
 	o->args = args;
-	tos_set(m, "home", tos_text(home));
-	tos_set(m, "verb", tos_text(verb));
-	tos_set(m, "args", tos_value_copy(args));
+	return o;
+}
+
+static void outbox_put(struct store_txn *t, const struct outbox_note *o)
+{
+	struct tos_value *m = tos_map();
+	uint8_t *bytes = NULL;
+	size_t n;
+
+	tos_set(m, "home", tos_text(o->home));
+	tos_set(m, "verb", tos_text(o->verb));
+	tos_set(m, "args", tos_value_copy(o->args));
 	if (tos_encode(m, &bytes, &n) == 0)
 		store_put(t, T_OUTBOX, o->key, strlen(o->key), bytes, n,
 			clock_wall_ms() + KEEP_MS);
 	free(bytes);
 	tos_value_free(m);
+}
+
+/* A report that must reach the home in the end: kept in the store until it is answered, from
+ * the transaction on that it is about. Takes args. */
+static void outbox_add(struct store_txn *t, struct kernel *k, const char *home,
+	const char *verb, const char *key, struct tos_value *args)
+{
+	struct outbox_note *o = outbox_note_new(home, verb, key, args);
+
+	outbox_put(t, o);
 	note_send(k, o);
+}
+
+/* CLONED: where and of whom a clone was made. */
+static struct outbox_note *birth_note(const struct resident *r)
+{
+	struct tos_value *args = tos_map();
+	char key[NAME_BYTES_MAX + 40];
+
+	snprintf(key, sizeof(key), "CLONED|%s", r->name);
+	tos_set(args, "name", tos_text(r->name));
+	tos_set(args, "id", tos_bytes(r->id, DIGEST_BYTES));
+	family_evidence(r, args);
+	return outbox_note_new(r->ticket.home, "CLONED", key, args);
+}
+
+void home_birth_put(struct store_txn *t, const struct resident *r)
+{
+	struct outbox_note *o = birth_note(r);
+
+	outbox_put(t, o);
+	outbox_free(o);
+}
+
+void home_birth_send(const struct resident *r)
+{
+	note_send(r->k, birth_note(r));
 }
 
 static int outbox_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)
@@ -363,6 +418,8 @@ void home_ended(
 	evidence_chain_all(r, args);
 	put_last(args, "trail", lines_all(&r->trail), REPORT_LOG_BYTES);
 	put_last(args, "log", lines_all(&r->log), REPORT_LOG_BYTES);
+	if (r->n_made)
+		tos_set(args, "clones", tos_int((int64_t)r->n_made));
 	ended_key(key, sizeof(key), r->name);
 	outbox_add(t, r->k, r->ticket.home, "ENDED", key, args);
 }

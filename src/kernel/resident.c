@@ -3,6 +3,7 @@
  * those of core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are
  * in depart.c and arrive.c.
  */
+#include "kernel/family.h"
 #include "kernel/forced.h"
 
 #include <string.h>
@@ -16,7 +17,6 @@
 #include "wire/vmproto.h"
 
 #define DAY_MS             ((int64_t)86400000)
-#define KEEP_AFTER_MS      (7 * DAY_MS)
 #define LOG_LINES_MAX      1000
 #define TRAIL_MAX          10000
 #define COMPLETED_CALL_MS  30000u
@@ -193,6 +193,8 @@ void resident_free(struct resident *r)
 	move_cancel(r);
 	resident_want_link(r, false);
 	call_cancel(r->k, r->completed_call);
+	clone_cancel(r);
+	tos_value_free(r->clones);
 	if (map_find_str(r->k->residents, r->name) == r)
 		map_del_str(r->k->residents, r->name);
 	if (r->saved)
@@ -225,14 +227,13 @@ struct resident *resident_find(struct kernel *k, const char *name)
 	return map_find_str(k->residents, name);
 }
 
-struct resident *resident_by_id(
-	struct kernel *k, const uint8_t id[DIGEST_BYTES], const char *suffix)
+struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES])
 {
 	struct resident *r;
 	size_t it = 0;
 
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		if (memcmp(r->id, id, DIGEST_BYTES) == 0 && strcmp(r->suffix, suffix) == 0)
+		if (memcmp(r->id, id, DIGEST_BYTES) == 0)
 			return r;
 	return NULL;
 }
@@ -337,6 +338,7 @@ static struct tos_value *counters_of(const struct resident *r)
 			tos_set(m, limit_names[i], tos_int(r->usage.used[i]));
 	tos_set(m, "hops", tos_int((int64_t)r->hop_count));
 	tos_set(m, "launched", tos_int(r->launched_ms));
+	family_counters(r, m);
 	return m;
 }
 
@@ -423,6 +425,7 @@ int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg
 			r->usage.used[i] = tos_get_int(counters, limit_names[i], 0);
 		r->hop_count = (uint64_t)tos_get_int(counters, "hops", 0);
 		r->launched_ms = tos_get_int(counters, "launched", 0);
+		family_counted(r, counters);
 		blob_set(&r->briefcase, env.part[PART_BRIEFCASE]);
 		p = tos_as_bytes(state, &n);
 		blob_set(&r->state_bytes, (struct slice){ p, n });
@@ -500,7 +503,6 @@ int envelope_digests(const struct envelope *env, struct tos_value **out, struct 
 void resident_key(const struct resident *r, struct buf *out)
 {
 	buf_add(out, r->id, DIGEST_BYTES);
-	buf_add_str(out, r->suffix);
 }
 
 void resident_put(struct store_txn *t, struct resident *r)
@@ -511,13 +513,14 @@ void resident_put(struct store_txn *t, struct resident *r)
 	size_t n = 0;
 
 	resident_key(r, &key);
-	if (r->ticket.fast && r->saved == false && r->hop_count > 0) {
+	if (r->ticket.fast && !r->saved && (r->hop_count > 0 || r->suffix[0])) {
 		tos_value_free(row);
 		tos_value_free(limits);
 		return; /* in memory only from departure 0 on */
 	}
 	r->completion_due = false;
 	tos_set(row, "name", tos_text(r->name));
+	clone_put(r, row);
 	tos_set(row, "state",
 		tos_text(shell_state_word(
 			r->paused && r->state == SHELL_SUSPENDED ? SHELL_READY : r->state)));
@@ -719,6 +722,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	if (r->state == SHELL_DEPARTING)
 		return;
 	move_cancel(r);
+	clone_cancel(r);
 	call_cancel(r->k, r->completed_call);
 	r->completed_call = 0;
 	r->go_seq = 0;
@@ -855,6 +859,7 @@ void resident_wanted(struct resident *r, const char *wanted, const struct incarn
 				r->e = *e;
 				incarnation_learn(r->k, r->id, e, r->ticket.expires_ms);
 			}
+			clone_forget(r);
 			resident_event(r, SHELL_EV_RETRY, NULL);
 			tos_value_free(r->fault);
 			r->fault = NULL;
@@ -900,6 +905,7 @@ void resident_restart(struct resident *r, const char *why)
 	if (r->state == SHELL_DEPARTING || r->completed)
 		return; /* it does not need the VM any more */
 	move_cancel(r);
+	clone_cancel(r);
 	call_cancel(r->k, r->completed_call);
 	r->completed_call = 0;
 	r->go_seq = 0;
@@ -1102,6 +1108,7 @@ struct tos_value *resident_row(struct resident *r)
 	tos_set(m, "hop", tos_int((int64_t)r->hop_count));
 	tos_set(m, "since_ms", tos_int(r->since_ms));
 	tos_set(m, "trust", tos_text(TRUST_USER));
+	family_row(r->name, m);
 	if (r->quarantined)
 		tos_set(m, "waiting", tos_text("held back: the store was restored or copied"));
 	else if (r->waiting[0])
@@ -1253,6 +1260,11 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 		 * that. */
 		rc = ticket_stored(
 			blob_slice(&r->ticket_cose), &r->ticket, r->id, &r->owner, &em);
+	if (rc == 0) {
+		family_is(r, r->id, tos_get_text(row, "suffix", ""));
+		clone_load(r, row);
+		rc = family_budget(r, &em);
+	}
 	if (rc == 0) {
 		/* Once for all that run it. */
 		code = map_find(k->codes, r->code_digest, DIGEST_BYTES);
@@ -1462,5 +1474,6 @@ const struct verb shells_verbs[] = {
 	{ "RESUME", shells_resume },
 	{ "TRAIL", shells_trail },
 	{ "WAITING", shells_waiting },
+	{ "SPAWN", shells_spawn },
 	{ NULL, NULL },
 };

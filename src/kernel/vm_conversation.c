@@ -2,7 +2,7 @@
  * What a carrier's tos-vm says. It is hostile as soon as it runs the carrier: each frame is
  * decoded strictly, bounded by the limits granted, and one out of order ends it.
  */
-#include "kernel/kernel.h"
+#include "kernel/family.h"
 
 #include <string.h>
 
@@ -80,6 +80,8 @@ static void frozen_take(struct resident *r, const struct frozen *f, struct tos_v
 	blob_set(&r->state_bytes, f->state);
 	tos_value_free(r->path);
 	r->path = path;
+	/* A run that begins again does so from here, behind the clones made so far. */
+	clone_checkpoint(r);
 }
 
 static int finish_frame(struct cbor_cursor *c)
@@ -350,6 +352,55 @@ static int on_checkpoint(struct resident *r, struct cbor_cursor *c, struct errms
 	return 0;
 }
 
+/* split = {name: int}: of the limits that are split, those that it cares for. */
+static void split_said(struct cbor_cursor *c, int64_t split[LIMIT_COUNT])
+{
+	uint64_t n = cbor_open_map_max(c, SPLIT_COUNT);
+
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		split[i] = -1;
+	for (uint64_t i = 0; i < n && !c->rc; i++) {
+		struct slice name = cbor_text(c, 1, 16);
+		int id = c->rc ? -1 : limit_find((const char *)name.p, name.n);
+		bool known = false;
+
+		for (size_t j = 0; j < SPLIT_COUNT && id >= 0; j++)
+			known |= split_limits[j] == (enum limit_id)id;
+		if (!known)
+			cbor_fail(c, ERR_MALFORMED);
+		else
+			split[id] = (int64_t)cbor_uint(c, INT64_MAX / 2);
+	}
+	cbor_close(c);
+}
+
+static int on_clone(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
+{
+	struct clone_asked a = { .path = NULL };
+	struct errmsg why = { "" };
+	struct frozen f;
+	int rc;
+
+	a.seq = cbor_uint(c, INT64_MAX);
+	a.dest = cbor_text(c, 0, 63);
+	split_said(c, a.split);
+	frozen_read(c, &f);
+	rc = finish_frame(c);
+	if (rc < 0)
+		return err_set(em, rc, "a CLONE frame does not decode");
+	if (r->cloning || r->go_seq || r->move)
+		return err_set(em, ERR_STATE, "CLONE while it waits for something else");
+	rc = frozen_check(r, &f, &a.path, &why);
+	if (rc < 0) {
+		vm_done(r, a.seq, rc, err_show(rc, &why));
+		return 0;
+	}
+	a.state = f.state;
+	a.briefcase = f.briefcase;
+	clone_begin(r, &a);
+	return 0;
+}
+
 /* ---- the rest */
 
 static int on_log(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
@@ -473,6 +524,7 @@ static const struct vm_rule {
 	{ VM_FINISHED, true, on_finished },
 	{ VM_FAULT, true, on_fault },
 	{ VM_CHECKPOINT, true, on_checkpoint },
+	{ VM_CLONE, true, on_clone },
 	{ VM_LOG, true, on_log },
 	{ VM_INBOX, true, on_inbox },
 	{ VM_TAKEN, true, on_taken },

@@ -15,7 +15,7 @@
  * them, as after a crash; those that this happens to again within SUSPECT_MS start again in
  * smaller company, alone at last, and who ends a tos-vm alone is the culprit.
  */
-#include "kernel/kernel.h"
+#include "kernel/family.h"
 
 #include <string.h>
 #include <time.h>
@@ -353,8 +353,10 @@ static void start_map(struct resident *r, struct buf *b)
 {
 	struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
 	struct tos_value *seals = seals_words(&r->ticket);
+	char parent[NAME_BYTES_MAX + 1];
 
-	cbor_put_map(b, 16);
+	family_parent_name(r->name, parent);
+	cbor_put_map(b, 17);
 	cbor_put_text(b, "home");
 	cbor_put_text(b, r->ticket.home);
 	cbor_put_text(b, "name");
@@ -381,6 +383,8 @@ static void start_map(struct resident *r, struct buf *b)
 	cbor_put_text(b, r->k->config.name);
 	cbor_put_text(b, "limits");
 	put_limits(b, r->usage.limit);
+	cbor_put_text(b, "parent");
+	cbor_put_text(b, parent);
 	cbor_put_text(b, "answers");
 	cbor_put_bool(b, true);
 	cbor_put_text(b, "function");
@@ -453,6 +457,7 @@ int vm_start(struct resident *r, struct errmsg *em)
 	r->vm = v;
 	r->vm_number = ++k->next_vm_number;
 	r->vm_runs = r->throttled = false;
+	r->clone_calls = r->clone_base;
 	r->vm_cpu_us = 0;
 	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
 	v->newest = r->vm_number;
@@ -527,6 +532,19 @@ int vm_done(struct resident *r, uint64_t seq, int rc, const char *text)
 	cbor_put_text(&b, text ? text : "");
 	cbor_put_null(&b);
 	return vm_send(r->vm, &b, at);
+}
+
+void vm_limits(struct resident *r)
+{
+	AUTOBUF b = BUF_INIT;
+	size_t at;
+
+	if (!r->vm || !r->vm_runs || !r->vm->stream)
+		return;
+	at = vm_frame_begin(&b, r, 2, VM_LIMITS);
+	put_limits(&b, r->usage.limit);
+	put_limits(&b, r->usage.used);
+	vm_send(r->vm, &b, at);
 }
 
 /* ---- what it says */

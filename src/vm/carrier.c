@@ -592,6 +592,8 @@ static void start_field(
 		copy_text(c, v->name, sizeof v->name);
 	else if (is_key(key, "owner"))
 		copy_text(c, v->owner, sizeof v->owner);
+	else if (is_key(key, "parent"))
+		copy_text(c, v->parent, sizeof v->parent);
 	else if (is_key(key, "limits"))
 		numbers_read(c, v->limit);
 	else if (is_key(key, "usage"))
@@ -632,6 +634,12 @@ static const char *error_code(const struct vm_carrier *c, int status, const char
 	return "fault";
 }
 
+static int64_t cpu_most_us(const struct vm_carrier *c)
+{
+	return c->limit[LIMIT_cpu] > 0 ? (c->limit[LIMIT_cpu] - c->usage[LIMIT_cpu]) * 1000
+				       : INT64_MAX;
+}
+
 int carrier_start(
 	struct vm_port *port, uint64_t number, struct cbor_cursor *cur, struct vm_carrier **out)
 {
@@ -650,9 +658,7 @@ int carrier_start(
 	}
 	c->port = port;
 	c->number = number;
-	c->cpu_most_us = c->limit[LIMIT_cpu] > 0
-				 ? (c->limit[LIMIT_cpu] - c->usage[LIMIT_cpu]) * 1000
-				 : INT64_MAX;
+	c->cpu_most_us = cpu_most_us(c);
 	c->usage_sent_ms = clock_ms();
 	c->next_seq = c->next_tag = 1;
 	c->cap = c->limit[LIMIT_memory] > 0 ? (size_t)c->limit[LIMIT_memory]
@@ -1025,7 +1031,12 @@ int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur)
 
 int carrier_limits(struct vm_carrier *c, struct cbor_cursor *cur)
 {
+	int64_t usage[LIMIT_COUNT] = { 0 };
+
 	numbers_read(cur, c->limit);
+	numbers_read(cur, usage);
+	c->usage[LIMIT_clones] = usage[LIMIT_clones];
+	c->cpu_most_us = cpu_most_us(c);
 	cbor_close(cur);
 	if (!cbor_finish(cur) && c->limit[LIMIT_memory] > 0)
 		c->cap = (size_t)c->limit[LIMIT_memory];

@@ -764,6 +764,32 @@ function tos.go(dest)
 	return sys.go(dest)
 end
 
+-- A copy of this carrier: at dest, or at the path's next entry, or here if dest is this kernel. What it
+-- gets of the budgets is in split; of what is not said there, half of what is left.
+local split_units = { cpu = 1000, hops = 1, sent = 1, clones = 1 }
+
+function tos.clone(dest, split)
+	if type(dest) == "table" and split == nil then
+		dest, split = nil, dest
+	end
+	if dest == nil then
+		dest = ""
+	elseif type(dest) ~= "string" or #dest > 63 or find(dest, "[^\x21-\x7e]") then
+		error("where the clone goes is a kernel's name, or nothing for the path's next entry", 2)
+	end
+	local whole = {}
+	for name, value in pairs(split or {}) do
+		local unit = split_units[name]
+		local n = unit and mtype(value) and value * unit // 1 | 0
+		if not n or n < 0 then
+			error(format("a clone gets numbers of cpu (s), hops, sent and clones; %s = %s is none", tostring(name),
+				tostring(value)), 2)
+		end
+		whole[name] = n
+	end
+	return sys.clone(dest, whole)
+end
+
 function tos.checkpoint()
 	return sys.checkpoint()
 end

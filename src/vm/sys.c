@@ -312,6 +312,17 @@ static int done_more(lua_State *L, int status, lua_KContext ctx)
 	return 1;
 }
 
+/* Its name is the answer's text. */
+static int clone_more(lua_State *L, int status, lua_KContext ctx)
+{
+	struct vm_carrier *c = carrier_of(L);
+
+	if (c->done_rc)
+		return done_more(L, status, ctx);
+	lua_pushstring(L, c->done_text ? c->done_text : "");
+	return 1;
+}
+
 static int wait_done(lua_State *L, uint64_t seq)
 {
 	return env_wait(L, WAIT_DONE, seq, INT64_MAX, done_more);
@@ -319,9 +330,39 @@ static int wait_done(lua_State *L, uint64_t seq)
 
 static int go_more(lua_State *L, int status, lua_KContext ctx);
 
-/* GO and CHECKPOINT: the frozen carrier behind what stands in port->out. */
-static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
+static const struct frozen_kind {
+	unsigned type, n;
+	lua_KFunction more;
+} frozen_kinds[] = {
+	{ VM_CHECKPOINT, 2, done_more },
+	{ VM_GO, 3, go_more },
+	{ VM_CLONE, 4, clone_more },
+};
+enum { KIND_CHECKPOINT, KIND_GO, KIND_CLONE };
+
+/* {name: int}: of a table at that place in the stack, the prelude's own. */
+static void split_put(lua_State *L, int at, struct buf *b)
 {
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < SPLIT_COUNT; i++) {
+		n += lua_getfield(L, at, limit_names[split_limits[i]]) == LUA_TNUMBER;
+		lua_pop(L, 1);
+	}
+	cbor_put_map(b, n);
+	for (size_t i = 0; i < SPLIT_COUNT; i++) {
+		if (lua_getfield(L, at, limit_names[split_limits[i]]) == LUA_TNUMBER) {
+			cbor_put_text(b, limit_names[split_limits[i]]);
+			cbor_put_int(b, lua_tointeger(L, -1));
+		}
+		lua_pop(L, 1);
+	}
+}
+
+/* GO, CLONE and CHECKPOINT: the frozen carrier behind what stands in port->out. */
+static int send_frozen(lua_State *L, unsigned kind, const char *dest, size_t n_dest)
+{
+	const struct frozen_kind *k = &frozen_kinds[kind];
 	struct vm_carrier *c = carrier_of(L);
 	struct buf *b = &c->port->out;
 	uint64_t seq = c->next_seq++;
@@ -334,17 +375,19 @@ static int send_frozen(lua_State *L, bool go, const char *dest, size_t n_dest)
 		return luaL_error(L,
 			"cannot wait here (inside a metamethod or message handler that C calls)");
 	carrier_send_usage(c);
-	at = port_begin(c->port, go ? 3 : 2, go ? VM_GO : VM_CHECKPOINT, c->number);
+	at = port_begin(c->port, k->n, k->type, c->number);
 	cbor_put_uint(b, seq);
-	if (go)
+	if (dest)
 		cbor_put_text_n(b, dest, n_dest);
+	if (kind == KIND_CLONE)
+		split_put(L, 2, b);
 	cbor_put_raw(b, (struct slice){ c->enc.data, c->enc.len });
 	rc = port_send(c->port, at);
 	buf_fini(&c->enc);
 	if (rc)
 		return push_failure(L, rc, "the frozen carrier is larger than a frame");
-	c->going = go;
-	return env_wait(L, WAIT_DONE, seq, INT64_MAX, go ? go_more : done_more);
+	c->going = kind == KIND_GO;
+	return env_wait(L, WAIT_DONE, seq, INT64_MAX, k->more);
 }
 
 static int go_more(lua_State *L, int status, lua_KContext ctx)
@@ -358,12 +401,23 @@ static int sys_go(lua_State *L)
 	size_t n;
 	const char *dest = luaL_checklstring(L, 1, &n);
 
-	return send_frozen(L, true, dest, n);
+	return send_frozen(L, KIND_GO, dest, n);
 }
 
 static int sys_checkpoint(lua_State *L)
 {
-	return send_frozen(L, false, NULL, 0);
+	return send_frozen(L, KIND_CHECKPOINT, NULL, 0);
+}
+
+/* clone(dest, split) -> name | nil, code, text */
+static int sys_clone(lua_State *L)
+{
+	size_t n;
+	const char *dest = luaL_checklstring(L, 1, &n);
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	lua_settop(L, 2);
+	return send_frozen(L, KIND_CLONE, dest, n);
 }
 
 /* ---- inboxes */
@@ -579,6 +633,8 @@ static int sys_about(lua_State *L)
 	set_text(L, "home", c->home);
 	set_text(L, "kernel", c->kernel);
 	set_text(L, "entry", c->entry);
+	if (c->parent[0])
+		set_text(L, "parent", c->parent);
 	return 1;
 }
 
@@ -695,6 +751,7 @@ HOST(ask)
 HOST(await)
 HOST(go)
 HOST(checkpoint)
+HOST(clone)
 HOST(inbox_open)
 HOST(inbox_close)
 HOST(inbox_next)
@@ -711,11 +768,12 @@ void sys_open(lua_State *L)
 		{ "decode", sys_decode }, { "bytes", host_bytes }, { "utf8", sys_utf8 },
 		{ "box", sys_box }, { "unbox", sys_unbox }, { "send", host_send },
 		{ "ask", host_ask }, { "await", host_await }, { "go", host_go },
-		{ "checkpoint", host_checkpoint }, { "inbox_open", host_inbox_open },
-		{ "inbox_close", host_inbox_close }, { "inbox_next", host_inbox_next },
-		{ "inbox_size", sys_inbox_size }, { "sleep", host_sleep }, { "now", sys_now },
-		{ "clock", sys_clock }, { "log", host_log }, { "about", sys_about },
-		{ "limits", sys_limits }, { "usage", sys_usage }, { "compile", host_compile },
+		{ "checkpoint", host_checkpoint }, { "clone", host_clone },
+		{ "inbox_open", host_inbox_open }, { "inbox_close", host_inbox_close },
+		{ "inbox_next", host_inbox_next }, { "inbox_size", sys_inbox_size },
+		{ "sleep", host_sleep }, { "now", sys_now }, { "clock", sys_clock },
+		{ "log", host_log }, { "about", sys_about }, { "limits", sys_limits },
+		{ "usage", sys_usage }, { "compile", host_compile },
 		{ "archive", host_archive }, { "unarchive", host_unarchive }, { NULL, NULL } };
 
 	luaL_newlib(L, functions);

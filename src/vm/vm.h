@@ -154,7 +154,7 @@ struct vm_carrier {
 	size_t n_inboxes, cap_inboxes;
 
 	char name[NAME_BYTES_MAX + 1], owner[NAME_BYTES_MAX + 1], home[NAME_BYTES_MAX + 1],
-		kernel[NAME_BYTES_MAX + 1];
+		parent[NAME_BYTES_MAX + 1], kernel[NAME_BYTES_MAX + 1];
 	char entry[129], function[65];
 	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
 	struct vm_bucket posts, logs;                   /* rates */

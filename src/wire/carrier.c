@@ -589,8 +589,10 @@ void hop_fini(struct hop *h)
 	h->parts = h->grown = NULL;
 }
 
-/* "" or ".1.3": numbers from 1 on, written in one way. */
-static bool suffix_ok(const char *s)
+const enum limit_id split_limits[SPLIT_COUNT] = { LIMIT_cpu, LIMIT_hops, LIMIT_sent,
+	LIMIT_clones };
+
+bool suffix_ok(const char *s)
 {
 	while (*s) {
 		if (*s++ != '.' || *s < '1' || *s > '9')
@@ -640,6 +642,33 @@ static void incarnation_read(struct fields *f, struct incarnation *e)
 	cbor_close(f->c);
 }
 
+/* Those that are split, all of them and no others. */
+static void split_read(struct fields *f, int64_t split[LIMIT_COUNT])
+{
+	size_t stated = 0;
+
+	limits_read(f->c, split, false, &f->extra);
+	for (size_t i = 0; i < LIMIT_COUNT; i++)
+		stated += split[i] >= 0;
+	for (size_t i = 0; i < SPLIT_COUNT; i++)
+		if (split[split_limits[i]] < 0)
+			stated = 0;
+	if (stated != SPLIT_COUNT)
+		cbor_fail(f->c, ERR_MALFORMED);
+}
+
+static void split_put(struct buf *b, const int64_t split[LIMIT_COUNT])
+{
+	int64_t stated[LIMIT_COUNT];
+
+	for (size_t i = 0; i < LIMIT_COUNT; i++)
+		stated[i] = -1;
+	for (size_t i = 0; i < SPLIT_COUNT; i++)
+		stated[split_limits[i]] = split[split_limits[i]];
+	cbor_put_text(b, "split");
+	limits_put(b, stated);
+}
+
 int hop_decode(struct slice payload, struct hop *out, struct errmsg *em)
 {
 	struct hop h = { .parts = NULL };
@@ -663,7 +692,7 @@ int hop_decode(struct slice payload, struct hop *out, struct errmsg *em)
 	field_need(&f, "from");
 	field_name(&f, h.from, 1, sizeof(h.from));
 	field_need(&f, "kind");
-	h.kind = (unsigned)cbor_uint(&c, 1);
+	h.kind = (unsigned)cbor_uint(&c, HOP_CLONE);
 	field_need(&f, "prev");
 	field_fixed(&f, h.prev, DIGEST_BYTES);
 	field_need(&f, "time");
@@ -672,9 +701,13 @@ int hop_decode(struct slice payload, struct hop *out, struct errmsg *em)
 		h.grown = protected_read(&c, true);
 	field_need(&f, "parts");
 	h.parts = parts_read(&c);
+	if (h.kind == HOP_CLONE) {
+		field_need(&f, "split");
+		split_read(&f, h.split);
+	}
 	field_need(&f, "suffix");
 	field_name(&f, h.suffix, 0, sizeof(h.suffix));
-	if (!suffix_ok(h.suffix))
+	if (!suffix_ok(h.suffix) || (h.kind == HOP_CLONE && !h.suffix[0]))
 		cbor_fail(&c, ERR_MALFORMED);
 	rc = payload_done(&f, "hop record", em);
 	h.extra = f.extra;
@@ -687,7 +720,8 @@ int hop_decode(struct slice payload, struct hop *out, struct errmsg *em)
 
 void hop_encode(struct buf *b, const struct hop *h)
 {
-	cbor_put_map(b, 10u + (h->has_boot ? 1 : 0) + (h->grown ? 1 : 0));
+	cbor_put_map(b, 10u + (h->has_boot ? 1 : 0) + (h->grown ? 1 : 0) +
+				(h->kind == HOP_CLONE ? 1 : 0));
 	cbor_put_text(b, "e");
 	cbor_put_array(b, 2);
 	cbor_put_uint(b, h->e.count);
@@ -709,5 +743,7 @@ void hop_encode(struct buf *b, const struct hop *h)
 		value_put(b, h->parts);
 	else
 		cbor_put_map(b, 0);
+	if (h->kind == HOP_CLONE)
+		split_put(b, h->split);
 	put_key_text(b, "suffix", h->suffix);
 }

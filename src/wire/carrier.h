@@ -117,9 +117,17 @@ struct incarnation {
 int incarnation_compare(const struct incarnation *a, const struct incarnation *b);
 
 /* hop = {boot: bstr (fast only) , dest, e: [count, nonce bstr 8], from, grown?: {folder:
- * [count, head]}, id: bstr 32, kind: 0 move | 1 outcome, n, parts: {name: digest}, prev: digest, suffix: tstr, time}. parts: one
+ * [count, head]}, id: bstr 32, kind: 0 move | 1 outcome | 2 clone, n, parts: {name: digest}, prev:
+ * digest, split (clone only): {cpu, hops, sent, clones: int}, suffix: tstr, time}. parts: one
  * digest for each of "state", "path", "counters", "trail", "log", "undelivered", "channels" and
- * "folder/NAME" for each folder. */
+ * "folder/NAME" for each folder.
+ * A record of kind 2 is the birth of a clone: id, suffix, n and parts are the clone's, from and dest
+ * the kernel that made it, prev its parent's last record, split what it may use of its parent's
+ * budgets. */
+enum hop_kind { HOP_MOVE, HOP_OUTCOME, HOP_CLONE };
+/* The limits that are budgets: a clone gets a part of its parent's. */
+#define SPLIT_COUNT 4
+extern const enum limit_id split_limits[SPLIT_COUNT];
 struct hop {
 	uint8_t id[DIGEST_BYTES];
 	char suffix[64]; /* clone suffix ".1.3" or "" */
@@ -133,8 +141,11 @@ struct hop {
 	uint8_t prev[DIGEST_BYTES]; /* zero for the first */
 	struct tos_value *parts;    /* map text -> bytes; owned */
 	struct tos_value *grown; /* of each folder that the ticket says may only grow; owned */
+	int64_t split[LIMIT_COUNT]; /* of a clone: those of split_limits */
 	bool extra;
 };
+/* "" or ".1.3": numbers from 1 on, written in one way. */
+bool suffix_ok(const char *s);
 void hop_fini(struct hop *h);
 int hop_decode(struct slice payload, struct hop *out, struct errmsg *em);
 void hop_encode(struct buf *b, const struct hop *h);

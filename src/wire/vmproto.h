@@ -14,7 +14,7 @@
  *                                    requests; code "" means it worked. A GO that was accepted
  *                                        is not answered: END comes
  *   [35, c]                   END     forget the carrier
- *   [36, c, map]              LIMITS  limits changed
+ *   [36, c, limits, usage]    LIMITS  limits and clones changed; both {name: int}
  *   [37, c, bool]             PAUSE   suspended: not to run, not even to the end of its slice;
  *                                     false: go on
  * vm -> kernel
@@ -32,10 +32,13 @@
  *   [58, c, cpu_us, memory_bytes]  USAGE   each 50 ms of its CPU time, and before GO, FINISHED,
  *                                          FAULT
  *   [59, c, cpu_us]           FORGOTTEN  the answer to END: nothing more of c comes
+ *   [61, c, seq, dest, split, frozen]  CLONE  dest "" means the next entry of the path; split is
+ *                                     {name: int} of what the clone is to get; DONE's text is its name
  *   [60, c]                   STUCK   c runs, and can neither be paused nor ended
  *
  * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle),
- * function: tstr ("begin"), home, kernel, limits: {name: int}, name, owner, path: [tstr],
+ * function: tstr ("begin"), home, kernel, limits: {name: int}, name, owner, parent: tstr ("": no
+ * clone), path: [tstr],
  * seals: {folder: "sealed" | "append"}, state: bstr, usage: {name: int}, failure: [code, text] | absent} frozen = {briefcase, path:
  * [tstr], state: bstr}
  */
@@ -61,5 +64,6 @@ enum vm_frame {
 	VM_USAGE = 58,
 	VM_FORGOTTEN = 59,
 	VM_STUCK = 60,
+	VM_CLONE = 61,
 };
 #define VM_PROTOCOL 1

@@ -115,6 +115,8 @@ VECTORS = {
     "ticket-sealed": det({**TICKET, "sealed": SEALED, "append": GROWN}),
     "hop": det(HOP),
     "hop-grown": det({**HOP, "grown": GROWN}),
+    "hop-clone": det({**HOP, "kind": 2, "n": 0, "dest": "host0", "suffix": ".1.4",
+                      "split": {"cpu": 5000, "hops": 31, "sent": 1 << 20, "clones": 7}}),
     "hop-fast": det({**HOP, "kind": 1, "boot": run(7, 16)}),
     "record": det([det(HOP), 2, [run(20, 32), run(21, 32), run(22, 32)], b"batch"]),
     "batch": det({"root": run(23, 32), "count": 5}),

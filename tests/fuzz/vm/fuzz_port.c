@@ -126,10 +126,13 @@ static void make_frame(
 		cbor_put_bool(b, arg & 1);
 		break;
 	case 6:
-		head(b, 3, VM_LIMITS, number);
+		head(b, 4, VM_LIMITS, number);
 		cbor_put_map(b, 1);
 		cbor_put_text(b, "memory");
 		cbor_put_uint(b, (uint64_t)arg << 12);
+		cbor_put_map(b, 1);
+		cbor_put_text(b, "clones");
+		cbor_put_uint(b, arg & 7);
 		break;
 	default:
 		cbor_put_raw(b, s);

@@ -62,9 +62,9 @@ static void a_name_alone_is_a_configuration_with_every_default(void **state)
 	assert_int_equal(c->n_extensions, 6);
 	assert_string_equal(c->extensions[0].name, "Echo");
 	assert_false(c->extensions[0].isolated);
-	assert_string_equal(c->extensions[4].name, "Monitor");
-	assert_true(c->extensions[4].isolated);
-	assert_string_equal(c->extensions[4].privileges, "read-proc read-fs");
+	assert_string_equal(c->extensions[5].name, "Monitor");
+	assert_true(c->extensions[5].isolated);
+	assert_string_equal(c->extensions[5].privileges, "read-proc read-fs");
 	assert_true(c->limits[LIMIT_cpu] == limit_greatest[LIMIT_cpu]);
 	assert_true(c->carriers == 1000 && c->carriers_per_principal == 500);
 	assert_true(c->disk_per_principal == 1 << 30);

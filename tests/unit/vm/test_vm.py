@@ -739,6 +739,31 @@ def test_checkpoint():
         assert vm.expect(LOG)[1] == "nil store disk full"
 
 
+def test_clone_freezes_the_carrier_and_lets_it_go_on():
+    with Vm() as vm:
+        vm.run("""function begin(self)
+            self.x = 1
+            print(tos.clone())
+            print(tos.clone("host7", { cpu = 1.5, clones = 2, hops = 3 }))
+            print(pcall(tos.clone, "host7", { memory = 1 }))
+            print(pcall(tos.clone, "host7", { cpu = -1 }))
+            print(pcall(tos.clone, 7))
+            self.x = 2
+        end""")
+        seq, dest, split, frozen = vm.expect(CLONE)
+        assert (dest, split, cbor2.loads(frozen["state"])) == ("", {}, {"x": 1})
+        vm.send(DONE, 1, seq, "", "host0#1.1", None)
+        assert vm.expect(LOG)[1] == "host0#1.1"
+        seq, dest, split, frozen = vm.expect(CLONE)
+        assert (dest, split) == ("host7", {"cpu": 1500, "hops": 3, "clones": 2})
+        vm.send(DONE, 1, seq, "limit", "limit clones", None)
+        assert vm.expect(LOG)[1] == "nil limit limit clones"
+        for word in ("memory", "cpu", "kernel's name"):
+            line = vm.expect(LOG)[1]
+            assert line.startswith("false") and word in line
+        assert cbor2.loads(vm.expect(FINISHED)[0]["state"]) == {"x": 2}
+
+
 # ---- waiting and coroutines
 
 
@@ -828,7 +853,7 @@ def test_limits_and_usage_agree_with_start_and_follow_changes():
         )
         assert vm.expect(LOG)[1] == "2.5 3 4194304 2 true true"
         vm.expect(SEND)
-        vm.send(LIMITS, 1, {"hops": 9})
+        vm.send(LIMITS, 1, {"hops": 9}, {"clones": 4})
         assert vm.expect(LOG)[1] == "107 1"
         assert vm.expect(LOG)[1] == "9"
 
@@ -852,7 +877,7 @@ math.tan math.tointeger math.type math.ult next pairs pcall print rawequal rawge
 setmetatable string string.byte string.char string.find string.format string.gmatch string.gsub string.len
 string.lower string.match string.pack string.packsize string.rep string.reverse string.sub string.unpack string.upper
 table table.concat table.insert table.move table.pack table.remove table.sort table.unpack tonumber tos tos.ask
-tos.await tos.briefcase tos.bytes tos.call tos.checkpoint tos.clock tos.folder tos.go tos.inbox tos.kernel tos.limits
+tos.await tos.briefcase tos.bytes tos.call tos.checkpoint tos.clock tos.clone tos.folder tos.go tos.inbox tos.kernel tos.limits
 tos.log tos.now tos.null tos.path tos.post tos.self tos.sleep tos.usage tostring type utf8 utf8.char utf8.charpattern
 utf8.codepoint utf8.codes utf8.len utf8.offset xpcall
 """.split()

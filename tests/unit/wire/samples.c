@@ -276,8 +276,11 @@ static void make_ticket_sealed(struct buf *b)
 	ticket_sample(b, true);
 }
 
-static void hop_sample(struct buf *b, bool fast, bool grows)
+enum sample_hop { PLAIN, FAST, GROWS, CLONE };
+
+static void hop_sample(struct buf *b, enum sample_hop what)
 {
+	bool fast = what == FAST;
 	struct hop h = { .suffix = ".1.3",
 		.e = { .count = 1 },
 		.n = 2,
@@ -296,25 +299,40 @@ static void hop_sample(struct buf *b, bool fast, bool grows)
 	tos_set(h.parts, "state", tos_bytes(bytes(8, DIGEST_BYTES), DIGEST_BYTES));
 	tos_set(h.parts, "folder/RESULTS", tos_bytes(bytes(9, DIGEST_BYTES), DIGEST_BYTES));
 	tos_set(h.parts, "path", tos_bytes(bytes(10, DIGEST_BYTES), DIGEST_BYTES));
-	if (grows)
+	if (what == GROWS)
 		h.grown = grown();
+	if (what == CLONE) {
+		snprintf(h.suffix, sizeof(h.suffix), ".1.4");
+		snprintf(h.dest, sizeof(h.dest), "host0");
+		h.kind = HOP_CLONE;
+		h.n = 0;
+		h.split[LIMIT_cpu] = 5000;
+		h.split[LIMIT_hops] = 31;
+		h.split[LIMIT_sent] = 1 << 20;
+		h.split[LIMIT_clones] = 7;
+	}
 	hop_encode(b, &h);
 	hop_fini(&h);
 }
 
 static void make_hop(struct buf *b)
 {
-	hop_sample(b, false, false);
+	hop_sample(b, PLAIN);
 }
 
 static void make_hop_fast(struct buf *b)
 {
-	hop_sample(b, true, false);
+	hop_sample(b, FAST);
 }
 
 static void make_hop_grown(struct buf *b)
 {
-	hop_sample(b, false, true);
+	hop_sample(b, GROWS);
+}
+
+static void make_hop_clone(struct buf *b)
+{
+	hop_sample(b, CLONE);
 }
 
 static void make_record(struct buf *b)
@@ -323,7 +341,7 @@ static void make_record(struct buf *b)
 	struct record r = { .index = 2, .n_path = 3, .batched = true, .cose = text("batch") };
 	uint8_t path[3][DIGEST_BYTES];
 
-	hop_sample(&hop, false, false);
+	hop_sample(&hop, PLAIN);
 	r.hop = (struct slice){ hop.data, hop.len };
 	for (size_t i = 0; i < r.n_path; i++) {
 		memcpy(path[i], bytes((uint8_t)(20 + i), DIGEST_BYTES), DIGEST_BYTES);
@@ -840,6 +858,7 @@ static const struct {
 	{ "ticket-sealed", make_ticket_sealed, again_ticket },
 	{ "hop", make_hop, again_hop },
 	{ "hop-grown", make_hop_grown, again_hop },
+	{ "hop-clone", make_hop_clone, again_hop },
 	{ "hop-fast", make_hop_fast, again_hop },
 	{ "record", make_record, again_record },
 	{ "batch", make_batch, again_batch },
@@ -852,9 +871,9 @@ static const struct {
 
 const char *const sample_kinds[] = { "folder", "post", "hello", "hello-audit", "hello-client",
 	"credit", "ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken",
-	"manifest", "bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-fast",
-	"record", "batch", "briefcase", "envelope", "cose", "cose-chain", "cose-to-sign",
-	NULL };
+	"manifest", "bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-clone",
+	"hop-fast", "record", "batch", "briefcase", "envelope", "cose", "cose-chain",
+	"cose-to-sign", NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {

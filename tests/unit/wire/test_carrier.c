@@ -137,7 +137,8 @@ static void protected_folders_have_one_shape(void **state)
 
 static void unknown_keys_are_refused_unless_they_say_that_they_may_be(void **state)
 {
-	static const char *const kinds[] = { "ticket", "ticket-sealed", "manifest", "hop" };
+	static const char *const kinds[] = { "ticket", "ticket-sealed", "manifest", "hop",
+		"hop-clone" };
 	bool open = false;
 
 	(void)state;
@@ -272,8 +273,33 @@ static void hop_record_names_known_parts(void **state)
 	assert_int_equal(with_part("undelivered"), 0);
 	assert_int_equal(with_part("ticket"), ERR_MALFORMED);
 	assert_int_equal(with_part("folder"), ERR_MALFORMED);
-	assert_int_equal(with("hop", "kind", tos_int(2)), ERR_TOO_LARGE);
+	assert_int_equal(with("hop", "kind", tos_int(3)), ERR_TOO_LARGE);
 	assert_int_equal(with("hop", "n", tos_int(-1)), ERR_MALFORMED);
+}
+
+static int with_split(const char *name, int64_t value)
+{
+	struct tos_value *v = sample_tree("hop-clone");
+
+	tos_set(tos_get_mut(v, "split"), name, tos_int(value));
+	return verdict("hop-clone", v, NULL);
+}
+
+static void a_clones_record_says_what_it_may_use(void **state)
+{
+	struct tos_value *v = sample_tree("hop-clone");
+
+	(void)state;
+	assert_int_equal(with_split("clones", 0), 0);
+	assert_int_equal(with_split("hops", -1), ERR_MALFORMED);
+	assert_int_equal(with_split("clones", limit_greatest[LIMIT_clones] + 1), ERR_TOO_LARGE);
+	assert_int_equal(with_split("memory", 1), ERR_MALFORMED);
+	assert_int_equal(with("hop-clone", "suffix", tos_text("")), ERR_MALFORMED);
+	assert_int_equal(with("hop-clone", "suffix", tos_text(".0")), ERR_MALFORMED);
+	assert_int_equal(with("hop", "kind", tos_int(2)), ERR_MALFORMED);
+	assert_int_equal(with("hop-clone", "kind", tos_int(0)), ERR_MALFORMED);
+	tos_unset(tos_get_mut(v, "split"), "sent");
+	assert_int_equal(verdict("hop-clone", v, NULL), ERR_MALFORMED);
 }
 
 static void incarnations_are_ordered_by_count_then_nonce(void **state)
@@ -401,6 +427,7 @@ int main(void)
 		cmocka_unit_test(path_is_a_list_of_texts),
 		cmocka_unit_test(files_stay_within_their_bundle),
 		cmocka_unit_test(hop_record_names_known_parts),
+		cmocka_unit_test(a_clones_record_says_what_it_may_use),
 		cmocka_unit_test(incarnations_are_ordered_by_count_then_nonce),
 		cmocka_unit_test(briefcase_is_walked_in_its_order),
 		cmocka_unit_test(envelope_wants_every_part_in_shape),
