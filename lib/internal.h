@@ -3,6 +3,7 @@
 
 #include <tos/tos.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 
 _Static_assert(sizeof(struct tos_error) == sizeof(struct errmsg), "tos_error is an errmsg");
@@ -24,6 +25,11 @@ int connection_kernels(struct tos_connection *c, struct names *out, struct errms
 
 struct signer;
 const struct signer *principal_signer(const struct tos_principal *p);
+
+/* Append the signed act. */
+int act_sign(const struct tos_principal *p, const char *kernel, const char *act,
+	const char *target, const struct tos_value *args, uint32_t timeout_ms, struct buf *cose,
+	struct errmsg *em);
 
 struct tls_session;
 /* Speak hello over a connected socket (taken, also on failure) and, if it is given, a TLS

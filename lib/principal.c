@@ -69,7 +69,7 @@ int tos_principal_load(
 	return 0;
 }
 
-static int act_sign(const struct tos_principal *p, const char *kernel, const char *act,
+int act_sign(const struct tos_principal *p, const char *kernel, const char *act,
 	const char *target, const struct tos_value *args, uint32_t timeout_ms, struct buf *cose,
 	struct errmsg *em)
 {

@@ -140,6 +140,7 @@
 	X(WRITE_JOURNAL,    "write-journal",     "")                                                \
 	X(WRITE_CONTENT,    "write-content",     "")                                                \
 	X(WRITE_ADMITTED,   "write-admitted",    "")                                                \
+	X(WRITE_EXTENSION,  "write-extension",   "")                                                \
 	X(WRITE_AUDIT,      "write-audit",       "")
 /* clang-format on */
 

@@ -31,6 +31,7 @@
 	X(audit)                                                                               \
 	X(doctor)                                                                              \
 	X(content)                                                                             \
+	X(extension)                                                                           \
 	X(drain)                                                                               \
 	X(stop)                                                                                \
 	X(backup)                                                                              \

@@ -39,7 +39,7 @@ static const struct rule no_rule = { .text = (char *)(uintptr_t) "no rule allows
 
 static const char *const actions[] = { "post", "launch", "arrive", "depart", "kill", "suspend",
 	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup",
-	"drain", "set", "reload", "put", "admit", "clone" };
+	"drain", "set", "reload", "put", "admit", "clone", "install" };
 static const char *const classes[] = { "carrier", "client", "extension", "kernel" };
 
 struct firewall *firewall_new(void)

@@ -727,6 +727,21 @@ int body_deliver(struct body *b, const char *inbox, const struct post *p, uint64
 	return 0;
 }
 
+void body_drain(struct body *b)
+{
+	struct list *pos, *tmp;
+
+	for (size_t i = 0; i < b->n_inboxes; i++) {
+		struct tos_inbox *in = &b->inbox[i];
+
+		LIST_EACH_SAFE(pos, tmp, &in->items)
+		item_free(LIST_ITEM(pos, struct item, link));
+		list_init(&in->items);
+		in->n = 0;
+		in->posted = false;
+	}
+}
+
 /* A failure's folder is ["failure", [word, text]]. */
 static void call_failed(struct call *c)
 {

@@ -59,6 +59,8 @@ void body_stop(struct body *b);
  * is the caller's business. ERR_NO_INBOX, ERR_NOMEM. Never calls the extension. */
 int body_deliver(struct body *b, const char *inbox, const struct post *p, uint64_t token,
 	uint32_t deadline_ms, const struct tos_value *info);
+/* Forget what it has not taken; from now on there is nothing more to take. */
+void body_drain(struct body *b);
 /* The answer (POST_ANSWER, POST_FAILURE) to a call; one that nobody awaits is dropped. */
 void body_answer(struct body *b, uint64_t seq, enum post_kind kind, struct slice folder);
 

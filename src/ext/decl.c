@@ -123,8 +123,11 @@ void decl_free(struct decl *d)
 {
 	if (!d)
 		return;
-	for (size_t i = 0; i < d->n_inboxes; i++)
+	decl_emptied(d);
+	for (size_t i = 0; i < d->n_inboxes; i++) {
 		free(d->inbox[i].bytes);
+		free(d->inbox[i].kept);
+	}
 	free(d);
 }
 
@@ -169,19 +172,32 @@ int decl_waits(struct decl *d, struct decl_inbox *in, size_t bytes)
 	return 0;
 }
 
+static void kept_drop(struct decl_inbox *in, uint32_t at)
+{
+	if (!in->kept)
+		return;
+	free(in->kept[at]);
+	in->kept[at] = NULL;
+}
+
 void decl_unwait(struct decl *d, struct decl_inbox *in)
 {
+	uint32_t at;
+
 	in->waiting--;
 	in->posted--;
-	d->waiting_bytes -= in->bytes[(in->head + in->waiting) % in->bound];
+	at = (in->head + in->waiting) % in->bound;
+	d->waiting_bytes -= in->bytes[at];
+	kept_drop(in, at);
 }
 
 int decl_taken(struct decl *d, struct decl_inbox *in, uint64_t n)
 {
-	if (n > in->waiting)
+	if (n > in->waiting - in->unsent)
 		return ERR_MALFORMED;
 	for (; n; n--) {
 		d->waiting_bytes -= in->bytes[in->head];
+		kept_drop(in, in->head);
 		in->head = (in->head + 1) % in->bound;
 		in->waiting--;
 		in->taken++;
@@ -189,10 +205,60 @@ int decl_taken(struct decl *d, struct decl_inbox *in, uint64_t n)
 	return 0;
 }
 
+int decl_keep(struct decl *d)
+{
+	for (size_t i = 0; i < d->n_inboxes; i++) {
+		struct decl_inbox *in = &d->inbox[i];
+		size_t n = in->bound * sizeof(struct kept *);
+
+		if (in->kept)
+			continue;
+		in->kept = mem_try(n);
+		if (!in->kept)
+			return ERR_NOMEM;
+		memset(in->kept, 0, n);
+	}
+	return 0;
+}
+
+void decl_kept(struct decl_inbox *in, struct kept *kept)
+{
+	uint32_t at = (in->head + in->waiting - 1) % in->bound;
+
+	if (!in->kept || !in->waiting) {
+		free(kept);
+		return;
+	}
+	free(in->kept[at]);
+	in->kept[at] = kept;
+}
+
+struct kept *decl_take_kept(struct decl *d, struct decl_inbox *in, size_t *bytes)
+{
+	struct kept *kept;
+
+	if (!in->waiting || !in->kept || !in->kept[in->head])
+		return NULL;
+	kept = in->kept[in->head];
+	in->kept[in->head] = NULL;
+	*bytes = in->bytes[in->head];
+	d->waiting_bytes -= in->bytes[in->head];
+	in->head = (in->head + 1) % in->bound;
+	in->waiting--;
+	if (in->unsent > in->waiting)
+		in->unsent = in->waiting;
+	return kept;
+}
+
 void decl_emptied(struct decl *d)
 {
-	for (size_t i = 0; d && i < d->n_inboxes; i++)
-		d->inbox[i].waiting = 0;
+	for (size_t i = 0; d && i < d->n_inboxes; i++) {
+		struct decl_inbox *in = &d->inbox[i];
+
+		for (uint32_t n = 0; n < in->waiting; n++)
+			kept_drop(in, (in->head + n) % in->bound);
+		in->waiting = in->unsent = 0;
+	}
 	if (d)
 		d->waiting_bytes = 0;
 }

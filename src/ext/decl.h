@@ -15,6 +15,14 @@ struct tos_value;
 
 #define EXT_BOUND_MAX 65536u
 
+/* A folder as it was delivered to a tos-ext: kept until that has taken it, so that it can be
+ * delivered to another one. */
+struct kept {
+	uint64_t token; /* 0: no answer is wanted */
+	size_t n;
+	uint8_t frame[];
+};
+
 struct decl_inbox {
 	char name[64], doc[160];
 	uint32_t flags, bound;
@@ -22,6 +30,8 @@ struct decl_inbox {
 	uint64_t posted, taken, refused;
 	uint32_t *bytes; /* ring of `bound` sizes, of what waits */
 	uint32_t head;
+	struct kept **kept; /* ring of what waits, where that is kept; or NULL */
+	uint32_t unsent;    /* the last so many were not delivered: nobody can take them */
 };
 
 struct decl_property {
@@ -54,5 +64,12 @@ int decl_waits(struct decl *d, struct decl_inbox *in, size_t bytes);
 void decl_unwait(struct decl *d, struct decl_inbox *in);
 /* n folders were taken; ERR_MALFORMED if so many don't wait. */
 int decl_taken(struct decl *d, struct decl_inbox *in, uint64_t n);
+/* From now on what waits is kept. Before anything waits. ERR_NOMEM. */
+int decl_keep(struct decl *d);
+/* What was just said to wait (decl_waits()), as it was delivered; takes it. */
+void decl_kept(struct decl_inbox *in, struct kept *kept);
+/* The first that waits and is kept, which does not wait any more; NULL when there is none. The
+ * caller's to free. */
+struct kept *decl_take_kept(struct decl *d, struct decl_inbox *in, size_t *bytes);
 /* All that waited is gone. */
 void decl_emptied(struct decl *d);

@@ -31,25 +31,40 @@ struct ext_callbacks {
 	 * call as delivered (kind, dest, sender, tag, trace, folder; the deadline is what is
 	 * left). */
 	int (*forward)(void *arg, const struct post *original, const char *kernel);
-	/* Ask tosd for a tos-ext; later ext_attach() or ext_spawn_failed(). */
-	int (*spawn)(void *arg, const char *name);
+	/* Ask tosd for a tos-ext; later ext_attach() or ext_spawn_failed(). Here and below an
+	 * extension goes by its key. */
+	int (*spawn)(void *arg, const char *key);
 	/* End it; ext_died() is to follow. */
-	void (*kill)(void *arg, const char *name);
+	void (*kill)(void *arg, const char *key);
 	void (*count)(void *arg, const char *ext, const char *name, uint64_t delta);
 	/* A property appeared (spec fields) or changed. */
 	void (*property)(void *arg, const char *ext, const char *path, const char *type,
 		const char *unit, const char *doc, int64_t min, int64_t max, bool read_only,
 		const char *value);
 	/* Started, or failed to. Of isolated ones later, and after each restart. */
-	void (*ready)(void *arg, const char *ext, int rc, const char *why);
+	void (*ready)(void *arg, const char *key, int rc, const char *why);
 	/* An isolated one died; it is restarted with back-off. */
-	void (*lost)(void *arg, const char *ext, const char *why);
+	void (*lost)(void *arg, const char *key, const char *why);
+	/* Nothing is left of one that was replaced, removed or given up: process, socket, or
+	 * library in our own process. May be NULL. */
+	void (*gone)(void *arg, const char *key);
 	/* Whether the kernel itself reads that inbox; may be NULL. */
 	bool (*reserved)(void *arg, const char *inbox);
 };
 
+#define EXT_KEY_BYTES 80
+
 struct ext_load {
-	const char *name;       /* as in the configuration */
+	const char *name; /* as in the configuration */
+	/* NULL: the name. Two of one name, while one replaces the other, differ in it. */
+	const char *key;
+	/* Until ext_publish() nobody finds its inboxes, and it is not restarted. */
+	bool hidden;
+	/* Keep what it has not taken, so that it can be given to one that replaces it. Isolated
+	 * ones only. */
+	bool keep;
+	/* The inboxes that it may declare, with spaces between: those and no others. NULL: any. */
+	const char *inboxes;
 	const char *library;    /* path of the shared object */
 	const char *privileges; /* granted */
 	bool isolated;
@@ -71,10 +86,25 @@ void ext_host_close(struct ext_host *h, void (*closed)(void *arg), void *arg);
 int ext_load(struct ext_host *h, const struct ext_load *what, struct errmsg *em);
 /* The tos-ext of this extension is there: takes fd (a connected stream socket), also on
  * failure. */
-int ext_attach(struct ext_host *h, const char *name, int fd, int pid, struct errmsg *em);
-void ext_spawn_failed(struct ext_host *h, const char *name, const char *why);
+int ext_attach(struct ext_host *h, const char *key, int fd, int pid, struct errmsg *em);
+void ext_spawn_failed(struct ext_host *h, const char *key, const char *why);
 /* Its process is gone; also to be called after `kill`, and when the socket's end came first. */
-void ext_died(struct ext_host *h, const char *name, const char *why);
+void ext_died(struct ext_host *h, const char *key, const char *why);
+
+/* ---- at run time (swap.c) */
+/*
+ * A hidden one that is ready takes its place. Where one of its name is there already it takes
+ * that one's inboxes: what waits in them untaken comes to the new one, in order and before
+ * anything newer; the old one answers what it has taken, then ends. ERR_NOT_FOUND, ERR_STATE.
+ */
+int ext_publish(struct ext_host *h, const char *key, struct errmsg *em);
+/* It leaves: no inbox of it is found any more; what it has it may still deal with, for so long. */
+int ext_retire(struct ext_host *h, const char *name, uint32_t limit_ms, struct errmsg *em);
+/* End a hidden one at once. */
+void ext_abandon(struct ext_host *h, const char *key);
+bool ext_has(const struct ext_host *h, const char *key);
+/* What a hidden one declared, or one of that name: {doc, inboxes: [text], name, privileges}; NULL. */
+struct tos_value *ext_declared(const struct ext_host *h, const char *key);
 
 bool ext_has_inbox(const struct ext_host *h, const char *inbox, uint32_t *flags);
 /* Inboxes with this flag, in load order: NULL ends. */
@@ -89,6 +119,6 @@ const char *ext_hook(const struct ext_host *h, uint32_t flag, size_t i);
  */
 int ext_deliver(struct ext_host *h, const char *inbox, const struct post *p,
 	const struct tos_value *info, struct errmsg *em);
-/* Array of {name, doc, where, state, why, inboxes: [{name, doc, waiting, bound, flags, posted,
- * taken, refused}], restarts, pid, calls}; NULL without memory. */
+/* Array of {name, key, doc, where, state, why, inboxes: [{name, doc, waiting, bound, flags,
+ * posted, taken, refused}], restarts, pid, calls}; NULL without memory. */
 struct tos_value *ext_describe(const struct ext_host *h);

@@ -29,23 +29,41 @@ static const char *state_word(enum ext_state s)
 	return words[s];
 }
 
-static struct ext *ext_find(const struct ext_host *h, const char *name)
+struct ext *host_by_key(const struct ext_host *h, const char *key)
 {
 	struct ext *e = h->first;
 
-	while (e && strcmp(e->name, name) != 0)
+	while (e && strcmp(e->key, key) != 0)
 		e = e->next;
 	return e;
 }
 
+static bool is_public(const struct ext *e)
+{
+	return !e->hidden && !e->retiring && e->state != EXT_LEAVING;
+}
+
+struct ext *host_published(const struct ext_host *h, const char *name)
+{
+	struct ext *e = h->first;
+
+	while (e && !(is_public(e) && strcmp(e->name, name) == 0))
+		e = e->next;
+	return e;
+}
+
+/* Whose inbox it is now; else of one that is just being published, which has it anew. */
 static struct ext *inbox_owner(
 	const struct ext_host *h, const char *inbox, struct decl_inbox **in)
 {
-	for (struct ext *e = h->first; e; e = e->next) {
-		*in = decl_inbox_find(e->decl, inbox);
-		if (*in)
-			return e;
-	}
+	for (int publishing = 0; publishing < 2; publishing++)
+		for (struct ext *e = h->first; e; e = e->next) {
+			if (publishing ? !e->publishing : !is_public(e))
+				continue;
+			*in = decl_inbox_find(e->decl, inbox);
+			if (*in)
+				return e;
+		}
 	return NULL;
 }
 
@@ -109,6 +127,18 @@ static int token_answer(
 	rc = e->host->cb->send(e->host->arg, e->decl->inbox[0].name, &p, NULL);
 	free(t);
 	return rc;
+}
+
+void token_inherit(struct ext *from, struct ext *heir, uint64_t number, struct decl_inbox *to)
+{
+	struct token *t = map_del(from->tokens, &number, sizeof(number));
+
+	if (!t)
+		return; /* its time was over */
+	t->inbox = to->name;
+	map_put(heir->tokens, &t->number, sizeof(t->number), t);
+	if (t->due < heir->token_due)
+		heir->token_due = t->due;
 }
 
 static void failure_encode(struct buf *b, int rc, const char *text)
@@ -244,9 +274,15 @@ bool counter_name_ok(const char *s)
 	return n >= 1 && n <= 63;
 }
 
+void ext_announce(struct ext *e)
+{
+	for (size_t i = 0; i < e->decl->n_properties; i++)
+		ext_property_changed(e, &e->decl->property[i]);
+}
+
 void ext_property_changed(struct ext *e, struct decl_property *p)
 {
-	if (e->host->cb->property)
+	if (e->host->cb->property && is_public(e))
 		e->host->cb->property(e->host->arg, e->name, p->path, p->type, p->unit, p->doc,
 			p->min, p->max, p->read_only, p->value);
 }
@@ -325,6 +361,12 @@ static const struct body_ops local_ops = {
 
 static void host_stop(struct ext_host *h);
 
+static void sooner(int64_t *next, int64_t due)
+{
+	if (due >= 0 && (*next < 0 || due < *next))
+		*next = due;
+}
+
 static void on_timer(void *arg)
 {
 	struct ext_host *h = arg;
@@ -339,15 +381,14 @@ static void on_timer(void *arg)
 	h->running = true;
 	h->again = false;
 	for (struct ext *e = h->first; e; e = e->next) {
-		int64_t due = e->body ? body_run(e->body) : -1;
-		int64_t expire = tokens_expire(e, clock_ms());
-
-		if (due >= 0 && (next < 0 || due < next))
-			next = due;
-		if (expire >= 0 && (next < 0 || expire < next))
-			next = expire;
+		sooner(&next, e->body && e->state != EXT_LEAVING ? body_run(e->body) : -1);
+		sooner(&next, tokens_expire(e, clock_ms()));
 	}
 	h->running = false;
+	for (struct ext *e = h->first, *after; e; e = after) {
+		after = e->next;
+		sooner(&next, swap_turn(e, clock_ms()));
+	}
 	if (h->again || h->closing)
 		next = 0;
 	if (next >= 0)
@@ -391,6 +432,7 @@ static void ext_free(struct ext *e)
 	decl_free(e->decl);
 	buf_fini(&e->held);
 	timer_stop(e->timer);
+	free(e->inboxes);
 	e->tag = 0;
 	free(e);
 }
@@ -458,6 +500,18 @@ const char *ext_configured(const struct ext *e, const char *path)
 	return e->property ? e->property(e->property_arg, path) : NULL;
 }
 
+/* Anybody but whom it replaces: one that leaves has no inboxes any more, one that is hidden will
+ * have some. */
+static struct ext *inbox_rival(const struct ext *e, const char *inbox)
+{
+	for (struct ext *other = e->host->first; other; other = other->next)
+		if (other != e && !other->retiring && other->state != EXT_LEAVING &&
+			(!e->hidden || other->hidden || strcmp(other->name, e->name) != 0) &&
+			decl_inbox_find(other->decl, inbox))
+			return other;
+	return NULL;
+}
+
 /* Nobody else may have these inboxes. */
 static int names_free(struct ext *e, const struct decl *d, struct errmsg *em)
 {
@@ -465,15 +519,38 @@ static int names_free(struct ext *e, const struct decl *d, struct errmsg *em)
 
 	for (size_t i = 0; i < d->n_inboxes; i++) {
 		const char *name = d->inbox[i].name;
-		struct decl_inbox *in;
-		struct ext *other = inbox_owner(h, name, &in);
+		struct ext *other = inbox_rival(e, name);
 
-		if (other && other != e)
+		if (other)
 			return err_set(em, ERR_EXISTS, "inbox %s belongs to extension %s", name,
 				other->name);
 		if (h->cb->reserved && h->cb->reserved(h->arg, name))
 			return err_set(em, ERR_EXISTS, "inbox %s belongs to the kernel", name);
 	}
+	return 0;
+}
+
+/* Those that its package names, each of them and no others. */
+static int inboxes_as_said(const struct ext *e, const struct decl *d, struct errmsg *em)
+{
+	const char *at = e->inboxes;
+	size_t said = 0;
+
+	while (at && *at) {
+		char name[64];
+		size_t n = strcspn(at, " ");
+
+		if (n && (text_copy(name, sizeof(name), at, n) < 0 ||
+				 !decl_inbox_find((struct decl *)(uintptr_t)d, name)))
+			return err_set(em, ERR_DIVERGED,
+				"does not declare the inbox %.*s that its package names",
+				(int)(n > 63 ? 63 : n), at);
+		said += n > 0;
+		at += n + (at[n] == ' ');
+	}
+	if (e->inboxes && said != d->n_inboxes)
+		return err_set(em, ERR_DIVERGED,
+			"declares %zu inboxes, and its package names %zu", d->n_inboxes, said);
 	return 0;
 }
 
@@ -503,9 +580,13 @@ int ext_register(struct ext *e, const struct tos_value *hello, struct errmsg *em
 		return rc;
 	rc = body_privileges_ok(d->privileges, e->privileges, em);
 	if (!rc)
+		rc = inboxes_as_said(e, d, em);
+	if (!rc)
 		rc = names_free(e, d, em);
 	if (!rc)
 		rc = apply_configuration(e, d, em);
+	if (!rc && e->keep)
+		rc = decl_keep(d);
 	if (!rc && e->decl && !decl_same_inboxes(e->decl, d))
 		rc = err_set(em, ERR_DIVERGED, "declares other inboxes than before");
 	if (rc < 0) {
@@ -521,8 +602,7 @@ int ext_register(struct ext *e, const struct tos_value *hello, struct errmsg *em
 	} else {
 		e->decl = d;
 	}
-	for (size_t i = 0; i < e->decl->n_properties; i++)
-		ext_property_changed(e, &e->decl->property[i]);
+	ext_announce(e);
 	return 0;
 }
 
@@ -566,14 +646,31 @@ static void ext_remove(struct ext_host *h, struct ext *e)
 	ext_free(e);
 }
 
+void host_forget(struct ext *e)
+{
+	struct ext_host *h = e->host;
+	char key[EXT_KEY_BYTES];
+
+	snprintf(key, sizeof(key), "%s", e->key);
+	ext_remove(h, e);
+	if (h->cb->gone)
+		h->cb->gone(h->arg, key);
+}
+
 int ext_load(struct ext_host *h, const struct ext_load *what, struct errmsg *em)
 {
+	const char *key = what->key ? what->key : what->name;
 	struct ext *e;
 	int rc;
 
-	if (ext_find(h, what->name))
+	if (host_by_key(h, key) || (!what->hidden && host_published(h, what->name)))
 		return err_set(em, ERR_EXISTS, "extension %s is loaded already", what->name);
 	e = mem_new(struct ext);
+	e->hidden = what->hidden;
+	e->keep = what->keep && what->isolated;
+	e->process_gone = true;
+	e->inboxes = what->inboxes ? mem_strdup(what->inboxes) : NULL;
+	snprintf(e->key, sizeof(e->key), "%s", key);
 	e->tag = EXT_TAG;
 	e->host = h;
 	e->isolated = what->isolated;
@@ -600,32 +697,35 @@ int ext_load(struct ext_host *h, const struct ext_load *what, struct errmsg *em)
 	}
 	e->state = EXT_READY;
 	if (h->cb->ready)
-		h->cb->ready(h->arg, e->name, 0, "");
+		h->cb->ready(h->arg, e->key, 0, "");
 	return 0;
 }
 
-int ext_attach(struct ext_host *h, const char *name, int fd, int pid, struct errmsg *em)
+int ext_attach(struct ext_host *h, const char *key, int fd, int pid, struct errmsg *em)
 {
-	struct ext *e = ext_find(h, name);
+	struct ext *e = host_by_key(h, key);
 
 	if (!e || !e->isolated || h->closing) {
 		mem_close(fd);
-		return err_set(em, ERR_NOT_FOUND, "no isolated extension %s", name);
+		return err_set(em, ERR_NOT_FOUND, "no isolated extension %s", key);
 	}
 	return remote_attach(e, fd, pid, em);
 }
 
-void ext_spawn_failed(struct ext_host *h, const char *name, const char *why)
+void ext_spawn_failed(struct ext_host *h, const char *key, const char *why)
 {
-	ext_died(h, name, why);
+	ext_died(h, key, why);
 }
 
-void ext_died(struct ext_host *h, const char *name, const char *why)
+void ext_died(struct ext_host *h, const char *key, const char *why)
 {
-	struct ext *e = ext_find(h, name);
+	struct ext *e = host_by_key(h, key);
 
-	if (e && e->isolated && !h->closing)
-		remote_died(e, why);
+	if (!e || !e->isolated || h->closing)
+		return;
+	e->process_gone = true;
+	remote_died(e, why);
+	host_busy(h);
 }
 
 /* ---- delivery ---- */
@@ -644,7 +744,7 @@ bool ext_has_inbox(const struct ext_host *h, const char *inbox, uint32_t *flags)
 const char *ext_hook(const struct ext_host *h, uint32_t flag, size_t i)
 {
 	for (struct ext *e = h->first; e; e = e->next)
-		for (size_t n = 0; e->decl && n < e->decl->n_inboxes; n++)
+		for (size_t n = 0; is_public(e) && e->decl && n < e->decl->n_inboxes; n++)
 			if ((e->decl->inbox[n].flags & flag) && i-- == 0)
 				return e->decl->inbox[n].name;
 	return NULL;
@@ -660,15 +760,25 @@ static bool sender_allowed(const struct decl_inbox *in, const struct tos_value *
 	return strcmp(class, "carrier") != 0 && strcmp(class, "client") != 0;
 }
 
-static int deliver_answer(struct ext *e, const struct post *p)
+/* To whoever has such an inbox, published or not, and asked: numbers of calls are nobody else's. */
+static int deliver_answer(struct ext_host *h, const char *inbox, const struct post *p)
 {
-	if (p->tag == 0)
-		e->host->cb->count(e->host->arg, e->name, "posts_failed", 1);
-	else if (e->body)
-		body_answer(e->body, p->tag, p->kind, p->folder);
-	else
-		remote_answer(e, p->tag, p->kind, p->folder);
-	return 0;
+	bool any = false;
+
+	for (struct ext *e = h->first; e; e = e->next) {
+		if (e->state == EXT_LEAVING || !decl_inbox_find(e->decl, inbox))
+			continue;
+		any = true;
+		if (p->tag == 0)
+			h->cb->count(h->arg, e->name, "posts_failed", 1);
+		else if (e->body)
+			body_answer(e->body, p->tag, p->kind, p->folder);
+		else
+			remote_answer(e, p->tag, p->kind, p->folder);
+		if (p->tag == 0)
+			break;
+	}
+	return any ? 0 : ERR_NO_INBOX;
 }
 
 static int deliver_post(struct ext *e, struct decl_inbox *in, const struct post *p,
@@ -706,16 +816,19 @@ int ext_deliver(struct ext_host *h, const char *inbox, const struct post *p,
 	const struct tos_value *info, struct errmsg *em)
 {
 	struct decl_inbox *in;
+	bool answer = p->kind == POST_ANSWER || p->kind == POST_FAILURE;
 	struct ext *e = inbox_owner(h, inbox, &in);
 	struct slice name;
 	uint64_t n;
 
-	if (!e || h->closing || e->state == EXT_BROKEN)
+	if (h->closing || (!answer && (!e || e->state == EXT_BROKEN)))
 		return err_set(em, ERR_NO_INBOX, "there is no inbox %s", inbox);
 	if (p->sender.n > NAME_BYTES_MAX || folder_check(p->folder, &name, &n) < 0)
 		return err_set(em, ERR_MALFORMED, "inbox %s: the folder is malformed", inbox);
-	if (p->kind == POST_ANSWER || p->kind == POST_FAILURE)
-		return deliver_answer(e, p);
+	if (answer)
+		return deliver_answer(h, inbox, p) == 0
+			       ? 0
+			       : err_set(em, ERR_NO_INBOX, "there is no inbox %s", inbox);
 	if (!sender_allowed(in, info)) {
 		in->refused++;
 		return err_set(em, ERR_DENIED, "inbox %s is for extensions only", inbox);
@@ -746,6 +859,35 @@ static struct tos_value *describe_inboxes(const struct decl *d)
 	return all;
 }
 
+/* As people see it: what is on its way in or out is so, whatever its process does. */
+static const char *shown_state(const struct ext *e)
+{
+	return e->retiring && e->state == EXT_READY ? "draining" : state_word(e->state);
+}
+
+bool ext_has(const struct ext_host *h, const char *key)
+{
+	return host_by_key(h, key) != NULL;
+}
+
+struct tos_value *ext_declared(const struct ext_host *h, const char *key)
+{
+	const struct ext *e = host_by_key(h, key);
+	struct tos_value *v, *inboxes;
+
+	if (!e || !e->decl)
+		return NULL;
+	v = tos_map();
+	inboxes = tos_array();
+	for (size_t i = 0; i < e->decl->n_inboxes; i++)
+		tos_push(inboxes, tos_text(e->decl->inbox[i].name));
+	tos_set(v, "doc", tos_text(e->decl->doc));
+	tos_set(v, "inboxes", inboxes);
+	tos_set(v, "name", tos_text(e->decl->name));
+	tos_set(v, "privileges", tos_text(e->decl->privileges));
+	return v;
+}
+
 struct tos_value *ext_describe(const struct ext_host *h)
 {
 	struct tos_value *all = tos_array();
@@ -754,10 +896,11 @@ struct tos_value *ext_describe(const struct ext_host *h)
 		struct tos_value *one = tos_map();
 
 		tos_set(one, "name", tos_text(e->name));
+		tos_set(one, "key", tos_text(e->key));
 		tos_set(one, "doc", tos_text(e->decl ? e->decl->doc : ""));
 		tos_set(one, "privileges", tos_text(e->decl ? e->decl->privileges : ""));
 		tos_set(one, "where", tos_text(e->isolated ? "isolated" : "kernel"));
-		tos_set(one, "state", tos_text(state_word(e->state)));
+		tos_set(one, "state", tos_text(shown_state(e)));
 		tos_set(one, "why", tos_text(e->why));
 		tos_set(one, "inboxes", describe_inboxes(e->decl));
 		tos_set(one, "restarts", tos_int(e->restarts));

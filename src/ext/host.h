@@ -24,6 +24,7 @@
 	X(EXT_READY, "ready")                                                                  \
 	X(EXT_WAITING, "waiting") /* for its next life */                                      \
 	X(EXT_BROKEN, "failed")   /* its start() refused */                                    \
+	X(EXT_LEAVING, "leaving") /* its last process is being ended */                        \
 	X(EXT_STOPPED, "stopped")
 enum ext_state {
 #define X(sym, word) sym,
@@ -50,8 +51,18 @@ struct ext {
 	uint32_t tag;
 	struct ext_host *host;
 	struct ext *next; /* load order */
-	char name[64], library[512], privileges[128];
+	char key[EXT_KEY_BYTES], name[64], library[512], privileges[128];
+	char *inboxes; /* that it may declare; NULL: any */
 	bool isolated;
+	/* at run time (swap.c) */
+	bool hidden;     /* not published yet */
+	bool publishing; /* it is, as soon as the one it replaces has given its inboxes back */
+	bool retiring;   /* replaced or removed: deals with what it has */
+	bool keep;       /* what waits for it, so that it can be somebody else's */
+	bool process_gone; /* no process of it is left or asked for */
+	struct ext *heir;  /* is to get what it has not taken */
+	int64_t retire_due;
+	size_t n_streams; /* whose end has not come */
 	const char *(*property)(void *arg, const char *path);
 	void *property_arg;
 	enum ext_state state;
@@ -110,6 +121,23 @@ void ext_log(struct ext *e, int level, const char *text);
 bool counter_name_ok(const char *s);
 void ext_property_changed(struct ext *e, struct decl_property *p);
 void host_stream_gone(struct ext_host *h);
+/* Frees it, and tells the kernel. */
+void host_forget(struct ext *e);
+struct ext *host_by_key(const struct ext_host *h, const char *key);
+/* The one of that name whose inboxes are found, or NULL. */
+struct ext *host_published(const struct ext_host *h, const char *name);
+void ext_announce(struct ext *e); /* its properties */
+/* That token out of one table into the other, for the inbox `to` of that extension. */
+void token_inherit(struct ext *from, struct ext *heir, uint64_t number, struct decl_inbox *to);
+
+/* ---- swap.c ---- */
+
+/* What is due now. Returns the ms until something is again, -1 never. May free e. */
+int64_t swap_turn(struct ext *e, int64_t now);
+/* It has given back what it had not taken, or is not asked any more. */
+void swap_drained(struct ext *e);
+/* Its process is gone or was told to end, and no other is to come. */
+void swap_leave(struct ext *e);
 
 /* ---- remote.c ---- */
 
@@ -121,3 +149,8 @@ int remote_deliver(struct ext *e, const char *inbox, const struct post *p, uint6
 	uint32_t deadline_ms, const struct tos_value *info);
 void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slice folder);
 void remote_stop(struct ext *e);
+/* Have it take nothing more: later swap_drained(). */
+int remote_drain(struct ext *e);
+/* Deliver what was kept, or hold it for its next life; takes kept. */
+int remote_redeliver(struct ext *e, struct decl_inbox *in, struct kept *kept);
+void remote_drop(struct ext *e); /* its stream */

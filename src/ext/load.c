@@ -7,26 +7,36 @@
 
 #include "ext/body.h"
 
-int library_open(
+int library_find(
 	const char *path, void **lib, const struct tos_extension **spec, struct errmsg *em)
 {
 	void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	const struct tos_extension *found;
-	int rc;
 
 	if (!so)
 		return err_set(em, ERR_NOT_FOUND, "%s", dlerror());
 	found = dlsym(so, "tos_extension");
-	if (!found)
-		rc = err_set(em, ERR_MALFORMED, "has no constant tos_extension");
-	else
-		rc = body_check(found, em);
-	if (rc < 0) {
+	if (!found) {
 		dlclose(so);
-		return err_wrap(em, rc, "%s", path);
+		return err_set(em, ERR_MALFORMED, "%s: has no constant tos_extension", path);
 	}
 	*lib = so;
 	*spec = found;
+	return 0;
+}
+
+int library_open(
+	const char *path, void **lib, const struct tos_extension **spec, struct errmsg *em)
+{
+	int rc = library_find(path, lib, spec, em);
+
+	if (rc < 0)
+		return rc;
+	rc = body_check(*spec, em);
+	if (rc < 0) {
+		dlclose(*lib);
+		return err_wrap(em, rc, "%s", path);
+	}
 	return 0;
 }
 

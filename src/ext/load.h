@@ -8,6 +8,9 @@ struct tos_value;
 
 /* Open, find the constant, check it. *lib goes to library_close(). ERR_NOT_FOUND, ERR_VERSION,
  * ERR_MALFORMED, ERR_NAME. */
+/* The same without a look at what it declares. */
+int library_find(
+	const char *path, void **lib, const struct tos_extension **spec, struct errmsg *em);
 int library_open(
 	const char *path, void **lib, const struct tos_extension **spec, struct errmsg *em);
 void library_close(void *lib);

@@ -1,4 +1,7 @@
 /*
+ * tos-ext --describe LIBRARY writes what it declares (the `hello`) to standard output, for whoever
+ * makes a package of it; no sandbox then, and it is not started.
+ *
  * tos-ext NAME [LIBRARY]: one isolated extension in a process of its own, with just the
  * privileges that it declares; the sandbox is around it before this program begins. Talks to
  * the kernel on descriptor 3 (wire/extproto.h) and to nobody else. Where LIBRARY is left out it
@@ -338,6 +341,16 @@ static int on_deliver(struct side *s, struct cbor_cursor *c)
 	return rc;
 }
 
+static int on_drain(struct side *s, struct cbor_cursor *c)
+{
+	cbor_close(c);
+	if (cbor_finish(c) < 0 || !s->body)
+		return ERR_MALFORMED;
+	body_drain(s->body);
+	out_end(s, out_begin(s, EXT_DRAINED, 0));
+	return 0;
+}
+
 static int on_answer(struct side *s, struct cbor_cursor *c)
 {
 	uint64_t seq = cbor_uint(c, UINT64_MAX);
@@ -362,6 +375,8 @@ static int on_frame(struct side *s, struct slice frame)
 		return on_deliver(s, &c);
 	case EXT_ANSWER:
 		return on_answer(s, &c);
+	case EXT_DRAIN:
+		return on_drain(s, &c);
 	case EXT_STOP:
 		s->stop = true;
 		return 0;
@@ -450,6 +465,34 @@ static const char *library_path(int argc, char **argv)
 	return access(LIBRARY_COPY, R_OK) == 0 ? LIBRARY_COPY : LIBRARY_FD;
 }
 
+/* One that is built for another ABI is described as far as it goes: who loads it decides. */
+static int describe(const char *path)
+{
+	const struct tos_extension *spec;
+	struct errmsg em = { "" };
+	struct tos_value *v;
+	uint8_t *p = NULL;
+	size_t n = 0;
+	void *lib = NULL;
+	int rc = library_find(path, &lib, &spec, &em);
+
+	if (rc == 0 && spec->abi_major != TOS_ABI_MAJOR)
+		rc = err_set(&em, ERR_VERSION, "is built for ABI %u.%u, and this is %u.%u",
+			spec->abi_major, spec->abi_minor, TOS_ABI_MAJOR, TOS_ABI_MINOR);
+	if (rc < 0) {
+		fprintf(stderr, "%s\n", err_show(rc, &em));
+		return 1;
+	}
+	v = library_describe(spec);
+	rc = v ? tos_encode(v, &p, &n) : ERR_NOMEM;
+	tos_value_free(v);
+	if (rc == 0 && (fwrite(p, 1, n, stdout) != n || fflush(stdout) != 0))
+		rc = ERR_IO;
+	free(p);
+	library_close(lib);
+	return rc < 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct side s = { .in = { .max = EXT_FRAME_BYTES_MAX }, .tokens = map_new() };
@@ -457,6 +500,8 @@ int main(int argc, char **argv)
 	void *lib = NULL;
 	int rc;
 
+	if (argc == 3 && strcmp(argv[1], "--describe") == 0)
+		return describe(argv[2]);
 	if (argc < 2 || argc > 3) {
 		fprintf(stderr, "usage: tos-ext NAME [LIBRARY]   (started by tosd)\n");
 		return 64;

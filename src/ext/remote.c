@@ -40,7 +40,7 @@ static void state_timer(struct ext *e, int64_t ms)
 		e->timer = timer_start(e->host->loop, (uint64_t)ms, 0, on_state_timer, e);
 }
 
-static void drop_stream(struct ext *e)
+void remote_drop(struct ext *e)
 {
 	struct stream *s = e->stream;
 
@@ -65,12 +65,48 @@ static void lose_what_it_had(struct ext *e, const char *why)
 	ext_fail_all(e, ERR_UNKNOWN, text);
 }
 
+/* Of one that is replaced or removed: what it had taken is lost, all else goes to its heir. */
+static void last_life_over(struct ext *e, const char *why)
+{
+	char text[320];
+
+	if (e->heir)
+		swap_drained(e);
+	snprintf(text, sizeof(text), "extension %s ended: %s", e->name, why);
+	ext_fail_all(e, ERR_UNKNOWN, text);
+	swap_leave(e);
+}
+
+/* Its start() refused, or what it declares is not acceptable: not to be tried again. */
+static void remote_broken(struct ext *e, int rc, const char *why)
+{
+	remote_drop(e);
+	if (!e->process_gone)
+		e->host->cb->kill(e->host->arg, e->key);
+	e->state = EXT_BROKEN;
+	snprintf(e->why, sizeof(e->why), "%s", why);
+	ext_fail_all(e, ERR_NO_INBOX, why);
+	decl_free(e->decl);
+	e->decl = NULL;
+	buf_fini(&e->held);
+	if (e->host->cb->ready)
+		e->host->cb->ready(e->host->arg, e->key, rc, why);
+}
+
 /* This life is over; tell whoever waited for it, and wait for the next. */
 static void remote_down(struct ext *e, const char *why, bool awaiting_death)
 {
 	bool was_ready = e->state == EXT_READY;
 
-	drop_stream(e);
+	remote_drop(e);
+	if (e->heir || e->retiring) {
+		last_life_over(e, why);
+		return;
+	}
+	if (e->hidden && !e->publishing) {
+		remote_broken(e, ERR_CLOSED, why);
+		return;
+	}
 	if (was_ready && clock_ms() - e->ready_at > STEADY_MS)
 		e->back_off_ms = 0;
 	e->back_off_ms = e->back_off_ms ? e->back_off_ms * 2 : BACK_OFF_FIRST_MS;
@@ -89,29 +125,14 @@ static void remote_down(struct ext *e, const char *why, bool awaiting_death)
 	if (was_ready)
 		lose_what_it_had(e, why);
 	if (e->host->cb->lost)
-		e->host->cb->lost(e->host->arg, e->name, why);
+		e->host->cb->lost(e->host->arg, e->key, why);
 }
 
 /* End a process of ours that misbehaved. */
 static void remote_end(struct ext *e, const char *why)
 {
-	e->host->cb->kill(e->host->arg, e->name);
+	e->host->cb->kill(e->host->arg, e->key);
 	remote_down(e, why, true);
-}
-
-/* Its start() refused, or what it declares is not acceptable: not to be tried again. */
-static void remote_broken(struct ext *e, int rc, const char *why)
-{
-	drop_stream(e);
-	e->host->cb->kill(e->host->arg, e->name);
-	e->state = EXT_BROKEN;
-	snprintf(e->why, sizeof(e->why), "%s", why);
-	ext_fail_all(e, ERR_NO_INBOX, why);
-	decl_free(e->decl);
-	e->decl = NULL;
-	buf_fini(&e->held);
-	if (e->host->cb->ready)
-		e->host->cb->ready(e->host->arg, e->name, rc, why);
 }
 
 void remote_spawn(struct ext *e)
@@ -120,8 +141,10 @@ void remote_spawn(struct ext *e)
 
 	e->state = EXT_SPAWNING;
 	e->awaiting_death = false;
+	e->process_gone = false;
 	state_timer(e, SPAWN_MS);
-	rc = e->host->cb->spawn(e->host->arg, e->name);
+	rc = e->host->cb->spawn(e->host->arg, e->key);
+	e->process_gone = rc < 0;
 	if (rc < 0)
 		remote_down(e, err_text(rc), false);
 }
@@ -186,6 +209,34 @@ static void put_info(struct buf *b, const struct tos_value *info)
 	free(p);
 }
 
+/* What can't be sent now is for its next life. */
+static int send_or_hold(struct ext *e, const uint8_t *p, size_t n)
+{
+	if (e->state == EXT_READY)
+		return stream_send(e->stream, p, n);
+	if (e->held.len + n > HELD_BYTES_MAX)
+		return ERR_FULL;
+	return buf_add(&e->held, p, n);
+}
+
+/* One that is being replaced is given nothing more: what comes is for its heir. */
+static int deliver_and_keep(
+	struct ext *e, struct decl_inbox *in, uint64_t token, const struct buf *frame)
+{
+	struct kept *kept = mem_try(sizeof(*kept) + frame->len);
+
+	if (!kept)
+		return ERR_NOMEM;
+	kept->token = token;
+	kept->n = frame->len;
+	memcpy(kept->frame, frame->data, frame->len);
+	if (!e->heir)
+		return remote_redeliver(e, in, kept);
+	in->unsent++;
+	decl_kept(in, kept);
+	return 0;
+}
+
 int remote_deliver(struct ext *e, const char *inbox, const struct post *p, uint64_t token,
 	uint32_t deadline_ms, const struct tos_value *info)
 {
@@ -201,14 +252,33 @@ int remote_deliver(struct ext *e, const char *inbox, const struct post *p, uint6
 	put_info(&b, info);
 	cbor_put_raw(&b, p->folder);
 	frame_end(&b, at);
-	if (e->state == EXT_READY)
-		return remote_write(e, &b);
 	if (buf_check(&b) < 0)
 		return ERR_TOO_LARGE;
-	/* For its next life. */
-	if (e->held.len + b.len > HELD_BYTES_MAX)
-		return ERR_FULL;
-	return buf_add(&e->held, b.data, b.len);
+	if (!e->keep)
+		return send_or_hold(e, b.data, b.len);
+	return deliver_and_keep(e, decl_inbox_find(e->decl, inbox), token, &b);
+}
+
+int remote_redeliver(struct ext *e, struct decl_inbox *in, struct kept *kept)
+{
+	int rc = send_or_hold(e, kept->frame, kept->n);
+
+	if (rc < 0)
+		free(kept);
+	else
+		decl_kept(in, kept);
+	return rc;
+}
+
+int remote_drain(struct ext *e)
+{
+	AUTOBUF b = BUF_INIT;
+	size_t at = frame_begin(&b);
+
+	cbor_put_array(&b, 1);
+	cbor_put_uint(&b, EXT_DRAIN);
+	frame_end(&b, at);
+	return remote_write(e, &b);
 }
 
 void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slice folder)
@@ -335,7 +405,7 @@ static int on_started(struct ext *e, struct cbor_cursor *c)
 	if (rc < 0)
 		return rc;
 	if (e->host->cb->ready)
-		e->host->cb->ready(e->host->arg, e->name, 0, "");
+		e->host->cb->ready(e->host->arg, e->key, 0, "");
 	return 0;
 }
 
@@ -350,6 +420,16 @@ static int on_failed(struct ext *e, struct cbor_cursor *c)
 	if (rc < 0 || code >= 0 || code < -255)
 		return ERR_MALFORMED;
 	remote_broken(e, (int)code, text);
+	return 0;
+}
+
+static int on_drained(struct ext *e, struct cbor_cursor *c)
+{
+	int rc = frame_done(c);
+
+	if (rc < 0 || !e->heir)
+		return ERR_MALFORMED;
+	swap_drained(e);
 	return 0;
 }
 
@@ -517,6 +597,7 @@ static const struct {
 	{ EXT_COUNT, IN(EXT_STARTING) | IN(EXT_READY), on_count },
 	{ EXT_PROPERTY, IN(EXT_STARTING) | IN(EXT_READY), on_property },
 	{ EXT_FORWARD, IN(EXT_READY), on_forward },
+	{ EXT_DRAINED, IN(EXT_READY), on_drained },
 };
 
 static int dispatch(struct ext *e, struct slice frame)
@@ -559,9 +640,12 @@ static void on_closed(void *arg, struct stream *s, int rc, const char *why)
 			e->host->cb->count(e->host->arg, e->name, "bad_frames", 1);
 		/* Also where only the socket ended: nothing can be asked of that process any
 		 * more. */
-		e->host->cb->kill(e->host->arg, e->name);
+		e->host->cb->kill(e->host->arg, e->key);
 		remote_down(e, why && *why ? why : err_text(rc), true);
 	}
+	e->n_streams--;
+	if (e->state == EXT_LEAVING)
+		host_busy(e->host);
 	host_stream_gone(e->host);
 }
 
@@ -583,6 +667,7 @@ int remote_attach(struct ext *e, int fd, int pid, struct errmsg *em)
 	if (rc < 0)
 		return rc;
 	e->host->n_streams++;
+	e->n_streams++;
 	e->pid = pid;
 	e->state = EXT_GREETING;
 	e->first_seq = e->host->next_seq;

@@ -15,6 +15,9 @@
 #define TOSD_LAYERS_MAX  24
 #define TOSD_LISTEN_MAX  8
 #define TOSD_EXT_MAX     16
+/* Extensions that came at run time: `ext` of their spawn is from TOSD_EXT_MAX on. */
+#define TOSD_EXT_INSTALLED 15
+#define TOSD_LIBRARY_BYTES (8u << 20)
 
 struct tosd_head {
 	uint16_t version;
@@ -24,7 +27,8 @@ struct tosd_head {
 
 enum tosd_type {
 	/* kernel -> tosd */
-	/* struct tosd_spawn; answered by SPAWNED or FAILED, then later DIED */
+	/* struct tosd_spawn, of an installed extension with its library; answered by SPAWNED or
+	 * FAILED, then later DIED */
 	TOSD_SPAWN = 1,
 	TOSD_SIGNAL,       /* struct tosd_signal */
 	TOSD_KERNEL_READY, /* struct tosd_simple: serving now; tosd tells systemd */
@@ -68,8 +72,11 @@ struct tosd_spawn {
 	/* the kernel's number for the child; never used twice in one boot */
 	uint64_t slot;
 	uint32_t kind; /* enum tosd_kind */
-	/* TOSD_EXT: index into the configuration's table of isolated extensions */
+	/* TOSD_EXT: index into the configuration's table of isolated extensions; or, with a sealed
+	 * memfd that is its library, TOSD_EXT_MAX and a number below TOSD_EXT_INSTALLED, by which
+	 * it gets its uid */
 	uint32_t ext;
+	uint32_t privileges, pad; /* of an installed one: bits, of those that the configuration has */
 	uint64_t address_bytes;      /* RLIMIT_AS; 0: the configuration's */
 	uint32_t cpu_s;              /* RLIMIT_CPU; 0: none */
 	char label[TOSD_NAME_BYTES]; /* for ps and logs */
@@ -131,6 +138,7 @@ struct tosd_config {
 		char path[TOSD_PATH_BYTES]; /* the shared object */
 		char privileges[128];       /* as granted by the configuration */
 	} ext[TOSD_EXT_MAX];
+	char installed_privileges[128]; /* the most that installed extensions get */
 	uint64_t vm_address_bytes;
 	char log_level[12];
 	uint32_t log_json;

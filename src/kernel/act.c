@@ -5,6 +5,7 @@
 #include "kernel/content.h"
 #include "kernel/family.h"
 #include "kernel/forced.h"
+#include "kernel/extender.h"
 
 #include <string.h>
 
@@ -342,6 +343,15 @@ static void act_resolve_tx(struct kernel *k, struct act *a)
 	kernel_call(k, "", "Commit", "RESOLVE", args, k->config.call_ms, on_resolved, a);
 }
 
+static void act_extension(struct kernel *k, struct act *a)
+{
+	if (strcmp(a->name, "install-extension") == 0)
+		extender_install_act(k, STEAL(a->rq), a->who.name, a->target, a->args);
+	else
+		extender_remove_act(k, STEAL(a->rq), a->who.name, a->target);
+	act_free(a);
+}
+
 /* ---- checking */
 
 static const struct act_rule {
@@ -368,6 +378,8 @@ static const struct act_rule {
 	{ "content-drop", "remove", false, act_content },
 	{ "admit", "admit", false, act_content },
 	{ "withdraw", "admit", false, act_content },
+	{ "install-extension", "install", false, act_extension },
+	{ "remove-extension", "install", false, act_extension },
 };
 
 const char *carrier_owner(struct kernel *k, const char *name)

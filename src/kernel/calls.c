@@ -5,7 +5,7 @@
  */
 #include "kernel/content.h"
 #include "kernel/journal.h"
-#include "kernel/kernel.h"
+#include "kernel/extender.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -480,6 +480,10 @@ static const struct kernel_inbox kernel_inboxes[] = {
 	{ "Control", "for clients: reading, launching, signed acts",
 		1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION,
 		control_verbs },
+	{ "Extender", "installs, replaces and removes extensions",
+		1 << ORIGIN_CARRIER | 1 << ORIGIN_CLIENT | 1 << ORIGIN_KERNEL |
+			1 << ORIGIN_EXTENSION,
+		extender_verbs },
 	{ "Handoff", "for kernels: carriers change hands", 1 << ORIGIN_KERNEL, handoff_verbs },
 	{ "Home", "for kernels: news of carriers to their home",
 		1 << ORIGIN_KERNEL | 1 << ORIGIN_EXTENSION, home_verbs },

@@ -3,9 +3,10 @@
  * by its slot, a number that is never used twice in one boot. What is said to a tos-vm is in
  * vms.c.
  */
-#include "kernel/kernel.h"
+#include "kernel/extender.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,12 +20,13 @@ struct child {
 	enum tosd_kind kind;
 	uint64_t slot;
 	struct vm *vm;
-	char ext[64];
+	char ext[EXT_KEY_BYTES];
 	int pidfd;
 };
 
 struct queued_msg {
 	struct list node;
+	int fd; /* ours; -1: none */
 	size_t n;
 	uint8_t bytes[];
 };
@@ -33,20 +35,26 @@ struct queued_msg {
 
 static void tosd_poll_update(struct kernel *k);
 
-int tosd_send(struct kernel *k, const void *msg, size_t n)
+static int packet(struct kernel *k, const void *msg, size_t n, int fd, struct errmsg *em)
+{
+	return ipc_send(k->tosd_fd, msg, n, &fd, fd >= 0, em);
+}
+
+int tosd_send(struct kernel *k, const void *msg, size_t n, int fd)
 {
 	struct errmsg em = { "" };
 	struct queued_msg *q;
 	int rc = ERR_AGAIN;
 
 	if (list_empty(&k->tosd_queue))
-		rc = ipc_send(k->tosd_fd, msg, n, NULL, 0, &em);
+		rc = packet(k, msg, n, fd, &em);
 	if (rc != ERR_AGAIN)
 		return rc;
 	if (k->tosd_queued >= TOSD_QUEUE_MAX)
 		return ERR_FULL;
 	q = mem_zero(sizeof(*q) + n);
 	q->n = n;
+	q->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	memcpy(q->bytes, msg, n);
 	list_add(&k->tosd_queue, &q->node);
 	k->tosd_queued++;
@@ -59,9 +67,10 @@ static void tosd_flush(struct kernel *k)
 	while (!list_empty(&k->tosd_queue)) {
 		struct queued_msg *q = LIST_ITEM(k->tosd_queue.next, struct queued_msg, node);
 
-		if (ipc_send(k->tosd_fd, q->bytes, q->n, NULL, 0, NULL) == ERR_AGAIN)
+		if (packet(k, q->bytes, q->n, q->fd, NULL) == ERR_AGAIN)
 			return;
 		list_del(&q->node);
+		mem_close(q->fd);
 		k->tosd_queued--;
 		free(q);
 	}
@@ -78,7 +87,7 @@ void tosd_ready(struct kernel *k)
 	struct tosd_simple m = { .slot = 0 };
 
 	head_set(&m.head, TOSD_KERNEL_READY, sizeof(m));
-	tosd_send(k, &m, sizeof(m));
+	tosd_send(k, &m, sizeof(m), -1);
 }
 
 static int child_signal(struct kernel *k, uint64_t slot, enum tosd_signal_what what)
@@ -86,7 +95,7 @@ static int child_signal(struct kernel *k, uint64_t slot, enum tosd_signal_what w
 	struct tosd_signal m = { .slot = slot, .what = what };
 
 	head_set(&m.head, TOSD_SIGNAL, sizeof(m));
-	return tosd_send(k, &m, sizeof(m));
+	return tosd_send(k, &m, sizeof(m), -1);
 }
 
 static struct child *child_find(struct kernel *k, uint64_t slot)
@@ -112,50 +121,59 @@ static void child_forget(struct kernel *k, struct child *c)
 	free(c);
 }
 
-static int spawn(struct kernel *k, struct child *c, uint32_t ext, uint64_t address_bytes,
-	uint32_t cpu_s, const char *label)
+static int spawn(struct kernel *k, const struct child *c, struct tosd_spawn *m,
+	const char *label, int fd)
 {
-	struct tosd_spawn m = { .slot = c->slot,
-		.kind = c->kind,
-		.ext = ext,
-		.address_bytes = address_bytes,
-		.cpu_s = cpu_s };
-
-	head_set(&m.head, TOSD_SPAWN, sizeof(m));
-	snprintf(m.label, sizeof(m.label), "%s", label);
-	return tosd_send(k, &m, sizeof(m));
+	m->slot = c->slot;
+	m->kind = c->kind;
+	head_set(&m->head, TOSD_SPAWN, sizeof(*m));
+	snprintf(m->label, sizeof(m->label), "%s", label);
+	return tosd_send(k, m, sizeof(*m), fd);
 }
 
 /* ---- isolated extensions */
 
-int child_spawn_ext(struct kernel *k, const char *name)
+/* Its number in the configuration's table, or what tosd needs to make an installed one. */
+static void ext_process(const struct kernel *k, const char *key, struct extender_process *p)
 {
-	struct child *c;
-	uint32_t index = 0;
-	int rc;
-
+	*p = (struct extender_process){ .fd = -1 };
+	snprintf(p->label, sizeof(p->label), "%.63s", key);
+	if (extender_process(k, key, p) == 0)
+		return;
 	for (size_t i = 0; i < k->config.n_extensions; i++) {
 		if (!k->config.extensions[i].isolated)
 			continue;
-		if (strcmp(k->config.extensions[i].name, name) == 0)
+		if (strcmp(k->config.extensions[i].name, key) == 0)
 			break;
-		index++;
+		p->index++;
 	}
-	c = child_new(k, TOSD_EXT);
-	snprintf(c->ext, sizeof(c->ext), "%s", name);
-	rc = spawn(k, c, index, 0, 0, name);
+}
+
+int child_spawn_ext(struct kernel *k, const char *key)
+{
+	struct child *c = child_new(k, TOSD_EXT);
+	struct extender_process p;
+	int rc;
+
+	ext_process(k, key, &p);
+	snprintf(c->ext, sizeof(c->ext), "%s", key);
+	rc = spawn(k, c,
+		&(struct tosd_spawn){ .ext = p.index,
+			.privileges = p.privileges,
+			.address_bytes = p.address_bytes },
+		p.label, p.fd);
 	if (rc < 0)
 		child_forget(k, c);
 	return rc;
 }
 
-void child_kill_ext(struct kernel *k, const char *name)
+void child_kill_ext(struct kernel *k, const char *key)
 {
 	struct child *c;
 	size_t it = 0;
 
 	while ((c = map_next(k->children, &it, NULL, NULL)))
-		if (c->kind == TOSD_EXT && strcmp(c->ext, name) == 0)
+		if (c->kind == TOSD_EXT && strcmp(c->ext, key) == 0)
 			child_signal(k, c->slot, TOSD_KILL);
 }
 
@@ -169,7 +187,7 @@ int child_spawn_vm(struct kernel *k, struct vm *v, uint64_t address_bytes, const
 	v->slot = c->slot;
 	c->vm = v;
 	/* No limit of CPU time: it is shared and lives long, and each carrier's is counted. */
-	rc = spawn(k, c, 0, address_bytes, 0, label);
+	rc = spawn(k, c, &(struct tosd_spawn){ .address_bytes = address_bytes }, label, -1);
 	if (rc < 0)
 		child_forget(k, c);
 	return rc;
@@ -246,12 +264,12 @@ static int on_failed(void *arg, const void *msg, int *fds, size_t n_fds)
 		return 0;
 	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text) - 1, m->text);
 	if (c->kind == TOSD_EXT) {
-		char name[64];
+		char key[EXT_KEY_BYTES];
 
-		snprintf(name, sizeof(name), "%s", c->ext);
+		snprintf(key, sizeof(key), "%s", c->ext);
 		child_forget(k, c);
 		if (!k->exts_gone)
-			ext_died(k->exts, name, text);
+			ext_died(k->exts, key, text);
 		return 0;
 	}
 	vm_failed(c->vm, m->rc, text);
@@ -269,14 +287,14 @@ static int on_died(void *arg, const void *msg, int *fds, size_t n_fds)
 	if (!c)
 		return 0;
 	if (c->kind == TOSD_EXT) {
-		char name[64], why[96];
+		char key[EXT_KEY_BYTES], why[96];
 
-		snprintf(name, sizeof(name), "%s", c->ext);
+		snprintf(key, sizeof(key), "%s", c->ext);
 		snprintf(why, sizeof(why), "%s %d",
 			m->cause == TOSD_EXITED ? "exit status" : "signal", m->status);
 		child_forget(k, c);
 		if (!k->exts_gone)
-			ext_died(k->exts, name, why);
+			ext_died(k->exts, key, why);
 		return 0;
 	}
 	vm_died(c->vm, m);

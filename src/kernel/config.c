@@ -46,6 +46,7 @@ enum key_kind {
 	KEY_LIBRARY,
 	KEY_PROPERTY,
 	KEY_ROLES,
+	KEY_INBOX, /* an extension's name */
 	KEY_RULE,
 	KEY_BOOL,
 	KEY_U32,
@@ -127,6 +128,9 @@ static const struct key keys[] = {
 	NUMBER("timing", "test_protocol_min", KEY_U32, test_protocol_min, 1, 99, PROTOCOL_VERSION_MIN),
 	NUMBER("timing", "test_protocol_max", KEY_U32, test_protocol_max, 1, 99, PROTOCOL_VERSION),
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
+	LIST("extender", "kernel", KEY_INBOX, extender_kernel[0], 16),
+	TEXT("extender", "privileges", KEY_WORDS, extender_privileges, ""),
+	NUMBER("extender", "memory", KEY_BYTES, extender_memory, 16 << 20, (int64_t)1 << 40, 512 << 20),
 	LIST("local", "principals", KEY_U32, local_uids[0], 32),
 	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),
 	NUMBER("revocation", "max_age", KEY_MS, revocation_max_ms, 0, 3650 * (int64_t)DAY_MS, 7 * (int64_t)DAY_MS),
@@ -160,6 +164,7 @@ static const struct {
 	cfg_flag_t flags;
 } sections[] = {
 	{ "log", CFGF_NONE }, { "sandbox", CFGF_NONE }, { "limits", CFGF_NONE }, { "policy", CFGF_NONE },
+	{ "extender", CFGF_NONE },
 	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE }, { "content", CFGF_NONE },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
@@ -362,6 +367,13 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 		return s[0] == '/' && strchr(s, '=')
 			       ? 0
 			       : err_set(em, ERR_CONFIG, "'%s' is not /path=value", s);
+	case KEY_INBOX:
+		return name_inbox_ok(s)
+			       ? 0
+			       : err_set(em, ERR_CONFIG,
+					 "'%s': an extension's name begins with a capital letter, "
+					 "then letters, digits, - and .",
+					 s);
 	case KEY_RULE:
 		return rule_check(s, em);
 	default:
@@ -677,7 +689,7 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_lines)
 {
 	cfg_t *local = cfg_getsec(cfg, "local"), *sandbox = cfg_getsec(cfg, "sandbox");
-	cfg_t *policy = cfg_getsec(cfg, "policy");
+	cfg_t *policy = cfg_getsec(cfg, "policy"), *extender = cfg_getsec(cfg, "extender");
 	size_t n;
 
 	c->n_listen = cfg_size(cfg, "listen");
@@ -692,6 +704,10 @@ static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_line
 	for (size_t i = 0; i < c->n_local_uids; i++)
 		c->local_uids[i] = (uint32_t)strtoul(
 			cfg_getnstr(local, "principals", (unsigned)i), NULL, 10);
+	c->n_extender_kernel = cfg_size(extender, "kernel");
+	for (size_t i = 0; i < c->n_extender_kernel; i++)
+		snprintf(c->extender_kernel[i], sizeof(c->extender_kernel[i]), "%s",
+			cfg_getnstr(extender, "kernel", (unsigned)i));
 	n = c->n_own_rules = cfg_size(policy, "rules");
 	c->n_rules = n + (c->default_rules ? ARRAY_LEN(default_rules) : 0);
 	c->rules = mem_zero((c->n_rules + 1) * sizeof(char *));
@@ -1148,6 +1164,9 @@ static void print_sections(const struct config *c, struct buf *out)
 		if (strcmp(name, "sandbox") == 0)
 			print_list(out, "\t", "require", c->require[0], sizeof(c->require[0]),
 				c->n_require);
+		if (strcmp(name, "extender") == 0)
+			print_list(out, "\t", "kernel", c->extender_kernel[0],
+				sizeof(c->extender_kernel[0]), c->n_extender_kernel);
 		if (strcmp(name, "policy") == 0)
 			print_rules(c, out);
 		if (strcmp(name, "local") == 0) {
@@ -1232,6 +1251,8 @@ int config_to_tosd(const struct config *c, struct tosd_config *out, struct errms
 	out->n_require = (uint32_t)c->n_require;
 	memcpy(out->require, c->require, sizeof(out->require));
 	out->vm_address_bytes = c->vm_address_bytes;
+	snprintf(out->installed_privileges, sizeof(out->installed_privileges), "%s",
+		c->extender_privileges);
 	snprintf(out->log_level, sizeof(out->log_level), "%s", c->log_level);
 	out->log_json = c->log_json;
 	out->restart_ms = c->restart_ms;

@@ -21,6 +21,8 @@
  *                                                                                            D12
  *   extension "Monitor" { library = "monitor" where = "isolated" privileges = "read-proc
  *   read-fs" property = {"/path=value"} } policy { rules = { "allow role:admin * *", ... } }
+ *   extender { kernel = {"Mobility"}  privileges = "read-proc"  memory = "512M" }   # what may be
+ *                                                                            installed at run time
  *   local { principals = { 1000 } }   # uids that may read besides the owner of the state
  *                                     directory
  *   clock { skew = "5m" }
@@ -66,6 +68,12 @@ struct config {
 	size_t n_peers;
 	struct config_extension extensions[32];
 	size_t n_extensions;
+	/* extensions that are installed at run time: which may live in the kernel, what those that
+	 * don't may be granted at most, and their address space */
+	char extender_kernel[16][64];
+	size_t n_extender_kernel;
+	char extender_privileges[128];
+	uint64_t extender_memory;
 	uint32_t uid_base;
 	char log_level[12];
 	bool log_json;

@@ -274,6 +274,7 @@ struct kernel {
 	struct tls_context *tls;
 	struct links *links;
 	struct ext_host *exts;
+	struct extender *extender;
 	struct firewall *firewall;
 	struct properties *properties;
 	struct metrics *metrics;
@@ -480,10 +481,11 @@ void callers_lost(struct kernel *k, const char *peer, int64_t until_ms, const ch
 
 /* ---- child.c: tosd */
 int tosd_begin(struct kernel *k, struct errmsg *em);
-int tosd_send(struct kernel *k, const void *msg, size_t n);
+/* fd -1: none; it stays the caller's */
+int tosd_send(struct kernel *k, const void *msg, size_t n, int fd);
 void tosd_ready(struct kernel *k);
-int child_spawn_ext(struct kernel *k, const char *name);
-void child_kill_ext(struct kernel *k, const char *name);
+int child_spawn_ext(struct kernel *k, const char *key);
+void child_kill_ext(struct kernel *k, const char *key);
 int child_spawn_vm(struct kernel *k, struct vm *v, uint64_t address_bytes, const char *label);
 void child_kill_vm(struct kernel *k, const struct vm *v);
 void child_forget_vm(struct kernel *k, const struct vm *v);

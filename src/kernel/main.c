@@ -7,6 +7,7 @@
  */
 #include "kernel/content.h"
 #include "kernel/kernel.h"
+#include "kernel/extender.h"
 #include "kernel/journal.h"
 
 #include <errno.h>
@@ -158,14 +159,14 @@ static int on_ext_forward(void *arg, const struct post *original, const char *ke
 	return calls_forwarded(arg, original, kernel);
 }
 
-static int on_ext_spawn(void *arg, const char *name)
+static int on_ext_spawn(void *arg, const char *key)
 {
-	return child_spawn_ext(arg, name);
+	return child_spawn_ext(arg, key);
 }
 
-static void on_ext_kill(void *arg, const char *name)
+static void on_ext_kill(void *arg, const char *key)
 {
-	child_kill_ext(arg, name);
+	child_kill_ext(arg, key);
 }
 
 static void on_ext_count(void *arg, const char *ext, const char *name, uint64_t delta)
@@ -228,10 +229,16 @@ static void on_ext_property(void *arg, const char *ext, const char *path, const 
 	}
 }
 
-static void on_ext_ready(void *arg, const char *ext, int rc, const char *why)
+static void on_ext_ready(void *arg, const char *key, int rc, const char *why)
 {
 	struct kernel *k = arg;
+	const char *ext = extender_name(k, key);
 
+	if (extender_ready(k, key, rc, why)) {
+		log_info("installed extension", KV_STR("extension", ext), KV_STR("key", key),
+			KV_STR("state", rc < 0 ? "failed" : "ready"), KV_STR("reason", why));
+		return;
+	}
 	if (rc < 0) {
 		char path[80];
 
@@ -246,15 +253,21 @@ static void on_ext_ready(void *arg, const char *ext, int rc, const char *why)
 		directory_register(k);
 }
 
-static void on_ext_lost(void *arg, const char *ext, const char *why)
+static void on_ext_lost(void *arg, const char *key, const char *why)
 {
 	struct kernel *k = arg;
+	const char *ext = extender_name(k, key);
 	char label[80];
 
 	snprintf(label, sizeof(label), "extension=\"%.48s\"", ext);
 	metric_add(k->metrics, "extension_restarts_total", label, 1);
 	log_warning("an extension died; it is started again", KV_STR("extension", ext),
 		KV_STR("reason", why));
+}
+
+static void on_ext_gone(void *arg, const char *key)
+{
+	extender_gone(arg, key);
 }
 
 static bool on_ext_reserved(void *arg, const char *inbox)
@@ -271,6 +284,7 @@ static const struct ext_callbacks ext_callbacks = { .send = on_ext_send,
 	.property = on_ext_property,
 	.ready = on_ext_ready,
 	.lost = on_ext_lost,
+	.gone = on_ext_gone,
 	.reserved = on_ext_reserved };
 
 static const char *configured_property(void *arg, const char *path)
@@ -576,6 +590,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = open_links(k, listeners, n, em);
 	if (rc == 0)
 		rc = load_extensions(k, extensions_dir, em);
+	if (rc == 0)
+		rc = extender_load(k, em);
 	if (rc == 0)
 		rc = residents_load(k, em);
 	if (rc == 0)

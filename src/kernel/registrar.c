@@ -3,6 +3,7 @@
  * an intermediate certificate that may issue role kernel only (doc/protocol.md, "Enrolment").
  */
 #include "kernel/evidence.h"
+#include "kernel/extender.h"
 
 #include <string.h>
 
@@ -505,6 +506,7 @@ static void revocation_act(struct kernel *k)
 		if (link_cert(l) && serial_revoked(k, link_cert(l)))
 			link_close(l, ERR_REVOKED, "the certificate was revoked");
 	}
+	extender_recheck(k);
 }
 
 int revocation_accept(struct kernel *k, struct slice bytes, struct errmsg *em)

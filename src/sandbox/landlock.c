@@ -72,8 +72,11 @@ static int allow_fd(int ruleset, int fd, uint64_t rights, uint64_t handled)
 			FS_FILE; /* the kernel refuses rights over directories on a file */
 	if (rule.allowed == 0)
 		return 0;
-	return syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0) < 0 ? -errno
-											: 0;
+	/* What lies in no file system that is mounted, a memfd, needs no rule and can have none. */
+	if (syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0) < 0 &&
+		errno != EBADFD)
+		return -errno;
+	return 0;
 }
 
 /* What is not there needs no rule. */

@@ -184,9 +184,10 @@ static int upgrade_2(sqlite3 *db, struct errmsg *em)
 }
 
 /* The ladder: step i leads from version i to i+1. What a step made is never changed, only
- * followed. 3: the table journal, with its index. */
+ * followed. 3 and 4: the tables journal, content, admitted and extension, with
+ * their indexes. */
 static int (*const upgrades[SCHEMA_VERSION])(
-	sqlite3 *db, struct errmsg *em) = { upgrade_1, upgrade_2, upgrade_2 };
+	sqlite3 *db, struct errmsg *em) = { upgrade_1, upgrade_2, upgrade_2, upgrade_2 };
 
 static int upgrade_steps(sqlite3 *db, int64_t from, struct errmsg *em)
 {

@@ -9,7 +9,7 @@
 #include "base/err.h"
 
 /* user_version of the file. Raised with every change of a table; see the ladder in db.c. */
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 #define SCHEMA_APP_ID  0x544f5331 /* "TOS1" */
 
 /* Open for writing: made if it is not there, settings, check, upgrade. */

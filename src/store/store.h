@@ -39,7 +39,8 @@
 	X(T_DEDUP, "dedup", "request -> first result")                                         \
 	X(T_JOURNAL, "journal", "extension, key -> what it keeps")                             \
 	X(T_CONTENT, "content", "digest -> size, name, source of a file in content/")          \
-	X(T_ADMITTED, "admitted", "digest -> what it was admitted as, by whom")
+	X(T_ADMITTED, "admitted", "digest -> what it was admitted as, by whom")                \
+	X(T_EXTENSION, "extension", "name -> package of an installed extension, by whom")
 
 enum store_table {
 #define STORE_ENUM(sym, name, text) sym,

@@ -69,7 +69,9 @@ static bool table_ok(const struct tosd_config *c)
 		return false;
 	if (!is_text(c->name, sizeof(c->name)) ||
 		!is_text(c->state_dir, sizeof(c->state_dir)) ||
-		!is_text(c->log_level, sizeof(c->log_level)) || c->state_dir[0] != '/')
+		!is_text(c->log_level, sizeof(c->log_level)) ||
+		!is_text(c->installed_privileges, sizeof(c->installed_privileges)) ||
+		c->state_dir[0] != '/')
 		return false;
 	for (uint32_t i = 0; i < c->n_listen; i++)
 		if (!is_text(c->listen[i], sizeof(c->listen[i])))

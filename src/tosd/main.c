@@ -181,7 +181,7 @@ static int read_privileges(struct tosd *t, struct errmsg *em)
 		if (rc < 0)
 			return err_wrap(em, rc, "extension \"%s\"", t->config.ext[i].name);
 	}
-	return 0;
+	return sandbox_privileges(t->config.installed_privileges, &t->installed_privileges, em);
 }
 
 /* Keys and state, kept from extensions that may look at the host's files. */
@@ -236,7 +236,9 @@ static int prepare(struct tosd *t, struct errmsg *em)
 	if ((rc = program_open(t, "tos-vm", &t->vm, em)) < 0)
 		return rc;
 	t->ext.fd = -1;
-	if (t->config.n_ext > 0 && (rc = program_open(t, "tos-ext", &t->ext, em)) < 0)
+	/* Where none is configured it is needed only if one is installed. */
+	rc = program_open(t, "tos-ext", &t->ext, em);
+	if (rc < 0 && t->config.n_ext > 0)
 		return rc;
 	if ((rc = make_filters(t, em)) < 0) /* again, now that we know tos-vm */
 		return rc;

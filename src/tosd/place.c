@@ -116,6 +116,22 @@ int library_open(const char *path, struct errmsg *em)
 	return open_for_all(path, "extension", em);
 }
 
+int library_check(int fd, struct errmsg *em)
+{
+	const int wanted = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	if (seals < 0 || (seals & wanted) != wanted)
+		return err_set(em, ERR_MALFORMED, "the library is not sealed");
+	if (fstat(fd, &st) < 0)
+		return err_errno(em, "cannot look at the library");
+	return st.st_size > 0 && st.st_size <= (off_t)TOSD_LIBRARY_BYTES
+		       ? 0
+		       : err_set(em, ERR_TOO_LARGE, "the library has %lld bytes",
+				 (long long)st.st_size);
+}
+
 int place_lock(struct tosd *t, struct errmsg *em)
 {
 	const char *dir = t->config.state_dir;

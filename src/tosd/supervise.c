@@ -50,10 +50,11 @@ struct child {
 	bool kill_wanted, killed, died_early;
 	uint32_t next; /* in the queue, or of the free rows */
 	uint64_t slot;
-	uint32_t kind, ext, cpu_s;
+	uint32_t kind, ext, cpu_s, privileges;
 	uint64_t address_bytes;
 	pid_t pid;
 	int pidfd, fd;
+	int library; /* of an installed extension, until it is launched; else -1 */
 	int rc;
 	struct tosd_died died;
 	char label[TOSD_NAME_BYTES];
@@ -168,7 +169,7 @@ static struct child *child_take(void)
 	c = &super.child[i];
 	super.free_head = c->next;
 	memset(c, 0, sizeof(*c));
-	c->pidfd = c->fd = -1;
+	c->pidfd = c->fd = c->library = -1;
 	c->next = NIL;
 	super.n_children++;
 	return c;
@@ -322,6 +323,11 @@ static int32_t uid_for(const struct child *c)
 	return (int32_t)(t->uid_base + TOSD_UIDS_EXT + super.next_vm_uid++ % n);
 }
 
+static bool installed(const struct child *c)
+{
+	return c->kind == TOSD_EXT && c->ext >= TOSD_EXT_MAX;
+}
+
 static int launch(struct child *c, struct errmsg *em)
 {
 	const struct tosd *t = super.t;
@@ -333,7 +339,15 @@ static int launch(struct child *c, struct errmsg *em)
 		.cpu_s = c->cpu_s };
 	int library = -1, rc;
 
-	if (c->kind == TOSD_EXT) {
+	if (c->kind == TOSD_EXT && t->ext.fd < 0)
+		return err_set(em, ERR_NOT_FOUND, "tos-ext is not installed beside tosd");
+	if (installed(c)) {
+		r.privileges = c->privileges;
+		r.address_bytes = c->address_bytes;
+		memcpy(r.name, c->label, sizeof(r.name));
+		library = c->library;
+		c->library = -1;
+	} else if (c->kind == TOSD_EXT) {
 		const char *path = t->config.ext[c->ext].path;
 
 		r.privileges = t->privileges[c->ext];
@@ -345,6 +359,10 @@ static int launch(struct child *c, struct errmsg *em)
 	}
 	r.uid = uid_for(c);
 	rc = ipc_send(super.launcher.fd, &r, sizeof(r), &library, library >= 0, em);
+	if (rc == ERR_AGAIN && installed(c)) {
+		c->library = library; /* to be asked again */
+		return rc;
+	}
 	if (library >= 0)
 		mem_close(library);
 	return rc;
@@ -418,18 +436,36 @@ static const struct ipc_rule launcher_rules[] = {
 
 /* ---- from tos-kernel ---- */
 
+/* What the kernel brings runs in a sandbox like all others, and gets no privilege that the
+ * configuration does not name. */
+static bool may_install(struct child *c)
+{
+	struct errmsg em = { "" };
+	int rc = library_check(c->library, &em);
+
+	if (rc == 0 && (c->privileges & ~super.t->installed_privileges))
+		rc = err_set(&em, ERR_DENIED,
+			"the configuration does not grant it these privileges");
+	if (rc < 0)
+		child_failed(c, rc, err_show(rc, &em));
+	return rc == 0;
+}
+
 static int on_spawn(void *arg, const void *msg, int *fds, size_t n_fds)
 {
 	const struct tosd_spawn *m = msg;
 	struct child *c;
+	bool own = m->kind == TOSD_EXT && m->ext >= TOSD_EXT_MAX;
 
 	(void)arg;
-	(void)fds;
-	(void)n_fds;
 	if ((m->kind != TOSD_VM && m->kind != TOSD_EXT) || child_find(m->slot) ||
-		(m->kind == TOSD_EXT && m->ext >= super.t->config.n_ext) ||
-		!memchr(m->label, 0, sizeof(m->label)))
+		(m->kind == TOSD_EXT && !own && m->ext >= super.t->config.n_ext) ||
+		(own && m->ext >= TOSD_EXT_MAX + TOSD_EXT_INSTALLED) ||
+		n_fds != (own ? 1u : 0u) || !memchr(m->label, 0, sizeof(m->label))) {
+		for (size_t i = 0; i < n_fds; i++)
+			mem_close(fds[i]);
 		return ERR_MALFORMED;
+	}
 	c = child_take();
 	must(c); /* nothing is read while the table is full */
 	c->state = CHILD_QUEUED;
@@ -439,6 +475,12 @@ static int on_spawn(void *arg, const void *msg, int *fds, size_t n_fds)
 	c->cpu_s = m->cpu_s;
 	c->address_bytes = m->address_bytes;
 	memcpy(c->label, m->label, sizeof(c->label));
+	if (own) {
+		c->library = fds[0];
+		c->privileges = m->privileges;
+	}
+	if (own && !may_install(c))
+		return 0;
 	if (strcmp(super.t->host.level, "none") == 0) {
 		child_failed(c, ERR_SANDBOX,
 			"this host offers no seccomp, so no carrier or extension may run");
@@ -485,7 +527,8 @@ static int on_ready(void *arg, const void *msg, int *fds, size_t n_fds)
 }
 
 static const struct ipc_rule kernel_rules[] = {
-	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), 0, on_spawn },
+	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), IPC_ANY_FDS,
+		on_spawn },
 	{ TOSD_SIGNAL, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_signal), 0, on_signal },
 	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0,
 		on_ready },
@@ -898,7 +941,7 @@ static void init(struct tosd *t)
 	super.queue_head = super.queue_tail = NIL;
 	super.free_head = NIL;
 	for (uint32_t i = TOSD_CHILDREN; i-- > 0;) {
-		super.child[i].pidfd = super.child[i].fd = -1;
+		super.child[i].pidfd = super.child[i].fd = super.child[i].library = -1;
 		super.child[i].next = super.free_head;
 		super.free_head = i;
 	}

@@ -39,7 +39,7 @@ struct tosd {
 	struct program kernel, vm, ext;
 	struct sandbox_host host;
 	struct sandbox_filter filter[SANDBOX_KINDS];
-	uint32_t privileges[TOSD_EXT_MAX];
+	uint32_t privileges[TOSD_EXT_MAX], installed_privileges;
 	int listen_fd[TOSD_LISTEN_MAX];
 	int state_fd, lock_fd, null_fd;
 	uid_t owner;    /* of the state directory */
@@ -62,6 +62,8 @@ int program_open(
 	const struct tosd *t, const char *name, struct program *out, struct errmsg *em);
 /* An extension's shared object, readable whatever uid its tos-ext gets. */
 int library_open(const char *path, struct errmsg *em);
+/* One that tos-kernel gives: in memory, of a size that fits, and nobody can change it any more. */
+int library_check(int fd, struct errmsg *em);
 int place_lock(struct tosd *t, struct errmsg *em);
 int place_listen(struct tosd *t, struct errmsg *em);
 uid_t place_uid_base(const struct tosd *t);

@@ -18,6 +18,8 @@
  *   [88, path, value]                       EXT_PROPERTY  a read-only property's new value
  *   [89, token, via]                        EXT_FORWARD  pass that post on through that kernel
  *   [90, code, text]                        EXT_FAILED  start() refused: not to be tried again
+ *   [91]                                    EXT_DRAINED nothing was taken since, and nothing
+ *                                           will be
  * kernel -> ext
  *   [64, {kernel: text, properties: {path: value}, seq: uint}]  EXT_START  seq: number of its
  *                                                               first call
@@ -26,6 +28,9 @@
  *   [66]                                    EXT_STOP
  *   [67, seq, kind, folder]                 EXT_ANSWER  to a call that the extension made
  *                                           (answer or failure)
+ *   [68]                                    EXT_DRAIN   another takes over its inboxes: it drops
+ *                                           what it has not taken and says DRAINED; calls that
+ *                                           it has taken it still answers
  */
 #pragma once
 
@@ -34,6 +39,7 @@ enum ext_frame {
 	EXT_DELIVER = 65,
 	EXT_STOP = 66,
 	EXT_ANSWER = 67,
+	EXT_DRAIN = 68,
 	EXT_HELLO = 80,
 	EXT_STARTED = 81,
 	EXT_SEND = 82,
@@ -45,6 +51,7 @@ enum ext_frame {
 	EXT_PROPERTY = 88,
 	EXT_FORWARD = 89,
 	EXT_FAILED = 90,
+	EXT_DRAINED = 91,
 };
 
 /* A frame between the two may hold a whole post and what stands around it. */

@@ -21,7 +21,7 @@ SHORT = {"timing": dict(QUICK["timing"], restart="100ms", report="2s", offer="2s
 # Tables that nothing writes yet: whoever begins to gets a walk here.
 UNUSED = {"write-directory", "write-dedup"}
 # What no journey of a carrier reaches: test_commit.py walks it.
-ELSEWHERE = {"write-journal", "journal-commit", "journal-journaled", "ext-send", "ext-deliver"}
+ELSEWHERE = {"write-journal", "write-extension", "journal-commit", "journal-journaled", "ext-send", "ext-deliver"}
 
 
 def start():

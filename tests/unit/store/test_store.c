@@ -769,7 +769,7 @@ static void a_store_of_version_1_is_upgraded_and_keeps_its_residents(void **stat
 	assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
 	sqlite3_prepare_v2(db, "PRAGMA user_version", -1, &s, NULL);
 	sqlite3_step(s);
-	assert_int_equal(sqlite3_column_int(s, 0), 3);
+	assert_int_equal(sqlite3_column_int(s, 0), 4);
 	sqlite3_finalize(s);
 	sqlite3_prepare_v2(db,
 		"SELECT count(*) FROM sqlite_schema WHERE name = 'resident_expires'", -1, &s,
