@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "lib/bundle.h"
+#include "lib/groups.h"
 #include "lib/package.h"
 
 #define PACKAGE_MAX ((size_t)32 << 20)
@@ -78,6 +79,7 @@ static int hosts_of(struct cli *cli, struct names *out)
 {
 	const char *hosts = cli_option(cli, "hosts");
 	struct tos_value *known = NULL, *entries = NULL;
+	struct groups groups = { .value = NULL };
 	struct names all = { NULL, 0 };
 	int rc = cli_connect(cli);
 
@@ -86,10 +88,12 @@ static int hosts_of(struct cli *cli, struct names *out)
 	rc = cli_ask(cli, NULL, "KERNELS", NULL, &known);
 	for (size_t i = 0; rc == 0 && i < tos_len(known); i++)
 		rc = names_add(&all, tos_get_text(tos_at(known, i), "name", ""));
-	rc = rc ? rc : path_entries(hosts, &all, &entries, &cli->em);
+	rc = rc ? rc : groups_find(cli->connection, &groups, &cli->em);
+	rc = rc ? rc : path_entries(hosts, &groups, &all, &entries, &cli->em);
 	for (size_t i = 0; rc == 0 && i < tos_len(entries); i++)
 		rc = names_add(out, tos_as_text(tos_at(entries, i), ""));
 	names_fini(&all);
+	groups_fini(&groups);
 	tos_value_free(known);
 	tos_value_free(entries);
 	return rc;
