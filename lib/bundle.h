@@ -25,6 +25,13 @@ struct slice shell_bundle(const struct tos_shell *s); /* empty: not signed; lent
 int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c,
 	struct buf *unknown, struct buf *known, struct errmsg *em);
 
+/* A path with every group expanded, as it would stand in a ticket. */
+int path_expand(
+	const char *path, struct tos_connection *c, struct tos_value **out, struct errmsg *em);
+/* Another carrier's source and its modules become modules of this one; module: the name by which
+ * require() has it. ERR_EXISTS: both have a file of that name, and not the same. */
+int shell_take(struct tos_shell *s, const char *path, char module[129], struct errmsg *em);
+
 /* Puts these folders (copies) in the place of those of the same names. */
 int shell_pack(struct tos_shell *s, const struct tos_value *briefcase, struct errmsg *em);
 /* What START tells a tos-vm of it, as a carrier called `name` at a kernel called `place`. */

@@ -263,6 +263,37 @@ int tos_shell_add_file(
 	return rc ? rc : modules_add_file(&s->modules, file, p, n, em_of(err));
 }
 
+static int take_file(
+	struct tos_shell *s, const char *file, const struct buf *text, struct errmsg *em)
+{
+	for (size_t i = 0; i <= s->modules.n; i++) {
+		const struct buf *own = i ? &s->modules.v[i - 1].text : &s->source;
+
+		if (strcmp(i ? s->modules.v[i - 1].file : s->entry, file) != 0)
+			continue;
+		if (own->len == text->len && memcmp(own->data, text->data, text->len) == 0)
+			return 0;
+		return err_set(em, ERR_EXISTS,
+			"%s has a file %s of its own; call yours otherwise", s->name, file);
+	}
+	return modules_add_file(&s->modules, file, text->data, text->len, em);
+}
+
+int shell_take(struct tos_shell *s, const char *path, char module[129], struct errmsg *em)
+{
+	struct tos_shell *other = NULL;
+	int rc = tos_shell_file(path, &other, public_of(em));
+
+	rc = rc ? rc : open_code(s, em);
+	rc = rc ? rc : take_file(s, other->entry, &other->source, em);
+	for (size_t i = 0; rc == 0 && i < other->modules.n; i++)
+		rc = take_file(s, other->modules.v[i].file, &other->modules.v[i].text, em);
+	if (rc == 0)
+		snprintf(module, 129, "%s", other->name);
+	tos_shell_free(other);
+	return rc;
+}
+
 /* ---- properties */
 
 int tos_shell_path(struct tos_shell *s, const char *path, struct tos_error *err)
@@ -1026,14 +1057,14 @@ int shell_unknown_hosts(const struct tos_shell *s, struct tos_connection *c,
 	return rc;
 }
 
-static int ticket_path(const struct tos_shell *s, struct tos_connection *c,
-	struct tos_value **out, struct errmsg *em)
+int path_expand(
+	const char *path, struct tos_connection *c, struct tos_value **out, struct errmsg *em)
 {
 	struct names all = { NULL, 0 };
-	int rc = strchr(s->path, '@') ? connection_kernels(c, &all, em) : 0;
+	int rc = strchr(path, '@') ? connection_kernels(c, &all, em) : 0;
 
 	if (rc == 0)
-		rc = path_members(s->path, c, &all, out, em);
+		rc = path_members(path, c, &all, out, em);
 	names_fini(&all);
 	return rc;
 }
@@ -1069,7 +1100,7 @@ static int ticket_make(const struct tos_shell *s, struct tos_connection *c,
 	memcpy(t.limits, s->limits, sizeof(t.limits));
 	t.issued_ms = clock_wall_ms();
 	t.expires_ms = ticket_expiry(s, owner, t.issued_ms);
-	rc = ticket_path(s, c, &t.path, em);
+	rc = path_expand(s->path, c, &t.path, em);
 	rc = rc ? rc : sealed_digests(s, &t.sealed, em);
 	rc = rc ? rc : append_heads(s, &t.append);
 	if (rc == 0) {

@@ -146,9 +146,11 @@ int args_parse(int argc, char *const *argv, const struct command *const *table,
 		const char *arg = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
 		bool used = false;
 
-		if (options && strcmp(arg, "--") == 0)
+		if (options && strcmp(arg, "--") == 0) {
 			options = false;
-		else if (options && arg[0] == '-' && arg[1] == '-')
+			out->dashes = true;
+			out->n_before = out->n_word;
+		} else if (options && arg[0] == '-' && arg[1] == '-')
 			rc = long_option(out, arg, next, &used, em);
 		else if (options && arg[0] == '-' && arg[1])
 			rc = short_options(out, arg, next, &used, em);

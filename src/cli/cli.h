@@ -56,6 +56,8 @@ struct args {
 	const struct command *command; /* NULL: none was named */
 	const char *word[ARGS_MAX];    /* arguments of the command */
 	size_t n_word;
+	bool dashes; /* there was a --, behind so many of them */
+	size_t n_before;
 	struct {
 		const struct option_spec *spec;
 		const char *value; /* "" for a flag */
@@ -172,6 +174,9 @@ void carriers_shipped(struct buf *out, const char *between); /* their names */
 			"how long its ticket is good, default its lifetime and a day"          \
 	}
 int launch_properties(struct cli *cli);
+int launch_data(struct cli *cli); /* --data alone */
+/* The path of a Lua source, or of a shipped carrier of that name. */
+int launch_file_of(struct cli *cli, const char *word, char path[4096]);
 
 /* Of tos init and tos up. */
 #define LISTEN_OPTIONS                                                                         \

@@ -58,22 +58,33 @@ static bool is_source(const char *path)
 	return first == EOF || (first & 0xe0) != 0x80;
 }
 
-static int shell_of_word(struct cli *cli, const char *word)
+int launch_file_of(struct cli *cli, const char *word, char path[4096])
 {
-	char path[4096];
-
 	if (access(word, F_OK) < 0) {
 		AUTOBUF shipped = BUF_INIT;
 
 		carriers_shipped(&shipped, ", ");
 		if (strchr(word, '/') || strchr(word, '.') ||
-			where_carrier(word, path, sizeof(path)) < 0)
+			where_carrier(word, path, 4096) < 0)
 			return err_set(&cli->em, ERR_NOT_FOUND,
 				"there is no file %s and no shipped carrier of that "
 				"name; shipped are: %s",
 				word, buf_cstr(&shipped));
-		word = path;
+		return 0;
 	}
+	if (snprintf(path, 4096, "%s", word) >= 4096)
+		return err_set(&cli->em, ERR_NAME, "the name of the file is too long");
+	return 0;
+}
+
+static int shell_of_word(struct cli *cli, const char *word)
+{
+	char path[4096];
+	int rc = launch_file_of(cli, word, path);
+
+	word = path;
+	if (rc < 0)
+		return rc;
 	return is_source(word) ? tos_shell_file(word, &cli->shell, cli_err(cli))
 			       : tos_shell_load(word, &cli->shell, cli_err(cli));
 }
@@ -89,6 +100,16 @@ static int add_data(struct cli *cli, const char *text)
 		return err_set(&cli->em, ERR_USAGE, "--data %s is not NAME=VALUE", text);
 	snprintf(name, sizeof(name), "%.*s", (int)(eq - text), text);
 	return tos_shell_push(cli->shell, name, word_value(eq + 1, false), cli_err(cli));
+}
+
+int launch_data(struct cli *cli)
+{
+	const char *v;
+	int rc = 0;
+
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "data", &it));)
+		rc = add_data(cli, v);
+	return rc;
 }
 
 static int set_options(struct cli *cli)
@@ -115,8 +136,7 @@ int launch_properties(struct cli *cli)
 
 	rc = rc || !path ? rc : tos_shell_path(cli->shell, path, cli_err(cli));
 
-	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "data", &it));)
-		rc = add_data(cli, v);
+	rc = rc ? rc : launch_data(cli);
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "module", &it));)
 		rc = tos_shell_module(cli->shell, v, cli_err(cli));
 	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "limit", &it));)

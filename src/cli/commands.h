@@ -13,6 +13,7 @@
 	X(can)                                                                                 \
 	X(groups)                                                                              \
 	X(principal)                                                                           \
+	X(run)                                                                                 \
 	X(launch)                                                                              \
 	X(ps)                                                                                  \
 	X(show)                                                                                \

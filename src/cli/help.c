@@ -264,7 +264,7 @@ void completion_print(FILE *out)
 	      "\t-u|--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- "
 	      "\"$cur\")); return;;\n"
 	      /* Each entry and each alternative of a path on its own. */
-	      "\t-p|--path) i=${cur%\"${cur##*[,|]}\"}\n"
+	      "\t-p|--path|-H|--hosts) i=${cur%\"${cur##*[,|]}\"}\n"
 	      "\t\tCOMPREPLY=($(compgen -P \"$i\" -W \"$(tos groups --names --timeout 2s 2>/dev/null || echo @all) "
 	      "$(command ls \"$home/kernels\" "
 	      "2>/dev/null)\" -- "

@@ -863,7 +863,8 @@ tos.null = null
 
 -- A module is a file of the bundle, run once. Its globals are its own: it sees the carrier's, and what
 -- it sets stays with it. The standard libraries are always the standard ones.
-local loaded, loading = { tos = tos }, {}
+-- require returns those, too.
+local loaded, loading, globals_of = { tos = tos }, {}, {}
 for _, name in ipairs { "coroutine", "math", "string", "table", "utf8" } do
 	loaded[name] = G[name]
 end
@@ -874,13 +875,14 @@ function G.require(name)
 		error("require needs a module's name", 2)
 	end
 	if loaded[name] ~= nil then
-		return loaded[name]
+		return loaded[name], globals_of[name]
 	end
 	if loading[name] then
 		error(format("module %q requires itself", name), 2)
 	end
 	local file = gsub(name, "%.", "/") .. ".lua"
-	local chunk = sys.compile(file, setmetatable({}, module_meta))
+	local globals = setmetatable({}, module_meta)
+	local chunk = sys.compile(file, globals)
 	if not chunk then
 		error(format("no module %q: the carrier's code has no file %s", name, file), 2)
 	end
@@ -894,8 +896,8 @@ function G.require(name)
 	if value == nil then
 		value = true
 	end
-	loaded[name] = value
-	return value
+	loaded[name], globals_of[name] = value, globals
+	return value, globals
 end
 
 G.tos = tos

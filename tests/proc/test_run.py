@@ -1,0 +1,161 @@
+"""tos run: on many hosts at once, in waves, and what is left when something dies."""
+import json
+import signal
+
+import pytest
+
+from fleet import Fleet, QUICK, wait_for
+
+MARK = """function begin(self)
+	for _, h in ipairs(tos.briefcase:folder("BAD")) do
+		if h == tos.kernel() then error("this host is bad", 0) end
+	end
+	tos.briefcase:folder("RESULTS"):push { kernel = tos.kernel(), home = tos.self().home }
+end
+"""
+# One that waits until somebody says go on.
+GATE = """function begin(self)
+	local m = tos.inbox("gate"):next(60)
+	tos.briefcase:folder("RESULTS"):push { kernel = tos.kernel(), word = m and m.data }
+end
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    with Fleet(4, conf=QUICK) as f:
+        f.file("mark.lua", MARK)
+        f.file("gate.lua", GATE)
+        yield f
+
+
+def run(fleet, *args, expect=0):
+    """host -> row, and the whole."""
+    r = fleet.run("run", "--json", *args)
+    assert r.returncode == expect, r.stdout + r.stderr
+    whole = json.loads(r.stdout)
+    return {row["host"]: row for row in whole["hosts"]}, whole
+
+
+def at_gate(fleet, host):
+    """The carrier that waits there."""
+    def found():
+        for name, row in fleet.ps(host).items():
+            if row["kernel"] == host and row["state"] == "running" and name.split("#")[0] == "host0" and \
+                    fleet.run("post", f"{name}/gate", "on", "--kernel", host).returncode == 0:
+                return name
+        return None
+    return wait_for(found, text=f"one waits at {host}")
+
+
+def test_a_carrier_on_every_kernel(fleet):
+    rows, whole = run(fleet, "mark.lua")
+    assert list(rows) == fleet.names and whole["state"] == "finished" and whole["count"] == {"all": 4, "done": 4}
+    assert all(r["state"] == "done" and r["rows"] == [{"kernel": h, "home": "host0"}] for h, r in rows.items())
+    r = fleet.run("run", "facts", "--hosts", "host1,host2")
+    assert r.returncode == 0 and r.stdout.startswith("kernel") and r.stdout.count("GiB") >= 6, r.stdout
+    assert "HOST" in r.stderr and r.stderr.rstrip().endswith(": 2 done"), r.stderr
+    assert "HOST" not in fleet.run("run", "mark.lua", "--quiet").stderr
+
+
+def test_what_fails_is_told_by_host_and_by_the_exit_code(fleet):
+    rows, whole = run(fleet, "mark.lua", "--data", "BAD=host1", "--data", "BAD=host3", expect=1)
+    assert [rows[h]["state"] for h in fleet.names] == ["done", "failed", "done", "failed"]
+    assert rows["host1"]["text"] == "this host is bad" and whole["state"] == "finished"  # all were under way
+
+
+def test_waves_stop_when_too_much_fails(fleet):
+    rows, whole = run(fleet, "mark.lua", "--wave", "1,2", "--data", "BAD=host1", expect=1)
+    assert whole["state"] == "stopped" and whole["why"] == "too much failed"
+    assert [(rows[h]["state"], rows[h].get("wave")) for h in fleet.names] == \
+        [("done", 1), ("failed", 2), ("done", 2), ("waiting", None)]
+    rows, whole = run(fleet, "mark.lua", "--wave", "1,2", "--max-fail", "1", "--data", "BAD=host1", expect=1)
+    assert whole["state"] == "finished" and rows["host3"]["wave"] == 3
+    rows, _ = run(fleet, "mark.lua", "--wave", "4", "--retries", "2", "--data", "BAD=host1", expect=1)
+    assert rows["host1"]["tries"] == 3 and rows["host0"]["tries"] == 1
+
+
+def test_a_host_that_is_not_there_is_down_and_an_alternative_takes_its_place(fleet):
+    rows, whole = run(fleet, "mark.lua", "--hosts", "host1,nowhere,host2", expect=1)
+    assert rows["nowhere"]["state"] == "down" and rows["nowhere"]["code"] == "unreachable"
+    assert whole["count"] == {"all": 3, "done": 2, "down": 1}
+    rows, _ = run(fleet, "mark.lua", "--hosts", "nowhere|host3,host2")
+    assert rows["nowhere"]["at"] == "host3" and rows["nowhere"]["rows"][0]["kernel"] == "host3"
+    fleet.down("host3", hard=True)
+    try:
+        rows, _ = run(fleet, "mark.lua", "--hosts", "host1,host3", "--arrive", "20s", expect=1)
+        assert rows["host3"]["state"] == "down" and rows["host1"]["state"] == "done"
+    finally:
+        fleet.up()
+
+
+def test_hosts_are_selected_by_group_and_by_what_their_monitors_say(fleet):
+    with open(f"{fleet.home}/domain.conf", "a") as f:
+        f.write('group "web" { hosts = {"host1", "host2"} }\nhost "host2" { labels = {"rack=3"} }\n')
+    assert list(run(fleet, "mark.lua", "--group", "web")[0]) == ["host1", "host2"]
+    assert list(run(fleet, "mark.lua", "--group", "rack=3", "--hosts", "host0,host2")[0]) == ["host0", "host2"]
+    assert len(run(fleet, "mark.lua", "--where", "os=Linux,memory>64M,cpus>=1,memory.available>1K")[0]) == 4
+    rows, whole = run(fleet, "mark.lua", "--where", "os=Linux,memory>900T")
+    assert rows == {} and whole["count"]["all"] == 0
+    for bad, said in (("colour=red", "there is no fact colour"), ("os>3", "texts can be compared"), ("memory", "no condition"),
+                      ("memory>much", "much is no number"), ("os.colour=red", "has no field colour")):
+        r = fleet.run("run", "mark.lua", "--where", bad)
+        assert r.returncode == 1 and said in r.stderr, r.stderr
+
+
+def test_usage(fleet):
+    for args, said in (([], "what is to be run"), (["uname", "x"], "what is to be run"), (["x", "--", "y"], "stands behind --"),
+                       (["--"], "stands behind --"), (["none"], "no shipped carrier"), (["mark.lua", "--arrive", "x"], "--arrive x"),
+                       (["mark.lua", "--retries", "-1"], "--retries"), (["mark.lua", "--group", "none"], "no group"),
+                       (["mark.lua", "--limit", "memory"], "--limit"), (["mark.lua", "--env", "=1"], "--env"),
+                       (["mark.lua", "--wave", "200%"], "a wave is a number")):
+        r = fleet.run("run", *args)
+        assert r.returncode in (1, 2) and said in r.stderr, (args, r.stderr)
+
+
+def test_detached_it_goes_on(fleet):
+    p = fleet.start("run", "gate.lua", "--hosts", "host1,host2")
+    at_gate(fleet, "host1")
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=30)
+    assert p.returncode == 130 and "still running: tos wait host0#" in err, err
+    at_gate(fleet, "host2")
+    name = err.split("tos wait ")[1].split()[0]
+    o = fleet.outcome(name)
+    assert o["briefcase"]["SUMMARY"][0]["count"] == {"all": 2, "done": 2}
+    assert {x["host"]: x["rows"][0]["word"] for x in o["briefcase"]["OUTPUT"]} == {"host1": "on", "host2": "on"}
+
+
+def test_it_is_paused_resumed_and_stopped_by_posts(fleet):
+    p = fleet.start("run", "mark.lua", "--wave", "1", "--pause", "each")
+    line = p.stderr.readline()
+    assert line.startswith("paused behind wave 1"), line
+    name = line.split("tos post ")[1].split("/")[0]
+    fleet.tos("post", f"{name}/run", "resume")
+    assert p.stderr.readline().startswith("paused behind wave 2")
+    fleet.tos("post", f"{name}/run", "stop")
+    out, err = p.communicate(timeout=30)
+    assert p.returncode == 1 and "2 done, 2 not begun; stopped" in err, err
+
+
+def test_a_durable_run_survives_its_home(fleet):
+    p = fleet.start("run", "gate.lua", "--durable", "--hosts", "host1,host2", "--json")
+    at_gate(fleet, "host1")
+    fleet.kill("host0")
+    at_gate(fleet, "host2")
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 0, out + err
+    whole = json.loads(out)
+    assert whole["count"] == {"all": 2, "done": 2} and "waiting for the home" in err, err
+
+
+def test_what_a_crash_came_over_is_not_done_twice(fleet):
+    """A durable run: the host's kernel dies in the middle of the task, which is told and not begun again."""
+    p = fleet.start("run", "gate.lua", "--durable", "--hosts", "host1,host2", "--json")
+    at_gate(fleet, "host2")
+    wait_for(lambda: [r for r in fleet.ps("host1").values() if r["kernel"] == "host1" and r["state"] == "running"])
+    fleet.kill("host1")
+    out, err = p.communicate(timeout=60)
+    rows = {r["host"]: r for r in json.loads(out)["hosts"]}
+    assert p.returncode == 1 and rows["host2"]["state"] == "done"
+    assert rows["host1"]["state"] == "failed" and rows["host1"]["code"] == "unknown", rows
