@@ -194,8 +194,7 @@ static void spawned(struct tos_ext *x, void *arg, int rc, const char *text, cons
 		return;
 	}
 	a->rc = rc;
-	snprintf(a->text, sizeof(a->text), "%s%s%s", a->moves ? a->alt[a->now] : "",
-		a->moves ? ": " : "", text);
+	snprintf(a->text, sizeof(a->text), "%s", text);
 	a->now++;
 	try_next(a);
 }

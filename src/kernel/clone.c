@@ -413,6 +413,7 @@ static void on_clone_offered(
 	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
 {
 	struct cloning *c = cloning_back(arg);
+	struct errmsg em = { "" };
 
 	(void)k;
 	(void)elements;
@@ -421,7 +422,7 @@ static void on_clone_offered(
 	if (rc == ERR_TIMEOUT)
 		rc = ERR_UNREACHABLE;
 	if (rc < 0)
-		spawn_failed(c, rc, text);
+		spawn_failed(c, err_set(&em, rc, "%s: %s", c->dest, text), em.text);
 	else
 		clone_admit(c);
 }

@@ -24,11 +24,11 @@ class Report:
 
 
 def launched(histories, r):
-    """name -> id, launched once each."""
+    """name -> id, launched or cloned once each."""
     names = {}
     for kernel, events in histories.items():
         for e in events:
-            if e["event"] == "launched":
+            if e["event"] in ("launched", "cloned"):
                 if e["carrier"] in names:
                     r.say("doubled launch", f"{e['carrier']} at {kernel}")
                 names[e["carrier"]] = e["id"]
