@@ -33,6 +33,9 @@ enum tosd_type {
 	TOSD_SIGNAL,       /* struct tosd_signal */
 	TOSD_KERNEL_READY, /* struct tosd_simple: serving now; tosd tells systemd */
 	TOSD_RELOAD,       /* reserved */
+	/* struct tosd_spawn_program; fds: the program, open for reading; answered by
+	 * PROGRAM_SPAWNED or FAILED, then later DIED */
+	TOSD_SPAWN_PROGRAM,
 	/* tosd -> kernel */
 	/* struct tosd_config_msg: first message; fds: listeners in order, then the state
 	 * directory */
@@ -43,6 +46,10 @@ enum tosd_type {
 	TOSD_FAILED, /* struct tosd_failed */
 	TOSD_DIED,   /* struct tosd_died */
 	TOSD_STOP,   /* struct tosd_simple: finish cleanly; the kernel exits 0 */
+	/* struct tosd_spawned; fds: our ends of its stdin, stdout, stderr; its pidfd */
+	TOSD_PROGRAM_SPAWNED,
+	/* struct tosd_kept: a program that outlived an earlier kernel; fds as PROGRAM_SPAWNED */
+	TOSD_PROGRAM_KEPT,
 };
 
 /* How tos-kernel ends. Any other status or a signal: it is started again, with back-off. */
@@ -52,8 +59,14 @@ enum tosd_kernel_exit {
 	TOSD_EXIT_BROKEN = 78,
 };
 
-enum tosd_kind { TOSD_VM = 1, TOSD_EXT = 2 };
-enum tosd_signal_what { TOSD_KILL = 1, TOSD_FREEZE = 2, TOSD_THAW = 3 };
+enum tosd_kind { TOSD_VM = 1, TOSD_EXT = 2, TOSD_PROGRAM = 3 };
+enum tosd_signal_what {
+	TOSD_KILL = 1,
+	TOSD_FREEZE = 2,
+	TOSD_THAW = 3,
+	/* programs: the signal's number is added to this */
+	TOSD_PROGRAM_SIGNAL = 1000,
+};
 enum tosd_cause {
 	TOSD_EXITED = 1,
 	TOSD_SIGNALLED,
@@ -80,6 +93,32 @@ struct tosd_spawn {
 	uint64_t address_bytes;      /* RLIMIT_AS; 0: the configuration's */
 	uint32_t cpu_s;              /* RLIMIT_CPU; 0: none */
 	char label[TOSD_NAME_BYTES]; /* for ps and logs */
+};
+/* A program to run in a sandbox of its own. Text is arguments, then environment, each with a NUL
+ * behind it. */
+#define TOSD_PROGRAMS     256 /* at a time, at the most */
+#define TOSD_ARGS_MAX     512 /* of arguments and environment, each */
+#define TOSD_ARGS_BYTES   16384
+#define TOSD_COOKIE_BYTES 1024
+struct tosd_spawn_program {
+	struct tosd_head head;
+	uint64_t slot; /* as of struct tosd_spawn; has the highest bit set */
+	uint64_t data_bytes, address_bytes, file_bytes, scratch_bytes;
+	uint32_t cpu_s, processes, files;
+	uint32_t stays; /* it is kept when the kernel dies */
+	uint32_t n_args, n_env, n_text;
+	uint32_t n_cookie;
+	char label[TOSD_NAME_BYTES];
+	char path[TOSD_PATH_BYTES];      /* where it lies, or "" */
+	uint8_t cookie[TOSD_COOKIE_BYTES]; /* comes back with PROGRAM_KEPT */
+	char text[TOSD_ARGS_BYTES];
+};
+struct tosd_kept {
+	struct tosd_head head;
+	uint64_t slot;
+	int32_t pid;
+	uint32_t n_cookie;
+	uint8_t cookie[TOSD_COOKIE_BYTES];
 };
 struct tosd_signal {
 	struct tosd_head head;

@@ -93,6 +93,8 @@ uint64_t sandbox_clone_flags(const struct sandbox_plan *p)
 		flags |= CLONE_NEWPID;
 	if (h->mountns)
 		flags |= CLONE_NEWNS;
+	if (p->kind == SANDBOX_PROGRAM)
+		return flags | (h->ipcns ? CLONE_NEWIPC : 0) | (h->utsns ? CLONE_NEWUTS : 0);
 	/* A root without CAP_SYS_ADMIN: the launcher could not leave these itself and keep the
 	 * right to map each child to a uid of its own. */
 	if (h->root && !h->root_mounts && h->userns)
@@ -198,10 +200,13 @@ static int set_limits(const struct sandbox_plan *p)
 		int what;
 		uint64_t value;
 	} limits[] = { { RLIMIT_AS, or_plan(row->as, p->address_bytes) },
-		{ RLIMIT_CPU, or_plan(row->cpu, p->cpu_s) }, { RLIMIT_FSIZE, row->fsize },
-		{ RLIMIT_NOFILE, row->nofile }, { RLIMIT_CORE, row->core },
+		{ RLIMIT_DATA, or_plan(row->data, p->data_bytes) },
+		{ RLIMIT_CPU, or_plan(row->cpu, p->cpu_s) },
+		{ RLIMIT_FSIZE, or_plan(row->fsize, p->file_bytes) },
+		{ RLIMIT_NOFILE, or_plan(row->nofile, p->files) }, { RLIMIT_CORE, row->core },
 		{ RLIMIT_MEMLOCK, row->memlock },
-		{ RLIMIT_NPROC, alone || row->nproc == 1 ? row->nproc : SANDBOX_UNLIMITED },
+		{ RLIMIT_NPROC, alone || row->nproc == 1 ? or_plan(row->nproc, p->processes)
+							 : SANDBOX_UNLIMITED },
 		{ RLIMIT_MSGQUEUE, row->msgqueue }, { RLIMIT_SIGPENDING, row->sigpending } };
 	int rc = 0;
 
@@ -294,7 +299,11 @@ static int enter_root(const struct sandbox_plan *p, const char **what)
 	if (fixed && unshare(CLONE_NEWNS) < 0)
 		return -errno;
 	*what = "cannot build the root directory";
-	if ((fixed || (row->namespaces && p->host->mountns)) && (rc = sandbox_mounts(p)) < 0)
+	if (p->kind == SANDBOX_PROGRAM)
+		rc = sandbox_program_mounts(p);
+	else if (fixed || (row->namespaces && p->host->mountns))
+		rc = sandbox_mounts(p);
+	if (rc < 0)
 		return rc;
 	*what = "cannot empty the capability bounding set";
 	if (may_drop(p, userns) && (rc = sandbox_drop_bounding(row->keep_caps)) < 0)
@@ -348,7 +357,7 @@ _Noreturn void sandbox_run(const struct sandbox_plan *p)
 	rc = enter_root(p, &what);
 	if (rc < 0)
 		give_up(p->status_fd, what, -rc);
-	if (p->path) {
+	if (p->path && p->kind != SANDBOX_PROGRAM) {
 		program_fd = open(p->path, O_PATH | O_CLOEXEC);
 		if (program_fd < 0)
 			give_up(p->status_fd, p->path, errno);
@@ -359,6 +368,8 @@ _Noreturn void sandbox_run(const struct sandbox_plan *p)
 	rc = confine(p, &what);
 	if (rc < 0)
 		give_up(SANDBOX_FD_STATUS, what, -rc);
+	if (p->kind == SANDBOX_PROGRAM)
+		sandbox_init(p);
 	syscall(SYS_execveat, SANDBOX_FD_PROGRAM, "", p->argv, p->envp, AT_EMPTY_PATH);
 	give_up(SANDBOX_FD_STATUS, "cannot execute the program", errno);
 }

@@ -130,6 +130,55 @@ static const struct call calls[] = {
 };
 /* clang-format on */
 
+/* Ordinary programs may call whatever is not here. Their launcher's filter is inherited, so it
+ * refuses what neither needs. */
+#define P  1u /* programs */
+#define PL 3u /* and their launcher */
+
+enum refuse {
+	ALWAYS,
+	NAMESPACES, /* clone with a namespace flag */
+	FAMILIES,   /* socket: but unix, inet, inet6, netlink */
+	STUFFING,   /* ioctl: pushing bytes into a terminal */
+};
+
+/* clang-format off */
+static const struct {
+	const char *name;
+	uint32_t kinds;
+	enum refuse what;
+	int error;
+} refused[] = {
+	/* other sandboxes and what they are built from */
+	{ "clone3", PL, ALWAYS, ENOSYS }, { "clone", P, NAMESPACES, EPERM }, { "unshare", P, ALWAYS, EPERM }, { "setns", PL, ALWAYS, EPERM },
+	{ "mount", P, ALWAYS, EPERM }, { "umount2", P, ALWAYS, EPERM }, { "pivot_root", P, ALWAYS, EPERM }, { "mount_setattr", P, ALWAYS, EPERM },
+	{ "move_mount", PL, ALWAYS, EPERM }, { "open_tree", PL, ALWAYS, EPERM }, { "fsopen", PL, ALWAYS, EPERM }, { "fsconfig", PL, ALWAYS, EPERM },
+	{ "fsmount", PL, ALWAYS, EPERM }, { "fspick", PL, ALWAYS, EPERM }, { "chroot", PL, ALWAYS, EPERM },
+	/* other processes */
+	{ "ptrace", PL, ALWAYS, EPERM }, { "process_vm_readv", PL, ALWAYS, EPERM }, { "process_vm_writev", PL, ALWAYS, EPERM },
+	{ "process_madvise", PL, ALWAYS, EPERM }, { "kcmp", PL, ALWAYS, EPERM }, { "pidfd_getfd", PL, ALWAYS, EPERM },
+	/* large and privileged parts of the kernel */
+	{ "bpf", PL, ALWAYS, EPERM }, { "perf_event_open", PL, ALWAYS, EPERM }, { "userfaultfd", PL, ALWAYS, EPERM },
+	{ "io_uring_setup", PL, ALWAYS, ENOSYS }, { "io_uring_enter", PL, ALWAYS, ENOSYS }, { "io_uring_register", PL, ALWAYS, ENOSYS },
+	{ "add_key", PL, ALWAYS, EPERM }, { "request_key", PL, ALWAYS, EPERM }, { "keyctl", PL, ALWAYS, EPERM },
+	{ "kexec_load", PL, ALWAYS, EPERM }, { "kexec_file_load", PL, ALWAYS, EPERM }, { "init_module", PL, ALWAYS, EPERM },
+	{ "finit_module", PL, ALWAYS, EPERM }, { "delete_module", PL, ALWAYS, EPERM }, { "reboot", PL, ALWAYS, EPERM },
+	{ "swapon", PL, ALWAYS, EPERM }, { "swapoff", PL, ALWAYS, EPERM }, { "acct", PL, ALWAYS, EPERM }, { "quotactl", PL, ALWAYS, EPERM },
+	{ "quotactl_fd", PL, ALWAYS, EPERM }, { "syslog", PL, ALWAYS, EPERM }, { "sethostname", PL, ALWAYS, EPERM },
+	{ "setdomainname", PL, ALWAYS, EPERM }, { "settimeofday", PL, ALWAYS, EPERM }, { "clock_settime", PL, ALWAYS, EPERM },
+	{ "adjtimex", PL, ALWAYS, EPERM }, { "clock_adjtime", PL, ALWAYS, EPERM }, { "iopl", PL, ALWAYS, EPERM }, { "ioperm", PL, ALWAYS, EPERM },
+	{ "modify_ldt", PL, ALWAYS, EPERM }, { "lookup_dcookie", PL, ALWAYS, EPERM }, { "vhangup", PL, ALWAYS, EPERM },
+	{ "name_to_handle_at", PL, ALWAYS, EPERM }, { "open_by_handle_at", PL, ALWAYS, EPERM }, { "fanotify_init", PL, ALWAYS, EPERM },
+	{ "move_pages", PL, ALWAYS, EPERM }, { "migrate_pages", PL, ALWAYS, EPERM }, { "personality", PL, ALWAYS, EPERM },
+	/* SysV and POSIX queues outlive a process and are shared where the host lacks ipc namespaces */
+	{ "shmget", PL, ALWAYS, ENOSYS }, { "shmat", PL, ALWAYS, ENOSYS }, { "shmctl", PL, ALWAYS, ENOSYS }, { "semget", PL, ALWAYS, ENOSYS },
+	{ "semop", PL, ALWAYS, ENOSYS }, { "semctl", PL, ALWAYS, ENOSYS }, { "semtimedop", PL, ALWAYS, ENOSYS }, { "msgget", PL, ALWAYS, ENOSYS },
+	{ "msgsnd", PL, ALWAYS, ENOSYS }, { "msgrcv", PL, ALWAYS, ENOSYS }, { "msgctl", PL, ALWAYS, ENOSYS }, { "mq_open", PL, ALWAYS, ENOSYS },
+	{ "mq_unlink", PL, ALWAYS, ENOSYS },
+	{ "socket", P, FAMILIES, EAFNOSUPPORT }, { "ioctl", P, STUFFING, EPERM },
+};
+/* clang-format on */
+
 static uint32_t columns_of(enum sandbox_kind kind, bool dynamic)
 {
 	static const uint32_t own[SANDBOX_KINDS] = { [SANDBOX_KERNEL] = K,
@@ -165,6 +214,13 @@ char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call)
 	uint32_t columns = columns_of(kind, dynamic);
 	char says = '-';
 
+	if (sandbox_profile(kind)->denies) {
+		for (size_t i = 0; i < ARRAY_LEN(refused); i++)
+			if ((refused[i].kinds & (kind == SANDBOX_MAKER ? PL & ~P : P)) &&
+				strcmp(refused[i].name, call) == 0)
+				says = refused[i].what == ALWAYS ? 'e' : 'c';
+		return says;
+	}
 	for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
 		if (!(calls[i].kinds & columns) || strcmp(calls[i].name, call) != 0 ||
 			is_overruled(&calls[i], columns))
@@ -224,6 +280,56 @@ static int add_call(scmp_filter_ctx ctx, const struct call *c, int nr)
 	return -EINVAL;
 }
 
+static int refuse_call(scmp_filter_ctx ctx, enum refuse what, uint32_t action, int nr)
+{
+	static const uint64_t flags[] = { CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC,
+		CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWCGROUP };
+	static const uint64_t stuffing[] = { TIOCSTI, 0x541c /* TIOCLINUX */ };
+	int rc = 0;
+
+	switch (what) {
+	case ALWAYS:
+		return seccomp_rule_add(ctx, action, nr, 0);
+	case NAMESPACES:
+		for (size_t i = 0; i < ARRAY_LEN(flags) && rc == 0; i++)
+			rc = seccomp_rule_add(
+				ctx, action, nr, 1, MASKED(0, flags[i], flags[i]));
+		return rc;
+	case FAMILIES:
+		for (uint64_t f = 0; f < AF_NETLINK && rc == 0; f++)
+			if (f != AF_UNIX && f != AF_INET && f != AF_INET6)
+				rc = seccomp_rule_add(ctx, action, nr, 1, EQUALS(0, f));
+		return rc ? rc
+			  : seccomp_rule_add(ctx, action, nr, 1,
+				    ((struct scmp_arg_cmp){ 0, SCMP_CMP_GT, AF_NETLINK, 0 }));
+	case STUFFING:
+		/* The kernel looks at 32 bits of the command. */
+		for (size_t i = 0; i < ARRAY_LEN(stuffing) && rc == 0; i++)
+			rc = seccomp_rule_add(
+				ctx, action, nr, 1, MASKED(1, 0xffffffffu, stuffing[i]));
+		return rc;
+	}
+	return -EINVAL;
+}
+
+static int fill_refused(scmp_filter_ctx ctx, enum sandbox_kind kind, struct errmsg *em)
+{
+	uint32_t column = kind == SANDBOX_MAKER ? PL & ~P : P;
+
+	for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+		int nr = seccomp_syscall_resolve_name(refused[i].name), rc;
+
+		if (!(refused[i].kinds & column) || nr == __NR_SCMP_ERROR || nr < 0)
+			continue;
+		rc = refuse_call(
+			ctx, refused[i].what, SCMP_ACT_ERRNO((uint32_t)refused[i].error), nr);
+		if (rc < 0)
+			return err_set(em, ERR_SANDBOX, "seccomp rule for %s: %s",
+				refused[i].name, strerror(-rc));
+	}
+	return 0;
+}
+
 static int fill(scmp_filter_ctx ctx, uint32_t columns, uint32_t fallback, struct errmsg *em)
 {
 	for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
@@ -276,8 +382,10 @@ static int export(scmp_filter_ctx ctx, struct sandbox_filter *out, struct errmsg
 int sandbox_filter_make(
 	enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out, struct errmsg *em)
 {
-	uint32_t fallback =
-		sandbox_profile(kind)->kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM);
+	const struct sandbox_profile *row = sandbox_profile(kind);
+	uint32_t fallback = row->denies ? SCMP_ACT_ALLOW
+			    : row->kill ? SCMP_ACT_KILL_PROCESS
+					: SCMP_ACT_ERRNO(EPERM);
 	scmp_filter_ctx ctx = seccomp_init(fallback);
 	uint32_t columns = columns_of(kind, dynamic);
 	int rc;
@@ -289,7 +397,7 @@ int sandbox_filter_make(
 	seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
 	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree */
-	rc = fill(ctx, columns, fallback, em);
+	rc = row->denies ? fill_refused(ctx, kind, em) : fill(ctx, columns, fallback, em);
 	if (rc == 0)
 		rc = export(ctx, out, em);
 	seccomp_release(ctx);

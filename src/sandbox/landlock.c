@@ -109,6 +109,8 @@ static int add_rules(int ruleset, const struct sandbox_plan *p, uint64_t handled
 	static const char *const root[] = { "/", NULL };
 	int rc = 0;
 
+	if (p->kind == SANDBOX_PROGRAM)
+		return 0;
 	if (p->kind == SANDBOX_KERNEL || p->kind == SANDBOX_CHECK) {
 		rc = allow_each(ruleset, root, READ_ONLY, handled);
 		if (rc == 0)
@@ -139,6 +141,8 @@ static struct ruleset_attr attr_of(const struct sandbox_plan *p, int abi)
 {
 	struct ruleset_attr attr = { handled_fs(abi), 0, 0 };
 
+	if (p->kind == SANDBOX_PROGRAM) /* its mounts decide what it reads and writes */
+		attr.fs = 0;
 	if (p->kind == SANDBOX_KERNEL)
 		return attr;
 	if (abi >= 4)
@@ -157,6 +161,8 @@ int sandbox_landlock(const struct sandbox_plan *p)
 
 	if (abi == 0)
 		return -ENOSYS;
+	if (!attr.fs && !attr.net && !attr.scoped)
+		return 0;
 	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, bytes, 0);
 	if (ruleset < 0)
 		return -errno;

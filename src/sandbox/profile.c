@@ -31,14 +31,16 @@
 /* clang-format off */
 static const struct sandbox_profile profiles[SANDBOX_KINDS] = {
 	/*                     name        kill              ns     mdwe              landl
-	 *                                 caps      root                oom   as
+	 *                         denies  caps      root                oom   as     data
 	 *                                 cpu   fsize         nofile       core mlock nproc
 	 *                                 msgq  sigpend */
-	[SANDBOX_KERNEL]   = { "kernel",   false,            false, SAN(true, false), true,  0,        SANDBOX_ROOT_HOST,  0,    KERNEL_AS,       NONE, NONE,         NONE,        0,   0,    NONE,         0,    NONE },
-	[SANDBOX_CHECK]    = { "check",    false,            false, SAN(true, false), true,  READ_ANY, SANDBOX_ROOT_HOST,  0,    SAN(PLAN, NONE), PLAN, NONE,         64,          0,   0,    NONE,         0,    NONE },
-	[SANDBOX_LAUNCHER] = { "launcher", false,            false, false,            false, BUILD,    SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE,         NONE,        0,   NONE, NONE,         NONE, NONE },
-	[SANDBOX_VM]       = { "vm",       SAN(true, false), true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 1000, SAN(PLAN, NONE), PLAN, SAN(0, NONE), SAN(16, 64), 0,   0,    SAN(1, NONE), 0,    16 },
-	[SANDBOX_EXT]      = { "ext",      false,            true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 500,  SAN(PLAN, NONE), NONE, SAN(0, NONE), 64,          0,   0,    SAN(64, NONE), 0,   64 },
+	[SANDBOX_KERNEL]   = { "kernel",   false,            false, false, SAN(true, false), true,  0,        SANDBOX_ROOT_HOST,  0,    KERNEL_AS, NONE,       NONE, NONE,         NONE,        0,   0,    NONE,         0,    NONE },
+	[SANDBOX_CHECK]    = { "check",    false,            false, false, SAN(true, false), true,  READ_ANY, SANDBOX_ROOT_HOST,  0,    SAN(PLAN, NONE), NONE, PLAN, NONE,         64,          0,   0,    NONE,         0,    NONE },
+	[SANDBOX_LAUNCHER] = { "launcher", false,            false, false, false,            false, BUILD,    SANDBOX_ROOT_HOST,  0,    NONE, NONE,            NONE, NONE,         NONE,        0,   NONE, NONE,         NONE, NONE },
+	[SANDBOX_VM]       = { "vm",       SAN(true, false), false, true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 1000, SAN(PLAN, NONE), NONE, PLAN, SAN(0, NONE), SAN(16, 64), 0,   0,    SAN(1, NONE), 0,    16 },
+	[SANDBOX_EXT]      = { "ext",      false,            false, true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 500,  SAN(PLAN, NONE), NONE, NONE, SAN(0, NONE), 64,          0,   0,    SAN(64, NONE), 0,   64 },
+	[SANDBOX_MAKER]    = { "programs", false,            true,  false, false,         false, BUILD,    SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE, NONE,         NONE,        0,   NONE, NONE,         NONE, NONE },
+	[SANDBOX_PROGRAM]  = { "program",  false,            true,  true,  false,         true,  0,        SANDBOX_ROOT_HOST,  1000, PLAN,            PLAN, PLAN, PLAN,         PLAN,        0,   64 << 10, PLAN,     0,    64 },
 };
 /* clang-format on */
 

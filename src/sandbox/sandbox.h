@@ -24,6 +24,8 @@ enum sandbox_kind {
 	SANDBOX_LAUNCHER, /* makes the next two; what it may do includes what they may */
 	SANDBOX_VM,       /* tos-vm */
 	SANDBOX_EXT,      /* tos-ext */
+	SANDBOX_MAKER,    /* the launcher of programs: the next one, and what builds its view */
+	SANDBOX_PROGRAM,  /* a program that was admitted */
 	SANDBOX_KINDS
 };
 
@@ -46,6 +48,7 @@ enum sandbox_root {
 struct sandbox_profile {
 	const char *name;
 	bool kill;       /* a call that is not on the list kills; otherwise EPERM */
+	bool denies;     /* the list is of calls that are refused; all others are allowed */
 	bool namespaces; /* its own pid and mount namespaces, and a user namespace where there
 			    are */
 	bool mdwe;       /* memory is never writable and executable */
@@ -53,7 +56,7 @@ struct sandbox_profile {
 	uint64_t keep_caps; /* all others are dropped for good */
 	enum sandbox_root root;
 	int oom_score_adj;
-	uint64_t as, cpu, fsize, nofile, core, memlock, nproc, msgqueue, sigpending;
+	uint64_t as, data, cpu, fsize, nofile, core, memlock, nproc, msgqueue, sigpending;
 };
 const struct sandbox_profile *sandbox_profile(enum sandbox_kind kind);
 
@@ -116,6 +119,9 @@ struct sandbox_plan {
 	uid_t uid;                   /* host uid and gid of its own; (uid_t)-1: keep ours */
 	uint64_t address_bytes;      /* RLIMIT_AS where the row says so; 0: none */
 	uint32_t cpu_s;              /* likewise RLIMIT_CPU */
+	/* SANDBOX_PROGRAM: RLIMIT_DATA, RLIMIT_FSIZE, size of /tmp; RLIMIT_NPROC, RLIMIT_NOFILE */
+	uint64_t data_bytes, file_bytes, scratch_bytes;
+	uint32_t processes, files;
 	int null_fd, out_fd, log_fd; /* 0, 1, 2 */
 	int socket_fd, library_fd, program_fd; /* library_fd may be -1 */
 	int status_fd; /* a failure is written here as text; closed by exec */
@@ -125,7 +131,8 @@ struct sandbox_plan {
 	const char *bind_from[2],
 		*bind_to[2];  /* SANDBOX_KERNEL as root: bind mounts; NULL: none */
 	const char *writable; /* SANDBOX_KERNEL: the only directory that it may write below */
-	const char *path;     /* execute this path instead of program_fd */
+	const char *path;     /* execute this path instead of program_fd; SANDBOX_PROGRAM: if it is
+				 the same file there */
 	char *const *argv, *const *envp;
 };
 /* clone3's namespace flags for the plan. */
@@ -137,6 +144,23 @@ _Noreturn void sandbox_run(const struct sandbox_plan *p);
 int sandbox_map_ids(pid_t pid, uid_t uid, gid_t gid, struct errmsg *em);
 /* Write one of our own: "setgroups", "uid_map", "gid_map". */
 int sandbox_map_self(const char *file, const char *text);
+
+/*
+ * Programs (program.c). Their launcher enters once a mount namespace that holds what they may see:
+ * read-only system directories, some of /etc, a few devices. A clone of it then needs its own /proc
+ * and /tmp only. Returns 0 or a negative errno.
+ */
+int sandbox_skeleton(void);
+int sandbox_program_mounts(const struct sandbox_plan *p);
+/* What the first process of a program's sandbox leaves on status_fd: one NUL byte once the program
+ * runs, and this at its end. */
+struct sandbox_report {
+	uint32_t magic;
+	int32_t status; /* as by waitpid() */
+};
+#define SANDBOX_REPORT_MAGIC 0x70726f67u
+/* As process 1: run the program, pass signals on to it, reap what it leaves, report, exit. */
+_Noreturn void sandbox_init(const struct sandbox_plan *p);
 
 /* The pieces, for the launcher and the probes. Each returns 0 or a negative errno. */
 int sandbox_mounts(const struct sandbox_plan *p);

@@ -19,25 +19,45 @@
 
 #define EXEC_MS 5000
 
-int exec_wait(int status_fd, struct errmsg *em)
+/* Until there is something to read, or it is closed. */
+static int wait_status(int status_fd, struct errmsg *em)
 {
 	struct pollfd p = { status_fd, POLLIN, 0 };
 	int64_t deadline = clock_ms() + EXEC_MS;
-	char text[200];
-	ssize_t n;
 
 	for (;;) {
 		int64_t left = deadline - clock_ms();
 		int rc = poll(&p, 1, left > 0 ? (int)left : 0);
 
 		if (rc > 0)
-			break;
+			return 0;
 		if (rc == 0)
 			return err_set(em, ERR_TIMEOUT, "the child was not ready within %d s",
 				EXEC_MS / 1000);
 		if (errno != EINTR)
 			return err_errno(em, "poll");
 	}
+}
+
+int exec_wait_byte(int status_fd, char *out, struct errmsg *em)
+{
+	int rc = wait_status(status_fd, em);
+
+	if (rc < 0)
+		return rc;
+	if (read(status_fd, out, 1) != 1)
+		return err_set(em, ERR_SANDBOX, "the sandbox ended before the program began");
+	return 0;
+}
+
+int exec_wait(int status_fd, struct errmsg *em)
+{
+	char text[200];
+	int rc = wait_status(status_fd, em);
+	ssize_t n;
+
+	if (rc < 0)
+		return rc;
 	n = read(status_fd, text, sizeof(text) - 1);
 	if (n < 0)
 		return err_errno(em, "cannot read a child's status");

@@ -1,10 +1,14 @@
 /*
- * The launcher: a small child of tosd that makes sandboxes, one request at a time.
+ * The launchers: small children of tosd that make sandboxes, one request at a time.
  *
  * It unshares net, ipc and uts once and stays in those empty sets, so its clones inherit them
  * and hold no rights over them. CLONE_PARENT makes the clones tosd's own children: tosd alone
  * reaps and signals them, and they die with tosd (the parent-death signal is that of tosd's
  * only thread).
+ *
+ * That of programs is a second one of the same kind. It lives in a mount namespace which holds what
+ * programs see and nothing else, with a uid that is theirs where root started us, so a copy of it
+ * is most of a program's sandbox.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +28,7 @@
 #include "tosd/tosd.h"
 
 struct launcher {
+	enum launcher_kind kind;
 	struct tosd *t;
 	int fd;
 	bool verbose; /* a tos-vm may write to our stderr */
@@ -166,9 +171,174 @@ static int on_request(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
+/* ---- programs */
+
+/* Sorted so that a start writes as little as it can: arguments and environment are only pointed
+ * at. */
+static char *args[TOSD_ARGS_MAX + 1], *env[TOSD_ARGS_MAX + 1];
+
+static char *split(char *text, uint32_t n, char **out)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		out[i] = text;
+		text += strlen(text) + 1;
+	}
+	out[n] = NULL;
+	return text;
+}
+
+static void program_plan(struct launcher *l, const struct launch_program *m, int program,
+	struct sandbox_plan *p)
+{
+	const struct tosd_spawn_program *a = &m->program;
+	char *text = (char *)(uintptr_t)a->text;
+
+	*p = (struct sandbox_plan){ .kind = SANDBOX_PROGRAM,
+		.host = &l->t->host,
+		/* Where there are user namespaces our own uid is the programs'. */
+		.uid = l->t->host.userns || m->request.uid < 0 ? (uid_t)-1
+							       : (uid_t)m->request.uid,
+		.address_bytes = a->address_bytes,
+		.cpu_s = a->cpu_s,
+		.data_bytes = a->data_bytes,
+		.file_bytes = a->file_bytes,
+		.scratch_bytes = a->scratch_bytes,
+		.processes = a->processes + 1, /* process 1 is ours */
+		.files = a->files,
+		.socket_fd = -1,
+		.library_fd = -1,
+		.program_fd = program,
+		.path = a->path[0] ? a->path : NULL,
+		.argv = args,
+		.envp = env };
+	if (l->t->host.seccomp)
+		p->filter = &l->t->filter[SANDBOX_PROGRAM];
+	text = split(text, a->n_args, args);
+	split(text, a->n_env, env);
+}
+
+/* 0 once the program runs; else what process 1 says. */
+static int program_wait(int report, struct errmsg *em)
+{
+	char text[200];
+	int rc = exec_wait_byte(report, text, em);
+	ssize_t n;
+
+	if (rc < 0 || !text[0])
+		return rc;
+	n = read(report, text + 1, sizeof(text) - 2);
+	text[n > 0 ? 1 + n : 1] = 0;
+	return err_set(em, ERR_SANDBOX, "%s", text);
+}
+
+static void close_all(int (*pipes)[2], size_t n, int side)
+{
+	for (size_t i = 0; i < n; i++)
+		if (pipes[i][side] >= 0) {
+			mem_close(pipes[i][side]);
+			pipes[i][side] = -1;
+		}
+}
+
+/* pipes: gate, stdin, stdout, stderr, report. */
+static int program_make(struct sandbox_plan *p, int (*pipes)[2], int *pidfd, pid_t *out,
+	struct errmsg *em)
+{
+	long pid;
+	int rc;
+
+	p->gate_fd = pipes[0][0];
+	p->null_fd = pipes[1][0];
+	p->out_fd = pipes[2][1];
+	p->log_fd = pipes[3][1];
+	p->status_fd = pipes[4][1];
+	pid = clone_child(sandbox_clone_flags(p), pidfd);
+	if (pid == 0) {
+		close(pipes[0][1]);
+		sandbox_run(p);
+	}
+	if (pid < 0)
+		return err_errno(em, "cannot clone");
+	*out = (pid_t)pid;
+	mem_close(pipes[4][1]);
+	pipes[4][1] = -1;
+	rc = open_gate(p, (pid_t)pid, pipes[0][1], em);
+	return rc ? rc : program_wait(pipes[4][0], em);
+}
+
+static int on_program(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	struct launcher *l = arg;
+	const struct launch_program *m = msg;
+	struct launch_reply reply = { .head = { TOSD_MSG_VERSION, LAUNCH_REPLY, sizeof(reply) },
+		.index = m->request.index };
+	int pipes[5][2], pidfd = -1, give[PROGRAM_FDS + 1];
+	struct sandbox_plan plan;
+	struct errmsg em = { "" };
+	pid_t pid = 0;
+
+	(void)n_fds;
+	memset(pipes, -1, sizeof(pipes));
+	program_plan(l, m, fds[0], &plan);
+	for (size_t i = 0; i < ARRAY_LEN(pipes) && reply.rc == 0; i++)
+		if (pipe2(pipes[i], O_CLOEXEC) < 0)
+			reply.rc = err_errno(&em, "cannot make a pipe");
+	if (reply.rc == 0)
+		reply.rc = program_make(&plan, pipes, &pidfd, &pid, &em);
+	reply.pid = (int32_t)pid;
+	give[0] = pipes[1][1];
+	give[1] = pipes[2][0];
+	give[2] = pipes[3][0];
+	give[3] = pipes[4][0];
+	give[4] = pidfd;
+	snprintf(reply.text, sizeof(reply.text), "%.255s", em.text);
+	answer(l, &reply, give, reply.rc == 0 ? ARRAY_LEN(give) : 0);
+	close_all(pipes, ARRAY_LEN(pipes), 0);
+	close_all(pipes, ARRAY_LEN(pipes), 1);
+	if (pidfd >= 0)
+		mem_close(pidfd);
+	mem_close(fds[0]);
+	return 0;
+}
+
 static const struct ipc_rule rules[] = {
-	{ LAUNCH_REQUEST, 1, sizeof(struct launch_request), IPC_ANY_FDS, on_request },
+	{ LAUNCH_PROGRAM, 1 << LAUNCHER_PROGRAMS, sizeof(struct launch_program), 1, on_program },
+	{ LAUNCH_REQUEST, 1 << LAUNCHER_SANDBOXES, sizeof(struct launch_request), IPC_ANY_FDS, on_request },
 };
+
+static int map_self(uid_t uid, gid_t gid);
+
+/* Our own uid becomes that of all programs here, which have user namespaces between them. */
+static int take_uid(const struct tosd *t)
+{
+	uid_t uid = program_uid(t);
+
+	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 ||
+		setresuid(uid, uid, uid) < 0)
+		return -errno;
+	/* Lost with the uid; our own maps could not be written without. */
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* The launcher of programs: its view becomes theirs. */
+static int unshare_programs(const struct tosd *t)
+{
+	const struct sandbox_host *h = &t->host;
+	int flags = CLONE_NEWNS | (h->userns ? CLONE_NEWUSER : 0) |
+		    (h->netns ? CLONE_NEWNET : 0) | (h->ipcns ? CLONE_NEWIPC : 0) |
+		    (h->utsns ? CLONE_NEWUTS : 0);
+	int rc = h->own_uid && h->userns ? take_uid(t) : 0;
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+
+	if (rc < 0)
+		return rc;
+	if (unshare(flags) < 0)
+		return -errno;
+	if (h->userns && (rc = map_self(uid, gid)) < 0)
+		return rc;
+	return sandbox_skeleton();
+}
 
 /* Into empty namespaces, as far as the host lets us. Root needs no user namespace for that. */
 static int unshare_once(const struct sandbox_host *h)
@@ -177,14 +347,18 @@ static int unshare_once(const struct sandbox_host *h)
 	gid_t gid = getegid();
 	int flags = (h->netns ? CLONE_NEWNET : 0) | (h->ipcns ? CLONE_NEWIPC : 0) |
 		    (h->utsns ? CLONE_NEWUTS : 0);
-	char text[64];
 
 	if (!flags || (h->root && !h->root_mounts))
 		return 0; /* each child gets its own, if any: sandbox_clone_flags() */
 	if (unshare(flags | (h->root ? 0 : CLONE_NEWUSER)) < 0)
 		return -errno;
-	if (h->root)
-		return 0;
+	return h->root ? 0 : map_self(uid, gid);
+}
+
+static int map_self(uid_t uid, gid_t gid)
+{
+	char text[64];
+
 	snprintf(text, sizeof(text), "%u %u 1", uid, uid);
 	if (sandbox_map_self("setgroups", "deny") < 0 || sandbox_map_self("uid_map", text) < 0)
 		return -errno;
@@ -216,12 +390,14 @@ static int keep_fds(struct launcher *l)
 
 static int settle(struct launcher *l, pid_t parent)
 {
-	const struct sandbox_profile *row = sandbox_profile(SANDBOX_LAUNCHER);
+	bool programs = l->kind == LAUNCHER_PROGRAMS;
+	enum sandbox_kind kind = programs ? SANDBOX_MAKER : SANDBOX_LAUNCHER;
+	const struct sandbox_profile *row = sandbox_profile(kind);
 	struct tosd *t = l->t;
 	sigset_t none;
 	int rc;
 
-	prctl(PR_SET_NAME, "tosd-launcher", 0, 0, 0);
+	prctl(PR_SET_NAME, programs ? "tosd-programs" : "tosd-launcher", 0, 0, 0);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != parent)
 		return -ESRCH;
 	/* The terminal's Ctrl-C is tosd's to answer. */
@@ -229,21 +405,30 @@ static int settle(struct launcher *l, pid_t parent)
 	signal(SIGTERM, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if ((rc = keep_fds(l)) < 0 || (rc = unshare_once(&t->host)) < 0)
+	if ((rc = keep_fds(l)) < 0)
 		return rc;
+	if ((rc = programs ? unshare_programs(t) : unshare_once(&t->host)) < 0)
+		return rc;
+	/* Again: a change of uid clears it. */
+	if (programs && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return -errno;
 	if (t->host.root && t->host.caps)
 		sandbox_drop_bounding(row->keep_caps);
 	if (t->host.root && (rc = sandbox_drop_caps(row->keep_caps)) < 0)
 		return rc;
 	if ((rc = sandbox_no_new_privs()) < 0)
 		return rc;
-	return t->host.seccomp ? sandbox_filter_load(&t->filter[SANDBOX_LAUNCHER]) : 0;
+	return t->host.seccomp ? sandbox_filter_load(&t->filter[kind]) : 0;
 }
 
 _Noreturn static void serve(struct launcher *l)
 {
 	for (;;) {
-		struct launch_request r;
+		static union {
+			struct tosd_head head;
+			struct launch_request request;
+			struct launch_program program;
+		} r;
 		struct errmsg em;
 		int fds[1];
 		size_t n, n_fds;
@@ -251,7 +436,7 @@ _Noreturn static void serve(struct launcher *l)
 
 		if (rc == 0)
 			rc = ipc_dispatch(
-				rules, ARRAY_LEN(rules), 1, l, &r, n, fds, n_fds, &em);
+				rules, ARRAY_LEN(rules), 1u << l->kind, l, &r, n, fds, n_fds, &em);
 		if (rc == ERR_CLOSED)
 			_exit(0);
 		if (rc < 0) {
@@ -261,7 +446,7 @@ _Noreturn static void serve(struct launcher *l)
 	}
 }
 
-int launcher_start(struct tosd *t, int *fd, struct errmsg *em)
+int launcher_start(struct tosd *t, enum launcher_kind kind, int *fd, struct errmsg *em)
 {
 	int pair[2];
 	pid_t parent = getpid(), pid;
@@ -270,7 +455,7 @@ int launcher_start(struct tosd *t, int *fd, struct errmsg *em)
 		return err_errno(em, "cannot make a socket");
 	pid = fork();
 	if (pid == 0) {
-		struct launcher l = { t, pair[1], strcmp(t->config.log_level, "debug") == 0 };
+		struct launcher l = { kind, t, pair[1], strcmp(t->config.log_level, "debug") == 0 };
 		int rc = settle(&l, parent);
 
 		if (rc < 0) {

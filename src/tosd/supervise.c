@@ -1,6 +1,6 @@
 /*
- * The loop: one tos-kernel, one launcher, up to TOSD_CHILDREN sandboxes, their deaths and
- * restarts.
+ * The loop: one tos-kernel, two launchers, up to TOSD_CHILDREN sandboxes, their deaths and
+ * restarts. What is of programs alone is in programs.c.
  *
  * What tos-kernel must hear is read off the children's table, never queued: a row stays until
  * its news has been sent, and while the table is full nothing more is read from tos-kernel.
@@ -43,6 +43,7 @@ enum child_state {
 	CHILD_RUNNING,
 	CHILD_FAILED, /* FAILED is to be sent */
 	CHILD_DEAD,   /* DIED is to be sent */
+	CHILD_KEPT,   /* a program from before this kernel: KEPT is to be sent */
 };
 
 struct child {
@@ -52,6 +53,7 @@ struct child {
 	uint64_t slot;
 	uint32_t kind, ext, cpu_s, privileges;
 	uint64_t address_bytes;
+	struct program_row *program; /* of its kind, else NULL */
 	pid_t pid;
 	int pidfd, fd;
 	int library; /* of an installed extension, until it is launched; else -1 */
@@ -75,8 +77,8 @@ enum watch {
 	WATCH_SIGNAL = TOSD_CHILDREN,
 	WATCH_KERNEL,
 	WATCH_KERNEL_PID,
-	WATCH_LAUNCHER,
-	WATCH_LAUNCHER_PID
+	WATCH_LAUNCHER, /* and, behind each, its process */
+	WATCH_END = WATCH_LAUNCHER + 2 * LAUNCHERS
 };
 
 struct peer {
@@ -87,16 +89,24 @@ struct peer {
 	uint32_t events;
 };
 
+/* A launcher and what waits for it. That of programs is started when the first one is asked for. */
+struct maker {
+	struct peer peer;
+	bool wanted;
+	uint32_t n_in_flight, queue_head, queue_tail;
+	int64_t deadline_ms;
+};
+
 static struct super {
 	struct tosd *t;
 	int epoll, signals;
 	enum phase phase;
-	struct peer kernel, launcher;
+	struct peer kernel;
+	struct maker maker[LAUNCHERS];
 	struct child child[TOSD_CHILDREN];
-	uint32_t n_children, n_in_flight;
-	uint32_t free_head, queue_head, queue_tail;
+	uint32_t n_children, n_kept; /* of the former, programs that outlive the kernel */
+	uint32_t free_head;
 	uint32_t unsent; /* rows whose news is to be sent */
-	int64_t launch_deadline_ms;
 	int64_t stop_ms; /* when to stop asking and kill; 0: not stopping */
 	bool stopping, ready, config_broken;
 	uint32_t next_vm_uid;
@@ -151,6 +161,17 @@ static int pidfd_signal(int pidfd, int sig)
 
 /* ---- the table ---- */
 
+static struct maker *maker_of(const struct child *c)
+{
+	return &super.maker[c->kind == TOSD_PROGRAM ? LAUNCHER_PROGRAMS : LAUNCHER_SANDBOXES];
+}
+
+/* It goes on without the kernel that asked for it. */
+static bool child_stays(const struct child *c)
+{
+	return c->program && c->program->stays && !super.stopping;
+}
+
 static struct child *child_find(uint64_t slot)
 {
 	for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
@@ -182,6 +203,8 @@ static void child_drop(struct child *c)
 	if (c->pidfd >= 0)
 		mem_close(c->pidfd);
 	c->fd = c->pidfd = -1;
+	program_drop(c->program);
+	c->program = NULL;
 	c->state = CHILD_FREE;
 	c->next = super.free_head;
 	super.free_head = (uint32_t)(c - super.child);
@@ -191,10 +214,17 @@ static void child_drop(struct child *c)
 /* News for tos-kernel; without one it is nobody's. */
 static void child_news(struct child *c, enum child_state state)
 {
-	bool had =
-		c->state == CHILD_STARTED || c->state == CHILD_FAILED || c->state == CHILD_DEAD;
+	bool had = c->state == CHILD_STARTED || c->state == CHILD_FAILED ||
+		   c->state == CHILD_DEAD || c->state == CHILD_KEPT;
 
 	c->state = state;
+	if (super.kernel.fd < 0 && child_stays(c) && state != CHILD_FAILED) {
+		if (had)
+			super.unsent--;
+		c->state = CHILD_RUNNING; /* the next kernel is told */
+		c->died_early = state == CHILD_DEAD;
+		return;
+	}
 	if (super.kernel.fd < 0) {
 		if (had)
 			super.unsent--;
@@ -231,13 +261,44 @@ static int tell_started(struct child *c, struct errmsg *em)
 	struct tosd_spawned m = { .head = { TOSD_MSG_VERSION, TOSD_SPAWNED, sizeof(m) },
 		.slot = c->slot,
 		.pid = c->pid };
-	int fds[2] = { c->fd, c->pidfd };
-	int rc = ipc_send(super.kernel.fd, &m, sizeof(m), fds, 2, em);
+	int fds[4] = { c->fd, c->pidfd };
+	int rc;
 
+	if (c->program) {
+		m.head.type = TOSD_PROGRAM_SPAWNED;
+		memcpy(fds, c->program->fd, sizeof(c->program->fd));
+		fds[3] = c->pidfd;
+	}
+	rc = ipc_send(super.kernel.fd, &m, sizeof(m), fds, c->program ? 4 : 2, em);
 	if (rc < 0)
 		return rc;
-	mem_close(c->fd);
+	if (c->program && !c->program->stays)
+		program_close(c->program);
+	if (!c->program)
+		mem_close(c->fd);
 	c->fd = -1;
+	c->state = CHILD_RUNNING;
+	super.unsent--;
+	if (c->died_early)
+		child_news(c, CHILD_DEAD);
+	return 0;
+}
+
+/* To a kernel that has come after the one that asked for it. */
+static int tell_kept(struct child *c, struct errmsg *em)
+{
+	struct tosd_kept m = { .head = { TOSD_MSG_VERSION, TOSD_PROGRAM_KEPT, sizeof(m) },
+		.slot = c->slot,
+		.pid = c->pid,
+		.n_cookie = c->program->n_cookie };
+	int fds[4], rc;
+
+	memcpy(m.cookie, c->program->cookie, sizeof(m.cookie));
+	memcpy(fds, c->program->fd, sizeof(c->program->fd));
+	fds[3] = c->pidfd;
+	rc = ipc_send(super.kernel.fd, &m, sizeof(m), fds, 4, em);
+	if (rc < 0)
+		return rc;
 	c->state = CHILD_RUNNING;
 	super.unsent--;
 	if (c->died_early)
@@ -291,6 +352,8 @@ static void tell_kernel(void)
 			return;
 		if (c->state == CHILD_STARTED)
 			rc = tell_started(c, &em);
+		if (rc == 0 && c->state == CHILD_KEPT)
+			rc = tell_kept(c, &em);
 		if (rc == 0 && c->state == CHILD_FAILED)
 			rc = tell_failed(c, &em);
 		if (rc == 0 && c->state == CHILD_DEAD)
@@ -304,7 +367,7 @@ static void tell_kernel(void)
 
 static void launch_failed(struct child *c, int rc, const char *text)
 {
-	super.n_in_flight--;
+	maker_of(c)->n_in_flight--;
 	log_warning(
 		"cannot start a sandbox", KV_STR("label", c->label), KV_STR("reason", text));
 	child_failed(c, rc, text);
@@ -318,6 +381,8 @@ static int32_t uid_for(const struct child *c)
 
 	if (!t->host.own_uid)
 		return -1;
+	if (c->kind == TOSD_PROGRAM)
+		return (int32_t)program_uid(t);
 	if (c->kind == TOSD_EXT)
 		return (int32_t)(t->uid_base + 1 + c->ext);
 	return (int32_t)(t->uid_base + TOSD_UIDS_EXT + super.next_vm_uid++ % n);
@@ -339,6 +404,10 @@ static int launch(struct child *c, struct errmsg *em)
 		.cpu_s = c->cpu_s };
 	int library = -1, rc;
 
+	if (c->program) {
+		r.uid = uid_for(c);
+		return program_launch(c->program, super.maker[LAUNCHER_PROGRAMS].peer.fd, &r, em);
+	}
 	if (c->kind == TOSD_EXT && t->ext.fd < 0)
 		return err_set(em, ERR_NOT_FOUND, "tos-ext is not installed beside tosd");
 	if (installed(c)) {
@@ -358,7 +427,7 @@ static int launch(struct child *c, struct errmsg *em)
 			return library;
 	}
 	r.uid = uid_for(c);
-	rc = ipc_send(super.launcher.fd, &r, sizeof(r), &library, library >= 0, em);
+	rc = ipc_send(super.maker[LAUNCHER_SANDBOXES].peer.fd, &r, sizeof(r), &library, library >= 0, em);
 	if (rc == ERR_AGAIN && installed(c)) {
 		c->library = library; /* to be asked again */
 		return rc;
@@ -368,27 +437,26 @@ static int launch(struct child *c, struct errmsg *em)
 	return rc;
 }
 
-static void launch_next(void)
+static void launch_next(struct maker *m)
 {
-	while (super.queue_head != NIL && super.launcher.fd >= 0 &&
-		super.n_in_flight < IN_FLIGHT_MAX) {
-		struct child *c = &super.child[super.queue_head];
+	while (m->queue_head != NIL && m->peer.fd >= 0 && m->n_in_flight < IN_FLIGHT_MAX) {
+		struct child *c = &super.child[m->queue_head];
 		struct errmsg em = { "" };
 		int rc = c->kill_wanted ? ERR_CANCELLED : launch(c, &em);
 
 		if (rc == ERR_AGAIN)
 			return; /* the answer to an earlier one brings us here again */
-		super.queue_head = c->next;
-		if (super.queue_head == NIL)
-			super.queue_tail = NIL;
+		m->queue_head = c->next;
+		if (m->queue_head == NIL)
+			m->queue_tail = NIL;
 		c->next = NIL;
-		super.n_in_flight++;
+		m->n_in_flight++;
 		if (rc < 0) {
 			launch_failed(c, rc, err_show(rc, &em));
 			continue;
 		}
 		c->state = CHILD_LAUNCHING;
-		super.launch_deadline_ms = clock_ms() + LAUNCH_MS;
+		m->deadline_ms = clock_ms() + LAUNCH_MS;
 	}
 }
 
@@ -397,15 +465,18 @@ static int on_launched(void *arg, const void *msg, int *fds, size_t n_fds)
 	const struct launch_reply *r = msg;
 	struct child *c;
 
-	(void)arg;
+	struct maker *from = arg;
+	size_t want = from == &super.maker[LAUNCHER_PROGRAMS] ? PROGRAM_FDS + 1 : 2;
+
 	if (r->index >= TOSD_CHILDREN || super.child[r->index].state != CHILD_LAUNCHING ||
-		n_fds != (r->rc == 0 ? 2u : 0u)) {
+		maker_of(&super.child[r->index]) != from ||
+		n_fds != (r->rc == 0 ? want : 0u)) {
 		for (size_t i = 0; i < n_fds; i++)
 			mem_close(fds[i]);
 		return ERR_MALFORMED;
 	}
 	c = &super.child[r->index];
-	super.launch_deadline_ms = clock_ms() + LAUNCH_MS;
+	from->deadline_ms = clock_ms() + LAUNCH_MS;
 	if (r->rc < 0) {
 		char text[TOSD_TEXT_BYTES];
 
@@ -418,10 +489,13 @@ static int on_launched(void *arg, const void *msg, int *fds, size_t n_fds)
 		launch_failed(c, r->rc, text);
 		return 0;
 	}
-	super.n_in_flight--;
+	from->n_in_flight--;
 	c->pid = r->pid;
-	c->fd = fds[0];
-	c->pidfd = fds[1];
+	if (c->program)
+		program_started(c->program, fds);
+	else
+		c->fd = fds[0];
+	c->pidfd = fds[n_fds - 1];
 	watch(c->pidfd, r->index, EPOLLIN);
 	child_news(c, CHILD_STARTED);
 	if (c->kill_wanted)
@@ -449,6 +523,54 @@ static bool may_install(struct child *c)
 	if (rc < 0)
 		child_failed(c, rc, err_show(rc, &em));
 	return rc == 0;
+}
+
+static void queue(struct child *c)
+{
+	struct maker *m = maker_of(c);
+	uint32_t i = (uint32_t)(c - super.child);
+
+	if (strcmp(super.t->host.level, "none") == 0) {
+		child_failed(c, ERR_SANDBOX,
+			"this host offers no seccomp, so no carrier or extension may run");
+		return;
+	}
+	m->wanted = true;
+	if (m->queue_tail == NIL)
+		m->queue_head = i;
+	else
+		super.child[m->queue_tail].next = i;
+	m->queue_tail = i;
+}
+
+static int on_spawn_program(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	const struct tosd_spawn_program *m = msg;
+	struct child *c;
+
+	(void)arg;
+	(void)n_fds;
+	if (!program_valid(m) || child_find(m->slot)) {
+		mem_close(fds[0]);
+		return ERR_MALFORMED;
+	}
+	c = child_take();
+	must(c); /* nothing is read while the table is full */
+	c->state = CHILD_QUEUED;
+	c->slot = m->slot;
+	c->kind = TOSD_PROGRAM;
+	c->cpu_s = m->cpu_s;
+	memcpy(c->label, m->label, sizeof(c->label));
+	c->program = program_take(m, fds[0]);
+	if (!c->program)
+		child_failed(c, ERR_FULL, "too many programs run on this host");
+	else if (strcmp(super.t->host.level, "full") != 0)
+		child_failed(c, ERR_SANDBOX,
+			"this host lacks layers of the sandbox without which no program runs; tos "
+			"doctor names them");
+	else
+		queue(c);
+	return 0;
 }
 
 static int on_spawn(void *arg, const void *msg, int *fds, size_t n_fds)
@@ -481,16 +603,7 @@ static int on_spawn(void *arg, const void *msg, int *fds, size_t n_fds)
 	}
 	if (own && !may_install(c))
 		return 0;
-	if (strcmp(super.t->host.level, "none") == 0) {
-		child_failed(c, ERR_SANDBOX,
-			"this host offers no seccomp, so no carrier or extension may run");
-		return 0;
-	}
-	if (super.queue_tail == NIL)
-		super.queue_head = (uint32_t)(c - super.child);
-	else
-		super.child[super.queue_tail].next = (uint32_t)(c - super.child);
-	super.queue_tail = (uint32_t)(c - super.child);
+	queue(c);
 	return 0;
 }
 
@@ -502,10 +615,15 @@ static int on_signal(void *arg, const void *msg, int *fds, size_t n_fds)
 	(void)arg;
 	(void)fds;
 	(void)n_fds;
-	if (m->what < TOSD_KILL || m->what > TOSD_THAW)
+	if ((m->what < TOSD_KILL || m->what > TOSD_THAW) && !program_signal(m->what))
 		return ERR_MALFORMED;
 	if (!c)
 		return 0; /* its death is on the way */
+	if (program_signal(m->what)) {
+		if (c->program && c->pidfd >= 0 && !c->died_early && c->state != CHILD_DEAD)
+			pidfd_signal(c->pidfd, program_signal(m->what));
+		return 0;
+	}
 	if (m->what == TOSD_KILL)
 		child_kill(c);
 	else if (c->pidfd >= 0 && !c->died_early && c->state != CHILD_DEAD)
@@ -529,6 +647,8 @@ static int on_ready(void *arg, const void *msg, int *fds, size_t n_fds)
 static const struct ipc_rule kernel_rules[] = {
 	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), IPC_ANY_FDS,
 		on_spawn },
+	{ TOSD_SPAWN_PROGRAM, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn_program), 1,
+		on_spawn_program },
 	{ TOSD_SIGNAL, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_signal), 0, on_signal },
 	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0,
 		on_ready },
@@ -536,11 +656,12 @@ static const struct ipc_rule kernel_rules[] = {
 
 /* Read a batch. Returns 0, or why the peer must be ended; ERR_CLOSED when it has closed. */
 static int read_peer(struct peer *p, const struct ipc_rule *rules, size_t n_rules, bool bounded,
-	struct errmsg *em)
+	void *arg, struct errmsg *em)
 {
-	union {
+	static union {
 		struct tosd_head head;
-		char bytes[4096];
+		struct tosd_spawn_program largest;
+		struct launch_reply reply;
 	} msg;
 
 	for (int i = 0; i < BATCH && p->fd >= 0; i++) {
@@ -554,7 +675,7 @@ static int read_peer(struct peer *p, const struct ipc_rule *rules, size_t n_rule
 			return 0;
 		if (rc == 0)
 			rc = ipc_dispatch(
-				rules, n_rules, super.phase, NULL, &msg, n, fds, n_fds, em);
+				rules, n_rules, super.phase, arg, &msg, n, fds, n_fds, em);
 		if (rc < 0)
 			return rc;
 	}
@@ -596,10 +717,12 @@ static void on_child_death(struct child *c)
 		.cpu_us = (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
 			  (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec),
 		.peak_bytes = (uint64_t)u.ru_maxrss * 1024 };
+	if (c->program && program_report(c->program, &status))
+		c->died.status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 	c->died.cause = cause_of(c, status, c->died.cpu_us);
 	log_info("sandbox ended", KV_STR("label", c->label), KV_INT("pid", c->pid),
 		KV_INT("cause", c->died.cause), KV_INT("status", c->died.status));
-	if (c->state == CHILD_STARTED)
+	if (c->state == CHILD_STARTED || c->state == CHILD_KEPT)
 		c->died_early = true; /* SPAWNED is sent first */
 	else
 		child_news(c, CHILD_DEAD);
@@ -636,6 +759,15 @@ static void peer_reaped(struct peer *p)
 	p->next_ms = now + p->backoff_ms;
 }
 
+/* Programs that wait for the next kernel: they do not keep it from being started. */
+static void kept_count(void)
+{
+	super.n_kept = 0;
+	for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
+		if (super.child[i].state == CHILD_RUNNING && child_stays(&super.child[i]))
+			super.n_kept++;
+}
+
 /* tos-kernel is gone: nobody is left to whom its children belong. */
 static void end_children(void)
 {
@@ -647,10 +779,22 @@ static void end_children(void)
 			break;
 		case CHILD_QUEUED:
 		case CHILD_FAILED:
-		case CHILD_DEAD:
 			child_drop(c);
 			break;
+		case CHILD_DEAD:
+			if (child_stays(c)) {
+				c->state = CHILD_RUNNING;
+				c->died_early = true;
+			} else {
+				child_drop(c);
+			}
+			break;
+		case CHILD_KEPT:
 		case CHILD_STARTED:
+			if (child_stays(c)) {
+				c->state = CHILD_RUNNING;
+				break;
+			}
 			if (c->died_early) {
 				child_drop(c);
 				break;
@@ -660,11 +804,16 @@ static void end_children(void)
 			break;
 		case CHILD_LAUNCHING:
 		case CHILD_RUNNING:
-			child_kill(c);
+			if (c->died_early && !child_stays(c))
+				child_drop(c);
+			else if (c->state == CHILD_LAUNCHING || !child_stays(c))
+				child_kill(c);
 			break;
 		}
 	}
-	super.queue_head = super.queue_tail = NIL;
+	for (uint32_t i = 0; i < LAUNCHERS; i++)
+		super.maker[i].queue_head = super.maker[i].queue_tail = NIL;
+	kept_count();
 	super.unsent = 0;
 }
 
@@ -700,7 +849,9 @@ static void reap_strangers(void)
 		si.si_pid = 0;
 		if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || si.si_pid == 0)
 			return;
-		if (si.si_pid == super.kernel.pid || si.si_pid == super.launcher.pid)
+		if (si.si_pid == super.kernel.pid ||
+			si.si_pid == super.maker[LAUNCHER_SANDBOXES].peer.pid ||
+			si.si_pid == super.maker[LAUNCHER_PROGRAMS].peer.pid)
 			return; /* has its own descriptor, which is looked at next */
 		for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
 			if (super.child[i].state != CHILD_FREE &&
@@ -710,16 +861,16 @@ static void reap_strangers(void)
 	}
 }
 
-static void on_launcher_death(void)
+static void on_launcher_death(struct maker *m)
 {
 	int status;
 
-	if (waitpid(super.launcher.pid, &status, WNOHANG) != super.launcher.pid)
+	if (waitpid(m->peer.pid, &status, WNOHANG) != m->peer.pid)
 		return;
 	log_error("launcher ended; starting it again", KV_INT("status", status));
-	peer_reaped(&super.launcher);
+	peer_reaped(&m->peer);
 	for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
-		if (super.child[i].state == CHILD_LAUNCHING)
+		if (super.child[i].state == CHILD_LAUNCHING && maker_of(&super.child[i]) == m)
 			launch_failed(&super.child[i], ERR_SANDBOX, "the launcher died");
 	reap_strangers();
 }
@@ -747,19 +898,37 @@ static void start_later(struct peer *p)
 	p->next_ms = clock_ms() + p->backoff_ms;
 }
 
+/* What has outlived the last kernel is the next one's to hear of. */
+static void kept_offer(void)
+{
+	for (uint32_t i = 0; i < TOSD_CHILDREN; i++) {
+		struct child *c = &super.child[i];
+
+		if (c->state != CHILD_RUNNING || !child_stays(c) || c->kill_wanted)
+			continue;
+		c->state = CHILD_KEPT;
+		super.unsent++;
+	}
+	super.n_kept = 0;
+}
+
 static void start_peers(void)
 {
 	struct errmsg em = { "" };
 	int64_t now = clock_ms();
 	int fd, pid;
 
-	if (super.launcher.pid == 0 && super.launcher.next_ms <= now && !super.stopping) {
-		pid = launcher_start(super.t, &fd, &em);
+	for (uint32_t i = 0; i < LAUNCHERS; i++) {
+		struct maker *m = &super.maker[i];
+
+		if (!m->wanted || m->peer.pid != 0 || m->peer.next_ms > now || super.stopping)
+			continue;
+		pid = launcher_start(super.t, (enum launcher_kind)i, &fd, &em);
 		if (pid > 0) {
-			peer_started(&super.launcher, pid, fd, WATCH_LAUNCHER);
+			peer_started(&m->peer, pid, fd, WATCH_LAUNCHER + 2 * i);
 		} else {
 			log_error("cannot start the launcher", KV_ERR(pid, &em));
-			start_later(&super.launcher);
+			start_later(&m->peer);
 		}
 	}
 	if (super.phase == PHASE_DOWN && super.kernel.next_ms <= now && !super.stopping) {
@@ -767,6 +936,7 @@ static void start_peers(void)
 		if (pid > 0) {
 			peer_started(&super.kernel, pid, fd, WATCH_KERNEL);
 			super.phase = PHASE_UP;
+			kept_offer();
 			log_info("tos-kernel started", KV_INT("pid", pid));
 		} else {
 			log_error("cannot start tos-kernel", KV_ERR(pid, &em));
@@ -814,7 +984,8 @@ static void on_signals(void)
 static void on_kernel_readable(void)
 {
 	struct errmsg em = { "" };
-	int rc = read_peer(&super.kernel, kernel_rules, ARRAY_LEN(kernel_rules), true, &em);
+	int rc = read_peer(
+		&super.kernel, kernel_rules, ARRAY_LEN(kernel_rules), true, NULL, &em);
 
 	if (rc == ERR_CLOSED)
 		peer_close(&super.kernel); /* alive without its socket it is of no use */
@@ -826,33 +997,37 @@ static void on_kernel_readable(void)
 	}
 }
 
-static void on_launcher_readable(void)
+static void on_launcher_readable(struct maker *m)
 {
 	struct errmsg em = { "" };
 	int rc = read_peer(
-		&super.launcher, launcher_rules, ARRAY_LEN(launcher_rules), false, &em);
+		&m->peer, launcher_rules, ARRAY_LEN(launcher_rules), false, m, &em);
 
 	if (rc == 0)
 		return;
 	if (rc != ERR_CLOSED)
 		log_error("launcher broke the protocol", KV_ERR(rc, &em));
-	peer_close(&super.launcher);
-	if (super.launcher.pidfd >= 0)
-		pidfd_signal(super.launcher.pidfd, SIGKILL);
+	peer_close(&m->peer);
+	if (m->peer.pidfd >= 0)
+		pidfd_signal(m->peer.pidfd, SIGKILL);
 }
 
 static void dispatch(uint32_t id)
 {
+	bool launcher = id >= WATCH_LAUNCHER && id < WATCH_END;
+	struct maker *m = &super.maker[launcher ? (id - WATCH_LAUNCHER) / 2 : 0];
+	bool process = (id - WATCH_LAUNCHER) % 2;
+
 	if (id == WATCH_SIGNAL)
 		on_signals();
 	else if (id == WATCH_KERNEL && super.kernel.fd >= 0)
 		on_kernel_readable();
 	else if (id == WATCH_KERNEL_PID && super.kernel.pid > 0)
 		on_kernel_death();
-	else if (id == WATCH_LAUNCHER && super.launcher.fd >= 0)
-		on_launcher_readable();
-	else if (id == WATCH_LAUNCHER_PID && super.launcher.pid > 0)
-		on_launcher_death();
+	else if (launcher && !process && m->peer.fd >= 0)
+		on_launcher_readable(m);
+	else if (launcher && process && m->peer.pid > 0)
+		on_launcher_death(m);
 	else if (id < TOSD_CHILDREN && super.child[id].pidfd >= 0)
 		on_child_death(&super.child[id]);
 }
@@ -868,13 +1043,16 @@ static void deadlines(void)
 			pidfd_signal(super.kernel.pidfd, SIGKILL);
 		}
 	}
-	if (super.n_in_flight > 0 && now >= super.launch_deadline_ms &&
-		super.launcher.pidfd >= 0) {
+	for (uint32_t i = 0; i < LAUNCHERS; i++) {
+		struct maker *m = &super.maker[i];
+
+		if (m->n_in_flight == 0 || now < m->deadline_ms || m->peer.pidfd < 0)
+			continue;
 		log_error("launcher hangs: killing it");
-		pidfd_signal(super.launcher.pidfd, SIGKILL);
-		super.launch_deadline_ms = now + LAUNCH_MS;
+		pidfd_signal(m->peer.pidfd, SIGKILL);
+		m->deadline_ms = now + LAUNCH_MS;
 	}
-	if (super.phase == PHASE_ENDING && super.n_children == 0)
+	if (super.phase == PHASE_ENDING && super.n_children == super.n_kept)
 		super.phase = PHASE_DOWN;
 }
 
@@ -884,10 +1062,14 @@ static int timeout_ms(void)
 
 	if (super.stop_ms)
 		at = super.stop_ms;
-	if (super.n_in_flight > 0 && super.launch_deadline_ms < at)
-		at = super.launch_deadline_ms;
-	if (super.launcher.pid == 0 && !super.stopping && super.launcher.next_ms < at)
-		at = super.launcher.next_ms;
+	for (uint32_t i = 0; i < LAUNCHERS; i++) {
+		const struct maker *m = &super.maker[i];
+
+		if (m->n_in_flight > 0 && m->deadline_ms < at)
+			at = m->deadline_ms;
+		if (m->wanted && m->peer.pid == 0 && !super.stopping && m->peer.next_ms < at)
+			at = m->peer.next_ms;
+	}
 	if (super.phase == PHASE_DOWN && !super.stopping && super.kernel.next_ms < at)
 		at = super.kernel.next_ms;
 	if (at == INT64_MAX)
@@ -910,6 +1092,12 @@ static bool finished(int *status)
 	return super.stopping;
 }
 
+static bool is_socket(uint64_t id)
+{
+	return id == WATCH_KERNEL ||
+	       (id >= WATCH_LAUNCHER && id < WATCH_END && (id - WATCH_LAUNCHER) % 2 == 0);
+}
+
 static void turn(void)
 {
 	struct epoll_event ev[64];
@@ -918,14 +1106,15 @@ static void turn(void)
 	/* Messages before deaths: what a dead process said is still heard. Only the kernel's: a
 	 * child's pidfd is its row, and rows change hands only below. */
 	for (int i = 0; i < n; i++)
-		if (ev[i].data.u64 == WATCH_KERNEL || ev[i].data.u64 == WATCH_LAUNCHER)
+		if (is_socket(ev[i].data.u64))
 			dispatch((uint32_t)ev[i].data.u64);
 	for (int i = 0; i < n; i++)
-		if (ev[i].data.u64 != WATCH_KERNEL && ev[i].data.u64 != WATCH_LAUNCHER)
+		if (!is_socket(ev[i].data.u64))
 			dispatch((uint32_t)ev[i].data.u64);
 	deadlines();
 	start_peers();
-	launch_next();
+	for (uint32_t i = 0; i < LAUNCHERS; i++)
+		launch_next(&super.maker[i]);
 	tell_kernel();
 	watch_change(&super.kernel, WATCH_KERNEL,
 		(super.free_head != NIL ? EPOLLIN : 0u) | (super.unsent ? EPOLLOUT : 0u));
@@ -937,8 +1126,12 @@ static void init(struct tosd *t)
 
 	super.t = t;
 	super.phase = PHASE_DOWN;
-	super.kernel = super.launcher = (struct peer){ .fd = -1, .pidfd = -1 };
-	super.queue_head = super.queue_tail = NIL;
+	super.kernel = (struct peer){ .fd = -1, .pidfd = -1 };
+	for (uint32_t i = 0; i < LAUNCHERS; i++)
+		super.maker[i] = (struct maker){ .peer = super.kernel,
+			.wanted = i == LAUNCHER_SANDBOXES,
+			.queue_head = NIL,
+			.queue_tail = NIL };
 	super.free_head = NIL;
 	for (uint32_t i = TOSD_CHILDREN; i-- > 0;) {
 		super.child[i].pidfd = super.child[i].fd = super.child[i].library = -1;
@@ -965,9 +1158,13 @@ int supervise(struct tosd *t)
 	start_peers();
 	while (!finished(&status))
 		turn();
-	if (super.launcher.pid > 0) {
-		pidfd_signal(super.launcher.pidfd, SIGKILL);
-		waitpid(super.launcher.pid, NULL, 0);
+	for (uint32_t i = 0; i < LAUNCHERS; i++) {
+		struct peer *p = &super.maker[i].peer;
+
+		if (p->pid > 0) {
+			pidfd_signal(p->pidfd, SIGKILL);
+			waitpid(p->pid, NULL, 0);
+		}
 	}
 	return status;
 }

@@ -6,7 +6,8 @@
  *   main.c       options, start, exit status
  *   check.c      runs tos-kernel --check-config
  *   place.c      programs, listeners, the state directory and its lock, uids
- *   launcher.c   the small child that makes sandboxes
+ *   launcher.c   the small children that make sandboxes
+ *   programs.c   programs: what is kept of each, where it goes
  *   kernel.c     starts tos-kernel
  *   supervise.c  the loop: children, deaths, restarts, signals
  */
@@ -71,8 +72,13 @@ uid_t place_uid_base(const struct tosd *t);
  * uid. */
 int place_state(struct tosd *t, struct errmsg *em);
 
-/* launcher.c: messages between tosd and its launcher, over SEQPACKET. */
-enum launch_type { LAUNCH_REQUEST = 128, LAUNCH_REPLY };
+/* launcher.c: messages between tosd and its launchers, over SEQPACKET. */
+enum launcher_kind {
+	LAUNCHER_SANDBOXES, /* of tos-vm and tos-ext */
+	LAUNCHER_PROGRAMS,
+	LAUNCHERS
+};
+enum launch_type { LAUNCH_REQUEST = 128, LAUNCH_REPLY, LAUNCH_PROGRAM };
 struct launch_request { /* fds: the extension's shared object, or none */
 	struct tosd_head head;
 	uint32_t index, kind, privileges;
@@ -81,14 +87,41 @@ struct launch_request { /* fds: the extension's shared object, or none */
 	uint32_t cpu_s, pad;
 	char name[TOSD_NAME_BYTES];
 };
-struct launch_reply { /* fds when rc is 0: our end of its socket, its pidfd */
+struct launch_program { /* fds: the program */
+	struct launch_request request;
+	struct tosd_spawn_program program;
+};
+struct launch_reply { /* fds when rc is 0: our end of its socket (of a program PROGRAM_FDS), its
+			 pidfd */
 	struct tosd_head head;
 	uint32_t index;
 	int32_t rc, pid; /* pid also after a failure, to be reaped; else 0 */
 	char text[TOSD_TEXT_BYTES];
 };
 /* Start one; *fd is our end. Returns its pid or a negative enum err. */
-int launcher_start(struct tosd *t, int *fd, struct errmsg *em);
+int launcher_start(struct tosd *t, enum launcher_kind kind, int *fd, struct errmsg *em);
+
+/* programs.c: one for each program that was asked for; never more than TOSD_PROGRAMS. */
+#define PROGRAM_FDS 4 /* our ends of stdin, stdout, stderr; where its end is reported */
+struct program_row {
+	bool used, stays;
+	int fd[PROGRAM_FDS - 1], report_fd;
+	int program_fd; /* until it is launched */
+	uint32_t n_cookie;
+	uint8_t cookie[TOSD_COOKIE_BYTES];
+	struct tosd_spawn_program asked;
+};
+bool program_valid(const struct tosd_spawn_program *m);
+struct program_row *program_take(const struct tosd_spawn_program *m, int fd); /* takes fd */
+void program_drop(struct program_row *p); /* NULL is fine */
+void program_close(struct program_row *p); /* its pipes are the kernel's alone */
+int program_launch(struct program_row *p, int launcher_fd, const struct launch_request *r,
+	struct errmsg *em);
+void program_started(struct program_row *p, const int fds[PROGRAM_FDS]); /* takes them */
+/* How the program ended, if it got so far: in *status, as by waitpid(). */
+bool program_report(const struct program_row *p, int *status);
+int program_signal(uint32_t what); /* the signal that is passed on to programs; else 0 */
+uid_t program_uid(const struct tosd *t); /* that all of this kernel's have on the host */
 
 /* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative
  * enum err. */
@@ -96,6 +129,8 @@ int kernel_start(struct tosd *t, int *fd, struct errmsg *em);
 /* Wait (at most 5 s) until the child has executed its program. 0, or ERR_SANDBOX with what it
  * wrote. */
 int exec_wait(int status_fd, struct errmsg *em);
+/* The same until it writes its first byte, which goes to out; ERR_SANDBOX if it never does. */
+int exec_wait_byte(int status_fd, char *out, struct errmsg *em);
 
 /* What of our environment tos-kernel gets. */
 char **kernel_environment(void);
