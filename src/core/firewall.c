@@ -18,7 +18,7 @@
 #define CACHE_MAX  4096
 
 enum who_kind { WHO_ANY, WHO_CLASS, WHO_ROLE, WHO_PRINCIPAL, WHO_CARRIER_OF, WHO_KERNEL };
-enum object_kind { OBJECT_ANY, OBJECT_OWN, OBJECT_OWNER, OBJECT_NAME };
+enum object_kind { OBJECT_ANY, OBJECT_OWN, OBJECT_BELOW, OBJECT_OWNER, OBJECT_NAME };
 
 struct rule {
 	char *text;
@@ -39,7 +39,7 @@ static const struct rule no_rule = { .text = (char *)(uintptr_t) "no rule allows
 
 static const char *const actions[] = { "post", "launch", "arrive", "depart", "kill", "suspend",
 	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup",
-	"drain", "set", "reload", "put", "admit", "clone", "install" };
+	"drain", "set", "reload", "put", "admit", "clone", "install", "run", "stay" };
 static const char *const classes[] = { "carrier", "client", "extension", "kernel" };
 
 struct firewall *firewall_new(void)
@@ -141,6 +141,17 @@ static int parse_object(struct rule *r, const char *s, struct errmsg *em)
 {
 	const char *owner = behind(s, "owner:");
 	const char *name = owner ? owner : s;
+	char below[WORD_BYTES];
+	size_t n = strlen(s);
+
+	/* A directory and a star: whatever lies below it. */
+	if (s[0] == '/' && n > 2 && strcmp(s + n - 2, "/*") == 0) {
+		r->object_kind = OBJECT_BELOW;
+		snprintf(below, sizeof(below), "%.*s", (int)(n - 1), s);
+		if (!plain_ok(below))
+			return err_set(em, ERR_SYNTAX, "'%s': a directory is /DIR/*", s);
+		return text_copy(r->object, sizeof(r->object), below, strlen(below));
+	}
 
 	if (strcmp(s, "*") == 0)
 		r->object_kind = OBJECT_ANY;
@@ -163,9 +174,11 @@ static unsigned rule_rank(const struct rule *r)
 		[WHO_PRINCIPAL] = 3,
 		[WHO_CARRIER_OF] = 3,
 		[WHO_KERNEL] = 3 };
-	static const unsigned object[] = {
-		[OBJECT_ANY] = 0, [OBJECT_OWN] = 1, [OBJECT_OWNER] = 2, [OBJECT_NAME] = 2
-	};
+	static const unsigned object[] = { [OBJECT_ANY] = 0,
+		[OBJECT_OWN] = 1,
+		[OBJECT_BELOW] = 2,
+		[OBJECT_OWNER] = 3,
+		[OBJECT_NAME] = 3 };
 
 	return 1 + (who[r->who_kind] << 4 | (r->any_action ? 0u : 1u) << 3 |
 			   object[r->object_kind] << 1 | (r->allow ? 0u : 1u));
@@ -279,12 +292,22 @@ static bool object_matches(
 		return true;
 	case OBJECT_OWN:
 		return s->principal[0] && strcmp(s->principal, o->owner) == 0;
+	case OBJECT_BELOW:
+		return strncmp(r->object, o->name, strlen(r->object)) == 0;
 	case OBJECT_OWNER:
 		return strcmp(r->object, o->owner) == 0;
 	case OBJECT_NAME:
 		return strcmp(r->object, o->name) == 0;
 	}
 	return false;
+}
+
+/* What may run is admitted by name: a right to do everything is none to run anything. */
+static bool action_matches(const struct rule *r, const char *action)
+{
+	if (r->any_action)
+		return !r->allow || strcmp(action, "run") != 0;
+	return strcmp(r->action, action) == 0;
 }
 
 static const struct rule *decide(const struct firewall *f, const struct subject *s,
@@ -295,8 +318,8 @@ static const struct rule *decide(const struct firewall *f, const struct subject 
 	for (size_t i = 0; i < f->n; i++) {
 		const struct rule *r = f->rules[i];
 
-		if (r->rank > best->rank && (r->any_action || strcmp(r->action, action) == 0) &&
-			who_matches(r, s) && object_matches(r, s, o))
+		if (r->rank > best->rank && action_matches(r, action) && who_matches(r, s) &&
+			object_matches(r, s, o))
 			best = r;
 	}
 	return best;

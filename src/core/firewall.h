@@ -6,12 +6,14 @@
  *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
  *           class:carrier|client|extension|kernel  kernel:NAME  *
  *   ACTION  post launch arrive clone depart kill suspend resume retry resolve declare read revoke
- *           enroll remove backup drain set reload put admit  *
+ *           enroll remove backup drain set reload put admit run stay  *
  *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the
- *           principal's own carriers), *
+ *           principal's own carriers), a program's path, a directory with a star
+ *           behind ("/usr/bin/" and *: what lies below it), *
  * principal:NAME is that principal in person, carrier-of:NAME its carriers; kernel:NAME is
  * whatever comes from that kernel. Specificity: WHO name > role > class > *; then ACTION exact
- * > *; then OBJECT exact > own > *; deny before allow at a tie.
+ * > *; then OBJECT exact > /DIR/ > own > *; deny before allow at a tie. To run a program takes a
+ * rule that says run: ACTION * allows all but that.
  */
 #pragma once
 

@@ -27,7 +27,8 @@
 	X(posts, "posts", "", "Folders that they posted from here.")                           \
 	X(carriers, "carriers", "",                                                            \
 		"Carriers of theirs that were launched here or came here.")                    \
-	X(stays, "stays", "", "Stays of theirs that have ended here.")
+	X(stays, "stays", "", "Stays of theirs that have ended here.")                         \
+	X(programs, "programs", "", "Programs of theirs that have ended here.")
 
 enum use {
 #define USE_ENUM(key, property, unit, text) USE_##key,
@@ -171,6 +172,19 @@ static void charged_now(struct resident *r)
 	r->charged.moved = r->moved;
 	r->charged.posts = r->n_posts;
 	r->charged.at_ms = clock_ms();
+}
+
+void account_program(struct kernel *k, const char *owner, uint64_t cpu_us, uint64_t peak_bytes,
+	int64_t ran_ms)
+{
+	struct account *a = account_get(k, owner);
+
+	if (!a)
+		return;
+	a->used[USE_cpu_ms] += (int64_t)(cpu_us / 1000);
+	a->used[USE_memory_byte_seconds] += byte_seconds((int64_t)peak_bytes, ran_ms);
+	a->used[USE_programs]++;
+	a->dirty = true;
 }
 
 void account_open(struct resident *r, bool comes)

@@ -6,6 +6,7 @@
 #include "kernel/content.h"
 #include "kernel/journal.h"
 #include "kernel/extender.h"
+#include "kernel/programs.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -490,6 +491,8 @@ static const struct kernel_inbox kernel_inboxes[] = {
 	{ "Journal", "for extensions of this kernel: what they keep on the disk",
 		1 << ORIGIN_EXTENSION, journal_verbs },
 	{ "Kernel", "for kernels", 1 << ORIGIN_KERNEL, kernel_verbs },
+	{ "Programs", "for extensions of this kernel: programs in sandboxes, for carriers",
+		1 << ORIGIN_EXTENSION, programs_verbs },
 	{ "Registrar", "for hosts that join", 1 << ORIGIN_JOINER | 1 << ORIGIN_KERNEL,
 		registrar_verbs },
 	{ "Shells", "for extensions: deal with a completed carrier", 1 << ORIGIN_EXTENSION,
@@ -531,7 +534,8 @@ int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbo
 	 * carrier is. */
 	if (!(in->classes & 1u << from->cls) ||
 		(from->cls == ORIGIN_EXTENSION && from->kernel[0] &&
-			(strcmp(inbox, "Shells") == 0 || strcmp(inbox, "Journal") == 0)))
+			(strcmp(inbox, "Shells") == 0 || strcmp(inbox, "Journal") == 0 ||
+				strcmp(inbox, "Programs") == 0)))
 		return err_set(em, ERR_DENIED, "inbox %s is not for a %s", inbox,
 			origin_class_word(from->cls));
 	rq = mem_new(struct request);

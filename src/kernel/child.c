@@ -4,9 +4,11 @@
  * vms.c.
  */
 #include "kernel/extender.h"
+#include "kernel/programs.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@ struct child {
 	uint64_t slot;
 	struct vm *vm;
 	char ext[EXT_KEY_BYTES];
+	struct program *program;
 	int pidfd;
 };
 
@@ -206,6 +209,85 @@ void child_forget_vm(struct kernel *k, const struct vm *v)
 		child_forget(k, c);
 }
 
+/* ---- programs */
+
+static struct child *child_of_program(struct kernel *k, struct program *p)
+{
+	struct child *c = mem_new(struct child);
+
+	c->kind = TOSD_PROGRAM;
+	c->slot = p->slot;
+	c->program = p;
+	c->pidfd = -1;
+	map_put(k->children, &c->slot, sizeof(c->slot), c);
+	return c;
+}
+
+int child_spawn_program(
+	struct kernel *k, struct program *p, struct tosd_spawn_program *m, int fd)
+{
+	struct child *c = child_of_program(k, p);
+	int rc;
+
+	m->slot = p->slot;
+	head_set(&m->head, TOSD_SPAWN_PROGRAM, sizeof(*m));
+	rc = tosd_send(k, m, sizeof(*m), fd);
+	mem_close(fd);
+	if (rc < 0)
+		child_forget(k, c);
+	return rc;
+}
+
+void child_signal_program(struct kernel *k, const struct program *p, int sig)
+{
+	child_signal(k, p->slot,
+		sig == SIGKILL ? TOSD_KILL
+			       : (enum tosd_signal_what)(TOSD_PROGRAM_SIGNAL + sig));
+}
+
+static void close_each(const int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		mem_close(fds[i]);
+}
+
+static int on_program_spawned(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	struct kernel *k = arg;
+	const struct tosd_spawned *m = msg;
+	struct child *c = child_find(k, m->slot);
+
+	if (!c || c->pidfd >= 0 || c->kind != TOSD_PROGRAM) {
+		close_each(fds, n_fds);
+		return 0;
+	}
+	c->pidfd = fds[3];
+	program_spawned(c->program, fds, m->pid);
+	return 0;
+}
+
+static int on_program_kept(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	struct kernel *k = arg;
+	const struct tosd_kept *m = msg;
+	struct program *p;
+
+	if (child_find(k, m->slot)) {
+		close_each(fds, n_fds);
+		return 0;
+	}
+	p = program_kept(k, m, fds);
+	if (p)
+		child_of_program(k, p)->pidfd = fds[3];
+	else
+		mem_close(fds[3]);
+	if (!p) {
+		log_error("a program that outlived the kernel is nobody's; it is ended");
+		child_signal(k, m->slot, TOSD_KILL);
+	}
+	return 0;
+}
+
 /* ---- messages from tosd */
 
 static int on_layers(void *arg, const void *msg, int *fds, size_t n_fds)
@@ -234,7 +316,7 @@ static int on_spawned(void *arg, const void *msg, int *fds, size_t n_fds)
 	int rc;
 
 	(void)n_fds;
-	if (!c || c->pidfd >= 0) {
+	if (!c || c->pidfd >= 0 || c->kind == TOSD_PROGRAM) {
 		mem_close(fds[0]);
 		mem_close(fds[1]);
 		return 0;
@@ -272,6 +354,13 @@ static int on_failed(void *arg, const void *msg, int *fds, size_t n_fds)
 			ext_died(k->exts, key, text);
 		return 0;
 	}
+	if (c->kind == TOSD_PROGRAM) {
+		struct program *p = c->program;
+
+		child_forget(k, c);
+		program_failed(p, m->rc, text);
+		return 0;
+	}
 	vm_failed(c->vm, m->rc, text);
 	return 0;
 }
@@ -297,6 +386,13 @@ static int on_died(void *arg, const void *msg, int *fds, size_t n_fds)
 			ext_died(k->exts, key, why);
 		return 0;
 	}
+	if (c->kind == TOSD_PROGRAM) {
+		struct program *p = c->program;
+
+		child_forget(k, c);
+		program_died(p, m);
+		return 0;
+	}
 	vm_died(c->vm, m);
 	return 0;
 }
@@ -316,6 +412,8 @@ static const struct ipc_rule tosd_rules[] = {
 	{ TOSD_SPAWNED, 1, sizeof(struct tosd_spawned), 2, on_spawned },
 	{ TOSD_FAILED, 1, sizeof(struct tosd_failed), 0, on_failed },
 	{ TOSD_DIED, 1, sizeof(struct tosd_died), 0, on_died },
+	{ TOSD_PROGRAM_SPAWNED, 1, sizeof(struct tosd_spawned), 4, on_program_spawned },
+	{ TOSD_PROGRAM_KEPT, 1, sizeof(struct tosd_kept), 4, on_program_kept },
 	{ TOSD_STOP, 1, sizeof(struct tosd_simple), 0, on_stop },
 };
 

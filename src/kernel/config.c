@@ -47,9 +47,11 @@ enum key_kind {
 	KEY_PROPERTY,
 	KEY_ROLES,
 	KEY_INBOX, /* an extension's name */
+	KEY_PIN,   /* a path and a digest */
 	KEY_RULE,
 	KEY_BOOL,
 	KEY_U32,
+	KEY_COUNT, /* 64 bits */
 	KEY_BYTES,
 	KEY_SIZE, /* bytes as a size_t */
 	KEY_MS,
@@ -107,6 +109,15 @@ static const struct key keys[] = {
 	NUMBER("log", "json", KEY_BOOL, log_json, 0, 1, 0),
 	LIST("sandbox", "require", KEY_WORD, require[0], 8),
 	NUMBER("sandbox", "vm_address", KEY_BYTES, vm_address_bytes, 64 << 20, (int64_t)1 << 40, DEFAULT(1 << 30, 64 << 20)),
+	NUMBER("programs", "most", KEY_U32, n_programs, 0, TOSD_PROGRAMS, DEFAULT(64, 8)),
+	NUMBER("programs", "memory", KEY_BYTES, programs.memory, 1 << 20, (int64_t)1 << 40, DEFAULT(256 << 20, 32 << 20)),
+	NUMBER("programs", "cpu", KEY_MS, programs.cpu_ms, 1000, DAY_MS, 60000),
+	NUMBER("programs", "processes", KEY_COUNT, programs.processes, 1, 32768, 64),
+	NUMBER("programs", "files", KEY_COUNT, programs.files, 16, 1 << 20, 256),
+	NUMBER("programs", "file_size", KEY_BYTES, programs.file_size, 1 << 12, (int64_t)1 << 40, 64 << 20),
+	NUMBER("programs", "scratch", KEY_BYTES, programs.scratch, 1 << 16, (int64_t)1 << 40, DEFAULT(64 << 20, 8 << 20)),
+	NUMBER("programs", "wall", KEY_MS, programs.wall_ms, 0, 366 * (int64_t)DAY_MS, HOUR_MS),
+	LIST("programs", "pin", KEY_PIN, pin[0], 64),
 	NUMBER("sandbox", "test_no_userns", KEY_BOOL, test_no_userns, 0, 1, 0),
 #define X(nm, unit, dflt, most, text) NUMBER("limits", #nm, KEY_LIMIT, limits[LIMIT_##nm], 0, most, \
 	DEFAULT(most, LIMIT_##nm == LIMIT_state ? 128 << 10 : most)),
@@ -165,6 +176,7 @@ static const struct {
 } sections[] = {
 	{ "log", CFGF_NONE }, { "sandbox", CFGF_NONE }, { "limits", CFGF_NONE }, { "policy", CFGF_NONE },
 	{ "extender", CFGF_NONE },
+	{ "programs", CFGF_NONE },
 	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE }, { "content", CFGF_NONE },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
@@ -172,6 +184,10 @@ static const struct {
 
 static const char *const default_rules[] = {
 	"allow role:admin * *",
+	"allow role:admin run /usr/bin/*",
+	"allow role:admin run /bin/*",
+	"allow role:admin run /usr/sbin/*",
+	"allow role:admin run /sbin/*",
 	"allow role:owner launch *",
 	"allow role:owner arrive *",
 	"allow role:owner clone *",
@@ -185,6 +201,7 @@ static const char *const default_rules[] = {
 	"allow class:carrier post Echo",
 	"allow class:carrier post Messenger",
 	"allow class:carrier post Monitor",
+	"allow class:carrier post Executor",
 	"allow class:carrier post Mobility",
 	"allow class:carrier post Directory",
 	"allow class:carrier post Content",
@@ -206,6 +223,7 @@ static const struct {
 	{ "Spawner", "spawner", "", false },
 	{ "Messenger", "messenger", "", false },
 	{ "Directory", "directory", "", false },
+	{ "Executor", "executor", "", false },
 	{ "Monitor", "monitor", "read-proc read-fs", true },
 	{ "Commit", "commit", "", false },
 };
@@ -321,6 +339,20 @@ static int roles_check(const char *s, struct errmsg *em)
 	return 0;
 }
 
+/* /usr/bin/df=SHA-256 in hex */
+static int pin_check(const char *s, struct errmsg *em)
+{
+	const char *equals = strrchr(s, '=');
+	uint8_t digest[DIGEST_BYTES];
+
+	if (s[0] == '/' && equals && strlen(equals + 1) == 2 * sizeof(digest) &&
+		text_unhex(equals + 1, 2 * sizeof(digest), digest, sizeof(digest)) == 0 &&
+		strspn(equals + 1, "0123456789abcdef") == 2 * sizeof(digest))
+		return 0;
+	return err_set(em, ERR_CONFIG,
+		"'%s' is not PATH=SHA-256, the latter as sha256sum prints it", s);
+}
+
 static int text_check(const struct key *k, const char *s, struct errmsg *em)
 {
 	static const char *const levels[] = { "debug", "info", "notice", "warning", "error",
@@ -374,6 +406,8 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 					 "'%s': an extension's name begins with a capital letter, "
 					 "then letters, digits, - and .",
 					 s);
+	case KEY_PIN:
+		return pin_check(s, em);
 	case KEY_RULE:
 		return rule_check(s, em);
 	default:
@@ -689,7 +723,8 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_lines)
 {
 	cfg_t *local = cfg_getsec(cfg, "local"), *sandbox = cfg_getsec(cfg, "sandbox");
-	cfg_t *policy = cfg_getsec(cfg, "policy"), *extender = cfg_getsec(cfg, "extender");
+	cfg_t *policy = cfg_getsec(cfg, "policy"), *extender = cfg_getsec(cfg, "extender"),
+	      *programs = cfg_getsec(cfg, "programs");
 	size_t n;
 
 	c->n_listen = cfg_size(cfg, "listen");
@@ -708,6 +743,10 @@ static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_line
 	for (size_t i = 0; i < c->n_extender_kernel; i++)
 		snprintf(c->extender_kernel[i], sizeof(c->extender_kernel[i]), "%s",
 			cfg_getnstr(extender, "kernel", (unsigned)i));
+	c->n_pins = cfg_size(programs, "pin");
+	for (size_t i = 0; i < c->n_pins; i++)
+		snprintf(c->pin[i], sizeof(c->pin[i]), "%s",
+			cfg_getnstr(programs, "pin", (unsigned)i));
 	n = c->n_own_rules = cfg_size(policy, "rules");
 	c->n_rules = n + (c->default_rules ? ARRAY_LEN(default_rules) : 0);
 	c->rules = mem_zero((c->n_rules + 1) * sizeof(char *));
@@ -1167,6 +1206,8 @@ static void print_sections(const struct config *c, struct buf *out)
 		if (strcmp(name, "extender") == 0)
 			print_list(out, "\t", "kernel", c->extender_kernel[0],
 				sizeof(c->extender_kernel[0]), c->n_extender_kernel);
+		if (strcmp(name, "programs") == 0)
+			print_list(out, "\t", "pin", c->pin[0], sizeof(c->pin[0]), c->n_pins);
 		if (strcmp(name, "policy") == 0)
 			print_rules(c, out);
 		if (strcmp(name, "local") == 0) {

@@ -59,6 +59,10 @@ struct config_extension {
 	char property[16][2][128]; /* path, value */
 	size_t n_property;
 };
+/* Of a program; 0: the host's when it is asked for, none when the host says so (wall). */
+struct program_limits {
+	int64_t memory, cpu_ms, processes, files, file_size, scratch, wall_ms;
+};
 struct config {
 	char name[64], state_dir[TOSD_PATH_BYTES];
 	char listen[TOSD_LISTEN_MAX][TOSD_NAME_BYTES];
@@ -79,6 +83,10 @@ struct config {
 	bool log_json;
 	char require[8][24];
 	size_t n_require;
+	uint32_t n_programs; /* at once */
+	struct program_limits programs; /* of each, at the most and by default */
+	char pin[64][600];              /* PATH=SHA-256 */
+	size_t n_pins;
 	uint64_t vm_address_bytes;
 	int64_t limits[LIMIT_COUNT];
 	uint32_t carriers, carriers_per_principal;

@@ -310,6 +310,7 @@ struct kernel {
 	struct map *places;     /* carrier -> struct place: where it was seen last */
 	struct map *streams;    /* sender|dest -> struct stream_queue */
 	size_t streams_bytes;   /* in all of them */
+	struct map *programs;   /* slot -> struct program */
 	struct map *names;      /* names given out: name -> struct given */
 	struct map *callers; /* client, carrier, extension -> struct caller: whom each asked */
 	int64_t callers_at_ms;
@@ -910,6 +911,9 @@ int64_t accounts_disk(struct kernel *k);        /* of all */
 struct rate *account_share(struct resident *r); /* of its owner's CPU time; NULL: none */
 /* May the carrier post so many bytes now? ERR_LIMIT. */
 int account_send(struct resident *r, int64_t bytes, struct errmsg *em);
+/* A program of the owner's has ended. */
+void account_program(struct kernel *k, const char *owner, uint64_t cpu_us, uint64_t peak_bytes,
+	int64_t ran_ms);
 /* Rows of ACCOUNTS; principal "": of everybody. */
 struct tos_value *accounts_value(struct kernel *k, const char *principal);
 

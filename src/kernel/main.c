@@ -9,6 +9,7 @@
 #include "kernel/kernel.h"
 #include "kernel/extender.h"
 #include "kernel/journal.h"
+#include "kernel/programs.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -376,6 +377,7 @@ static void on_tick(uv_timer_t *t)
 	handoff_tick(k, now);
 	homes_tick(k, now);
 	vms_tick(k, now);
+	programs_tick(k, now);
 	accounts_save(k);
 	lazy_flush(k);
 	restored_tick(k, now);
@@ -553,6 +555,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	k->acting = map_new();
 	calls_init(k);
 	vms_init(k);
+	programs_init(k);
 	rc = telemetry_init(k, em);
 	router_init(k);
 	if (rc == 0)

@@ -5,6 +5,7 @@
  */
 #include "kernel/family.h"
 #include "kernel/forced.h"
+#include "kernel/programs.h"
 
 #include <string.h>
 
@@ -189,6 +190,7 @@ void resident_free(struct resident *r)
 {
 	if (!r)
 		return;
+	programs_leave(r->k, r->name);
 	vm_abandon(r);
 	move_cancel(r);
 	resident_want_link(r, false);
@@ -716,6 +718,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 
 	if (r->ending)
 		return;
+	programs_leave(r->k, r->name);
 	vm_abandon(r);
 	/* A copy that may have been sent is settled by its destination's answer, whatever its
 	 * process says or does by then. */

@@ -95,6 +95,11 @@ static const struct {
 	const char *name, *type, *help;
 } metric_list[] = {
 	{ "posts_total", "counter", "Posts that passed the router." },
+	{ "programs_running", "gauge", "Programs that run here now." },
+	{ "programs_started_total", "counter", "Programs that were started." },
+	{ "programs_refused_total", "counter", "Programs that were not started, and handles refused." },
+	{ "programs_ended_total", "counter", "Programs that ended, by cause." },
+	{ "programs_kept_total", "counter", "Programs that outlived a kernel before this one." },
 	{ "posts_failed_total", "counter", "Posts that failed, by code." },
 	{ "posts_forwarded_total", "counter", "Posts delivered to carriers at other kernels." },
 	{ "denied_total", "counter", "Requests that the firewall denied." },

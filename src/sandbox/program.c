@@ -116,9 +116,10 @@ static int fill_root(void)
 	/* What ordinary programs look up; nothing that belongs to this host's keeping. */
 	static const char *const files[] = { "/etc/alternatives", "/etc/ld.so.cache",
 		"/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone",
-		"/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/protocols",
-		"/etc/services", "/etc/os-release", "/etc/debian_version", "/etc/ssl/certs",
-		"/etc/mime.types", "/etc/magic", "/etc/locale.alias", "/etc/python3", NULL };
+		"/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/hosts",
+		"/etc/protocols", "/etc/services", "/etc/os-release", "/etc/debian_version",
+		"/etc/ssl/certs", "/etc/mime.types", "/etc/magic", "/etc/locale.alias",
+		"/etc/python3", NULL };
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full",
 		"/dev/random", "/dev/urandom", NULL };
 	static const char *const links[][2] = { { "/proc/self/fd", "dev/fd" },

@@ -115,14 +115,14 @@ struct sandbox_plan {
 	const struct sandbox_filter
 		*filter; /* NULL: none (seccomp is missing and the operator insists) */
 	uint32_t privileges;
-	bool dynamic;                /* the program needs the host's libraries */
-	uid_t uid;                   /* host uid and gid of its own; (uid_t)-1: keep ours */
-	uint64_t address_bytes;      /* RLIMIT_AS where the row says so; 0: none */
-	uint32_t cpu_s;              /* likewise RLIMIT_CPU */
+	bool dynamic;           /* the program needs the host's libraries */
+	uid_t uid;              /* host uid and gid of its own; (uid_t)-1: keep ours */
+	uint64_t address_bytes; /* RLIMIT_AS where the row says so; 0: none */
+	uint32_t cpu_s;         /* likewise RLIMIT_CPU */
 	/* SANDBOX_PROGRAM: RLIMIT_DATA, RLIMIT_FSIZE, size of /tmp; RLIMIT_NPROC, RLIMIT_NOFILE */
 	uint64_t data_bytes, file_bytes, scratch_bytes;
 	uint32_t processes, files;
-	int null_fd, out_fd, log_fd; /* 0, 1, 2 */
+	int null_fd, out_fd, log_fd;           /* 0, 1, 2 */
 	int socket_fd, library_fd, program_fd; /* library_fd may be -1 */
 	int status_fd; /* a failure is written here as text; closed by exec */
 	int gate_fd;   /* one byte is read before anything else; -1: none */
@@ -131,7 +131,7 @@ struct sandbox_plan {
 	const char *bind_from[2],
 		*bind_to[2];  /* SANDBOX_KERNEL as root: bind mounts; NULL: none */
 	const char *writable; /* SANDBOX_KERNEL: the only directory that it may write below */
-	const char *path;     /* execute this path instead of program_fd; SANDBOX_PROGRAM: if it is
+	const char *path; /* execute this path instead of program_fd; SANDBOX_PROGRAM: if it is
 				 the same file there */
 	char *const *argv, *const *envp;
 };

@@ -187,8 +187,8 @@ static char *split(char *text, uint32_t n, char **out)
 	return text;
 }
 
-static void program_plan(struct launcher *l, const struct launch_program *m, int program,
-	struct sandbox_plan *p)
+static void program_plan(
+	struct launcher *l, const struct launch_program *m, int program, struct sandbox_plan *p)
 {
 	const struct tosd_spawn_program *a = &m->program;
 	char *text = (char *)(uintptr_t)a->text;
@@ -241,8 +241,8 @@ static void close_all(int (*pipes)[2], size_t n, int side)
 }
 
 /* pipes: gate, stdin, stdout, stderr, report. */
-static int program_make(struct sandbox_plan *p, int (*pipes)[2], int *pidfd, pid_t *out,
-	struct errmsg *em)
+static int program_make(
+	struct sandbox_plan *p, int (*pipes)[2], int *pidfd, pid_t *out, struct errmsg *em)
 {
 	long pid;
 	int rc;
@@ -302,8 +302,10 @@ static int on_program(void *arg, const void *msg, int *fds, size_t n_fds)
 }
 
 static const struct ipc_rule rules[] = {
-	{ LAUNCH_PROGRAM, 1 << LAUNCHER_PROGRAMS, sizeof(struct launch_program), 1, on_program },
-	{ LAUNCH_REQUEST, 1 << LAUNCHER_SANDBOXES, sizeof(struct launch_request), IPC_ANY_FDS, on_request },
+	{ LAUNCH_PROGRAM, 1 << LAUNCHER_PROGRAMS, sizeof(struct launch_program), 1,
+		on_program },
+	{ LAUNCH_REQUEST, 1 << LAUNCHER_SANDBOXES, sizeof(struct launch_request), IPC_ANY_FDS,
+		on_request },
 };
 
 static int map_self(uid_t uid, gid_t gid);
@@ -388,6 +390,13 @@ static int keep_fds(struct launcher *l)
 	return sandbox_close_from(at);
 }
 
+/* Process 1 of each sandbox is a copy of us, whose command line the program reads. */
+static void forget_arguments(char **argv)
+{
+	for (size_t i = 0; argv && argv[i]; i++)
+		memset(argv[i], 0, strlen(argv[i]));
+}
+
 static int settle(struct launcher *l, pid_t parent)
 {
 	bool programs = l->kind == LAUNCHER_PROGRAMS;
@@ -409,6 +418,8 @@ static int settle(struct launcher *l, pid_t parent)
 		return rc;
 	if ((rc = programs ? unshare_programs(t) : unshare_once(&t->host)) < 0)
 		return rc;
+	if (programs)
+		forget_arguments(t->argv);
 	/* Again: a change of uid clears it. */
 	if (programs && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return -errno;
@@ -435,8 +446,8 @@ _Noreturn static void serve(struct launcher *l)
 		int rc = ipc_recv(l->fd, &r, sizeof(r), &n, fds, ARRAY_LEN(fds), &n_fds, &em);
 
 		if (rc == 0)
-			rc = ipc_dispatch(
-				rules, ARRAY_LEN(rules), 1u << l->kind, l, &r, n, fds, n_fds, &em);
+			rc = ipc_dispatch(rules, ARRAY_LEN(rules), 1u << l->kind, l, &r, n, fds,
+				n_fds, &em);
 		if (rc == ERR_CLOSED)
 			_exit(0);
 		if (rc < 0) {
@@ -455,7 +466,8 @@ int launcher_start(struct tosd *t, enum launcher_kind kind, int *fd, struct errm
 		return err_errno(em, "cannot make a socket");
 	pid = fork();
 	if (pid == 0) {
-		struct launcher l = { kind, t, pair[1], strcmp(t->config.log_level, "debug") == 0 };
+		struct launcher l = { kind, t, pair[1],
+			strcmp(t->config.log_level, "debug") == 0 };
 		int rc = settle(&l, parent);
 
 		if (rc < 0) {

@@ -278,6 +278,7 @@ int main(int argc, char **argv)
 	if (rc >= 0)
 		return rc;
 	log_init("tosd", NULL, LOG_INFO, false);
+	t.argv = argv;
 	t.config_path = o.config;
 	t.programs = o.programs;
 	t.restored = o.restored;

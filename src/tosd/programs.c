@@ -20,8 +20,9 @@ bool program_valid(const struct tosd_spawn_program *m)
 
 	if (m->n_args < 1 || m->n_args > TOSD_ARGS_MAX || m->n_env > TOSD_ARGS_MAX ||
 		m->n_text > sizeof(m->text) || m->n_cookie > sizeof(m->cookie) ||
-		!memchr(m->label, 0, sizeof(m->label)) || !memchr(m->path, 0, sizeof(m->path)) ||
-		!(m->slot >> 63) || !m->data_bytes || !m->scratch_bytes || !m->processes)
+		!memchr(m->label, 0, sizeof(m->label)) ||
+		!memchr(m->path, 0, sizeof(m->path)) || !(m->slot >> 63) || !m->data_bytes ||
+		!m->scratch_bytes || !m->processes)
 		return false;
 	for (uint32_t i = 0; i < m->n_text; i++)
 		ends += m->text[i] == 0;

@@ -406,7 +406,8 @@ static int launch(struct child *c, struct errmsg *em)
 
 	if (c->program) {
 		r.uid = uid_for(c);
-		return program_launch(c->program, super.maker[LAUNCHER_PROGRAMS].peer.fd, &r, em);
+		return program_launch(
+			c->program, super.maker[LAUNCHER_PROGRAMS].peer.fd, &r, em);
 	}
 	if (c->kind == TOSD_EXT && t->ext.fd < 0)
 		return err_set(em, ERR_NOT_FOUND, "tos-ext is not installed beside tosd");
@@ -427,7 +428,8 @@ static int launch(struct child *c, struct errmsg *em)
 			return library;
 	}
 	r.uid = uid_for(c);
-	rc = ipc_send(super.maker[LAUNCHER_SANDBOXES].peer.fd, &r, sizeof(r), &library, library >= 0, em);
+	rc = ipc_send(super.maker[LAUNCHER_SANDBOXES].peer.fd, &r, sizeof(r), &library,
+		library >= 0, em);
 	if (rc == ERR_AGAIN && installed(c)) {
 		c->library = library; /* to be asked again */
 		return rc;
@@ -469,8 +471,7 @@ static int on_launched(void *arg, const void *msg, int *fds, size_t n_fds)
 	size_t want = from == &super.maker[LAUNCHER_PROGRAMS] ? PROGRAM_FDS + 1 : 2;
 
 	if (r->index >= TOSD_CHILDREN || super.child[r->index].state != CHILD_LAUNCHING ||
-		maker_of(&super.child[r->index]) != from ||
-		n_fds != (r->rc == 0 ? want : 0u)) {
+		maker_of(&super.child[r->index]) != from || n_fds != (r->rc == 0 ? want : 0u)) {
 		for (size_t i = 0; i < n_fds; i++)
 			mem_close(fds[i]);
 		return ERR_MALFORMED;
@@ -1000,8 +1001,7 @@ static void on_kernel_readable(void)
 static void on_launcher_readable(struct maker *m)
 {
 	struct errmsg em = { "" };
-	int rc = read_peer(
-		&m->peer, launcher_rules, ARRAY_LEN(launcher_rules), false, m, &em);
+	int rc = read_peer(&m->peer, launcher_rules, ARRAY_LEN(launcher_rules), false, m, &em);
 
 	if (rc == 0)
 		return;

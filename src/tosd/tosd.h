@@ -32,6 +32,7 @@ struct program {
 };
 
 struct tosd {
+	char **argv;
 	const char *config_path; /* as given */
 	const char *programs;    /* --programs, or NULL */
 	bool restored;           /* --restored */
@@ -113,14 +114,14 @@ struct program_row {
 };
 bool program_valid(const struct tosd_spawn_program *m);
 struct program_row *program_take(const struct tosd_spawn_program *m, int fd); /* takes fd */
-void program_drop(struct program_row *p); /* NULL is fine */
+void program_drop(struct program_row *p);                                     /* NULL is fine */
 void program_close(struct program_row *p); /* its pipes are the kernel's alone */
 int program_launch(struct program_row *p, int launcher_fd, const struct launch_request *r,
 	struct errmsg *em);
 void program_started(struct program_row *p, const int fds[PROGRAM_FDS]); /* takes them */
 /* How the program ended, if it got so far: in *status, as by waitpid(). */
 bool program_report(const struct program_row *p, int *status);
-int program_signal(uint32_t what); /* the signal that is passed on to programs; else 0 */
+int program_signal(uint32_t what);       /* the signal that is passed on to programs; else 0 */
 uid_t program_uid(const struct tosd *t); /* that all of this kernel's have on the host */
 
 /* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative

@@ -26,7 +26,7 @@
 	X(clones, "", 0, 1000000, "clones made by it and its clones")                          \
 	X(places, "", 0, 1000, "places retained")                                              \
 	X(channels, "", 0, 1000, "open channels")                                              \
-	X(programs, "", 0, 1000, "programs running")
+	X(programs, "", 16, 1000, "programs running")
 
 enum limit_id {
 #define LIMIT_ENUM(name, unit, def, max, text) LIMIT_##name,

@@ -25,9 +25,30 @@ static const char *const never[] = { "process_vm_writev", "bpf", "perf_event_ope
 static void dangerous_calls_are_on_no_list(void **state)
 {
 	(void)state;
-	for (enum sandbox_kind k = 0; k < SANDBOX_KINDS; k++)
+	for (enum sandbox_kind k = 0; k < SANDBOX_MAKER; k++)
 		for (size_t i = 0; i < ARRAY_LEN(never); i++)
 			assert_int_equal(sandbox_filter_says(k, true, never[i]), '-');
+}
+
+/* Theirs is a list of what is refused. */
+static void programs_and_their_launcher_are_refused_what_is_dangerous(void **state)
+{
+	static const char *const of_programs[] = { "mount", "umount2", "pivot_root", "unshare",
+		"mount_setattr" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(never); i++) {
+		if (strcmp(never[i], "execve") == 0)
+			continue;
+		assert_int_equal(sandbox_filter_says(SANDBOX_MAKER, true, never[i]), 'e');
+		assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, never[i]), 'e');
+	}
+	for (size_t i = 0; i < ARRAY_LEN(of_programs); i++) {
+		assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, of_programs[i]), 'e');
+		assert_int_equal(sandbox_filter_says(SANDBOX_MAKER, true, of_programs[i]), '-');
+	}
+	assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, "clone"), 'c');
+	assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, "socket"), 'c');
 }
 
 static void only_the_launcher_builds_sandboxes(void **state)
@@ -36,7 +57,7 @@ static void only_the_launcher_builds_sandboxes(void **state)
 		"setresuid", "capset", "seccomp", "landlock_create_ruleset" };
 
 	(void)state;
-	for (enum sandbox_kind k = 0; k < SANDBOX_KINDS; k++)
+	for (enum sandbox_kind k = 0; k < SANDBOX_MAKER; k++)
 		for (size_t i = 0; i < ARRAY_LEN(build); i++)
 			assert_int_equal(sandbox_filter_says(k, true, build[i]),
 				k == SANDBOX_LAUNCHER ? 'a' : '-');
@@ -48,7 +69,7 @@ static void only_the_kernel_has_a_network(void **state)
 		"setsockopt" };
 
 	(void)state;
-	for (enum sandbox_kind k = 0; k < SANDBOX_KINDS; k++) {
+	for (enum sandbox_kind k = 0; k < SANDBOX_MAKER; k++) {
 		for (size_t i = 0; i < ARRAY_LEN(net); i++)
 			assert_int_equal(sandbox_filter_says(k, true, net[i]),
 				k == SANDBOX_KERNEL ? 'a' : '-');
@@ -236,6 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(dangerous_calls_are_on_no_list),
+		cmocka_unit_test(programs_and_their_launcher_are_refused_what_is_dangerous),
 		cmocka_unit_test(only_the_launcher_builds_sandboxes),
 		cmocka_unit_test(only_the_kernel_has_a_network),
 		cmocka_unit_test(clone3_is_an_errno_for_all_but_the_launcher),

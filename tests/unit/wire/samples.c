@@ -254,6 +254,7 @@ static void ticket_sample(struct buf *b, bool sealed)
 	memcpy(t.briefcase, bytes(3, DIGEST_BYTES), DIGEST_BYTES);
 	for (size_t i = 0; i < LIMIT_COUNT; i++)
 		t.limits[i] = limit_defaults[i];
+	t.limits[LIMIT_programs] = 0; /* the default when the vectors were made */
 	t.path = tos_array();
 	tos_push(t.path, tos_text("host0"));
 	tos_push(t.path, tos_text("host1|host2"));
