@@ -223,9 +223,9 @@ static const struct {
 	{ "Spawner", "spawner", "", false },
 	{ "Messenger", "messenger", "", false },
 	{ "Directory", "directory", "", false },
-	{ "Executor", "executor", "", false },
 	{ "Monitor", "monitor", "read-proc read-fs", true },
 	{ "Commit", "commit", "", false },
+	{ "Executor", "executor", "", false },
 };
 /* clang-format on */
 

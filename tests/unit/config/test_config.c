@@ -59,7 +59,7 @@ static void a_name_alone_is_a_configuration_with_every_default(void **state)
 	assert_string_equal(c->registrar, "");
 	assert_string_equal(c->log_level, "info");
 	assert_true(c->n_rules == n && n > 10);
-	assert_int_equal(c->n_extensions, 7);
+	assert_int_equal(c->n_extensions, 8);
 	assert_string_equal(c->extensions[0].name, "Echo");
 	assert_false(c->extensions[0].isolated);
 	assert_string_equal(c->extensions[5].name, "Monitor");
