@@ -19,7 +19,7 @@ help:
 ## make demo       build, start three kernels, launch a carrier through all of them
 ## make test       the whole suite, plain and with the address and undefined-behaviour sanitizers
 ## make check      format, both compilers, static analysis, sanitizers
-## make model      the hand-off, searched for two copies, for none, and for doubts that never end
+## make model      the hand-off, searched for two copies, for none, and for doubts that never end; Commit, for halves
 ## make coverage   which lines of src/ the unit tests and the fuzz targets' corpus run; below 90 % of wire, core or link fails
 ## make bench      the figures of doc/performance.md, each beside its yardstick
 ## make fuzz       libFuzzer and AFL++ on every target of tests/fuzz, FUZZ_SECONDS each (default 60)

@@ -298,14 +298,31 @@ static int force_one(struct cli *cli, const char *name, struct tos_value *rows)
 	return tos_push(rows, answer);
 }
 
+static int run_resolve_tx(struct cli *cli, const char *tx)
+{
+	const char *decision = cli->args.n_word == 1 ? cli->args.word[0] : "";
+	struct tos_value *rows;
+	int rc;
+
+	if (strcmp(decision, "commit") != 0 && strcmp(decision, "abort") != 0)
+		return cli_usage(cli, "--tx TRANSACTION is followed by commit or abort");
+	rows = tos_array();
+	rc = resolve_tx(cli, tx, decision, rows);
+	print_rows(cli, rows, "name:TRANSACTION asked:ASKED kernel:KERNEL state:STATE");
+	tos_value_free(rows);
+	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
+}
+
 static int run_resolve(struct cli *cli)
 {
-	const char *dead = cli_option(cli, "dead");
+	const char *dead = cli_option(cli, "dead"), *tx = cli_option(cli, "tx");
 	struct tos_value *rows;
 	int code = EXIT_DONE;
 
 	if (dead && cli_option(cli, "force"))
 		return cli_usage(cli, "--force is about carriers, --dead about a kernel");
+	if (tx)
+		return run_resolve_tx(cli, tx);
 	if (!dead && !cli->args.n_word)
 		return cli_usage(cli, "which carrier in doubt, or --dead which kernel?");
 	rows = tos_array();
@@ -326,8 +343,8 @@ static int run_resolve(struct cli *cli)
 const struct command command_resolve = {
 	.name = "resolve",
 	.words = "names",
-	.args = "[CARRIER]...",
-	.summary = "Settle moves whose end is not known",
+	.args = "[CARRIER]... | --tx TRANSACTION commit|abort",
+	.summary = "Settle moves and transactions whose end is not known",
 	.about =
 		"When a link or a kernel fails at the moment of a hand-over, the source keeps "
 		"its copy in doubt until the "
@@ -343,13 +360,21 @@ const struct command command_resolve = {
 		"too; also with one that is held back because its store was restored. Nobody "
 		"can know then that there is no other copy: until the kernels meet two may run, "
 		"after that the one with the higher incarnation. It must be confirmed, on the "
-		"terminal or by --yes; name the carrier in full.",
-	.examples = "tos resolve host0#42\tAsk the home of one carrier\n"
-		    "tos resolve --dead host2\tThat host burnt down\n"
-		    "tos resolve --force host0#42 --yes\tAnd its home with it\n",
+		"terminal or by --yes; name the carrier in full.\n\n"
+		"With --tx whoever has voted yes in that transaction and does not know the decision commits or "
+		"aborts at your word, for when its coordinator will not come back or its store was restored "
+		"(tos commit list shows who is in doubt). What the coordinator has decided may be another "
+		"thing. It must be confirmed, too.",
+	.examples =
+		"tos resolve host0#42\tAsk the home of one carrier\n"
+		"tos resolve --dead host2\tThat host burnt down\n"
+		"tos resolve --force host0#42 --yes\tAnd its home with it\n"
+		"tos resolve --tx host1/01a2022fce6538077c78 abort\tIts coordinator will not come back\n",
 	.run = run_resolve,
 	.max_args = ARGS_ANY,
 	.options = { { "dead", 0, "KERNEL", "declare that this kernel is gone for good" },
+		{ "tx", 0, "TRANSACTION",
+			"settle a transaction among carriers: commit or abort" },
 		{ "force", 0, NULL, "go on without the home's word; two copies may run" },
-		{ "yes", 0, NULL, "the risk of --force is understood" }, AS },
+		{ "yes", 0, NULL, "the risk of --force or --tx is understood" }, AS },
 };

@@ -25,6 +25,7 @@
 	X(kill)                                                                                \
 	X(retry)                                                                               \
 	X(resolve)                                                                             \
+	X(commit)                                                                              \
 	X(post)                                                                                \
 	X(call)                                                                                \
 	X(get)                                                                                 \
@@ -45,3 +46,6 @@
 
 #define COMMAND_EXTERN(name) extern const struct command command_##name;
 COMMANDS(COMMAND_EXTERN)
+
+/* cmd_commit.c: at each kernel that is in doubt about it; adds to rows */
+int resolve_tx(struct cli *cli, const char *tx, const char *decision, struct tos_value *rows);

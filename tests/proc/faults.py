@@ -32,7 +32,7 @@ def tree():
     new = tempfile.mkdtemp(dir=os.path.dirname(top))
     os.chmod(new, 0o755)
     files = {"src/cli/tos", "src/tosd/tosd", "src/vm/tos-vm", "src/ext/tos-ext"}
-    files |= {os.path.relpath(p, BUILD) for p in glob.glob(f"{BUILD}/extensions/*/*.so") + glob.glob(f"{BUILD}/carriers/*.lua")}
+    files |= {os.path.relpath(p, BUILD) for p in glob.glob(f"{BUILD}/extensions/*/*.so") + glob.glob(f"{BUILD}/carriers/*.lua") + glob.glob(f"{BUILD}/carriers/lib/*.lua")}
     for path, source in [(p, os.path.join(BUILD, p)) for p in sorted(files)] + [("src/kernel/tos-kernel", FAULTY)]:
         to = os.path.join(new, path)
         os.makedirs(os.path.dirname(to), exist_ok=True)

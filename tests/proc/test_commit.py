@@ -227,3 +227,211 @@ def test_strangers_and_forgers_are_refused(fleet):
     assert "does not admit" in fleet.tos("audit", "--kernel", "host0")
     for p in (c, a, other, eve):
         p.end()
+
+
+# ---- failures
+
+def metric(fleet, kernel, name):
+    return fleet.metric(kernel, f'tos_extension_events_total{{extension="Commit",name="{name}"}}')
+
+
+def test_who_dies_before_its_vote_aborts_it(fleet):
+    c, a, b = cast(fleet, "host0", "host1", "host2")
+    tx = c("BEGIN")["tx"]
+    for p in (a, b):
+        p("JOIN", tx=tx)
+    done = c.start("COMMIT", tx=tx, expect=2, timeout_ms=1500)
+    a.told("PREPARE"), b.told("PREPARE")
+    a("VOTE", tx=tx, yes=True)
+    fleet.tos("kill", b.name)
+    said = wire.failure(done.answer)
+    assert said.code == "aborted" and f"{b.name} at host2" in said.text, said
+    assert "no vote in time" in a.told("ABORT")[-1]["text"]
+    for p in (c, a):
+        p.end()
+
+
+def test_the_carrier_that_began_it_may_die(fleet):
+    """Before the decision: an abort by the deadline. After it: it stands, and is delivered."""
+    for decided in (False, True):
+        c, a = cast(fleet, "host0", "host1")
+        tx = c("BEGIN", timeout_ms=2500)["tx"]
+        a("JOIN", tx=tx)
+        ready = c.start("PREPARE", tx=tx, expect=1)
+        a.told("PREPARE")
+        a("VOTE", tx=tx, yes=True)
+        assert ready.answer()["state"] == "ready"
+        if decided:
+            fleet.freeze("host1")
+            try:
+                c.start("COMMIT", tx=tx)
+                wait_for(lambda: rows(fleet, "host0", tx)["coordinator"]["state"] == "committed", 10, "it is decided")
+                fleet.run("kill", c.name)
+            finally:
+                fleet.thaw("host1")
+        else:
+            fleet.tos("kill", c.name)
+        assert a.told("COMMIT" if decided else "ABORT")
+        a("DONE", tx=tx)
+        a.end()
+
+
+def test_a_participant_in_doubt_is_seen_and_settled(fleet):
+    """The coordinator is away after the vote: seen as in doubt, settled by its return or by an operator's word."""
+    for by_operator in (False, True):
+        c, a = cast(fleet, "host1", "host2")
+        tx = c("BEGIN", timeout_ms=2500)["tx"]
+        a("JOIN", tx=tx)
+        c.start("PREPARE", tx=tx, expect=1)
+        a.told("PREPARE")
+        fleet.down("host1")
+        a("VOTE", tx=tx, yes=True)
+        wait_for(lambda: rows(fleet, "host2", tx)["participant"]["state"] == "in-doubt", 15, "in doubt")
+        wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 1, 5)
+        if by_operator:
+            r = fleet.run("resolve", "--tx", tx, "commit")
+            assert r.returncode == 1 and "--yes" in r.stderr and "may have decided otherwise" in r.stderr, r.stderr
+            got = fleet.json("resolve", "--tx", tx, "commit", "--yes")
+            assert [g["kernel"] for g in got] == ["host2"], got
+            assert a.told("COMMIT")
+            a("DONE", tx=tx)
+            assert rows(fleet, "host2", tx)["participant"]["by"] == "admin"
+            assert "resolve-tx" in fleet.tos("audit", "--kernel", "host2")
+        fleet.up()
+        if not by_operator:
+            assert "began again" in a.told("ABORT")[-1]["text"]
+            a("DONE", tx=tx)
+        wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 0, 5)
+        assert fleet.run("resolve", "--tx", tx, "abort", "--yes").returncode == 1, "nobody is in doubt"
+        a.end()
+
+
+def test_a_retried_carrier_supersedes_itself(fleet):
+    lua = """function begin(self)
+        local r = assert(tos.call("Commit", { name = "again", timeout_ms = 30000 }, 5, { name = "BEGIN" }))
+        tos.briefcase:folder("TX"):push(r.tx)
+        if not tos.briefcase:has("OK") then tos.post("host0#1/x", r.tx) error(r.tx) end
+    end"""
+    name = fleet.launch(lua, "--path", "host1")
+    fleet.wait_state(name, "faulted")
+    first = fleet.show(name)["fault"]["text"].split()[-1]
+    fleet.tos("retry", name)
+    wait_for(lambda: len([1 for t in txs(fleet, "host1", name)]) == 2, 10, "it began anew")
+    states = {t["tx"]: t["state"] for t in txs(fleet, "host1", name)}
+    assert states[first] == "aborted" and sorted(states.values()) == ["aborted", "open"], states
+    fleet.tos("kill", name)
+
+
+def txs(fleet, kernel, carrier):
+    with wire.Domain(fleet.home).client(kernel) as c:
+        return [r for r in c.call("Commit", "LIST") if r["carrier"] == carrier and r["role"] == "coordinator"]
+
+
+def test_a_restored_coordinator_presumes_nothing(fleet):
+    """A commit that its store forgot is not taken for an abort."""
+    c, a = cast(fleet, "host1", "host2")
+    fleet.tos("backup", "host1", "commit.backup")
+    tx = c("BEGIN")["tx"]
+    a("JOIN", tx=tx)
+    ready = c.start("PREPARE", tx=tx, expect=1)
+    a.told("PREPARE")
+    a("VOTE", tx=tx, yes=True)
+    ready.answer()
+    fleet.freeze("host2")
+    c.start("COMMIT", tx=tx)
+    wait_for(lambda: rows(fleet, "host1", tx)["coordinator"]["state"] == "committed", 10, "it is decided")
+    fleet.down("host1", hard=True)
+    fleet.kill("host2")  # the decision has not come; when it begins again it loads its yes, and asks at once
+    fleet.tos("restore", "commit.backup")
+    fleet.up()
+    wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "in-doubt", 15, "in doubt")
+    before = metric(fleet, "host2", "asked_total")
+    wait_for(lambda: metric(fleet, "host2", "asked_total") > before + 2, 10, "it asks, and is not told to abort")
+    assert rows(fleet, "host2", tx)["participant"]["state"] == "in-doubt"
+    fleet.tos("resolve", "--tx", tx, "commit", "--yes")
+    wait_for(lambda: rows(fleet, "host2", tx)["participant"]["state"] == "committed", 10)
+
+
+# ---- the walk
+
+COORDINATOR = """local commit = require "commit"
+function begin(self)
+    local r, code, text = commit.coordinate { name = "walk", expect = 2, timeout = 2.5, data = "v2", begun = function(tx)
+        for _, to in ipairs(tos.briefcase.TO:get()) do tos.post(to .. "/tx", tx) end
+    end }
+    tos.briefcase.STATE = r and r.state or code
+    tos.briefcase.TX = r and r.tx or text
+end"""
+PARTICIPANT = """local commit = require "commit"
+function begin(self)
+    if not self.tx then
+        local mail = tos.inbox("tx"):next(6)
+        self.tx = mail and mail.data
+        if not self.tx then return end
+        tos.checkpoint()
+    end
+    local state, why = commit.participant { tx = self.tx, timeout = 4,
+        prepare = function(data) return { will = data } end,
+        commit = function(plan) tos.briefcase.ACTED = plan.will return 1 end,
+        abort = function() tos.briefcase.ACTED = "undone" end,
+    }
+    tos.briefcase.STATE = tostring(state)
+    tos.briefcase.TX = self.tx
+end"""
+STEPS = ["ext-send", "ext-deliver", "journal-commit", "journal-journaled", "write-journal"]
+
+
+def walk(fleet, killed):
+    """One transaction, in which each kernel dies at its hit of a point: {kernel: (point, how many before)}."""
+    parts = [fleet.launch(PARTICIPANT, "--path", k, name=f"p{k}.lua") for k in ("host1", "host2")]
+    for name, k in zip(parts, ("host1", "host2")):
+        wait_for(lambda n=name, k=k: fleet.residents(n).get(k, {}).get("state") == "running", text=f"{name} at {k}")
+    for kernel, (point, skip) in killed.items():
+        fleet.faults[kernel].arm(point, skip=skip)
+    c = fleet.launch(COORDINATOR, "--data", f"TO={parts[0]}", "--data", f"TO={parts[1]}", name="c.lua")
+    said = fleet.outcome(c)["briefcase"]
+    acted = [fleet.outcome(p) for p in parts]
+    fired = {k: fleet.faults[k].fired(p) for k, (p, _) in killed.items()}
+    for k in killed:
+        fleet.faults[k].disarm()
+    states = [o["briefcase"].get("STATE", ["never"])[0] for o in acted]
+    did = [o["briefcase"].get("ACTED", [None])[0] for o in acted]
+    if "committed" in states or said["STATE"] == ["committed"]:
+        assert said["STATE"] == ["committed"] and states == ["committed"] * 2 and did == ["v2"] * 2, (killed, said, states, did)
+    else:
+        assert "v2" not in did and said["STATE"][0] in ("aborted", "not-found"), (killed, said, states, did)
+    return fired, states
+
+
+def plan():
+    every = [(k, p, n) for k, n_most in (("host0", 60), ("host1", 30)) for p in STEPS
+             for n in range(0, n_most if p.startswith("ext") else 5)]
+    if SOAK:
+        return every
+    chosen = [("host0", "journal-commit", 0), ("host0", "journal-journaled", 1), ("host0", "journal-commit", 1),
+              ("host1", "journal-journaled", 0), ("host1", "journal-commit", 1)]
+    rest = random.Random(7).sample([e for e in every if e[1].startswith("ext") and e[2] < (24 if e[0] == "host0" else 12)], 4)
+    return chosen + rest
+
+
+@pytest.mark.parametrize("kernel,point,skip", plan(), ids=str)
+def test_all_or_none_whoever_dies_when(fleet, kernel, point, skip):
+    both = {kernel: (point, skip)}
+    fired, states = walk(fleet, both)
+    for k in fleet.names:
+        wait_for(lambda k=k: fleet.status(k), text=f"{k} is back")
+
+
+def test_all_or_none_when_two_die(fleet):
+    for seed in range(40 if SOAK else 1):
+        r = random.Random(seed if SOAK else 3)
+        walk(fleet, {"host0": (r.choice(STEPS), r.randrange(6)), "host1": (r.choice(STEPS), r.randrange(6))})
+        for k in fleet.names:
+            wait_for(lambda k=k: fleet.status(k), text=f"{k} is back")
+
+
+def test_it_commits_where_nobody_dies(fleet):
+    _, states = walk(fleet, {})
+    assert states == ["committed"] * 2
+    for point in STEPS:
+        assert fleet.faults["host0"].hits(point) and fleet.faults["host1"].hits(point)
