@@ -11,6 +11,7 @@
 #define VET_MS          3000 /* a home may hear of an arrival a little later than we of the carrier */
 #define TELL_MS         60000 /* how long an abort is told to whoever promised nothing */
 #define ARGS_MAX        4096
+#define DONE_MS         1000 /* who has not said that it has acted is asked */
 #define ANSWER_GRACE_MS 200
 
 #define TX_STATES(X)                                                                           \
@@ -596,14 +597,24 @@ static void poll(struct member *m, int64_t now)
 		member_again(m);
 }
 
+/* Its carrier has acted. */
+static void member_done(struct member *m, const struct tos_value *result)
+{
+	if (m->done)
+		return;
+	m->done = true;
+	tos_value_free(m->result);
+	m->result = tos_value_copy(result);
+}
+
 static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
 	struct member *m = arg;
 	struct tx *t = m->t;
+	const struct tos_value *v = tos_at(elements, 0);
 
 	(void)folder;
-	(void)elements;
 	t->busy--;
 	m->asking = false;
 	if (rc < 0 && rc != NOT_FOUND) {
@@ -611,6 +622,9 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 		return;
 	}
 	m->told = true;
+	if (rc == 0 && tos_get_bool(v, "done", false))
+		member_done(m, tos_get(v, "result"));
+	m->again_at = tos_now_ms(x) + DONE_MS;
 	if (rc == NOT_FOUND && t->state == T_COMMITTED) {
 		m->lost = true;
 		snprintf(m->text, sizeof(m->text), "%s", text);
@@ -647,6 +661,9 @@ static void members_step(struct tx *t, int64_t now)
 			continue;
 		if (t->state == T_ASKING && m->vote == V_NONE)
 			poll(m, now);
+		else if (t->state == T_COMMITTED && m->told && !m->done && !m->lost &&
+			 t->commit_token && t->wait_done)
+			tell(m); /* what it said when we were not there */
 		else if ((t->state == T_COMMITTED || t->state == T_ABORTED) && !m->told &&
 			 !(t->state == T_ABORTED && now - t->changed > TELL_MS))
 			tell(m);
@@ -1163,10 +1180,7 @@ void tx_ended(struct commit *c, const struct asker *a)
 		no(c->x, a->m->token, NOT_FOUND, "it takes no part in that");
 		return;
 	}
-	if (!m->done) {
-		m->done = true;
-		m->result = tos_value_copy(tos_get(a->args, "result"));
-	}
+	member_done(m, tos_get(a->args, "result"));
 	ok(c->x, a->m->token, NULL);
 	if (t->state == T_COMMITTED)
 		settle(t);
@@ -1250,7 +1264,7 @@ static void tx_step(struct tx *t, int64_t now)
 		late(t);
 	else if (t->state == T_DECIDING && !t->writing && now >= t->write_at)
 		commit_write(t);
-	if (!over(t))
+	if (!over(t) || t->commit_token)
 		members_step(t, now);
 	if (t->commit_token && t->state == T_COMMITTED && now >= t->answer_by)
 		answer_commit(t);

@@ -596,9 +596,14 @@ void part_decide(struct commit *c, const struct asker *a)
 		else
 			ok(c->x, a->m->token, NULL);
 	} else if (final(p)) {
+		struct tos_value *v = tos_map();
+
 		if (p->commit != commit)
 			decided_otherwise(p, commit);
-		ok(c->x, a->m->token, NULL);
+		tos_set(v, "done", tos_bool(p->done));
+		if (p->result)
+			tos_set(v, "result", tos_value_copy(p->result));
+		ok(c->x, a->m->token, v);
 	} else if (waits && commit && p->state != P_PREPARED && !p->one_phase) {
 		no(c->x, a->m->token, NOT_FOUND, "its yes is not known here any more");
 	} else if (waits) {
