@@ -24,14 +24,15 @@
  *           TOS_ABI, "echo", "prints what is posted", inboxes
  *   };
  *
- * Changes: 1.0 first version. Fields are only ever added at the end.
+ * Changes: 1.0 first version. 1.1 what is outside: tos_place, tos_connect, tos_watch, tos_trusted,
+ * tos_audit. Fields are only ever added at the end.
  */
 #pragma once
 
 #include <tos/value.h>
 
 #define TOS_ABI_MAJOR 1
-#define TOS_ABI_MINOR 0
+#define TOS_ABI_MINOR 1
 #define TOS_ABI       (uint32_t)sizeof(struct tos_extension), TOS_ABI_MAJOR, TOS_ABI_MINOR
 
 struct tos_ext;   /* the extension as its host sees it */
@@ -166,6 +167,14 @@ extern TOS_API const struct tos_extension tos_extension;
 typedef void tos_answer_fn(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements);
 
+/* A connection to a place: rc 0, a connected non-blocking TCP socket that is the extension's to
+ * close, and the address that it leads to as text; or rc negative, a sentence, and -1. */
+typedef void tos_connected_fn(struct tos_ext *x, void *arg, int rc, const char *text, int fd);
+/* events: what is so of the descriptor, TOS_READABLE and TOS_WRITABLE. */
+#define TOS_READABLE 1u
+#define TOS_WRITABLE 2u
+typedef void tos_watch_fn(struct tos_ext *x, void *arg, int fd, unsigned events);
+
 /* What the host offers. Use the functions below instead. */
 struct tos_host_table {
 	uint32_t size;
@@ -191,6 +200,13 @@ struct tos_host_table {
 	void *(*data)(struct tos_ext *x);
 	void (*set_data)(struct tos_ext *x, void *data);
 	int64_t (*now_ms)(struct tos_ext *x);
+	/* 1.1 */
+	const char *(*place)(struct tos_ext *x, size_t i);
+	int (*connect)(struct tos_ext *x, const char *host, uint16_t port, uint32_t timeout_ms,
+		tos_connected_fn *done, void *arg);
+	int (*watch)(struct tos_ext *x, int fd, unsigned events, tos_watch_fn *fn, void *arg);
+	const void *(*trusted)(struct tos_ext *x, size_t *n);
+	void (*audit)(struct tos_ext *x, const char *event, struct tos_value *map);
 };
 /* Hosts place this pointer first in struct tos_ext and struct tos_inbox. */
 #define TOS_HOST(p) (*(const struct tos_host_table *const *)(const void *)(p))
@@ -276,4 +292,40 @@ static inline void tos_set_data(struct tos_ext *x, void *data)
 static inline int64_t tos_now_ms(struct tos_ext *x)
 {
 	return TOS_HOST(x)->now_ms(x);
+}
+
+/* ---- 1.1: what is outside; only where the extension is isolated and has the privilege net-out,
+ * else unsupported or denied */
+
+/* The places that the configuration names, "https://example.org:443/pkgs/ admit": a URL that
+ * others must begin with, then flags. NULL past the last. */
+static inline const char *tos_place(struct tos_ext *x, size_t i)
+{
+	return TOS_HOST(x)->place(x, i);
+}
+/* The extension can make no connection itself: the kernel looks the name up, checks that a place
+ * has this host and port and that the address is one that may be, connects, and hands the socket
+ * over. done comes exactly once, later, unless this fails. */
+static inline int tos_connect(struct tos_ext *x, const char *host, uint16_t port,
+	uint32_t timeout_ms, tos_connected_fn *done, void *arg)
+{
+	return (TOS_HOST(x)->connect)(x, host, port, timeout_ms, done, arg);
+}
+/* Call fn whenever one of the events is so; events 0: no more, to be said before the descriptor is
+ * closed. A second one for a descriptor takes the place of the first. limit: too many. */
+static inline int tos_watch(
+	struct tos_ext *x, int fd, unsigned events, tos_watch_fn *fn, void *arg)
+{
+	return TOS_HOST(x)->watch(x, fd, events, fn, arg);
+}
+/* Certificates of authorities for TLS to places, as PEM: what the configuration names, or the
+ * host's own. NULL: none. */
+static inline const void *tos_trusted(struct tos_ext *x, size_t *n)
+{
+	return TOS_HOST(x)->trusted(x, n);
+}
+/* A row in the kernel's audit trail: what was refused, or done with a privilege. Takes map. */
+static inline void tos_audit(struct tos_ext *x, const char *event, struct tos_value *map)
+{
+	TOS_HOST(x)->audit(x, event, map);
 }

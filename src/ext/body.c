@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,25 @@ struct tos_timer {
 	void *arg;
 };
 
+/* A connection that was asked for; once it is answered it waits to be told. */
+struct connecting {
+	struct list link;
+	uint64_t number;
+	int64_t due;
+	tos_connected_fn *done;
+	void *arg;
+	bool answered;
+	int rc, fd;
+	char text[256];
+};
+
+struct watch {
+	int fd;
+	unsigned events, so;
+	tos_watch_fn *fn;
+	void *arg;
+};
+
 struct prop {
 	const struct tos_property_spec *spec;
 	char value[EXT_VALUE_BYTES];
@@ -85,7 +105,15 @@ struct body {
 	struct map *by_seq;
 	uint64_t next_seq;
 	size_t n_calls, n_timers;
-	int64_t due; /* nothing in calls and timers is due before this */
+	int64_t due; /* nothing in calls, connects and timers is due before this */
+	/* outside */
+	struct tos_value *places;
+	struct blob trusted;
+	struct list connects;
+	size_t n_connects;
+	uint64_t next_connect;
+	struct watch watch[EXT_WATCHES_MAX];
+	size_t n_watches;
 	bool started;
 };
 
@@ -412,6 +440,196 @@ static int64_t host_now_ms(struct tos_ext *x)
 	return clock_ms();
 }
 
+/* ---- what is outside ---- */
+
+static const char *host_place(struct tos_ext *x, size_t i)
+{
+	return tos_as_text(tos_at(body_of(x)->places, i), NULL);
+}
+
+static const void *host_trusted(struct tos_ext *x, size_t *n)
+{
+	struct body *b = body_of(x);
+
+	*n = b->trusted.n;
+	return b->trusted.n ? b->trusted.p : NULL;
+}
+
+static int host_connect(struct tos_ext *x, const char *host, uint16_t port, uint32_t timeout_ms,
+	tos_connected_fn *done, void *arg)
+{
+	struct body *b = body_of(x);
+	struct connecting *c;
+	int rc;
+
+	if (!b->ops->connect)
+		return ERR_UNSUPPORTED;
+	if (!host || !*host || strlen(host) > 255 || !port || !done)
+		return ERR_NAME;
+	if (b->n_connects >= EXT_CONNECTS_MAX)
+		return ERR_LIMIT;
+	c = mem_new(struct connecting);
+	timeout_ms = timeout_ms ? timeout_ms : 30000;
+	*c = (struct connecting){ .number = ++b->next_connect,
+		.due = clock_ms() + timeout_ms + 1000, /* the kernel's answer comes first */
+		.done = done,
+		.arg = arg,
+		.fd = -1 };
+	rc = b->ops->connect(b->arg, c->number, host, port, timeout_ms);
+	if (rc < 0) {
+		free(c);
+		return rc;
+	}
+	list_add(&b->connects, &c->link);
+	b->n_connects++;
+	due_at(b, c->due);
+	return 0;
+}
+
+static int host_watch(struct tos_ext *x, int fd, unsigned events, tos_watch_fn *fn, void *arg)
+{
+	struct body *b = body_of(x);
+	size_t i = 0;
+
+	if (!b->ops->connect)
+		return ERR_UNSUPPORTED;
+	while (i < b->n_watches && b->watch[i].fd != fd)
+		i++;
+	if (i == b->n_watches && !events)
+		return 0;
+	if (!events) {
+		b->watch[i] = b->watch[--b->n_watches];
+		return 0;
+	}
+	if (i == EXT_WATCHES_MAX)
+		return ERR_LIMIT;
+	if (i == b->n_watches)
+		b->n_watches++;
+	b->watch[i] = (struct watch){ fd, events, 0, fn, arg };
+	return 0;
+}
+
+static void host_audit(struct tos_ext *x, const char *event, struct tos_value *map)
+{
+	struct body *b = body_of(x);
+	uint8_t *bytes = NULL;
+	size_t n;
+
+	if (b->ops->audit && event && tos_type(map) == TOS_MAP &&
+		tos_encode(map, &bytes, &n) == 0)
+		b->ops->audit(b->arg, event, (struct slice){ bytes, n });
+	free(bytes);
+	tos_value_free(map);
+}
+
+void body_outside(struct body *b, const struct tos_value *places, struct slice trusted)
+{
+	b->places = places ? tos_value_copy(places) : NULL;
+	blob_set(&b->trusted, trusted);
+}
+
+void body_connected(struct body *b, uint64_t number, int rc, const char *text, int fd)
+{
+	struct list *pos;
+
+	LIST_EACH(pos, &b->connects)
+	{
+		struct connecting *c = LIST_ITEM(pos, struct connecting, link);
+
+		if (c->number != number || c->answered)
+			continue;
+		c->answered = true;
+		c->rc = rc;
+		c->fd = fd;
+		snprintf(c->text, sizeof(c->text), "%s", text);
+		b->due = clock_ms();
+		b->ops->busy(b->arg);
+		return;
+	}
+	mem_close(fd); /* it was given up meanwhile */
+}
+
+static void connecting_free(struct body *b, struct connecting *c)
+{
+	list_del(&c->link);
+	b->n_connects--;
+	free(c);
+}
+
+/* Those that were answered, and those whose time is up; b->due becomes exact. */
+static void run_connects(struct body *b, int64_t now)
+{
+	struct list *pos, *tmp;
+
+	LIST_EACH_SAFE(pos, tmp, &b->connects)
+	{
+		struct connecting *c = LIST_ITEM(pos, struct connecting, link), done = *c;
+
+		if (!c->answered && c->due > now) {
+			if (c->due < b->due)
+				b->due = c->due;
+			continue;
+		}
+		connecting_free(b, c);
+		if (done.answered)
+			done.done(&b->ext, done.arg, done.rc, done.text, done.fd);
+		else
+			done.done(&b->ext, done.arg, ERR_TIMEOUT, err_text(ERR_TIMEOUT), -1);
+	}
+}
+
+size_t body_watched(const struct body *b, struct pollfd *out, size_t most)
+{
+	size_t n = 0;
+
+	for (; n < b->n_watches && n < most; n++)
+		out[n] = (struct pollfd){ .fd = b->watch[n].fd,
+			.events = (short)((b->watch[n].events & TOS_READABLE ? POLLIN : 0) |
+					  (b->watch[n].events & TOS_WRITABLE ? POLLOUT : 0)) };
+	return n;
+}
+
+static struct watch *watch_of(struct body *b, int fd)
+{
+	for (size_t i = 0; i < b->n_watches; i++)
+		if (b->watch[i].fd == fd)
+			return &b->watch[i];
+	return NULL;
+}
+
+/* Each callback may change what is watched: so all is looked up anew. */
+void body_polled(struct body *b, const struct pollfd *in, size_t n)
+{
+	for (size_t i = 0; b->started && i < n; i++) {
+		struct watch *w = in[i].revents ? watch_of(b, in[i].fd) : NULL;
+		unsigned so = 0;
+
+		if (!w)
+			continue;
+		if (in[i].revents & (POLLIN | POLLHUP | POLLERR | POLLNVAL))
+			so |= w->events & TOS_READABLE;
+		if (in[i].revents & (POLLOUT | POLLHUP | POLLERR | POLLNVAL))
+			so |= w->events & TOS_WRITABLE;
+		if (so)
+			w->fn(&b->ext, w->arg, w->fd, so);
+	}
+}
+
+static void outside_free(struct body *b)
+{
+	struct list *pos, *tmp;
+
+	LIST_EACH_SAFE(pos, tmp, &b->connects)
+	{
+		struct connecting *c = LIST_ITEM(pos, struct connecting, link);
+
+		mem_close(c->fd);
+		connecting_free(b, c);
+	}
+	tos_value_free(b->places);
+	blob_free(&b->trusted);
+}
+
 static const struct tos_host_table host_table = {
 	.size = sizeof(struct tos_host_table),
 	.inbox_size = host_inbox_size,
@@ -431,6 +649,11 @@ static const struct tos_host_table host_table = {
 	.data = host_data,
 	.set_data = host_set_data,
 	.now_ms = host_now_ms,
+	.place = host_place,
+	.connect = host_connect,
+	.watch = host_watch,
+	.trusted = host_trusted,
+	.audit = host_audit,
 };
 
 /* ---- the checks ---- */
@@ -600,6 +823,7 @@ int body_new(const struct tos_extension *spec, const char *kernel, uint64_t firs
 	list_init(&b->calls);
 	list_init(&b->answers);
 	list_init(&b->timers);
+	list_init(&b->connects);
 	b->by_seq = map_new();
 	snprintf(b->kernel, sizeof(b->kernel), "%s", kernel);
 	for (; spec->inboxes && spec->inboxes[b->n_inboxes].name; b->n_inboxes++) {
@@ -649,6 +873,7 @@ void body_free(struct body *b)
 	LIST_EACH_SAFE(pos, tmp, &b->timers)
 	timer_drop(LIST_ITEM(pos, struct tos_timer, link));
 	map_free(b->by_seq);
+	outside_free(b);
 	free(b);
 }
 
@@ -879,6 +1104,7 @@ int64_t body_run(struct body *b)
 	if (b->due <= now) {
 		b->due = NEVER;
 		expire_calls(b, now);
+		run_connects(b, now);
 		run_timers(b, now);
 	}
 	run_answers(b);

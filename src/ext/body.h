@@ -21,6 +21,8 @@
 #define EXT_CALLS_MAX      4096 /* answers that one extension awaits */
 #define EXT_TIMERS_MAX     4096
 #define EXT_VALUE_BYTES    256 /* a property's value */
+#define EXT_WATCHES_MAX    64
+#define EXT_CONNECTS_MAX   64
 
 struct body;
 
@@ -37,6 +39,10 @@ struct body_ops {
 	void (*count)(void *arg, const char *name, uint64_t delta);
 	void (*property)(void *arg, const char *path, const char *value);
 	void (*busy)(void *arg); /* body_run() has something to do */
+	/* Both NULL: what is outside is not to be had here. */
+	int (*connect)(void *arg, uint64_t number, const char *host, uint16_t port,
+		uint32_t timeout_ms);
+	void (*audit)(void *arg, const char *event, struct slice map);
 };
 
 /*
@@ -76,3 +82,13 @@ bool body_inbox_name_ok(const char *s);
 int body_value_ok(const char *type, int64_t min, int64_t max, const char *value);
 /* Every word of `asked` stands in `granted`; else ERR_DENIED naming the first that doesn't. */
 int body_privileges_ok(const char *asked, const char *granted, struct errmsg *em);
+
+/* ---- what is outside (tos-ext only) */
+struct pollfd;
+/* Before body_start(): the configured places, and certificates; both copied. */
+void body_outside(struct body *b, const struct tos_value *places, struct slice trusted);
+/* The outcome of a connect; takes fd. */
+void body_connected(struct body *b, uint64_t number, int rc, const char *text, int fd);
+/* What is watched, at most `most`; and what poll() said of it. */
+size_t body_watched(const struct body *b, struct pollfd *out, size_t most);
+void body_polled(struct body *b, const struct pollfd *in, size_t n);

@@ -48,6 +48,16 @@ struct ext_callbacks {
 	/* Nothing is left of one that was replaced, removed or given up: process, socket, or
 	 * library in our own process. May be NULL. */
 	void (*gone)(void *arg, const char *key);
+	/* It wants a connection and has the privilege net-out; later, or from within,
+	 * ext_connected(). life: to be given back. NULL: none is ever made. */
+	void (*connect)(void *arg, const char *key, const char *name, uint32_t life,
+		uint64_t number, const char *host, uint16_t port, uint32_t timeout_ms);
+	/* The places and certificates that such an extension is told of at its start: a map
+	 * {places, trusted}, or NULL. May be NULL itself. */
+	struct tos_value *(*outside)(void *arg, const char *name);
+	/* A row for the audit trail; map as it was sent. NULL: dropped. */
+	void (*audit)(
+		void *arg, const char *ext, const char *event, const struct tos_value *map);
 	/* Whether the kernel itself reads that inbox; may be NULL. */
 	bool (*reserved)(void *arg, const char *inbox);
 };
@@ -106,6 +116,10 @@ bool ext_has(const struct ext_host *h, const char *key);
 /* What a hidden one declared, or one of that name: {doc, inboxes: [text], name, privileges}; NULL. */
 struct tos_value *ext_declared(const struct ext_host *h, const char *key);
 
+/* How a connect came out. 0: the extension was told, or is not there any more. ERR_AGAIN: the
+ * socket could not be handed over now; try again soon. fd stays the caller's. */
+int ext_connected(struct ext_host *h, const char *key, uint32_t life, uint64_t number, int rc,
+	const char *text, int fd);
 bool ext_has_inbox(const struct ext_host *h, const char *inbox, uint32_t *flags);
 /* Inboxes with this flag, in load order: NULL ends. */
 const char *ext_hook(const struct ext_host *h, uint32_t flag, size_t i);

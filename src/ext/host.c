@@ -730,6 +730,17 @@ void ext_died(struct ext_host *h, const char *key, const char *why)
 
 /* ---- delivery ---- */
 
+int ext_connected(struct ext_host *h, const char *key, uint32_t life, uint64_t number, int rc,
+	const char *text, int fd)
+{
+	struct ext *e = host_by_key(h, key);
+
+	/* An earlier life asked, or it has ended. */
+	if (!e || !e->stream || e->restarts != life)
+		return 0;
+	return remote_connected(e, number, rc, text, fd);
+}
+
 bool ext_has_inbox(const struct ext_host *h, const char *inbox, uint32_t *flags)
 {
 	struct decl_inbox *in;

@@ -83,6 +83,7 @@ struct ext {
 	int64_t back_off_ms, ready_at;
 	bool awaiting_death, back_off_over;
 	uint64_t first_seq, last_seq; /* of this life's calls */
+	uint64_t last_connect;
 };
 
 struct ext_host {
@@ -148,6 +149,7 @@ void remote_died(struct ext *e, const char *why);
 int remote_deliver(struct ext *e, const char *inbox, const struct post *p, uint64_t token,
 	uint32_t deadline_ms, const struct tos_value *info);
 void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slice folder);
+int remote_connected(struct ext *e, uint64_t number, int rc, const char *text, int fd);
 void remote_stop(struct ext *e);
 /* Have it take nothing more: later swap_drained(). */
 int remote_drain(struct ext *e);

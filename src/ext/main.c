@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <tos/value.h>
@@ -33,6 +34,7 @@
 #define LIBRARY_FD     "/proc/self/fd/4"
 #define OUT_BYTES_MOST ((size_t)4 << 20) /* above that, wait until the kernel has read */
 #define WRITE_MS       10000
+#define FDS_MAX        16
 
 struct side {
 	struct body *body;
@@ -41,6 +43,8 @@ struct side {
 	struct buf out;
 	struct map *tokens; /* calls to be answered: number to deadline */
 	bool stop;
+	int fds[FDS_MAX]; /* that came and whose frame did not yet */
+	size_t n_fds;
 };
 
 struct owed {
@@ -227,6 +231,30 @@ static void on_property(void *arg, const char *path, const char *value)
 	out_end(s, at);
 }
 
+static int on_connect(
+	void *arg, uint64_t number, const char *host, uint16_t port, uint32_t timeout_ms)
+{
+	struct side *s = arg;
+	size_t at = out_begin(s, EXT_CONNECT, 4);
+
+	cbor_put_uint(&s->out, number);
+	out_text(s, host);
+	cbor_put_uint(&s->out, port);
+	cbor_put_uint(&s->out, timeout_ms);
+	out_end(s, at);
+	return 0;
+}
+
+static void on_audit(void *arg, const char *event, struct slice map)
+{
+	struct side *s = arg;
+	size_t at = out_begin(s, EXT_AUDIT, 2);
+
+	out_text(s, event);
+	cbor_put_raw(&s->out, map);
+	out_end(s, at);
+}
+
 static void on_busy(void *arg)
 {
 	(void)arg; /* body_run() comes before each poll */
@@ -242,6 +270,8 @@ static const struct body_ops ops = {
 	.count = on_count,
 	.property = on_property,
 	.busy = on_busy,
+	.connect = on_connect,
+	.audit = on_audit,
 };
 
 static void send_failed(struct side *s, int rc, const char *why)
@@ -292,14 +322,17 @@ static int on_start(struct side *s, struct cbor_cursor *c)
 	struct slice item = cbor_any(c);
 	struct tos_value *v = NULL;
 	struct errmsg em = { "" };
+	struct slice trusted;
 	int rc;
 
 	cbor_close(c);
-	if (s->body || cbor_finish(c) < 0 || tos_decode(item.p, item.n, 1 << 20, &v) < 0)
+	if (s->body || cbor_finish(c) < 0 || tos_decode(item.p, item.n, 4 << 20, &v) < 0)
 		return ERR_MALFORMED;
 	body_new(s->spec, tos_get_text(v, "kernel", ""), (uint64_t)tos_get_int(v, "seq", 1),
 		&ops, s, &s->body);
 	rc = configure(s, tos_get(v, "properties"), &em);
+	trusted.p = tos_get_bytes(v, "trusted", &trusted.n);
+	body_outside(s->body, tos_get(v, "places"), trusted);
 	tos_value_free(v);
 	if (!rc)
 		rc = body_start(s->body, &em);
@@ -364,6 +397,27 @@ static int on_answer(struct side *s, struct cbor_cursor *c)
 	return 0;
 }
 
+/* A connection that the kernel made: the socket came with this frame's first byte. */
+static int on_connected(struct side *s, struct cbor_cursor *c)
+{
+	uint64_t number = cbor_uint(c, UINT64_MAX);
+	int64_t code = cbor_int(c);
+	struct slice text = cbor_text(c, 0, EXT_TEXT_BYTES_MAX);
+	char why[EXT_TEXT_BYTES_MAX + 1];
+	int fd = -1;
+
+	cbor_close(c);
+	if (cbor_finish(c) < 0 || !s->body || code > 0 || code < -255 ||
+		!c_string(why, sizeof(why), text) || (code == 0 && s->n_fds == 0))
+		return ERR_MALFORMED;
+	if (code == 0) {
+		fd = s->fds[0];
+		memmove(s->fds, s->fds + 1, --s->n_fds * sizeof(int));
+	}
+	body_connected(s->body, number, (int)code, why, fd);
+	return 0;
+}
+
 static int on_frame(struct side *s, struct slice frame)
 {
 	struct cbor_cursor c;
@@ -377,6 +431,8 @@ static int on_frame(struct side *s, struct slice frame)
 		return on_answer(s, &c);
 	case EXT_DRAIN:
 		return on_drain(s, &c);
+	case EXT_CONNECTED:
+		return on_connected(s, &c);
 	case EXT_STOP:
 		s->stop = true;
 		return 0;
@@ -385,11 +441,42 @@ static int on_frame(struct side *s, struct slice frame)
 	}
 }
 
+/* As read(), and keeps the descriptors that come along. */
+static ssize_t receive(struct side *s, uint8_t *bytes, size_t cap)
+{
+	union {
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { bytes, cap };
+	struct msghdr m = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes) };
+	ssize_t n = recvmsg(KERNEL_FD, &m, MSG_CMSG_CLOEXEC);
+
+	for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
+		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (s->n_fds == FDS_MAX)
+				give_up("the kernel sent too many descriptors");
+			s->fds[s->n_fds++] = fd;
+		}
+	}
+	return n;
+}
+
 static void read_some(struct side *s)
 {
 	uint8_t bytes[65536];
 	struct slice frame;
-	ssize_t n = read(KERNEL_FD, bytes, sizeof(bytes));
+	ssize_t n = receive(s, bytes, sizeof(bytes));
 	int rc;
 
 	if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK))
@@ -426,17 +513,24 @@ static void forget_expired(struct side *s)
 static void serve(struct side *s)
 {
 	while (!s->stop) {
-		struct pollfd p = { .fd = KERNEL_FD, .events = POLLIN };
+		struct pollfd p[1 + EXT_WATCHES_MAX] = { { .fd = KERNEL_FD,
+			.events = POLLIN } };
+		size_t n;
 		int64_t wait = s->body ? body_run(s->body) : -1;
 
 		forget_expired(s);
 		write_some(s);
 		if (s->out.len)
-			p.events |= POLLOUT;
+			p[0].events |= POLLOUT;
+		n = s->body ? body_watched(s->body, p + 1, EXT_WATCHES_MAX) : 0;
 		if (wait < 0 || wait > 60000)
 			wait = 60000;
-		if (poll(&p, 1, (int)wait) > 0 && (p.revents & (POLLIN | POLLHUP | POLLERR)))
+		if (poll(p, 1 + n, (int)wait) <= 0)
+			continue;
+		if (p[0].revents & (POLLIN | POLLHUP | POLLERR))
 			read_some(s);
+		if (s->body && !s->stop)
+			body_polled(s->body, p + 1, n);
 	}
 	if (s->body)
 		body_stop(s->body);

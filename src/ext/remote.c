@@ -299,10 +299,38 @@ void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slic
 		e->host->cb->count(e->host->arg, e->name, "answers_lost", 1);
 }
 
+/* What it declares and what it was granted: the configuration may grant more than it asks for. */
+static bool net_out(const struct ext *e)
+{
+	return body_privileges_ok("net-out", e->decl->privileges, NULL) == 0 &&
+	       body_privileges_ok("net-out", e->privileges, NULL) == 0;
+}
+
+int remote_connected(struct ext *e, uint64_t number, int rc, const char *text, int fd)
+{
+	AUTOBUF b = BUF_MAX(EXT_FRAME_BYTES_MAX);
+	size_t at = frame_begin(&b), n = strlen(text);
+
+	cbor_put_array(&b, 4);
+	cbor_put_uint(&b, EXT_CONNECTED);
+	cbor_put_uint(&b, number);
+	cbor_put_int(&b, rc);
+	n = n < EXT_TEXT_BYTES_MAX ? n : EXT_TEXT_BYTES_MAX;
+	while (n && !text_utf8(text, n))
+		n--;
+	cbor_put_text_n(&b, text, n);
+	frame_end(&b, at);
+	if (buf_check(&b) < 0)
+		return ERR_NOMEM;
+	if (rc == 0)
+		return stream_send_fd(e->stream, b.data, b.len, fd);
+	return stream_send(e->stream, b.data, b.len);
+}
+
 static int send_start(struct ext *e)
 {
 	AUTOBUF b = BUF_INIT;
-	struct tos_value *v = tos_map(), *properties = tos_map();
+	struct tos_value *v = tos_map(), *properties = tos_map(), *outside;
 	size_t at = frame_begin(&b), n;
 	uint8_t *p = NULL;
 	int rc;
@@ -314,6 +342,13 @@ static int send_start(struct ext *e)
 	tos_set(v, "kernel", tos_text(e->host->kernel));
 	tos_set(v, "properties", properties);
 	tos_set(v, "seq", tos_int((int64_t)e->first_seq));
+	outside = e->host->cb->outside && net_out(e)
+			  ? e->host->cb->outside(e->host->arg, e->name)
+			  : NULL;
+	for (size_t i = 0; i < tos_len(outside); i++)
+		tos_set(v, tos_as_text(tos_key_at(outside, i), ""),
+			tos_value_copy(tos_value_at(outside, i)));
+	tos_value_free(outside);
 	rc = tos_encode(v, &p, &n);
 	tos_value_free(v);
 	if (rc < 0)
@@ -581,6 +616,48 @@ static int on_property(struct ext *e, struct cbor_cursor *c)
 	return 0;
 }
 
+static int on_connect(struct ext *e, struct cbor_cursor *c)
+{
+	uint64_t number = cbor_uint(c, INT64_MAX), port;
+	uint32_t timeout_ms;
+	char host[256];
+	int rc;
+
+	text_read(c, host, sizeof(host));
+	port = cbor_uint(c, 65535);
+	timeout_ms = (uint32_t)cbor_uint(c, UINT32_MAX);
+	rc = frame_done(c);
+	if (rc < 0 || number <= e->last_connect || !*host || !port)
+		return ERR_MALFORMED;
+	e->last_connect = number;
+	if (!net_out(e) || !e->host->cb->connect)
+		return remote_connected(
+			e, number, ERR_DENIED, "it does not have the privilege net-out", -1);
+	e->host->cb->connect(e->host->arg, e->key, e->name, e->restarts, number, host,
+		(uint16_t)port, timeout_ms);
+	return 0;
+}
+
+static int on_audit(struct ext *e, struct cbor_cursor *c)
+{
+	char event[64];
+	struct tos_value *map = NULL;
+	struct slice item;
+	int rc;
+
+	text_read(c, event, sizeof(event));
+	item = cbor_any(c);
+	rc = frame_done(c);
+	if (rc == 0)
+		rc = tos_decode(item.p, item.n, 65536, &map);
+	if (rc == 0 && (tos_type(map) != TOS_MAP || !*event))
+		rc = ERR_MALFORMED;
+	if (rc == 0 && e->host->cb->audit)
+		e->host->cb->audit(e->host->arg, e->name, event, map);
+	tos_value_free(map);
+	return rc;
+}
+
 #define IN(state) (1u << (state))
 static const struct {
 	unsigned type, when;
@@ -598,6 +675,8 @@ static const struct {
 	{ EXT_PROPERTY, IN(EXT_STARTING) | IN(EXT_READY), on_property },
 	{ EXT_FORWARD, IN(EXT_READY), on_forward },
 	{ EXT_DRAINED, IN(EXT_READY), on_drained },
+	{ EXT_CONNECT, IN(EXT_STARTING) | IN(EXT_READY), on_connect },
+	{ EXT_AUDIT, IN(EXT_STARTING) | IN(EXT_READY), on_audit },
 };
 
 static int dispatch(struct ext *e, struct slice frame)
@@ -670,6 +749,7 @@ int remote_attach(struct ext *e, int fd, int pid, struct errmsg *em)
 	e->n_streams++;
 	e->pid = pid;
 	e->state = EXT_GREETING;
+	e->last_connect = 0;
 	e->first_seq = e->host->next_seq;
 	e->last_seq = e->first_seq - 1;
 	e->host->next_seq += (uint64_t)1 << 32;

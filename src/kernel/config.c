@@ -24,6 +24,7 @@
 #include "base/where.h"
 #include "core/firewall.h"
 #include "core/name.h"
+#include "core/place.h"
 #include "seal/seal.h"
 #include "wire/frame.h"
 
@@ -48,6 +49,8 @@ enum key_kind {
 	KEY_ROLES,
 	KEY_INBOX, /* an extension's name */
 	KEY_PIN,   /* a path and a digest */
+	KEY_PLACE,
+	KEY_PATH,
 	KEY_RULE,
 	KEY_BOOL,
 	KEY_U32,
@@ -104,6 +107,7 @@ static const struct key keys[] = {
 	LIST("", "listen", KEY_LISTEN, listen[0], TOSD_LISTEN_MAX),
 	TEXT("", "advertise", KEY_ADDRESS0, advertise, NULL),
 	TEXT("", "registrar", KEY_KERNEL0, registrar, ""),
+	NUMBER("", "default_extensions", KEY_BOOL, default_extensions, 0, 1, 0),
 	NUMBER("", "uid_base", KEY_U32, uid_base, 0, 4000000000, 0),
 	TEXT("log", "level", KEY_LEVEL, log_level, "info"),
 	NUMBER("log", "json", KEY_BOOL, log_json, 0, 1, 0),
@@ -167,6 +171,8 @@ static const struct key keys[] = {
 	ITEM("extension", "library", KEY_LIBRARY, config_extension, library, 0),
 	ITEM("extension", "where", KEY_WHERE, config_extension, privileges, 0),
 	ITEM("extension", "privileges", KEY_WORDS, config_extension, privileges, 0),
+	ITEM("extension", "places", KEY_PLACE, config_extension, places[0], 16),
+	ITEM("extension", "ca", KEY_PATH, config_extension, ca, 0),
 	ITEM("extension", "property", KEY_PROPERTY, config_extension, property[0], 16),
 };
 
@@ -205,6 +211,7 @@ static const char *const default_rules[] = {
 	"allow class:carrier post Mobility",
 	"allow class:carrier post Directory",
 	"allow class:carrier post Content",
+	"allow class:carrier post Download",
 	"allow class:carrier post carrier",
 	"allow role:owner read Content",
 	"allow role:owner put Content",
@@ -353,6 +360,14 @@ static int pin_check(const char *s, struct errmsg *em)
 		"'%s' is not PATH=SHA-256, the latter as sha256sum prints it", s);
 }
 
+static int place_check(const char *s, struct errmsg *em)
+{
+	struct errmsg why = { "" };
+	struct place p;
+
+	return place_parse(s, &p, &why) < 0 ? err_set(em, ERR_CONFIG, "%s", why.text) : 0;
+}
+
 static int text_check(const struct key *k, const char *s, struct errmsg *em)
 {
 	static const char *const levels[] = { "debug", "info", "notice", "warning", "error",
@@ -393,6 +408,10 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 					 "'%s': a library is an absolute path or a shipped "
 					 "one's name",
 					 s);
+	case KEY_PLACE:
+		return place_check(s, em);
+	case KEY_PATH:
+		return s[0] == '/' ? 0 : err_set(em, ERR_CONFIG, "'%s' is no absolute path", s);
 	case KEY_ROLES:
 		return roles_check(s, em);
 	case KEY_PROPERTY:
@@ -809,10 +828,24 @@ static void library_resolve(struct config_extension *x, const char *library)
 	free(real);
 }
 
+static bool extension_known(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_extensions; i++)
+		if (strcmp(c->extensions[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* Those that the configuration does not have itself. */
 static void extensions_default(struct config *c)
 {
 	for (size_t i = 0; i < ARRAY_LEN(default_extensions); i++) {
-		struct config_extension *x = &c->extensions[c->n_extensions++];
+		struct config_extension *x = &c->extensions[c->n_extensions];
+
+		if (c->n_extensions == ARRAY_LEN(c->extensions) ||
+			extension_known(c, default_extensions[i].name))
+			continue;
+		c->n_extensions++;
 
 		snprintf(x->name, sizeof(x->name), "%s", default_extensions[i].name);
 		snprintf(x->privileges, sizeof(x->privileges), "%s",
@@ -853,6 +886,10 @@ static int extension_fill(
 	snprintf(x->privileges, sizeof(x->privileges), "%s", privileges ? privileges : "");
 	x->isolated = where && strcmp(where, "isolated") == 0;
 	library_resolve(x, library);
+	x->n_places = cfg_size(sec, "places");
+	for (unsigned i = 0; i < x->n_places; i++)
+		snprintf(x->places[i], sizeof(x->places[i]), "%s", cfg_getnstr(sec, "places", i));
+	snprintf(x->ca, sizeof(x->ca), "%s", cfg_getstr(sec, "ca") ? cfg_getstr(sec, "ca") : "");
 	for (unsigned i = 0; i < cfg_size(sec, "property"); i++)
 		if (extension_property(x, cfg_getnstr(sec, "property", i)) < 0)
 			return err_set(em, ERR_CONFIG,
@@ -869,8 +906,6 @@ static int extensions_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 	if (n > ARRAY_LEN(c->extensions))
 		return err_set(em, ERR_CONFIG, "%s: more than %zu extensions", cfg->filename,
 			ARRAY_LEN(c->extensions));
-	if (n == 0)
-		extensions_default(c);
 	for (unsigned i = 0; i < n; i++) {
 		struct config_extension *x = &c->extensions[c->n_extensions];
 		int rc = extension_fill(cfg_getnsec(cfg, "extension", i), x, cfg->filename, em);
@@ -880,6 +915,10 @@ static int extensions_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 		isolated += x->isolated;
 		c->n_extensions++;
 	}
+	if (n == 0 || c->default_extensions)
+		extensions_default(c);
+	for (size_t i = n; i < c->n_extensions; i++)
+		isolated += c->extensions[i].isolated;
 	if (isolated > TOSD_EXT_MAX)
 		return err_set(em, ERR_CONFIG, "%s: more than %d isolated extensions",
 			cfg->filename, TOSD_EXT_MAX);
@@ -1234,7 +1273,15 @@ static void print_extension(const struct config_extension *x, struct buf *out)
 	buf_printf(out,
 		"\n\twhere = \"%s\"\n\tprivileges = ", x->isolated ? "isolated" : "kernel");
 	quoted(out, x->privileges);
-	buf_add_str(out, "\n\tproperty = {");
+	buf_add_u8(out, '\n');
+	if (x->n_places)
+		print_list(out, "\t", "places", x->places[0], sizeof(x->places[0]), x->n_places);
+	if (x->ca[0]) {
+		buf_add_str(out, "\tca = ");
+		quoted(out, x->ca);
+		buf_add_u8(out, '\n');
+	}
+	buf_add_str(out, "\tproperty = {");
 	for (size_t i = 0; i < x->n_property; i++) {
 		char text[260];
 

@@ -58,6 +58,9 @@ struct config_extension {
 	bool isolated;
 	char property[16][2][128]; /* path, value */
 	size_t n_property;
+	char places[16][256]; /* with net-out: core/place.h */
+	size_t n_places;
+	char ca[512]; /* certificates of authorities for them; "": the host's */
 };
 /* Of a program; 0: the host's when it is asked for, none when the host says so (wall). */
 struct program_limits {
@@ -78,6 +81,7 @@ struct config {
 	size_t n_extender_kernel;
 	char extender_privileges[128];
 	uint64_t extender_memory;
+	bool default_extensions; /* those configured are besides the default ones */
 	uint32_t uid_base;
 	char log_level[12];
 	bool log_json;

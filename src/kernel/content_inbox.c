@@ -7,6 +7,7 @@
  * a file by a signed act, and then sends the bytes, which the digest in the act vouches for.
  * Another kernel, its extensions and clients read what is shared, and nothing else.
  */
+#include "kernel/broker.h"
 #include "kernel/content.h"
 
 #include <errno.h>
@@ -23,6 +24,8 @@ bool content_digest(const struct tos_value *args, uint8_t out[DIGEST_BYTES])
 	size_t n;
 	const uint8_t *p = tos_get_bytes(args, "digest", &n);
 
+	if (p && n == 2 * DIGEST_BYTES) /* as people write it */
+		return text_unhex((const char *)p, n, out, DIGEST_BYTES) == 0;
 	if (!p || n != DIGEST_BYTES)
 		return false;
 	memcpy(out, p, n);
@@ -449,6 +452,8 @@ static void admit_verb(struct kernel *k, struct request *rq)
 	/* The signature says who admits: whoever brings it. */
 	if (tos_get(rq->args, "statement"))
 		admitted_signed(k, rq);
+	else if (rq->from.cls == ORIGIN_EXTENSION && !broker_may_admit(k, rq->from.name))
+		request_fail(rq, ERR_DENIED, "none of the places of %s says admit", rq->from.name);
 	else if (may(k, rq, "admit") && digest_or_fail(rq, digest))
 		admitted_add(k, rq, rq->args, who(rq),
 			rq->from.cls == ORIGIN_EXTENSION ? "download" : "carrier");

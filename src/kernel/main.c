@@ -5,6 +5,7 @@
  * state directory (listening sockets, processes) tosd gives it. `--check-config` is run by tosd
  * too, and gives back the little that tosd must know, so that tosd need not parse anything.
  */
+#include "kernel/broker.h"
 #include "kernel/content.h"
 #include "kernel/kernel.h"
 #include "kernel/extender.h"
@@ -286,6 +287,9 @@ static const struct ext_callbacks ext_callbacks = { .send = on_ext_send,
 	.ready = on_ext_ready,
 	.lost = on_ext_lost,
 	.gone = on_ext_gone,
+	.connect = broker_connect,
+	.outside = broker_outside,
+	.audit = broker_audit,
 	.reserved = on_ext_reserved };
 
 static const char *configured_property(void *arg, const char *path)
@@ -385,6 +389,7 @@ static void on_tick(uv_timer_t *t)
 	renew_tick(k, now);
 	witness_tick(k, now);
 	content_tick(k, now);
+	broker_tick(k, now);
 	if (++ticks % 10 == 0) {
 		uploads_tick(k, now);
 		admission_tick(k);

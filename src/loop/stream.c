@@ -1,6 +1,10 @@
 /* Framed streams: see stream.h. Bytes are conn's; frames are cut here. */
 #include "loop/stream.h"
 
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
 #include "base/mem.h"
 #include "loop/conn.h"
 
@@ -102,6 +106,37 @@ int stream_send(struct stream *s, const void *p, size_t n)
 	if (rc == 0)
 		s->busy = true;
 	return rc;
+}
+
+int stream_send_fd(struct stream *s, const void *p, size_t n, int fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { { 0 } };
+	struct iovec iov = { (void *)(uintptr_t)p, n };
+	struct msghdr m = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	ssize_t sent;
+
+	if (conn_closing(s->conn) || conn_fd(s->conn) < 0)
+		return ERR_CLOSED;
+	if (conn_queued(s->conn))
+		return ERR_AGAIN;
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	do
+		sent = sendmsg(conn_fd(s->conn), &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0)
+		return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_AGAIN : ERR_CLOSED;
+	return (size_t)sent < n ? stream_send(s, (const uint8_t *)p + sent, n - (size_t)sent)
+				: 0;
 }
 
 size_t stream_queued(const struct stream *s)

@@ -37,6 +37,9 @@ int stream_open(uv_loop_t *loop, int fd, size_t max_frame, const struct stream_c
 /* Queue one or more whole frames, lengths in front; written once a loop turn. ERR_FULL when
  * more than the bound (8 MiB) would wait, ERR_CLOSED, ERR_NOMEM: nothing was queued then. */
 int stream_send(struct stream *s, const void *p, size_t n);
+/* The same for one frame at once, with a copy of this descriptor. ERR_AGAIN: something is queued
+ * before it, or the socket is full; nothing was sent. The descriptor stays the caller's. */
+int stream_send_fd(struct stream *s, const void *p, size_t n, int fd);
 size_t stream_queued(const struct stream *s); /* bytes */
 void stream_set_max_queue(struct stream *s, size_t bytes);
 /* No more frames until resumed: neither those that have come in already. */

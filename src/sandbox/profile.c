@@ -55,7 +55,8 @@ int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em)
 	static const struct {
 		const char *word;
 		uint32_t bit;
-	} known[] = { { "read-proc", SANDBOX_READ_PROC }, { "read-fs", SANDBOX_READ_FS } };
+	} known[] = { { "read-proc", SANDBOX_READ_PROC }, { "read-fs", SANDBOX_READ_FS },
+		{ "net-out", 0 } /* nothing in the sandbox: the kernel connects for it */ };
 	uint32_t bits = 0;
 
 	while (*words) {

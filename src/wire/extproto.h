@@ -20,8 +20,11 @@
  *   [90, code, text]                        EXT_FAILED  start() refused: not to be tried again
  *   [91]                                    EXT_DRAINED nothing was taken since, and nothing
  *                                           will be
+ *   [92, number, host, port, timeout_ms]    EXT_CONNECT  numbers ascend; answered by CONNECTED
+ *   [93, event, map]                        EXT_AUDIT
  * kernel -> ext
- *   [64, {kernel: text, properties: {path: value}, seq: uint}]  EXT_START  seq: number of its
+ *   [64, {kernel: text, places: [text], properties: {path: value}, seq: uint, trusted: bytes}]
+ *                                                               EXT_START  seq: number of its
  *                                                               first call
  *   [65, inbox, sender, token, deadline_ms, info map, folder]   EXT_DELIVER  token 0: no answer
  *                                                               wanted
@@ -31,6 +34,8 @@
  *   [68]                                    EXT_DRAIN   another takes over its inboxes: it drops
  *                                           what it has not taken and says DRAINED; calls that
  *                                           it has taken it still answers
+ *   [69, number, code, text]                EXT_CONNECTED  code 0: its first byte brings the
+ *                                           socket along (SCM_RIGHTS); else a failure, negated
  */
 #pragma once
 
@@ -40,6 +45,7 @@ enum ext_frame {
 	EXT_STOP = 66,
 	EXT_ANSWER = 67,
 	EXT_DRAIN = 68,
+	EXT_CONNECTED = 69,
 	EXT_HELLO = 80,
 	EXT_STARTED = 81,
 	EXT_SEND = 82,
@@ -52,6 +58,8 @@ enum ext_frame {
 	EXT_FORWARD = 89,
 	EXT_FAILED = 90,
 	EXT_DRAINED = 91,
+	EXT_CONNECT = 92,
+	EXT_AUDIT = 93,
 };
 
 /* A frame between the two may hold a whole post and what stands around it. */

@@ -1,0 +1,239 @@
+"""The content store and the registry of admitted digests: put, get, fetch, quota, who may."""
+import hashlib
+import json
+import os
+import signal
+
+import pytest
+
+from fleet import Fleet, QUICK, wait_for
+
+CONF = dict(QUICK, content={"max": "8M"})
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    with Fleet(3, conf=CONF) as f:
+        yield f
+
+
+def blob(f, name, size, seed=b"x"):
+    """A file of that size, never the same for two names; its digest."""
+    data = hashlib.shake_256(seed + name.encode()).digest(size)
+    with open(os.path.join(f.path, name), "wb") as out:
+        out.write(data)
+    return hashlib.sha256(data).hexdigest(), data
+
+
+def stored(f, kernel="host0"):
+    return {row["digest"]: row for row in f.json("content", "list", "--kernel", kernel)}
+
+
+def files(f, kernel="host0"):
+    return sorted(os.listdir(f"{f.home}/kernels/{kernel}/content"))
+
+
+def act_of(f, *args, **kw):
+    r = f.run(*args, **kw)
+    return r.returncode, r.stderr
+
+
+def test_what_is_put_is_got_and_fetched_whole(fleet):
+    digest, data = blob(fleet, "one.bin", 1_500_001)
+    assert fleet.tos("content", "put", "one.bin").split() == [digest, "one.bin"]
+    row = stored(fleet)[digest]
+    assert (row["size"], row["name"], row["source"]) == (len(data), "one.bin", "put by admin")
+    fleet.tos("content", "get", digest[:8], "-o", "back.bin")
+    with open(os.path.join(fleet.path, "back.bin"), "rb") as f:
+        assert f.read() == data
+    assert fleet.json("content", "fetch", digest, "--from", "host2,host0", "--kernel", "host1")["from"] == "host0"
+    assert stored(fleet, "host1")[digest]["name"] == "one.bin"
+    mode = os.stat(f"{fleet.home}/kernels/host1/content/{digest}").st_mode & 0o7777
+    assert mode == 0o555 and os.stat(f"{fleet.home}/kernels/host1/content").st_mode & 0o077 == 0
+    assert fleet.metric("host1", "tos_content_fetches_total") == 1
+    # An empty one, too; and what was put again is not sent again.
+    empty, _ = blob(fleet, "empty.bin", 0)
+    fleet.tos("content", "put", "empty.bin", "one.bin")
+    assert stored(fleet)[empty]["size"] == 0
+    fleet.tos("content", "drop", digest)
+    assert digest not in stored(fleet) and digest not in files(fleet)
+
+
+def test_what_nobody_has_is_not_found_and_who_is_away_is_waited_for(fleet):
+    missing = "ab" * 32
+    code, text = act_of(fleet, "content", "fetch", missing, "--from", "host1,host2")
+    assert code == 1 and "not here" in text
+    digest, data = blob(fleet, "away.bin", 700_000)
+    fleet.tos("content", "put", "away.bin", "--kernel", "host2")
+    fleet.freeze("host2")
+    p = fleet.start("content", "fetch", digest, "--from", "host2", "--timeout", "50s")
+    try:
+        wait_for(lambda: fleet.status("host0"))
+    finally:
+        fleet.thaw("host2")
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 0 and out.strip() == digest, err
+
+
+def test_a_fetch_goes_on_where_its_source_died(fleet):
+    """Half of it from one kernel, which is killed; the rest from the next one."""
+    digest, data = blob(fleet, "big.bin", 4_000_000)
+    for kernel in ("host1", "host2"):
+        fleet.tos("content", "put", "big.bin", "--kernel", kernel)
+    p = fleet.start("content", "fetch", digest, "--from", "host1,host2", "--timeout", "50s")
+    fleet.kill("host1", "tos-kernel")
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 0 and out.strip() == digest, err
+    with open(f"{fleet.home}/kernels/host0/content/{digest}", "rb") as f:
+        assert f.read() == data
+    wait_for(lambda: fleet.status("host1"))
+    for kernel in fleet.names:
+        fleet.run("content", "drop", digest, "--kernel", kernel)
+
+
+def test_a_part_is_not_served_as_a_whole_and_a_crash_leaves_nothing_half(fleet):
+    digest, data = blob(fleet, "cut.bin", 3_000_000)
+    lua = f"""
+        local a, code, text = tos.call("Content", {{ digest = "{digest}", offset = 0, size = {len(data)}, bytes = ("x"):rep(1000) }},
+            10, {{ name = "PUT" }})
+        tos.briefcase:folder("RESULTS"):push {{ kernel = tos.kernel(), have = a and a.have, code = code, text = text }}"""
+    name = fleet.launch(lua)
+    wait_for(lambda: fleet.state(name) in ("finished", "faulted"))
+    assert any(f.startswith(".put-") for f in files(fleet)), fleet.outcome(name)
+    assert digest not in stored(fleet)
+    fleet.kill("host0", "tos-kernel", signal.SIGKILL)
+    wait_for(lambda: fleet.status("host0"))
+    assert not any(f.startswith(".put-") for f in files(fleet))
+    # A file that somebody put there, and one whose bytes were cut: neither is ours.
+    fleet.tos("content", "put", "cut.bin")
+    fleet.down("host0")
+    where = f"{fleet.home}/kernels/host0/content"
+    with open(f"{where}/{'cd' * 32}", "w") as f:
+        f.write("planted")
+    os.chmod(f"{where}/{digest}", 0o755)
+    os.truncate(f"{where}/{digest}", 10)
+    fleet.up()
+    assert digest not in stored(fleet) and files(fleet) == sorted(stored(fleet))
+
+
+def test_other_bytes_than_the_digest_says_are_refused(fleet):
+    """A carrier sends something else under a digest: nothing stays, and it is counted."""
+    before = fleet.metric("host0", "tos_content_mismatches_total")
+    lua = """
+        local a, code = tos.call("Content", { digest = ("7"):rep(64), offset = 0, size = 5, bytes = "hello" }, 10,
+            { name = "PUT" })
+        tos.briefcase:folder("RESULTS"):push { kernel = tos.kernel(), code = code }"""
+    o = fleet.outcome(fleet.launch(lua))
+    assert o["briefcase"]["RESULTS"][0]["code"] == "bad-digest", o
+    assert fleet.metric("host0", "tos_content_mismatches_total") == before + 1
+    assert not any(f.startswith(".put-") for f in files(fleet))
+
+
+def test_room_is_made_of_what_was_not_used_for_longest(fleet):
+    for row in stored(fleet, "host2"):
+        fleet.tos("content", "drop", row, "--kernel", "host2")
+    first, _ = blob(fleet, "q1.bin", 3_000_000)
+    second, _ = blob(fleet, "q2.bin", 3_000_000)
+    third, _ = blob(fleet, "q3.bin", 3_000_000)
+    fourth, _ = blob(fleet, "q4.bin", 3_000_000)
+    fleet.tos("content", "put", "q1.bin", "q2.bin", "--kernel", "host2")
+    fleet.tos("content", "get", first, "--kernel", "host2", "-o", "x")  # used last
+    fleet.tos("content", "put", "q3.bin", "--kernel", "host2")
+    assert set(stored(fleet, "host2")) == {first, third}
+    fleet.tos("content", "pin", first, "--kernel", "host2")
+    fleet.tos("content", "pin", third, "--kernel", "host2")
+    code, text = act_of(fleet, "content", "put", "q4.bin", "--kernel", "host2")
+    assert code == 1 and "pinned" in text and set(stored(fleet, "host2")) == {first, third}
+    fleet.tos("content", "pin", third, "--undo", "--kernel", "host2")
+    fleet.tos("content", "put", "q4.bin", "--kernel", "host2")
+    assert set(stored(fleet, "host2")) == {first, fourth}
+    huge, _ = blob(fleet, "huge.bin", 9_000_000)
+    code, text = act_of(fleet, "content", "put", "huge.bin", "--kernel", "host2")
+    assert code == 1 and "content.max" in text
+    assert fleet.metric("host2", "tos_content_evicted_total") == 2
+
+
+def test_who_may(fleet):
+    """Without a role for it nobody puts; what is private stays with its owner; all is written down."""
+    fleet.tos("principal", "add", "rita", "--role", "author")
+    digest, _ = blob(fleet, "rita.bin", 1000)
+    code, text = act_of(fleet, "content", "put", "rita.bin", "--as", "rita")
+    assert code == 3 and "may not put" in text
+    code, text = act_of(fleet, "content", "admit", digest, "--as", "rita")
+    assert code == 3
+    assert any(row["event"] == "act-refused" and row["by"] == "rita" for row in audit(fleet))
+    fleet.tos("content", "put", "rita.bin", "--private")
+    code, text = act_of(fleet, "content", "fetch", digest, "--from", "host0", "--kernel", "host1")
+    assert code == 1 and "not here" in text
+    # A local client sends nothing that no act announced.
+    code, text = act_of(fleet, "call", "Content", "--folder", "PUT", '{"digest":"' + "ab" * 32 + '","bytes":"x"}')
+    assert code in (1, 3)
+
+
+def audit(f, kernel="host0"):
+    out = []
+    for line in f.tos("audit", "--json", "--kernel", kernel).splitlines():
+        if line.strip():
+            out.append(json.loads(line))
+    return out
+
+
+def test_admission_by_act_and_by_statement_and_its_end(fleet):
+    digest, _ = blob(fleet, "prog.bin", 5000)
+    fleet.tos("content", "put", "prog.bin", "--admit", "--version-of", "1.2", "--machine", "any")
+    row = {r["digest"]: r for r in fleet.json("content", "admitted")}[digest]
+    assert (row["by"], row["how"], row["kind"], row["version"], row["here"]) == ("admin", "act", "program", "1.2", True)
+    assert any(r["event"] == "admitted" for r in audit(fleet))
+    # It lasts over a restart.
+    fleet.down("host0")
+    fleet.up()
+    assert digest in {r["digest"] for r in fleet.json("content", "admitted")}
+    # By an officer's statement, wherever it was signed; by nobody else's.
+    fleet.tos("principal", "add", "olga", "--role", "officer", "--here")
+    fleet.tos("content", "sign", "prog.bin", "--as", "olga", "-o", "good.admit")
+    fleet.tos("content", "sign", "prog.bin", "--as", "admin", "-o", "bad.admit")
+    code, text = act_of(fleet, "content", "admit", "--statement", "bad.admit", "--kernel", "host1")
+    assert code == 3 and "admit_signed" in text
+    assert fleet.json("content", "admit", "--statement", "good.admit", "--kernel", "host1")["by"] == "olga"
+    broken = bytearray(open(os.path.join(fleet.path, "good.admit"), "rb").read())
+    broken[len(broken) // 2] ^= 1
+    with open(os.path.join(fleet.path, "broken.admit"), "wb") as f:
+        f.write(broken)
+    assert act_of(fleet, "content", "admit", "--statement", "broken.admit", "--kernel", "host2")[0] != 0
+    # Withdrawn, its statement does not bring it back; an act does.
+    fleet.tos("content", "withdraw", digest, "--kernel", "host1")
+    code, text = act_of(fleet, "content", "admit", "--statement", "good.admit", "--kernel", "host1")
+    assert code != 0 and "withdrew" in text
+    fleet.tos("content", "admit", digest, "--kernel", "host1")
+    assert digest in {r["digest"] for r in fleet.json("content", "admitted", "--kernel", "host1")}
+    # Nor does it hold longer than its signer's certificate.
+    fleet.tos("content", "admit", "--statement", "good.admit", "--kernel", "host2")
+    fleet.tos("principal", "revoke", "olga")
+    wait_for(lambda: digest not in {r["digest"] for r in fleet.json("content", "admitted", "--kernel", "host2")})
+
+
+def test_many_who_ask_share_one_transfer(fleet):
+    digest, data = blob(fleet, "share.bin", 2_000_000)
+    fleet.tos("content", "put", "share.bin", "--kernel", "host1")
+    before = fleet.metric("host1", "tos_content_read_bytes_total")
+    lua = f"""
+        local a, code, text = tos.call("Content", {{ digest = "{digest}", from = "host1" }}, 40, {{ name = "FETCH" }})
+        tos.briefcase:folder("RESULTS"):push {{ kernel = tos.kernel(), size = a and a.size, code = code, text = text }}"""
+    names = [fleet.launch(lua) for _ in range(8)]
+    for name in names:
+        row = fleet.outcome(name)["briefcase"]["RESULTS"][0]
+        assert row.get("size") == len(data), row
+    assert fleet.metric("host1", "tos_content_read_bytes_total") - before == len(data)
+
+
+def test_a_backup_leaves_content_out_and_keeps_what_is_admitted(fleet):
+    digest, _ = blob(fleet, "b.bin", 4000)
+    fleet.tos("content", "put", "b.bin", "--admit", "--kernel", "host2")
+    fleet.tos("backup", "host2", "host2.backup")
+    fleet.down("host2")
+    for f in files(fleet, "host2"):
+        os.unlink(f"{fleet.home}/kernels/host2/content/{f}")
+    fleet.tos("restore", "host2.backup")
+    fleet.up()
+    assert stored(fleet, "host2") == {}
+    assert digest in {r["digest"] for r in fleet.json("content", "admitted", "--kernel", "host2")}
