@@ -101,7 +101,7 @@ local function run_program(task, argv)
 	if not r then
 		return { ok = false, code = code, text = text }
 	end
-	local result = { ok = r.code == 0, exit = r.code, signal = r.signal, out = r.stdout, err = r.stderr }
+	local result = { ok = r.code == 0, exit = r.code, signal = r.signal, stdout = r.stdout, stderr = r.stderr }
 	result.cut = (r.stdout_cut or 0) ~= 0 or (r.stderr_cut or 0) ~= 0 or nil
 	if r.cause == "wall" then
 		result.code, result.text = "timed-out", ("it ran for longer than %g s"):format(limits.wall)
@@ -229,8 +229,8 @@ function conductor.due(c, host, s)
 end
 
 function conductor.report(c, host, result)
-	local out = { out = result.out, err = result.err, cut = result.cut, rows = result.rows }
-	result.out, result.err, result.cut, result.rows = nil, nil, nil, nil
+	local out = { stdout = result.stdout, stderr = result.stderr, cut = result.cut, rows = result.rows }
+	result.stdout, result.stderr, result.cut, result.rows = nil, nil, nil, nil
 	local state = waves.report(c.plan, host, result)
 	c.due[host], c.going[host] = nil, nil
 	c.output[host] = out
@@ -238,7 +238,7 @@ function conductor.report(c, host, result)
 		return state -- to be tried again
 	end
 	local row = row_of(c.plan, host)
-	row.out, row.err, row.cut, row.rows = out.out, out.err, out.cut, out.rows
+	row.stdout, row.stderr, row.cut, row.rows = out.stdout, out.stderr, out.cut, out.rows
 	tell(c.task, "row", row)
 	return state
 end

@@ -41,9 +41,9 @@ static void on_row(struct run *r, const struct tos_value *row)
 	tos_set(r->rows, host, tos_value_copy(row));
 	if (r->cli->json)
 		return;
-	print_lines(r, host, tos_get(row, "out"), stdout);
+	print_lines(r, host, tos_get(row, "stdout"), stdout);
 	fflush(stdout);
-	print_lines(r, host, tos_get(row, "err"), stderr);
+	print_lines(r, host, tos_get(row, "stderr"), stderr);
 	if (tos_get_bool(row, "cut", false))
 		fprintf(stderr, "%-*s  (more was printed than is kept)\n", r->width, host);
 }

@@ -159,3 +159,52 @@ def test_what_a_crash_came_over_is_not_done_twice(fleet):
     rows = {r["host"]: r for r in json.loads(out)["hosts"]}
     assert p.returncode == 1 and rows["host2"]["state"] == "done"
     assert rows["host1"]["state"] == "failed" and rows["host1"]["code"] == "unknown", rows
+
+
+# ---- commands
+
+def test_a_command_on_every_kernel(fleet):
+    r = fleet.run("run", "--", "uname", "-s")
+    assert r.returncode == 0 and sorted(r.stdout.splitlines()) == [f"host{i}  Linux" for i in range(4)], r.stdout + r.stderr
+    lines = r.stderr.splitlines()
+    assert lines[1].split() == ["HOST", "STATE", "EXIT", "TIME", "WHY"] and lines[2].split()[:3] == ["host0", "done", "0"]
+    assert lines[-1].endswith(": 4 done")
+
+
+def test_what_a_command_says_and_how_it_ends(fleet):
+    rows, _ = run(fleet, "--hosts", "host1,host2", "--env", "A=b c", "--", "sh", "-c",
+                  "cat; echo \"$A\" >&2; test $TOS_KERNEL = host2 || exit 7", expect=1)
+    assert rows["host1"]["exit"] == 7 and rows["host1"]["state"] == "failed" and rows["host2"]["exit"] == 0
+    assert rows["host1"]["stderr"] == "b c\n" and rows["host1"]["stdout"] == ""
+    fleet.file("in", "a line\n\x1b[31mred\n")
+    r = fleet.run("run", "--hosts", "host1", "--stdin", "in", "--", "cat")
+    assert r.stdout == "host1  a line\nhost1  ?[31mred\n", r.stdout  # no terminal is steered
+    rows, _ = run(fleet, "--hosts", "host1", "--", "sh", "-c", "kill -9 $$", expect=1)
+    assert rows["host1"]["signal"] == 9 and "exit" not in rows["host1"]
+    rows, _ = run(fleet, "--hosts", "host1", "--timeout", "1s", "--", "sleep", "100", expect=1)
+    assert rows["host1"]["code"] == "timed-out" and rows["host1"]["ms"] >= 900
+    rows, _ = run(fleet, "--hosts", "host1", "--", "no-such-program", expect=1)
+    assert rows["host1"]["code"] == "not-found" and rows["host1"]["state"] == "failed"
+    rows, _ = run(fleet, "--hosts", "host1", "--", "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
+    assert 1000 < len(rows["host1"]["stdout"]) < 600000 and rows["host1"]["cut"] is True
+
+
+def test_what_a_program_may_have_can_be_limited(fleet):
+    rows, _ = run(fleet, "--hosts", "host1", "--limit", "file_size=1K", "--", "sh", "-c", "head -c 4096 /dev/zero > /tmp/x", expect=1)
+    assert rows["host1"]["state"] == "failed"
+    rows, _ = run(fleet, "--hosts", "host1", "--limit", "colour=3", "--", "true", expect=1)
+    assert rows["host1"]["code"] == "usage" and "no limit colour" in rows["host1"]["text"]
+
+
+def test_a_change_is_taken_back_where_it_was_made(fleet, tmp_path):
+    """The commands have no file system in common with us: they tell by what they print."""
+    rows, whole = run(fleet, "--wave", "1,2", "--undo", "exit $(test $TOS_KERNEL = host0; echo $?)", "--", "sh", "-c",
+                      "test $TOS_KERNEL != host2", expect=1)
+    assert whole["state"] == "undone"
+    assert [rows[h]["state"] for h in fleet.names] == ["undone", "stuck", "stuck", "waiting"], rows
+
+
+def test_one_who_may_not_run_programs_is_told_by_each_host(fleet):
+    fleet.tos("principal", "add", "dora", "--role", "owner", "--role", "author")
+    rows, _ = run(fleet, "--as", "dora", "--hosts", "host1", "--", "true", expect=1)
+    assert rows["host1"]["code"] == "denied" and rows["host1"]["state"] == "failed", rows
