@@ -20,7 +20,7 @@
 #define CAPTURED_MAX  (32u << 20)  /* of all that have ended */
 #define LINE_MAX_     8192
 #define READ_MS       60000
-#define AGAIN_MS      20 /* a full inbox is tried again */
+#define AGAIN_MS      5 /* a full inbox is tried again */
 #define KEPT_MS       600000
 #define STOP_S        5
 
@@ -641,6 +641,12 @@ static int run_read(struct executor *e, const struct tos_value *args, struct ask
 	program = for_machine(e, program, text, cap);
 	if (!program)
 		return NOT_FOUND;
+	if (tos_type(program) == TOS_MAP || tos_type(program) != TOS_TEXT) {
+		snprintf(text, cap,
+			"program is a path, a name, sha256:DIGEST, or a table of these "
+			"by machine");
+		return USAGE;
+	}
 	tos_set(to, "program", tos_value_copy(program));
 	for (size_t i = 0; i < sizeof(passed) / sizeof(*passed); i++)
 		if (tos_get(args, passed[i]))

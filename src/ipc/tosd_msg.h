@@ -64,6 +64,8 @@ enum tosd_signal_what {
 	TOSD_KILL = 1,
 	TOSD_FREEZE = 2,
 	TOSD_THAW = 3,
+	/* programs that stay: tosd's copy of its stdin is closed */
+	TOSD_PROGRAM_INPUT_ENDS = 999,
 	/* programs: the signal's number is added to this */
 	TOSD_PROGRAM_SIGNAL = 1000,
 };

@@ -245,6 +245,11 @@ void child_signal_program(struct kernel *k, const struct program *p, int sig)
 			       : (enum tosd_signal_what)(TOSD_PROGRAM_SIGNAL + sig));
 }
 
+void child_input_ends(struct kernel *k, const struct program *p)
+{
+	child_signal(k, p->slot, TOSD_PROGRAM_INPUT_ENDS);
+}
+
 static void close_each(const int *fds, size_t n)
 {
 	for (size_t i = 0; i < n; i++)

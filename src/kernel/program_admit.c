@@ -7,10 +7,12 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "kernel/content.h"
 #include "kernel/programs.h"
 
 #define PROGRAM_BYTES_MAX ((off_t)256 << 20)
@@ -174,6 +176,57 @@ static bool path_plain(const char *path)
 	       strcmp(path + n - 2, "/.") != 0 && (n < 3 || strcmp(path + n - 3, "/..") != 0);
 }
 
+/* A digest that was admitted as a program for a machine like this one. */
+static int digest_ask(struct program *p, const struct origin *from, const struct admitted *a,
+	struct errmsg *em)
+{
+	char hex[2 * DIGEST_BYTES + 1];
+	struct utsname u;
+	int rc;
+
+	text_hex(a->digest, DIGEST_BYTES, hex);
+	memcpy(p->digest, a->digest, DIGEST_BYTES);
+	p->path[0] = 0;
+	snprintf(p->shown, sizeof(p->shown), "%s", a->name[0] ? a->name : hex);
+	if (strcmp(a->kind, "program") != 0)
+		return err_set(em, ERR_DENIED, "%.16s... was admitted as %s, not as a program",
+			hex, a->kind);
+	if (uname(&u) == 0 && strcmp(a->machine, "any") != 0 &&
+		strcmp(a->machine, u.machine) != 0)
+		return err_set(em, ERR_NOT_FOUND,
+			"%s is for machine %s, and this is one of type %s", p->shown,
+			a->machine, u.machine);
+	rc = kernel_allowed(p->k, from, "run", "admitted", "", em);
+	if (rc == 0 && !content_has(p->k, a->digest))
+		rc = err_set(em, ERR_NOT_FOUND,
+			"%s was admitted, but its bytes are not here: FETCH them first",
+			p->shown);
+	return rc;
+}
+
+/* NULL with 0: it is no digest, and nothing of that name was admitted. */
+static const struct admitted *admitted_for(
+	struct kernel *k, const char *name, int *rc, struct errmsg *em)
+{
+	const char *hex = strncmp(name, "sha256:", 7) == 0 ? name + 7 : NULL;
+	uint8_t digest[DIGEST_BYTES];
+	const struct admitted *a;
+	struct utsname u;
+
+	if (!hex)
+		return uname(&u) == 0 ? admitted_named(k, "program", name, u.machine) : NULL;
+	if (strlen(hex) != 2 * sizeof(digest) ||
+		text_unhex(hex, 2 * sizeof(digest), digest, sizeof(digest)) < 0) {
+		*rc = err_set(em, ERR_USAGE, "a digest is sha256: and 64 hexadecimal digits");
+		return NULL;
+	}
+	a = admitted_find(k, digest);
+	if (!a)
+		*rc = err_set(
+			em, ERR_DENIED, "%.16s... was not admitted at %s", hex, k->config.name);
+	return a;
+}
+
 /* A name without a slash is looked for where the system's own programs are. */
 static int path_find(const char *name, char out[TOSD_PATH_BYTES], struct errmsg *em)
 {
@@ -200,10 +253,16 @@ static int which_ask(struct program *p, const struct origin *from, const struct 
 	struct errmsg *em)
 {
 	const char *name = tos_get_text(args, "program", "");
-	int rc;
+	int rc = 0;
 
 	if (!*name)
 		return err_set(em, ERR_USAGE, "program is missing: a path or a name");
+	if (!strchr(name, '/')) {
+		const struct admitted *a = admitted_for(p->k, name, &rc, em);
+
+		if (a || rc < 0)
+			return a ? digest_ask(p, from, a, em) : rc;
+	}
 	rc = path_find(name, p->path, em);
 	if (rc < 0)
 		return rc;
@@ -286,12 +345,14 @@ struct look {
 	uint8_t digest[DIGEST_BYTES];
 	struct stat st;
 	int fd, rc;
+	bool content; /* it lies in the content store, and pinned is its name there */
 	struct errmsg em;
 };
 
 static int look_open(struct look *l)
 {
-	l->fd = open(l->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (!l->content)
+		l->fd = open(l->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (l->fd < 0)
 		return errno == ENOENT || errno == ENOTDIR
 			       ? err_set(&l->em, ERR_NOT_FOUND, "there is no program %s here",
@@ -332,8 +393,8 @@ static void look_end(struct look *l)
 	text_hex(l->digest, DIGEST_BYTES, hex);
 	if (l->rc == 0 && l->pinned[0] && strcmp(hex, l->pinned) != 0)
 		l->rc = err_set(&l->em, ERR_DIGEST,
-			"%s is not what policy pins: its SHA-256 is %.16s..., not %.16s...",
-			l->path, hex, l->pinned);
+			"%s is not what %s: its SHA-256 is %.16s..., not %.16s...", l->path,
+			l->content ? "was admitted" : "policy pins", hex, l->pinned);
 	p = program_by_slot(l->k, l->slot);
 	if (p && l->rc == 0)
 		memcpy(p->digest, l->digest, DIGEST_BYTES);
@@ -383,10 +444,22 @@ void program_look(struct program *p,
 	l->k = p->k;
 	l->slot = p->slot;
 	l->done = done;
-	snprintf(l->path, sizeof(l->path), "%s", p->path);
-	snprintf(l->pinned, sizeof(l->pinned), "%s", pin_of(&p->k->config, p->path));
-	l->rc = look_open(l);
-	s = l->rc == 0 && !l->pinned[0] ? seen_find(&l->st) : NULL;
+	l->content = !p->path[0];
+	snprintf(l->path, sizeof(l->path), "%s", p->shown);
+	if (l->content) {
+		int64_t size;
+
+		text_hex(p->digest, DIGEST_BYTES, l->pinned);
+		l->rc = content_open(p->k, p->digest, &l->fd, &size, &l->em);
+	} else {
+		snprintf(l->pinned, sizeof(l->pinned), "%s", pin_of(&p->k->config, p->path));
+	}
+	if (l->rc == 0)
+		l->rc = look_open(l);
+	else
+		l->fd = -1;
+	/* Nobody but this kernel writes below its store; what policy pins is read each time. */
+	s = l->rc == 0 && (l->content || !l->pinned[0]) ? seen_find(&l->st) : NULL;
 	if (s)
 		memcpy(l->digest, s->digest, DIGEST_BYTES);
 	if (s || l->rc < 0)

@@ -34,6 +34,8 @@ static void pipe_close(struct program_pipe **at)
 	if (!q)
 		return;
 	*at = NULL;
+	if (q->which == 0 && q->p->stays && q->p->state != PROGRAM_ENDED)
+		child_input_ends(q->p->k, q->p);
 	q->p = NULL;
 	uv_close((uv_handle_t *)&q->poll, on_closed);
 }

@@ -490,13 +490,16 @@ static int room_check(struct kernel *k, const struct resident *r, bool stays, st
 
 static void request_digest(const struct tos_value *args, uint8_t out[DIGEST_BYTES])
 {
+	struct tos_value *asked = tos_value_copy(args);
 	uint8_t *bytes = NULL;
 	size_t n = 0;
 
 	memset(out, 0, DIGEST_BYTES);
-	if (tos_encode(args, &bytes, &n) == 0)
+	tos_unset(asked, "for"); /* any carrier of the owner's may ask again */
+	if (tos_encode(asked, &bytes, &n) == 0)
 		digest_bytes(bytes, n, out);
 	free(bytes);
+	tos_value_free(asked);
 }
 
 /* One of the owner's that stays goes by its name: the same request again, after a restart, finds it.

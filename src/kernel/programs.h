@@ -81,6 +81,8 @@ struct program *program_kept(struct kernel *k, const struct tosd_kept *m, const 
 /* To tosd: child.c. Takes fd. */
 int child_spawn_program(
 	struct kernel *k, struct program *p, struct tosd_spawn_program *m, int fd);
+/* Of one that stays tosd has a copy of the pipe. */
+void child_input_ends(struct kernel *k, const struct program *p);
 void child_signal_program(
 	struct kernel *k, const struct program *p, int sig); /* SIGKILL: kill */
 

@@ -62,6 +62,12 @@ void program_close(struct program_row *p)
 		close_one(&p->fd[i]);
 }
 
+void program_input_ends(struct program_row *p)
+{
+	if (p)
+		close_one(&p->fd[0]);
+}
+
 void program_drop(struct program_row *p)
 {
 	if (!p)

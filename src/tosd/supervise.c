@@ -295,6 +295,8 @@ static int tell_kept(struct child *c, struct errmsg *em)
 
 	memcpy(m.cookie, c->program->cookie, sizeof(m.cookie));
 	memcpy(fds, c->program->fd, sizeof(c->program->fd));
+	if (fds[0] < 0)
+		fds[0] = super.t->null_fd;
 	fds[3] = c->pidfd;
 	rc = ipc_send(super.kernel.fd, &m, sizeof(m), fds, 4, em);
 	if (rc < 0)
@@ -616,10 +618,15 @@ static int on_signal(void *arg, const void *msg, int *fds, size_t n_fds)
 	(void)arg;
 	(void)fds;
 	(void)n_fds;
-	if ((m->what < TOSD_KILL || m->what > TOSD_THAW) && !program_signal(m->what))
+	if ((m->what < TOSD_KILL || m->what > TOSD_THAW) && !program_signal(m->what) &&
+		m->what != TOSD_PROGRAM_INPUT_ENDS)
 		return ERR_MALFORMED;
 	if (!c)
 		return 0; /* its death is on the way */
+	if (m->what == TOSD_PROGRAM_INPUT_ENDS) {
+		program_input_ends(c->program);
+		return 0;
+	}
 	if (program_signal(m->what)) {
 		if (c->program && c->pidfd >= 0 && !c->died_early && c->state != CHILD_DEAD)
 			pidfd_signal(c->pidfd, program_signal(m->what));

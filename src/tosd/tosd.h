@@ -116,6 +116,7 @@ bool program_valid(const struct tosd_spawn_program *m);
 struct program_row *program_take(const struct tosd_spawn_program *m, int fd); /* takes fd */
 void program_drop(struct program_row *p);                                     /* NULL is fine */
 void program_close(struct program_row *p); /* its pipes are the kernel's alone */
+void program_input_ends(struct program_row *p); /* NULL is fine */
 int program_launch(struct program_row *p, int launcher_fd, const struct launch_request *r,
 	struct errmsg *em);
 void program_started(struct program_row *p, const int fds[PROGRAM_FDS]); /* takes them */

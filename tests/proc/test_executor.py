@@ -6,7 +6,7 @@ import os
 import pytest
 
 from conftest import fleet_fixture
-from fleet import KERNEL, wait_for
+from fleet import KERNEL, Failed as fleet_failed, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 
@@ -30,7 +30,10 @@ def results(fleet, lua, *args, path="host1", who=None):
     r = fleet.run("launch", "-e", lua, "--path", path, "--wait", "--json", *more, *args)
     o = json.loads(r.stdout)
     assert o["state"] == "finished", o
-    return o["briefcase"]["RESULTS"]
+    rows = o["briefcase"]["RESULTS"]
+    for row in rows:
+        row.pop("kernel", None)  # added by the command
+    return rows
 
 
 def call(request):
@@ -151,3 +154,210 @@ def test_a_flood_of_output_is_cut_in_the_middle_and_counted(fleet, domain):
     total = sum(len(str(i)) + 1 for i in range(1, 300001))
     assert len(o["stdout"]) + o["stdout_cut"] == total and len(o["stdout"]) == 20000
     assert o["stdout"].startswith("1\n2\n3\n") and o["stdout"].endswith("299999\n300000\n")
+
+
+# ---- programs that were brought along
+
+CONTENT = """
+    local function raw(hex) return (hex:gsub('..', function(h) return string.char(tonumber(h, 16)) end)) end
+    local function content(verb, args) return tos.call('Content', args, 20, {name = verb}) end
+    local function exec(args) local a, c, t = tos.call('Executor', {'RUN', args}, 20) return a or {refused = c, text = t} end
+"""
+SCRIPT = "#!/bin/sh -e\necho \"carried $1 $(cat)\"\n"
+SCRIPT_DIGEST = hashlib.sha256(SCRIPT.encode()).hexdigest()
+ECHO_DIGEST = hashlib.sha256(open("/usr/bin/echo", "rb").read()).hexdigest()
+
+
+def test_what_was_admitted_by_digest_runs_and_the_one_for_this_machine_is_chosen(fleet, domain):
+    machine = os.uname().machine
+    (o,) = results(fleet, CONTENT + f"""
+        local script, elf = raw('{SCRIPT_DIGEST}'), raw('{ECHO_DIGEST}')
+        local bytes = exec {{program = 'cat', args = {{'/usr/bin/echo'}}, wait = true, capture = 400000}}.stdout
+        assert(content('PUT', {{digest = script, offset = 0, bytes = {json.dumps(SCRIPT)}, last = true, name = 'script'}}))
+        assert(content('PUT', {{digest = elf, offset = 0, bytes = bytes, last = true, name = 'elf'}}))
+        local before = exec {{program = 'sha256:{SCRIPT_DIGEST}', wait = true}}
+        assert(content('ADMIT', {{digest = script, kind = 'program', name = 'carried', machine = 'any'}}))
+        assert(content('ADMIT', {{digest = elf, kind = 'program', name = 'echo2', machine = '{machine}'}}))
+        local folder = {{['{machine}'] = 'sha256:{ECHO_DIGEST}', vax = 'sha256:{SCRIPT_DIGEST}'}}
+        return {{before = before.refused,
+                 script = exec {{program = 'sha256:{SCRIPT_DIGEST}', args = {{'a'}}, stdin = 'in', wait = true}},
+                 named = exec {{program = 'carried', args = {{'b'}}, wait = true}},
+                 elf = exec {{program = folder, args = {{'native'}}, wait = true}},
+                 none = exec {{program = {{vax = 'sha256:{SCRIPT_DIGEST}'}}, wait = true}}}}""", "--limit", "cpu=30")
+    assert o["before"] == "denied"
+    assert o["script"]["stdout"] == "carried a in\n" and o["named"]["stdout"] == "carried b \n", o
+    assert o["elf"]["stdout"] == "native\n" and o["elf"]["digest"] == ECHO_DIGEST
+    assert o["none"]["refused"] == "not-found" and machine in o["none"]["text"] and "vax" in o["none"]["text"]
+
+
+def test_what_was_altered_on_the_disk_is_refused(fleet, domain):
+    path = f"{fleet.home}/kernels/host1/content/{SCRIPT_DIGEST}"
+    os.chmod(path, 0o755)
+    with open(path, "a") as f:
+        f.write("echo evil\n")
+    o = run(fleet, f"sha256:{SCRIPT_DIGEST}")
+    assert o["refused"] == "bad-digest" and "admitted" in o["text"]
+
+
+# ---- handles
+
+def test_a_handle_gives_status_wait_write_signal_and_stop(fleet, domain):
+    (o,) = results(fleet, """
+        local function ask(verb, args) local a, c = tos.call('Executor', {verb, args}, 20) return a or c end
+        local p = ask('RUN', {program = 'cat', input = true, name = 'copy'})
+        local s = ask('STATUS', {handle = p.handle})
+        ask('WRITE', {handle = p.handle, data = 'one '})
+        ask('WRITE', {handle = p.handle, data = 'two', close = true})
+        local e = ask('WAIT', {handle = p.handle})
+        local q = ask('RUN', {program = 'sleep', args = {'60'}})
+        local n = #ask('LIST').programs
+        ask('SIGNAL', {handle = q.handle, signal = 'INT'})
+        local qe = ask('WAIT', {handle = q.handle})
+        local late = ask('SIGNAL', {handle = q.handle, signal = 'INT'})
+        return {state = s.state, name = s.name, out = e.stdout, signal = qe.signal, n = n, late = late,
+                forged = ask('WAIT', {handle = ('0'):rep(32)}), none = ask('STOP', {})}""")
+    assert o["state"] == "running" and o["name"] == "copy" and o["out"] == "one two" and o["n"] >= 1
+    assert o["signal"] == 2 and o["late"] in ("wrong-state", "not-found")
+    assert o["forged"] == "not-found" and o["none"] == "not-found"
+
+
+def test_another_carriers_handle_is_refused(fleet, domain):
+    name = fleet.launch("""function begin()
+        local p = tos.call('Executor', {'RUN', {program = 'sleep', args = {'60'}}}, 10)
+        tos.post('Echo', 'handle ' .. p.handle)
+        tos.inbox('end'):next(60)
+    end""", "--path", "host1")
+    handle = wait_for(lambda: next((line.split("handle ")[1].split()[0].strip('"') for line in
+                                    fleet.log_text("host1").splitlines() if f"{name}: handle " in line), None))
+    (o,) = results(fleet, f"""
+        local function ask(verb) return (select(2, tos.call('Executor', {{verb, {{handle = '{handle}'}}}}, 20))) end
+        return {{all = {{ask('WAIT'), ask('STATUS'), ask('STOP'), ask('SIGNAL'), ask('WRITE'), ask('READ')}}}}""")
+    assert o["all"] == ["not-found"] * 6
+    fleet.tos("kill", name)
+    fleet.wait_state(name, "killed")
+    wait_for(lambda: not fleet.metric("host1", "tos_programs_running"))
+
+
+def test_stop_kills_what_ignores_sigterm(fleet, domain):
+    (o,) = results(fleet, """
+        local p = tos.call('Executor', {'RUN', {program = '/bin/sh', output = 'lines',
+            args = {'-c', 'trap "echo no" TERM; echo ready; while :; do sleep 0.1; done'}}}, 20)
+        tos.inbox('lines'):next(10)
+        local e = tos.call('Executor', {'STOP', {handle = p.handle, after = 1}}, 20)
+        local polite = tos.call('Executor', {'RUN', {program = 'sleep', args = {'60'}}}, 20)
+        local pe = tos.call('Executor', {'STOP', {handle = polite.handle, after = 20}}, 20)
+        return {cause = e.cause, signal = e.signal, ran = e.ran_ms, polite = pe.signal, in_ms = pe.ran_ms}""")
+    assert o["cause"] == "killed" and o["signal"] == 9 and o["ran"] >= 1000
+    assert o["polite"] == 15 and o["in_ms"] < 10000
+
+
+# ---- streaming
+
+def test_each_line_reaches_the_carriers_inbox_when_it_is_written_and_the_end_comes_last(fleet, domain):
+    (o,) = results(fleet, """
+        local p = tos.call('Executor', {'RUN', {program = '/bin/sh', output = 'lines', input = true,
+            args = {'-c', 'while read x; do echo "got $x"; done; printf rest >&2'}}}, 20)
+        local seen, box = {}, tos.inbox('lines')
+        for i = 1, 3 do
+            tos.call('Executor', {'WRITE', {handle = p.handle, data = i .. '\\n', close = i == 3}}, 10)
+            seen[i] = box:next(10).data.line
+        end
+        local rest, last = box:next(10), box:next(10)
+        return {seen = seen, rest = rest.data.line, stream = rest.data.stream, last = last.name, code = last.data.code}""")
+    assert o == {"seen": ["got 1", "got 2", "got 3"], "rest": "rest", "stream": "stderr", "last": "end", "code": 0}
+
+
+def test_a_flood_into_an_inbox_stalls_the_program_and_loses_nothing(fleet, domain):
+    (o,) = results(fleet, """
+        tos.call('Executor', {'RUN', {program = 'seq', args = {'1', '5000'}, output = 'lines'}}, 20)
+        local n, box = 0, tos.inbox('lines')
+        while true do
+            local m = box:next(20)
+            if m.name == 'end' then return {n = n, lost = m.data.lost or 0, code = m.data.code} end
+            n = n + 1
+            if m.data.line ~= tostring(n) then return {n = n, line = m.data.line} end
+        end""", "--limit", "inbox=16", "--limit", "cpu=60")
+    assert o == {"n": 5000, "lost": 0, "code": 0}
+
+
+def test_output_can_be_read_piece_by_piece(fleet, domain):
+    (o,) = results(fleet, """
+        local p = tos.call('Executor', {'RUN', {program = 'seq', args = {'1', '200000'}, output = 'read'}}, 20)
+        local n = 0
+        while true do
+            local m = assert(tos.call('Executor', {'READ', {handle = p.handle}}, 20))
+            n = n + #(m.stdout or '')
+            if m.ended then return {n = n, code = m.ended.code} end
+        end""", "--limit", "cpu=30")
+    assert o == {"n": sum(len(str(i)) + 1 for i in range(1, 200001)), "code": 0}
+
+
+# ---- how long it lives
+
+def test_a_program_ends_with_its_carriers_stay(fleet, domain):
+    results(fleet, """if tos.kernel() == 'host1' then
+            tos.call('Executor', {'RUN', {program = 'sleep', args = {'60'}}}, 20)
+        end return true""", path="host1,host0")
+    wait_for(lambda: not fleet.metric("host1", "tos_programs_running"))
+    (o,) = results(fleet, call("{'LIST'}"))
+    assert not o["programs"]
+
+
+STAYS = """{'RUN', {program = '/bin/sh', stay = true, name = '%s', output = 'read', input = true,
+    args = {'-c', 'while read x; do echo "$$ $x"; done'}}}"""
+
+
+def test_one_that_stays_outlives_its_carrier_and_a_kernel_and_is_never_doubled(fleet, domain):
+    start = call(STAYS % "keeper")
+    (a,) = results(fleet, start, "--limit", "places=1")
+    assert a["state"] == "running" and a["stays"]
+    fleet.kill("host1")
+    wait_for(lambda: answers(fleet) and fleet.metric("host1", "tos_programs_kept_total") == 1)
+    (b,) = results(fleet, start, "--limit", "places=1")
+    assert b.get("pid") == a["pid"], b
+    assert b["pid"] == a["pid"] and b["handle"] == a["handle"] and b["again"]
+    (other,) = results(fleet, call(STAYS.replace("echo", "printf") % "keeper"), "--limit", "places=1")
+    assert other["refused"] == "exists"
+    (o,) = results(fleet, f"""
+        local p = tos.call('Executor', {{'LIST'}}, 10).programs[1]
+        tos.call('Executor', {{'WRITE', {{handle = p.handle, data = 'still here\\n', close = true}}}}, 10)
+        local out, r = '', nil
+        repeat
+            r = assert(tos.call('Executor', {{'READ', {{handle = p.handle}}}}, 10))
+            out = out .. (r.stdout or '')
+        until r.ended
+        return {{out = out, code = r.ended.code}}""")
+    assert o["out"].endswith(" still here\n") and o["code"] == 0
+    (o,) = results(fleet, call("{'LIST'}"), who="alice")
+    assert not o["programs"]  # she has none
+
+
+def test_one_that_does_not_stay_dies_with_the_kernel_and_all_die_with_tosd(fleet, domain):
+    lua = "function begin() tos.call('Executor', %s, 20) tos.inbox('x'):next(100) end"
+    a = fleet.launch(lua % "{'RUN', {program = 'sleep', args = {'7777'}}}", "--path", "host1")
+    b = fleet.launch(lua % "{'RUN', {program = 'sleep', args = {'8888'}, stay = true, name = 'b', limits = {wall = 20}}}",
+                     "--path", "host1", "--limit", "places=1")
+    wait_for(lambda: sleeping("7777") and sleeping("8888"))
+    fleet.kill("host1", "tosd")
+    wait_for(lambda: not sleeping("7777") and not sleeping("8888"))
+    for name in (a, b):
+        fleet.tos("kill", name)
+
+
+def answers(fleet):
+    try:
+        return fleet.status("host1")
+    except fleet_failed:
+        return None
+
+
+def sleeping(seconds):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                if f.read() == f"sleep\0{seconds}\0".encode():
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
