@@ -29,6 +29,8 @@
 	X(post)                                                                                \
 	X(call)                                                                                \
 	X(get)                                                                                 \
+	X(set)                                                                                 \
+	X(reload)                                                                              \
 	X(metrics)                                                                             \
 	X(audit)                                                                               \
 	X(doctor)                                                                              \

@@ -299,6 +299,10 @@ void completion_print(FILE *out)
 			fputs("\n\t\t[[ $cur == -* ]] || { COMPREPLY=($(compgen -f -- "
 			      "\"$cur\")); return; }",
 				out);
+		else if (c->words && strcmp(c->words, "properties") == 0)
+			fputs("\n\t\t[[ $cur == -* ]] || words=$(tos get --timeout 2s 2>/dev/null | "
+			      "sed '1d;s/ .*//')",
+				out);
 		else if (c->words && strcmp(c->words, "names") == 0)
 			fputs("\n\t\t[[ $cur == -* ]] || words=$(tos ps --timeout 2s 2>/dev/null | "
 			      "sed '1d;s/ .*//')",

@@ -58,6 +58,7 @@ static int read_property(const struct tos_value *v, struct decl_property *p)
 		text_field(v, "value", p->value, sizeof(p->value)) < 0)
 		return ERR_MALFORMED;
 	doc_field(v, "doc", p->doc, sizeof(p->doc));
+	memcpy(p->initial, p->value, sizeof(p->initial));
 	p->min = tos_get_int(v, "min", 0);
 	p->max = tos_get_int(v, "max", 0);
 	p->read_only = tos_get_bool(v, "read_only", false);

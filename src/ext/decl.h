@@ -36,6 +36,7 @@ struct decl_inbox {
 
 struct decl_property {
 	char path[64], type[8], unit[16], doc[160], value[EXT_VALUE_BYTES];
+	char initial[EXT_VALUE_BYTES]; /* what it declared */
 	int64_t min, max;
 	bool read_only;
 };

@@ -133,6 +133,12 @@ const char *ext_hook(const struct ext_host *h, uint32_t flag, size_t i);
  */
 int ext_deliver(struct ext_host *h, const char *inbox, const struct post *p,
 	const struct tos_value *info, struct errmsg *em);
+/* A property that is not read-only, by its path below the extension. value NULL: as it was declared.
+ * ERR_NOT_FOUND, ERR_DENIED (read-only), ERR_MALFORMED (type or bounds). */
+int ext_property_check(const struct ext_host *h, const char *ext, const char *path,
+	const char *value, struct errmsg *em);
+int ext_property_change(struct ext_host *h, const char *ext, const char *path,
+	const char *value, struct errmsg *em);
 /* Array of {name, key, doc, where, state, why, inboxes: [{name, doc, waiting, bound, flags,
  * posted, taken, refused}], restarts, pid, calls}; NULL without memory. */
 struct tos_value *ext_describe(const struct ext_host *h);

@@ -121,6 +121,7 @@ void ext_fail_all(struct ext *e, int rc, const char *text);
 void ext_log(struct ext *e, int level, const char *text);
 bool counter_name_ok(const char *s);
 void ext_property_changed(struct ext *e, struct decl_property *p);
+int remote_set(struct ext *e, const char *path, const char *value); /* remote.c */
 void host_stream_gone(struct ext_host *h);
 /* Frees it, and tells the kernel. */
 void host_forget(struct ext *e);

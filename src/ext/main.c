@@ -418,6 +418,18 @@ static int on_connected(struct side *s, struct cbor_cursor *c)
 	return 0;
 }
 
+static int on_set(struct side *s, struct cbor_cursor *c)
+{
+	struct slice path = cbor_text(c, 1, 63), value = cbor_text(c, 0, EXT_VALUE_BYTES - 1);
+	char name[64], text[EXT_VALUE_BYTES];
+
+	cbor_close(c);
+	if (cbor_finish(c) < 0 || !s->body || !c_string(name, sizeof(name), path) ||
+		!c_string(text, sizeof(text), value))
+		return ERR_MALFORMED;
+	return body_configure(s->body, name, text, NULL);
+}
+
 static int on_frame(struct side *s, struct slice frame)
 {
 	struct cbor_cursor c;
@@ -433,6 +445,8 @@ static int on_frame(struct side *s, struct slice frame)
 		return on_drain(s, &c);
 	case EXT_CONNECTED:
 		return on_connected(s, &c);
+	case EXT_SET:
+		return on_set(s, &c);
 	case EXT_STOP:
 		s->stop = true;
 		return 0;

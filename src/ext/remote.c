@@ -361,6 +361,19 @@ static int send_start(struct ext *e)
 	return remote_write(e, &b);
 }
 
+int remote_set(struct ext *e, const char *path, const char *value)
+{
+	AUTOBUF b = BUF_INIT;
+	size_t at = frame_begin(&b);
+
+	cbor_put_array(&b, 3);
+	cbor_put_uint(&b, EXT_SET);
+	cbor_put_text(&b, path);
+	cbor_put_text(&b, value);
+	frame_end(&b, at);
+	return remote_write(e, &b);
+}
+
 void remote_stop(struct ext *e)
 {
 	AUTOBUF b = BUF_INIT;

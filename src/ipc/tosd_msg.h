@@ -32,7 +32,7 @@ enum tosd_type {
 	TOSD_SPAWN = 1,
 	TOSD_SIGNAL,       /* struct tosd_signal */
 	TOSD_KERNEL_READY, /* struct tosd_simple: serving now; tosd tells systemd */
-	TOSD_RELOAD,       /* reserved */
+	TOSD_RELOAD,       /* struct tosd_simple: have the configuration checked; RELOADED */
 	/* struct tosd_spawn_program; fds: the program, open for reading; answered by
 	 * PROGRAM_SPAWNED or FAILED, then later DIED */
 	TOSD_SPAWN_PROGRAM,
@@ -50,6 +50,7 @@ enum tosd_type {
 	TOSD_PROGRAM_SPAWNED,
 	/* struct tosd_kept: a program that outlived an earlier kernel; fds as PROGRAM_SPAWNED */
 	TOSD_PROGRAM_KEPT,
+	TOSD_RELOADED, /* struct tosd_reloaded: asked for, or on SIGHUP */
 };
 
 /* How tos-kernel ends. Any other status or a signal: it is started again, with back-off. */
@@ -138,6 +139,13 @@ struct tosd_failed {
 	struct tosd_head head;
 	uint64_t slot;
 	int32_t rc; /* enum err */
+	uint32_t pad;
+	char text[TOSD_TEXT_BYTES];
+};
+/* The configuration was checked; it is the kernel that reads it again. */
+struct tosd_reloaded {
+	struct tosd_head head;
+	int32_t rc; /* enum err; negative: it is broken */
 	uint32_t pad;
 	char text[TOSD_TEXT_BYTES];
 };

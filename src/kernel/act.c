@@ -4,6 +4,7 @@
  */
 #include "kernel/content.h"
 #include "kernel/family.h"
+#include "kernel/settings.h"
 #include "kernel/forced.h"
 #include "kernel/extender.h"
 
@@ -194,6 +195,18 @@ static void act_groups(struct kernel *k, struct act *a)
 	act_free(a);
 }
 
+static void act_set(struct kernel *k, struct act *a)
+{
+	settings_act(k, STEAL(a->rq), a->who.name, a->target, a->args);
+	act_free(a);
+}
+
+static void act_reload(struct kernel *k, struct act *a)
+{
+	reload_act(k, STEAL(a->rq), a->who.name);
+	act_free(a);
+}
+
 /* The copy is made by a process of whoever asks, who must be able to read the store anyway: here it
  * is allowed, counted and written down. */
 static void act_backup(struct kernel *k, struct act *a)
@@ -372,6 +385,8 @@ static const struct act_rule {
 	{ "backup", "backup", false, act_backup },
 	{ "drain", "drain", false, act_drain },
 	{ "groups", "set", false, act_groups },
+	{ "set", "set", false, act_set },
+	{ "reload", "reload", false, act_reload },
 	{ "content-put", "put", false, act_content },
 	{ "content-fetch", "put", false, act_content },
 	{ "content-pin", "put", false, act_content },

@@ -5,6 +5,7 @@
  */
 #include "kernel/extender.h"
 #include "kernel/programs.h"
+#include "kernel/settings.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -411,6 +412,26 @@ static int on_stop(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
+static int on_checked(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	const struct tosd_reloaded *m = msg;
+	char text[TOSD_TEXT_BYTES];
+
+	(void)fds;
+	(void)n_fds;
+	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text) - 1, m->text);
+	reload_checked(arg, m->rc, text);
+	return 0;
+}
+
+void tosd_reload(struct kernel *k)
+{
+	struct tosd_simple m = { .slot = 0 };
+
+	head_set(&m.head, TOSD_RELOAD, sizeof(m));
+	tosd_send(k, &m, sizeof(m), -1);
+}
+
 static const struct ipc_rule tosd_rules[] = {
 	/* type          when  bytes                         fds handler */
 	{ TOSD_LAYERS, 1, sizeof(struct tosd_layers), 0, on_layers },
@@ -420,6 +441,7 @@ static const struct ipc_rule tosd_rules[] = {
 	{ TOSD_PROGRAM_SPAWNED, 1, sizeof(struct tosd_spawned), 4, on_program_spawned },
 	{ TOSD_PROGRAM_KEPT, 1, sizeof(struct tosd_kept), 4, on_program_kept },
 	{ TOSD_STOP, 1, sizeof(struct tosd_simple), 0, on_stop },
+	{ TOSD_RELOADED, 1, sizeof(struct tosd_reloaded), 0, on_checked },
 };
 
 static void on_tosd(uv_poll_t *poll, int status, int events)

@@ -690,6 +690,60 @@ static const char *scalar(cfg_t *cfg, const struct key *k)
 	return sec ? cfg_getstr(sec, k->name) : NULL;
 }
 
+/* ---- one key */
+
+/* What may change while the kernel runs: what is read anew each time that it matters. The rest is
+ * with tosd, or was handed to others at the start. */
+static bool is_live(const struct key *k)
+{
+	static const struct {
+		const char *section, *names; /* NULL: all of them */
+	} live[] = { { "limits", NULL }, { "policy", NULL }, { "log", NULL }, { "clock", NULL },
+		{ "local", NULL }, { "revocation", NULL }, { "programs", NULL },
+		{ "queue", " stream stream_bytes streams_bytes " },
+		{ "timing", " offer offer_again hook call report lost retry " } };
+	char word[40];
+
+	snprintf(word, sizeof(word), " %.36s ", k->name);
+	for (size_t i = 0; i < ARRAY_LEN(live); i++)
+		if (strcmp(live[i].section, k->section) == 0)
+			return !live[i].names || strstr(live[i].names, word);
+	return false;
+}
+
+size_t config_keys(void)
+{
+	return ARRAY_LEN(keys);
+}
+
+bool config_key_get(size_t i, struct config_key *out)
+{
+	const struct key *k = &keys[i];
+
+	if (k->list || strcmp(k->section, "extension") == 0)
+		return false;
+	*out = (struct config_key){ .section = k->section,
+		.name = k->name,
+		.live = is_live(k),
+		.is_text = is_text(k->kind),
+		.is_bool = k->kind == KEY_BOOL,
+		.unit = k->kind == KEY_BYTES || k->kind == KEY_SIZE ? "B"
+			: k->kind == KEY_MS || k->kind == KEY_MS32  ? "ms"
+								    : "",
+		.min = k->min,
+		.max = k->max };
+	if (k->kind == KEY_LIMIT)
+		out->unit = limit_units[limit_find(k->name, strlen(k->name))];
+	return true;
+}
+
+int config_key_find(const char *section, const char *name)
+{
+	const struct key *k = key_find(section, name);
+
+	return k ? (int)(k - keys) : ERR_NOT_FOUND;
+}
+
 /* Only checked values come here. */
 static int value_store(const struct key *k, const char *s, struct config *c, struct errmsg *em)
 {
@@ -731,6 +785,8 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 		if (k->list || strcmp(k->section, "extension") == 0)
 			continue;
 		s = scalar(cfg, k);
+		if (s)
+			c->given[i / 64] |= (uint64_t)1 << i % 64;
 		if (!s && is_text(k->kind) && !k->text)
 			continue; /* has a default of its own below */
 		rc = value_store(k, s, c, em);
@@ -1303,6 +1359,40 @@ int config_print(const struct config *c, struct buf *out)
 	for (size_t i = 0; i < c->n_extensions; i++)
 		print_extension(&c->extensions[i], out);
 	return buf_check(out);
+}
+
+/* ---- changes at run time */
+
+_Static_assert(
+	ARRAY_LEN(keys) <= 64 * ARRAY_LEN(((struct config *)0)->given), "a bit for each key");
+
+int64_t config_key_number(const struct config *c, size_t i)
+{
+	return number_at(&keys[i], c);
+}
+
+void config_key_text(const struct config *c, size_t i, char *out, size_t cap)
+{
+	char text[32];
+
+	if (is_text(keys[i].kind)) {
+		snprintf(out, cap, "%s", (const char *)c + keys[i].offset);
+		return;
+	}
+	number_text(&keys[i], number_at(&keys[i], c), text);
+	snprintf(out, cap, "%s", text);
+}
+
+int config_key_check(size_t i, const char *value, struct errmsg *em)
+{
+	return value_check(&keys[i], value, em);
+}
+
+int config_key_set(struct config *c, size_t i, const char *value, struct errmsg *em)
+{
+	int rc = value ? value_check(&keys[i], value, em) : 0;
+
+	return rc ? rc : value_store(&keys[i], value, c, em);
 }
 
 /* ---- for tosd */

@@ -125,6 +125,7 @@ struct config {
 	uint32_t offer_again_ms;
 	uint32_t restart_ms; /* the longest pause before tosd starts a process again */
 	bool test_no_userns;
+	uint64_t given[2]; /* keys, by number, that stand in the file */
 	uint32_t test_protocol_min, test_protocol_max; /* claimed instead of what is spoken */
 };
 /* Reads the file (root's or our user's, not writable by others) and checks everything. One
@@ -137,6 +138,32 @@ int config_load(const char *path, struct config *out, struct errmsg *em);
 int config_parse(
 	const char *text, size_t n, const char *where, struct config *out, struct errmsg *em);
 void config_fini(struct config *c);
+
+/* ---- one key at a time, for properties, `tos set` and reload. Keys have numbers from 0 on. */
+struct config_key {
+	const char *section, *name; /* section "": at the top */
+	bool live;                  /* may change while the kernel runs */
+	bool is_text, is_bool;
+	const char *unit;
+	int64_t min, max;
+};
+size_t config_keys(void);
+/* False for lists and keys of sections that come more than once. */
+bool config_key_get(size_t i, struct config_key *out);
+int config_key_find(const char *section, const char *name); /* ERR_NOT_FOUND */
+int64_t config_key_number(const struct config *c, size_t i);
+/* As the file would say it; a text's own. */
+void config_key_text(const struct config *c, size_t i, char *out, size_t cap);
+int config_key_check(size_t i, const char *value, struct errmsg *em);
+/* Checked as in the file; NULL: the default. ERR_CONFIG. */
+int config_key_set(struct config *c, size_t i, const char *value, struct errmsg *em);
+/* What the configuration says of an extension's property, by its path below it; NULL: nothing. */
+const char *config_property(const struct config_extension *x, const char *path);
+/* What may change while the kernel runs goes from *fresh to *now; `fn` hears of each difference, and
+ * whether it was taken. key: "limits.cpu", "policy.rules", "peer host1", "extension Monitor". */
+typedef void config_change_fn(
+	void *arg, const char *key, const char *from, const char *to, bool taken);
+void config_take(struct config *now, struct config *fresh, config_change_fn *fn, void *arg);
 /* normalised, readable by config_load */
 int config_print(const struct config *c, struct buf *out);
 /* ERR_CONFIG if a library of an extension is not there: tosd and the kernel need an absolute

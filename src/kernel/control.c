@@ -3,6 +3,7 @@
  * known by their uid, acts by the signature of a principal.
  */
 #include "kernel/family.h"
+#include "kernel/settings.h"
 
 #include <string.h>
 
@@ -517,6 +518,8 @@ static void get_verb(struct kernel *k, struct request *rq)
 	if (control_may_read(k, rq) < 0)
 		return;
 	rc = property_list(k->properties, path[0] ? path : "/", &out, &em);
+	if (rc == 0)
+		settings_describe(k, out);
 	if (rc < 0)
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 	else

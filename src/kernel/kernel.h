@@ -330,6 +330,8 @@ struct kernel {
 	struct list signing;    /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
+	struct map *settings;  /* path -> struct setting: what was set at run time */
+	struct reload *reload; /* who waits for the configuration to be read again */
 	struct journal *journal; /* journal.c */
 	struct content_store *content; /* content.h */
 	bool draining;           /* takes no carriers any more: tos drain */
@@ -485,6 +487,7 @@ int tosd_begin(struct kernel *k, struct errmsg *em);
 /* fd -1: none; it stays the caller's */
 int tosd_send(struct kernel *k, const void *msg, size_t n, int fd);
 void tosd_ready(struct kernel *k);
+void tosd_reload(struct kernel *k); /* have the configuration checked, then reload_checked() */
 int child_spawn_ext(struct kernel *k, const char *key);
 void child_kill_ext(struct kernel *k, const char *key);
 int child_spawn_vm(struct kernel *k, struct vm *v, uint64_t address_bytes, const char *label);

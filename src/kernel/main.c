@@ -7,6 +7,7 @@
  */
 #include "kernel/broker.h"
 #include "kernel/content.h"
+#include "kernel/settings.h"
 #include "kernel/kernel.h"
 #include "kernel/extender.h"
 #include "kernel/journal.h"
@@ -239,6 +240,8 @@ static void on_ext_ready(void *arg, const char *key, int rc, const char *why)
 	if (extender_ready(k, key, rc, why)) {
 		log_info("installed extension", KV_STR("extension", ext), KV_STR("key", key),
 			KV_STR("state", rc < 0 ? "failed" : "ready"), KV_STR("reason", why));
+		if (rc == 0)
+			settings_apply(k, ext);
 		return;
 	}
 	if (rc < 0) {
@@ -250,6 +253,8 @@ static void on_ext_ready(void *arg, const char *key, int rc, const char *why)
 			KV_STR("error", err_word(rc)), KV_STR("reason", why));
 	} else
 		log_info("extension ready", KV_STR("extension", ext));
+	if (rc == 0)
+		settings_apply(k, ext);
 	if (rc == 0 && strcmp(ext, "Directory") == 0 &&
 		strcmp(k->config.registrar, k->config.name) == 0)
 		directory_register(k);
@@ -294,12 +299,7 @@ static const struct ext_callbacks ext_callbacks = { .send = on_ext_send,
 
 static const char *configured_property(void *arg, const char *path)
 {
-	const struct config_extension *x = arg;
-
-	for (size_t i = 0; i < x->n_property; i++)
-		if (strcmp(x->property[i][0] + 1, path) == 0) /* "/path" */
-			return x->property[i][1];
-	return NULL;
+	return config_property(arg, path);
 }
 
 static struct tos_value *read_system(void *arg)
@@ -596,6 +596,8 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = tosd_begin(k, em);
 	if (rc == 0)
 		rc = open_links(k, listeners, n, em);
+	if (rc == 0)
+		rc = settings_load(k, em);
 	if (rc == 0)
 		rc = load_extensions(k, extensions_dir, em);
 	if (rc == 0)

@@ -2,6 +2,7 @@
  * What the kernel tells of itself: audit records, metrics, properties, and the recent log.
  */
 #include "kernel/journal.h"
+#include "kernel/settings.h"
 #include "kernel/kernel.h"
 
 #include <string.h>
@@ -321,14 +322,8 @@ struct tos_value *log_lines(
 
 struct property_of {
 	struct kernel *k;
-	int64_t value;
 	char text[TOSD_PATH_BYTES];
 };
-
-static struct tos_value *read_int(void *arg)
-{
-	return tos_int(((struct property_of *)arg)->value);
-}
 
 static struct tos_value *read_text(void *arg)
 {
@@ -341,17 +336,6 @@ static struct tos_value *read_carriers(void *arg)
 }
 
 /* Properties live as long as the kernel: their arguments are kept until the process ends. */
-static int add_int(struct kernel *k, const char *path, const char *unit, const char *doc,
-	int64_t value, struct errmsg *em)
-{
-	struct property_of *p = mem_new(struct property_of);
-
-	p->k = k;
-	p->value = value;
-	return property_add(
-		k->properties, path, PROPERTY_INT, unit, doc, 0, 0, true, read_int, p, em);
-}
-
 static int add_text(struct kernel *k, const char *path, const char *doc, const char *value,
 	struct errmsg *em)
 {
@@ -366,7 +350,6 @@ static int add_text(struct kernel *k, const char *path, const char *doc, const c
 int properties_init(struct kernel *k, struct errmsg *em)
 {
 	struct property_of *carriers = mem_new(struct property_of);
-	char path[128];
 	int rc = add_text(k, "/name", "Name of this kernel.", k->config.name, em);
 
 	carriers->k = k;
@@ -386,55 +369,7 @@ int properties_init(struct kernel *k, struct errmsg *em)
 		rc = property_add(k->properties, "/carriers/here", PROPERTY_INT, "",
 			"Carriers here.", 0, 0, true, read_carriers, carriers, em);
 	if (rc == 0)
-		rc = add_int(k, "/carriers/most", "", "Carriers that this kernel admits.",
-			k->config.carriers, em);
-	if (rc == 0)
-		rc = add_int(k, "/carriers/most_per_principal", "",
-			"Carriers of one owner that this kernel admits.",
-			k->config.carriers_per_principal, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/disk_per_principal", "B",
-			"Bytes that carriers, outcomes and code of one owner may take in the store; 0: any.",
-			(int64_t)k->config.disk_per_principal, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/journal_bytes", "B",
-			"Bytes that one extension may keep in the store.",
-			(int64_t)k->config.journal_bytes, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/journal_rows", "",
-			"Rows that one extension may keep in the store.",
-			k->config.journal_rows, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/cpu_share", "%",
-			"Part of one processor that one carrier may use; 0: any.",
-			k->config.cpu_share, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/cpu_share_per_principal", "%",
-			"Part of one processor that all carriers of one owner may use; 0: any.",
-			k->config.cpu_share_per_principal, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/sent_rate", "B/s",
-			"Bytes that one carrier may post in a second; 0: any.",
-			(int64_t)k->config.sent_rate, em);
-	if (rc == 0)
-		rc = add_int(k, "/limits/sent_rate_per_principal", "B/s",
-			"Bytes that all carriers of one owner may post in a second; 0: any.",
-			(int64_t)k->config.sent_rate_per_principal, em);
-	for (int i = 0; i < LIMIT_COUNT && rc == 0; i++) {
-		snprintf(path, sizeof(path), "/limits/%s", limit_names[i]);
-		rc = add_int(k, path, limit_units[i], limit_texts[i], k->config.limits[i], em);
-	}
-	static const char *const timing_docs[] = { "handshake", "ping", "silent", "offer",
-		"hook", "call", "report", "retry", "restart" };
-	const uint32_t timing[] = { k->config.handshake_ms, k->config.ping_ms,
-		k->config.silent_ms, k->config.offer_ms, k->config.hook_ms, k->config.call_ms,
-		k->config.report_ms, k->config.retry_ms, k->config.restart_ms };
-
-	for (size_t i = 0; i < ARRAY_LEN(timing) && rc == 0; i++) {
-		snprintf(path, sizeof(path), "/timing/%s", timing_docs[i]);
-		rc = add_int(
-			k, path, "ms", "How long that may take, see tosd.conf.", timing[i], em);
-	}
+		rc = settings_properties(k, em);
 	return rc;
 }
 

@@ -78,7 +78,8 @@ enum watch {
 	WATCH_KERNEL,
 	WATCH_KERNEL_PID,
 	WATCH_LAUNCHER, /* and, behind each, its process */
-	WATCH_END = WATCH_LAUNCHER + 2 * LAUNCHERS
+	WATCH_END = WATCH_LAUNCHER + 2 * LAUNCHERS,
+	WATCH_CHECK_PID = WATCH_END
 };
 
 struct peer {
@@ -361,6 +362,8 @@ static void tell_kernel(void)
 		if (rc == 0 && c->state == CHILD_DEAD)
 			rc = tell_died(c, &em);
 	}
+	if (rc == 0 && super.kernel.fd >= 0)
+		rc = reload_tell(super.kernel.fd, &em);
 	if (rc < 0 && rc != ERR_AGAIN && rc != ERR_CLOSED)
 		kernel_end("cannot speak to tos-kernel", rc, &em);
 }
@@ -652,6 +655,24 @@ static int on_ready(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
+static void reload(void)
+{
+	int pidfd = reload_begin(super.t);
+
+	if (pidfd >= 0)
+		watch(pidfd, WATCH_CHECK_PID, EPOLLIN);
+}
+
+static int on_reload(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	(void)arg;
+	(void)msg;
+	(void)fds;
+	(void)n_fds;
+	reload();
+	return 0;
+}
+
 static const struct ipc_rule kernel_rules[] = {
 	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), IPC_ANY_FDS,
 		on_spawn },
@@ -660,6 +681,7 @@ static const struct ipc_rule kernel_rules[] = {
 	{ TOSD_SIGNAL, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_signal), 0, on_signal },
 	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0,
 		on_ready },
+	{ TOSD_RELOAD, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0, on_reload },
 };
 
 /* Read a batch. Returns 0, or why the peer must be ended; ERR_CLOSED when it has closed. */
@@ -844,6 +866,7 @@ static void on_kernel_death(void)
 		log_error("tos-kernel was killed", KV_INT("signal", WTERMSIG(status)));
 	super.phase = PHASE_ENDING;
 	super.ready = false;
+	reload_forget();
 	end_children();
 }
 
@@ -859,7 +882,8 @@ static void reap_strangers(void)
 			return;
 		if (si.si_pid == super.kernel.pid ||
 			si.si_pid == super.maker[LAUNCHER_SANDBOXES].peer.pid ||
-			si.si_pid == super.maker[LAUNCHER_PROGRAMS].peer.pid)
+			si.si_pid == super.maker[LAUNCHER_PROGRAMS].peer.pid ||
+			si.si_pid == reload_pid())
 			return; /* has its own descriptor, which is looked at next */
 		for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
 			if (super.child[i].state != CHILD_FREE &&
@@ -983,7 +1007,7 @@ static void on_signals(void)
 		if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
 			stop((int)si.ssi_signo);
 		else if (si.ssi_signo == SIGHUP)
-			log_info("SIGHUP: the configuration is read at start only");
+			reload();
 	}
 }
 
@@ -1035,6 +1059,8 @@ static void dispatch(uint32_t id)
 		on_launcher_readable(m);
 	else if (launcher && process && m->peer.pid > 0)
 		on_launcher_death(m);
+	else if (id == WATCH_CHECK_PID && reload_ended(super.epoll))
+		reload();
 	else if (id < TOSD_CHILDREN && super.child[id].pidfd >= 0)
 		on_child_death(&super.child[id]);
 }
@@ -1059,6 +1085,7 @@ static void deadlines(void)
 		pidfd_signal(m->peer.pidfd, SIGKILL);
 		m->deadline_ms = now + LAUNCH_MS;
 	}
+	reload_expire(now);
 	if (super.phase == PHASE_ENDING && super.n_children == super.n_kept)
 		super.phase = PHASE_DOWN;
 }
@@ -1079,6 +1106,8 @@ static int timeout_ms(void)
 	}
 	if (super.phase == PHASE_DOWN && !super.stopping && super.kernel.next_ms < at)
 		at = super.kernel.next_ms;
+	if (reload_deadline() < at)
+		at = reload_deadline();
 	if (at == INT64_MAX)
 		return -1;
 	left = at - clock_ms();
@@ -1124,7 +1153,8 @@ static void turn(void)
 		launch_next(&super.maker[i]);
 	tell_kernel();
 	watch_change(&super.kernel, WATCH_KERNEL,
-		(super.free_head != NIL ? EPOLLIN : 0u) | (super.unsent ? EPOLLOUT : 0u));
+		(super.free_head != NIL ? EPOLLIN : 0u) |
+			(super.unsent || reload_due() ? EPOLLOUT : 0u));
 }
 
 static void init(struct tosd *t)

@@ -9,6 +9,7 @@
  *   launcher.c   the small children that make sandboxes
  *   programs.c   programs: what is kept of each, where it goes
  *   kernel.c     starts tos-kernel
+ *   reload.c     has the configuration checked again
  *   supervise.c  the loop: children, deaths, restarts, signals
  */
 #pragma once
@@ -133,6 +134,19 @@ int kernel_start(struct tosd *t, int *fd, struct errmsg *em);
 int exec_wait(int status_fd, struct errmsg *em);
 /* The same until it writes its first byte, which goes to out; ERR_SANDBOX if it never does. */
 int exec_wait_byte(int status_fd, char *out, struct errmsg *em);
+
+/* reload.c: the configuration is checked again, beside everything else. reload_begin() returns the
+ * checker's pidfd to watch, or -1: one is under way, or it failed. reload_ended() reaps it, and is
+ * true where another is to begin. */
+int reload_begin(struct tosd *t);
+bool reload_ended(int epoll);
+pid_t reload_pid(void);        /* 0: none */
+int64_t reload_deadline(void); /* monotonic; INT64_MAX: none is under way */
+void reload_expire(int64_t now_ms);
+/* What came of it goes to tos-kernel when its socket takes it; a new tos-kernel has read the file. */
+bool reload_due(void);
+int reload_tell(int fd, struct errmsg *em);
+void reload_forget(void);
 
 /* What of our environment tos-kernel gets. */
 char **kernel_environment(void);

@@ -36,6 +36,7 @@
  *                                           it has taken it still answers
  *   [69, number, code, text]                EXT_CONNECTED  code 0: its first byte brings the
  *                                           socket along (SCM_RIGHTS); else a failure, negated
+ *   [71, path, value]                       EXT_SET     a property that is not read-only
  */
 #pragma once
 
@@ -46,6 +47,7 @@ enum ext_frame {
 	EXT_ANSWER = 67,
 	EXT_DRAIN = 68,
 	EXT_CONNECTED = 69,
+	EXT_SET = 71,
 	EXT_HELLO = 80,
 	EXT_STARTED = 81,
 	EXT_SEND = 82,

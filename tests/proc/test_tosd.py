@@ -633,10 +633,13 @@ def test_second_sigterm_does_not_wait(make):
     assert time.monotonic() - begin < 5
 
 
-def test_sighup_changes_nothing(make):
+def test_sighup_has_the_configuration_checked_and_ends_nothing(make):
     t = make()
     t.start()
+    pid = t.kernel_pid()
     t.proc.send_signal(signal.SIGHUP)
+    until("checked", lambda: "the configuration was checked" in t.text())
+    assert t.kernel_pid() == pid
     t.spawn(1)
 
 

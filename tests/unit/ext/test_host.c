@@ -322,6 +322,41 @@ static void configuration_reaches_the_extension(void **state)
 	}
 }
 
+static void a_property_changes_while_the_extension_runs(void **state)
+{
+	(void)state;
+	for (int isolated = 0; isolated < 2; isolated++) {
+		struct world *w = world_new();
+		struct errmsg em = { "" };
+
+		w->library = isolated ? PROBE : NULL;
+		assert_int_equal(world_load(w, "Probe", PROBE, "", isolated, NULL), 0);
+		assert_true(world_until(w, is_ready));
+		assert_int_equal(ext_property_change(w->host, "Probe", "pace", "43", &em), 0);
+		assert_string_equal(
+			world_call(w, "Probe", "property", texts("pace", NULL))->folder, "43");
+		assert_string_equal(world_property(w, "pace"), "43");
+		/* type, bounds, what it says itself, what there is not */
+		assert_int_equal(ext_property_change(w->host, "Probe", "pace", "fast", &em),
+			ERR_MALFORMED);
+		assert_int_equal(ext_property_change(w->host, "Probe", "pace", "101", &em),
+			ERR_MALFORMED);
+		assert_non_null(strstr(em.text, "from 1 to 100"));
+		assert_int_equal(
+			ext_property_change(w->host, "Probe", "late", "x", &em), ERR_DENIED);
+		assert_int_equal(
+			ext_property_change(w->host, "Probe", "none", "1", &em), ERR_NOT_FOUND);
+		assert_int_equal(
+			ext_property_change(w->host, "None", "pace", "1", &em), ERR_NOT_FOUND);
+		assert_string_equal(
+			world_call(w, "Probe", "property", texts("pace", NULL))->folder, "43");
+		assert_int_equal(ext_property_change(w->host, "Probe", "pace", NULL, &em), 0);
+		assert_string_equal(
+			world_call(w, "Probe", "property", texts("pace", NULL))->folder, "10");
+		world_free(w);
+	}
+}
+
 static void expect_refusal(const char *library, int rc, const char *word)
 {
 	for (int isolated = 0; isolated < 2; isolated++) {
@@ -729,6 +764,7 @@ int main(void)
 		cmocka_unit_test(an_inbox_for_extensions_refuses_carriers_and_clients),
 		cmocka_unit_test(malformed_folders_are_refused),
 		cmocka_unit_test(configuration_reaches_the_extension),
+		cmocka_unit_test(a_property_changes_while_the_extension_runs),
 		cmocka_unit_test(what_does_not_fit_is_not_loaded_and_leaves_nothing),
 		cmocka_unit_test(a_configured_value_out_of_bounds_stops_the_load),
 		cmocka_unit_test(calls_of_a_killed_extension_fail_and_it_comes_back),

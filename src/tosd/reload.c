@@ -1,0 +1,183 @@
+/*
+ * The configuration is checked while the kernel runs, by the same sandboxed tos-kernel
+ * --check-config as at the start, but without waiting for it: supervise.c watches its pidfd. tosd
+ * itself takes nothing from it but whether the file is good; tos-kernel reads it again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "ipc/ipc.h"
+#include "tosd/tosd.h"
+
+#define CHECK_MS 10000
+
+static struct {
+	pid_t pid;
+	int pidfd, said; /* what it writes to stderr */
+	int64_t deadline_ms;
+	bool again; /* asked for while one was under way */
+	bool due;   /* tos-kernel is to hear of it */
+	struct tosd_reloaded news;
+} check = { .pidfd = -1, .said = -1 };
+
+static void done(int rc, const char *text)
+{
+	check.news = (struct tosd_reloaded){
+		.head = { TOSD_MSG_VERSION, TOSD_RELOADED, sizeof(check.news) }, .rc = rc
+	};
+	snprintf(check.news.text, sizeof(check.news.text), "%s", text);
+	check.due = true;
+	if (rc < 0)
+		log_error("the configuration is broken; it stays as it is",
+			KV_STR("reason", check.news.text));
+	else
+		log_notice("the configuration was checked");
+}
+
+/* The tables that it makes go to /dev/null: what they are for is fixed since the start. */
+static pid_t start(struct tosd *t, int text_fd)
+{
+	char *argv[] = { "tos-kernel", "--check-config", "-c",
+		(char *)(uintptr_t)t->config_path, NULL };
+	struct sandbox_plan plan = { .kind = SANDBOX_CHECK,
+		.host = &t->host,
+		.filter = t->host.seccomp ? &t->filter[SANDBOX_CHECK] : NULL,
+		.uid = (uid_t)-1,
+		.address_bytes = (uint64_t)1 << 30,
+		.cpu_s = CHECK_MS / 1000,
+		.null_fd = t->null_fd,
+		.out_fd = t->null_fd,
+		.log_fd = text_fd,
+		.socket_fd = t->null_fd,
+		.library_fd = -1,
+		.program_fd = t->kernel.fd,
+		.status_fd = text_fd,
+		.gate_fd = -1,
+		.argv = argv,
+		.envp = kernel_environment() };
+	pid_t pid = fork();
+
+	if (pid == 0)
+		sandbox_run(&plan);
+	return pid;
+}
+
+int reload_begin(struct tosd *t)
+{
+	int said[2];
+
+	if (check.pid) {
+		check.again = true;
+		return -1;
+	}
+	if (pipe2(said, O_CLOEXEC | O_NONBLOCK) < 0) {
+		done(ERR_IO, strerror(errno));
+		return -1;
+	}
+	check.pid = start(t, said[1]);
+	mem_close(said[1]);
+	check.pidfd = check.pid > 0 ? (int)syscall(SYS_pidfd_open, check.pid, 0) : -1;
+	if (check.pidfd < 0) {
+		mem_close(said[0]);
+		if (check.pid > 0) {
+			kill(check.pid, SIGKILL);
+			waitpid(check.pid, NULL, 0);
+		}
+		check.pid = 0;
+		done(ERR_IO, "cannot start tos-kernel --check-config");
+		return -1;
+	}
+	check.said = said[0];
+	check.deadline_ms = clock_ms() + CHECK_MS;
+	return check.pidfd;
+}
+
+/* The last line that it said: before it there may be warnings. */
+static void read_said(char *out, size_t cap)
+{
+	char bytes[1024];
+	ssize_t n = read(check.said, bytes, sizeof(bytes) - 1);
+	char *line = bytes;
+
+	bytes[n > 0 ? n : 0] = 0;
+	for (char *p; (p = strchr(line, '\n')) && p[1];)
+		line = p + 1;
+	line[strcspn(line, "\n")] = 0;
+	snprintf(out, cap, "%s", line);
+}
+
+bool reload_ended(int epoll)
+{
+	char text[TOSD_TEXT_BYTES];
+	bool again = check.again;
+	int status;
+
+	if (!check.pid || waitpid(check.pid, &status, WNOHANG) != check.pid)
+		return false;
+	read_said(text, sizeof(text));
+	mem_close(check.said);
+	/* a launcher just being made may hold a copy, with which it would go on being watched */
+	epoll_ctl(epoll, EPOLL_CTL_DEL, check.pidfd, NULL);
+	mem_close(check.pidfd);
+	check.pid = 0;
+	check.said = check.pidfd = -1;
+	check.again = false;
+	if (again)
+		return true; /* the file may have changed since */
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		done(0, "");
+	else
+		done(ERR_CONFIG, *text ? text : "tos-kernel --check-config died");
+	return false;
+}
+
+pid_t reload_pid(void)
+{
+	return check.pid;
+}
+
+int64_t reload_deadline(void)
+{
+	return check.pid ? check.deadline_ms : INT64_MAX;
+}
+
+void reload_expire(int64_t now_ms)
+{
+	if (!check.pid || now_ms < check.deadline_ms)
+		return;
+	log_error("tos-kernel --check-config takes too long");
+	check.deadline_ms = now_ms + CHECK_MS;
+	kill(check.pid, SIGKILL);
+}
+
+bool reload_due(void)
+{
+	return check.due;
+}
+
+int reload_tell(int fd, struct errmsg *em)
+{
+	int rc;
+
+	if (!check.due)
+		return 0;
+	rc = ipc_send(fd, &check.news, sizeof(check.news), NULL, 0, em);
+	if (rc == 0)
+		check.due = false;
+	return rc;
+}
+
+void reload_forget(void)
+{
+	check.due = false;
+}
