@@ -136,8 +136,10 @@ void token_inherit(struct ext *from, struct ext *heir, uint64_t number, struct d
 
 /* What is due now. Returns the ms until something is again, -1 never. May free e. */
 int64_t swap_turn(struct ext *e, int64_t now);
-/* It has given back what it had not taken, or is not asked any more. */
+/* It has given back what it had not taken. */
 void swap_drained(struct ext *e);
+/* It never will: what it was sent is lost. */
+void swap_lost(struct ext *e, const char *why);
 /* Its process is gone or was told to end, and no other is to come. */
 void swap_leave(struct ext *e);
 

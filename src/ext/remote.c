@@ -71,7 +71,7 @@ static void last_life_over(struct ext *e, const char *why)
 	char text[320];
 
 	if (e->heir)
-		swap_drained(e);
+		swap_lost(e, why);
 	snprintf(text, sizeof(text), "extension %s ended: %s", e->name, why);
 	ext_fail_all(e, ERR_UNKNOWN, text);
 	swap_leave(e);

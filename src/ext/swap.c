@@ -5,7 +5,8 @@
  * In the place of another: that one is told to take nothing more, and says so; until then what is
  * posted waits here. Then what it had not taken, in order, and what has come since go to the new
  * one, and the old one ends when it has answered what it had taken. A process that does not say
- * so in time is ended: what it had not taken is known here, and nothing it says changes that.
+ * so in time, or dies, is ended: it may have taken any of what it was sent, and a post is
+ * delivered at most once, so that is lost as in any crash; what it was not sent is not.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -78,9 +79,34 @@ void swap_drained(struct ext *e)
 	host_busy(e->host);
 }
 
+void swap_lost(struct ext *e, const char *why)
+{
+	uint64_t lost = 0;
+	char text[320];
+
+	snprintf(text, sizeof(text), "extension %s was replaced: %s", e->name, why);
+	for (size_t i = 0; e->heir && e->decl && i < e->decl->n_inboxes; i++) {
+		struct decl_inbox *in = &e->decl->inbox[i];
+		struct kept *kept;
+		size_t bytes;
+
+		while (in->waiting > in->unsent &&
+			(kept = decl_take_kept(e->decl, in, &bytes))) {
+			lost++;
+			if (kept->token)
+				ext_fail(e, kept->token, ERR_UNKNOWN, text);
+			free(kept);
+		}
+	}
+	if (lost)
+		e->host->cb->count(e->host->arg, e->name, "folders_lost", lost);
+	swap_drained(e);
+}
+
 static void succeed(struct ext *e, struct ext *old)
 {
-	e->next_token = old->next_token; /* those that it inherits keep their numbers */
+	/* Calls that it inherits keep their numbers; some of them are still to come. */
+	e->next_token = old->next_token + ((uint64_t)1 << 32);
 	e->publishing = true;
 	old->heir = e;
 	old->retire_due = clock_ms() + DRAIN_MS;
@@ -177,7 +203,7 @@ int64_t swap_turn(struct ext *e, int64_t now)
 	if (e->heir) {
 		log_warning("an extension that is replaced does not give its inboxes back",
 			KV_STR("extension", e->name), KV_INT("pid", e->pid));
-		swap_drained(e);
+		swap_lost(e, "it did not give its inboxes back");
 		e->retire_due = now; /* hangs: nothing of it is waited for */
 	}
 	if (!e->retiring)

@@ -1,4 +1,5 @@
 """Extensions that are installed, replaced and removed while the kernel runs, and who may do that."""
+import base64
 import json
 import os
 import signal
@@ -6,13 +7,18 @@ import subprocess
 
 import pytest
 
-from fleet import KERNEL, QUICK, SANITIZED, TOS, Failed, Fleet, process_table, wait_for
+from fleet import KERNEL, QUICK, SANITIZED, TOS, Fleet, conf_text, process_table, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL) or not os.path.exists(TOS), reason="TOS_BUILD names no build")
+
+SOAK = os.environ.get("TOS_SOAK") == "1"
+POSTERS, REPLACEMENTS = (50, 100) if SOAK else (20, 20)
 
 INCLUDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../include")
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ext/greeter.c")
 CONF = dict(QUICK, extender={"privileges": "read-proc"})
+# What carriers that are nobody's administrator may post to.
+RULES = 'policy { rules = {"allow class:carrier post Greeter"} }\n'
 
 
 def compiled(fleet, out, **defines):
@@ -64,9 +70,10 @@ def audited(fleet, event, kernel="host0"):
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Fleet(n=2, conf=CONF) as f:
+    with Fleet(n=2, conf=conf_text(CONF) + RULES) as f:
         f.tos("principal", "add", "olga", "--role", "officer", "--here")
         f.tos("principal", "add", "carl")  # owner, author
+        f.tos("build", f.file("plain.lua", "function begin(self) end"), "-o", "plain.ext")
         yield f
 
 
@@ -193,6 +200,182 @@ def test_a_crash_is_answered_and_it_comes_back(fleet, nothing_left):
     wait_for(lambda: running(fleet) == "1" and rows(fleet)["Greeter"][0]["pid"] != pid)
     assert rows(fleet)["Greeter"][0]["restarts"] == 1 and asked(fleet) == "1"
     assert fleet.pid("host0", "tos-kernel") == nothing_left
+
+
+def briefcase(fleet, **folders):
+    """A file for --briefcase, of packages (by path) and texts."""
+    def element(v):
+        if not v.endswith(".ext"):
+            return v
+        with open(os.path.join(fleet.path, v), "rb") as f:
+            return {"base64": base64.b64encode(f.read()).decode()}
+    return fleet.file("briefcase.json", json.dumps({k: [element(v) for v in vs] for k, vs in folders.items()}))
+
+
+def test_a_carrier_installs_uses_and_removes_one(fleet, nothing_left):
+    """From a carrier, not from a shell on the host; the kernel's process stays the same."""
+    packaged(fleet, "1")
+    o = fleet.outcome(fleet.launch("""
+function begin(self)
+    local R = tos.briefcase:folder("RESULTS")
+    local function ask(...)
+        local answer, code = tos.call(...)
+        R:push { answer = answer, code = code }
+    end
+    ask("Greeter", "version", 10)
+    ask("Extender", { package = tos.briefcase:folder("PACKAGE")[1] }, 30, { name = "INSTALL" })
+    ask("Greeter", "version", 10)
+    tos.sleep(0.05)
+    self.other = tos.call("Greeter", "count", 10)
+    ask("Extender", { name = "Greeter" }, 30, { name = "REMOVE" })
+    ask("Greeter", "version", 10)
+end""", "--briefcase", briefcase(fleet, PACKAGE=["Greeter-1.ext"])))
+    assert o["state"] == "finished", o["fault"]
+    before, installed, used, removed, after = o["briefcase"]["RESULTS"]
+    assert before["code"] == after["code"] == "no-such-inbox" and used["answer"] == "1"
+    assert installed["answer"]["version"] == "1" and installed["answer"]["via"] == o["name"]
+    assert removed["answer"]["name"] == "Greeter"
+    assert fleet.pid("host0", "tos-kernel") == nothing_left and not rows(fleet)
+    assert audited(fleet, "extension-installed")[-1]["via"] == o["name"]
+
+
+def test_a_carrier_delivers_what_others_use(fleet):
+    """The shipped carrier, at every kernel; then others post to what it brought, from its kernel and elsewhere."""
+    packaged(fleet, "1")
+    packaged(fleet, "2", name="Second")
+    o = fleet.outcome(fleet.tos("launch", "install-extension", "--path", "@all", "--briefcase",
+                                briefcase(fleet, PACKAGE=["Greeter-1.ext", "Second-2.ext"])).strip())
+    assert [(r["kernel"], r["extension"], r["done"]) for r in o["briefcase"]["RESULTS"]] == [
+        (k, e, "installed") for k in fleet.names for e in ("Greeter", "Second")]
+    other = fleet.outcome(fleet.launch("""
+function begin(self)
+    tos.briefcase:folder("RESULTS"):push { here = tos.call("Greeter", "version", 10),
+        there = tos.call("host1/Greeter", "version", 10) }
+end""", "--path", "@all", "--as", "carl"))
+    assert other["briefcase"]["RESULTS"] == [{"here": "1", "there": "1"}] * 2
+    o = fleet.outcome(fleet.tos("launch", "install-extension", "--path", "host1", "--briefcase",
+                                briefcase(fleet, REMOVE=["Second", "Nothing"])).strip())
+    assert [(r.get("done"), r.get("why")) for r in o["briefcase"]["RESULTS"]] == [("removed", None), (None, "not-found")]
+    assert set(rows(fleet, "host1")) == {"Greeter"}
+
+
+def test_a_carrier_of_somebody_else_may_not(fleet):
+    """Its owner is no admin; its author is none; nor can a client say so by itself, nor a carrier with a package that
+    no officer has signed."""
+    packaged(fleet, "1")
+    install = """
+function begin(self)
+    local answer, code, text = tos.call("Extender", { package = tos.briefcase:folder("PACKAGE")[1] }, 30, { name = "INSTALL" })
+    tos.briefcase:folder("RESULTS"):push { answer = answer, code = code, text = text }
+end"""
+    for package, owner, code in (("Greeter-1.ext", "carl", "denied"), ("plain.ext", "admin", "malformed")):
+        o = fleet.outcome(fleet.launch(install, "--briefcase", briefcase(fleet, PACKAGE=[package]), "--as", owner))
+        (answer,) = o["briefcase"]["RESULTS"]
+        assert "answer" not in answer and answer["code"] == code, answer
+    fleet.tos("build", fleet.file("by_carl.lua", install), "--as", "carl", "-o", "by_carl.bundle")
+    o = fleet.outcome(fleet.tos("launch", "by_carl.bundle", "--briefcase", briefcase(fleet, PACKAGE=["Greeter-1.ext"])).strip())
+    assert o["briefcase"]["RESULTS"][0]["code"] == "denied"
+    r = fleet.run("call", "Extender", '{"name": "Monitor"}', "--folder", "REMOVE")
+    assert r.returncode != 0 and "signed acts" in r.stderr, r.stderr
+    assert not rows(fleet)
+    wait_for(lambda: any(r.get("object") == "Extender" for r in audited(fleet, "denied")))
+
+
+POSTING = """
+function begin(self)
+    local stop = tos.inbox("stop")
+    local posted, calls, n, versions, why = 0, 0, 0, {}, {}
+    while stop:size() == 0 do
+        n = n + 1
+        if tos.post("Greeter", tos.folder("", "note", n)) then posted = posted + 1 end
+        if n % 8 == 0 then
+            local version, code = tos.call("Greeter", n % 16 == 0 and "slow" or "version", 30)
+            if version then calls = calls + 1; versions[version] = true else why[#why + 1] = code end
+        end
+        tos.sleep(0.01)
+    end
+    local failures = tos.inbox("failures"):size()
+    tos.briefcase:folder("RESULTS"):push { posted = posted, calls = calls, failures = failures, why = why, n = n }
+    for v in pairs(versions) do tos.briefcase:folder("VERSIONS"):push(v) end
+end"""
+
+
+def events_of(fleet, name):
+    """What the extension counted."""
+    for line in fleet.tos("metrics").splitlines():
+        if line.startswith(f'tos_extension_events_total{{extension="Greeter",name="{name}"}}'):
+            return int(float(line.rsplit(" ", 1)[1]))
+    return 0
+
+
+def test_replaced_under_load_nothing_is_lost(fleet, nothing_left):
+    """Posting carriers, and one version after the other: every folder is taken once, in order, every call is answered."""
+    fleet.tos("extension", "install", packaged(fleet, "0"))
+    packages = [packaged(fleet, f"{v}") for v in range(1, 4)]
+    before, disorder = events_of(fleet, "notes"), events_of(fleet, "disorder")
+    carriers = [fleet.launch(POSTING) for _ in range(POSTERS)]
+    wait_for(lambda: events_of(fleet, "notes") > before + 2 * POSTERS)
+    for i in range(REPLACEMENTS):
+        (row,) = fleet.json("extension", "replace", packages[i % 3])
+        assert row["version"] == str(i % 3 + 1) and row["replaces"] == (str((i - 1) % 3 + 1) if i else "0")
+        if i % 5 == 0:
+            refused(fleet, "replace", "plain.ext", says="signed as manifest")
+    wait_for(lambda: [r["state"] for r in rows(fleet)["Greeter"]] == ["ready"], text="the old ones have ended")
+    for c in carriers:
+        fleet.tos("post", f"{c}/stop", "now")
+    results = [fleet.outcome(c) for c in carriers]
+    assert all(o["state"] == "finished" for o in results), [o["fault"] for o in results]
+    told = [o["briefcase"]["RESULTS"][0] for o in results]
+    posted = sum(r["posted"] for r in told)
+    assert not any(r["failures"] or r["why"] for r in told), told
+    wait_for(lambda: events_of(fleet, "notes") - before >= posted)
+    assert events_of(fleet, "notes") - before == posted and events_of(fleet, "disorder") == disorder
+    assert all(r["posted"] == r["n"] for r in told) and fleet.pid("host0", "tos-kernel") == nothing_left
+    print(f"{REPLACEMENTS} replacements, {POSTERS} carriers, {posted} folders, {sum(r['calls'] for r in told)} calls")
+    seen = {v for o in results for v in o["briefcase"].get("VERSIONS", [])}
+    assert seen == {"1", "2", "3"} or seen == {"0", "1", "2", "3"}, seen
+    last = str((REPLACEMENTS - 1) % 3 + 1)
+    assert f"extension replaced extension=Greeter version={last} replaces=" in fleet.log_text("host0")
+    row = audited(fleet, "extension-replaced")[-1]
+    assert row["version"] == last and row["replaces"] != last
+    assert fleet.metric("host0", "tos_extensions_replaced_total") >= REPLACEMENTS
+
+
+def test_a_version_that_does_not_start_leaves_the_old_one(fleet):
+    """Whatever is wrong with the new one, the old one never stopped."""
+    fleet.tos("extension", "install", packaged(fleet, "1"))
+    fleet.tos("call", "Greeter", "one")
+    pid = rows(fleet)["Greeter"][0]["pid"]
+    for release, wrong in enumerate(({"ABI_MINOR": 9}, {"PRIVILEGES": '"read-fs"'}, {"START": "-1"}, {"CRASH": 1},
+                                     {"HANG": 1}), 2):
+        if "HANG" in wrong and not SOAK:
+            continue  # ten seconds
+        refused(fleet, "replace", packaged(fleet, str(release), **wrong))
+        assert asked(fleet) == "1" and [r["pid"] for r in rows(fleet)["Greeter"] if r["state"] == "ready"] == [pid]
+    # one that has another inbox than its package says, and one that wants somebody else's
+    with open(os.path.join(fleet.path, packaged(fleet, "8")), "rb") as f:
+        package = f.read()
+    assert package.count(b"Greeter") >= 2
+    refused(fleet, "replace", packaged(fleet, "9", name="Greeter", file=compiled(
+        fleet, "echo.so", INBOX='"Echo"', RELEASE='"9"')), says="belongs to host0")
+    assert asked(fleet, "count") == "1" and asked(fleet) == "1"
+    fleet.kill("host0")
+    wait_for(lambda: fleet.status("host0"))
+    wait_for(lambda: running(fleet) == "1")
+
+
+def test_one_that_hangs_is_replaced_all_the_same(fleet):
+    """What it was sent it may have taken: lost, and callers are told. What comes meanwhile is its successor's."""
+    fleet.tos("extension", "install", packaged(fleet, "1"))
+    fleet.tos("post", "Greeter", "hang")
+    before = fleet.start("call", "Greeter", "version", "--timeout", "40s")
+    wait_for(lambda: rows(fleet)["Greeter"][0]["calls"] == 1)
+    fleet.tos("extension", "replace", packaged(fleet, "2"))
+    assert asked(fleet, timeout=60) == "2"  # posted while the old one is asked to give its inboxes back
+    out, err = before.communicate(timeout=60)
+    assert before.returncode != 0 and "did not give its inboxes back" in err, (out, err)
+    wait_for(lambda: len(rows(fleet)["Greeter"]) == 1)
+    assert running(fleet) == "2" and events_of(fleet, "folders_lost") == 2
 
 
 def test_at_other_hosts_and_all(fleet):

@@ -1,11 +1,13 @@
 /* An extension that tests install, replace and lose. What it is made of says the compiler's command line: RELEASE,
  * INBOX, PRIVILEGES, ABI_MINOR, START (what start() returns), CRASH, LARGE (bytes). Folders posted to it: "version",
- * "proc" (can it see processes?), "keep" (never answered), "slow" (answered after 300 ms), "leave" (it takes nothing
- * more), "crash", and "count" (how many other folders came); "note" NUMBER is passed on to the inbox Notes. */
+ * "proc" (can it see processes?), "keep" (never answered), "slow" (answered after 300 ms), "hang", "leave" (it takes nothing
+ * more), "crash", and "count" (how many other folders came); "note" NUMBER is counted. */
 #include <tos/extension.h>
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef PRIVILEGES
 #define PRIVILEGES NULL
@@ -61,6 +63,25 @@ static void slow(struct tos_ext *x, uint64_t token)
 	tos_timer(x, 300, late, t);
 }
 
+/* Counted, across all versions; and does each sender's number grow? */
+static void note(struct tos_ext *x, const struct tos_message *m)
+{
+	static struct sender {
+		char name[80];
+		int64_t last;
+	} senders[128];
+	int64_t n = tos_as_int(tos_at(m->elements, 1), 0);
+	struct sender *s = senders;
+
+	while (s->name[0] && strcmp(s->name, m->sender) != 0 && s < senders + 127)
+		s++;
+	snprintf(s->name, sizeof(s->name), "%s", m->sender);
+	tos_count(x, "notes", 1);
+	if (n <= s->last)
+		tos_count(x, "disorder", 1);
+	s->last = n;
+}
+
 static void wake(struct tos_ext *x, struct tos_inbox *in)
 {
 	static bool leave;
@@ -77,6 +98,10 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 			slow(x, m.token);
 		else if (strcmp(what, "count") == 0)
 			answer(x, m.token, tos_int(n_folders));
+		else if (strcmp(what, "note") == 0)
+			note(x, &m);
+		else if (strcmp(what, "hang") == 0)
+			sleep(3600);
 		else if (strcmp(what, "crash") == 0)
 			abort();
 		else if (strcmp(what, "leave") == 0)
@@ -91,6 +116,9 @@ static int start(struct tos_ext *x)
 	(void)x;
 #ifdef LARGE
 	n_folders = large[0] - 1;
+#endif
+#ifdef HANG
+	sleep(3600);
 #endif
 #ifdef CRASH
 	abort();
