@@ -309,6 +309,11 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 	/* Somebody may have been revoked since. What is launched here is another matter. */
 	if (rc == 0 && strcmp(action, "arrive") == 0 && !fresh_enough(k, em))
 		rc = ERR_EXPIRED;
+	/* Nobody could have it move on. It may have been removed since the last one came. */
+	if (rc == 0 && counts && strcmp(action, "arrive") == 0 &&
+		!ext_hook(k->exts, TOS_INBOX_ON_COMPLETION, 0))
+		rc = err_set(
+			em, ERR_UNSUPPORTED, "%s has no mobility extension", k->config.name);
 	/* As good as not there: those that would come wait, or go elsewhere. */
 	if (rc == 0 && counts && k->draining)
 		rc = err_set(em, strcmp(action, "arrive") == 0 ? ERR_UNREACHABLE : ERR_STATE,

@@ -89,9 +89,6 @@ static void offer_judge(struct kernel *k, struct request *rq)
 			 : err_set(&em, ERR_MALFORMED, "an OFFER lacks its ticket");
 
 	FAULT_AT(OFFER_TAKEN);
-	if (rc == 0 && !ext_hook(k->exts, TOS_INBOX_ON_COMPLETION, 0))
-		rc = err_set(
-			&em, ERR_UNSUPPORTED, "%s has no mobility extension", k->config.name);
 	if (rc == 0)
 		rc = ticket_verify(k, (struct slice){ cose, n }, &t, id, &owner, &em);
 	if (rc == 0)

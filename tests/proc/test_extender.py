@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from fleet import KERNEL, QUICK, SANITIZED, TOS, Fleet, conf_text, process_table, wait_for
+from fleet import BUILD, KERNEL, QUICK, SANITIZED, TOS, Fleet, conf_text, process_table, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL) or not os.path.exists(TOS), reason="TOS_BUILD names no build")
 
@@ -394,3 +394,34 @@ def test_a_revoked_officers_extensions_end(fleet):
     wait_for(lambda: not rows(fleet))
     assert audited(fleet, "extension-removed")[-1]["officer"] == "oskar"
     refused(fleet, "install", "Greeter-1.ext", says="revoked")
+
+
+BARE = 'extension "Echo" { library = "echo" where = "kernel" }\nextender { kernel = {"Mobility"} }\n'
+
+
+def test_mobility_is_installed_where_there_was_none():
+    """A kernel without it lets no carrier in; from then on carriers come, also when it is replaced by one in the kernel."""
+    with Fleet(2, conf=QUICK, each={"host1": BARE}) as f:
+        f.tos("principal", "add", "olga", "--role", "officer", "--here")
+        so = os.path.join(BUILD, "extensions/mobility/mobility.so")
+        kernel = f.pid("host1", "tos-kernel")
+
+        def visit(ok):
+            r = f.run("launch", "-e", "return 1", "--path", "host1", "--on-unreachable", "fail", "--wait")
+            assert (r.returncode == 0) is ok, r.stderr
+
+        visit(False)
+        for release, where, args in ("1", "isolated", []), ("2", "kernel", ["--in-kernel"]), ("3", "isolated", []):
+            package = packaged(f, release, *args, name="Mobility", file=so)
+            (row,) = f.json("extension", "install", package, "--replace", "--hosts", "host1")
+            assert row["where"] == where and row["inboxes"] == ["Mobility"]
+            visit(True)
+            wait_for(lambda: [r["version"] for r in rows(f, "host1")["Mobility"]] == [release])
+        assert len(f.processes("host1", "tos-ext")) == 1
+        f.kill("host1")
+        wait_for(lambda: f.status("host1"))
+        visit(True)
+        f.tos("extension", "remove", "Mobility", "--hosts", "host1")
+        visit(False)
+        refused(f, "install", "Mobility-2.ext", "--hosts", "host0", says="belongs to host0 itself")
+        assert kernel
