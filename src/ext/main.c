@@ -26,6 +26,7 @@
 #include "base/text.h"
 #include "ext/body.h"
 #include "ext/load.h"
+#include "ext/script.h"
 #include "wire/extproto.h"
 #include "wire/frame.h"
 
@@ -582,7 +583,8 @@ static int describe(const char *path)
 	uint8_t *p = NULL;
 	size_t n = 0;
 	void *lib = NULL;
-	int rc = library_find(path, &lib, &spec, &em);
+	int rc = script_is(path) ? script_open(path, &spec, &em)
+				 : library_find(path, &lib, &spec, &em);
 
 	if (rc == 0 && spec->abi_major != TOS_ABI_MAJOR)
 		rc = err_set(&em, ERR_VERSION, "is built for ABI %u.%u, and this is %u.%u",
@@ -605,6 +607,7 @@ int main(int argc, char **argv)
 {
 	struct side s = { .in = { .max = EXT_FRAME_BYTES_MAX }, .tokens = map_new() };
 	struct errmsg em = { "" };
+	const char *path;
 	void *lib = NULL;
 	int rc;
 
@@ -617,7 +620,9 @@ int main(int argc, char **argv)
 	log_init("tos-ext", argv[1], LOG_INFO, false);
 	if (fcntl(KERNEL_FD, F_SETFL, O_NONBLOCK) < 0)
 		give_up("descriptor 3 is no socket");
-	rc = library_open(library_path(argc, argv), &lib, &s.spec, &em);
+	path = library_path(argc, argv);
+	rc = script_is(path) ? script_open(path, &s.spec, &em)
+			     : library_open(path, &lib, &s.spec, &em);
 	if (rc < 0) {
 		log_error("extension not loaded", KV_ERR(rc, &em));
 		send_failed(&s, rc, em.text);
