@@ -326,7 +326,8 @@ static int l_fail(lua_State *L)
 	uint64_t token = message_token(L);
 	int rc = code_of(L, 2);
 
-	return result_push(L, (tos_fail)(x, token, rc, luaL_optstring(L, 3, err_text(rc))), NULL);
+	return result_push(
+		L, (tos_fail)(x, token, rc, luaL_optstring(L, 3, err_text(rc))), NULL);
 }
 
 static int l_post(lua_State *L)
@@ -340,8 +341,8 @@ static int l_post(lua_State *L)
 	return result_push(L, tos_post(x, dest, folder, v), NULL);
 }
 
-static void on_called(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
-	const struct tos_value *elements);
+static void on_called(struct tos_ext *x, void *arg, int rc, const char *text,
+	const char *folder, const struct tos_value *elements);
 
 struct answer {
 	int rc;
@@ -409,8 +410,8 @@ static void run_ref(intptr_t ref, lua_CFunction arguments, void *arg)
 	lua_settop(L, top);
 }
 
-static void on_called(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
-	const struct tos_value *elements)
+static void on_called(struct tos_ext *x, void *arg, int rc, const char *text,
+	const char *folder, const struct tos_value *elements)
 {
 	struct answer a = { rc, text, elements };
 
@@ -514,7 +515,7 @@ static void answer_results(struct tos_ext *x, uint64_t token, int first)
 
 		(tos_fail)(x, token, rc < 0 ? rc : ERR_FAULT,
 			lua_type(L, first + 2) == LUA_TSTRING ? lua_tostring(L, first + 2)
-							     : word);
+							      : word);
 		return;
 	}
 	v = values_of(L, first, last);
@@ -656,12 +657,9 @@ static int l_extension(lua_State *L)
 	lua_pop(L, 1);
 	script.start = function_kept(L, 1, "start");
 	script.stop = function_kept(L, 1, "stop");
-	script.spec = (struct tos_extension){ TOS_ABI,
-		.doc = text_kept(L, 1, "doc", ""),
-		.inboxes = script.inboxes,
-		.privileges = text_kept(L, 1, "privileges", NULL),
-		.start = on_start,
-		.stop = on_stop };
+	script.spec = (struct tos_extension){ TOS_ABI, .doc = text_kept(L, 1, "doc", ""),
+		.inboxes = script.inboxes, .privileges = text_kept(L, 1, "privileges", NULL),
+		.start = on_start, .stop = on_stop };
 	script.spec.name = text_kept(L, 1, "name", NULL);
 	return script.spec.name ? 0 : luaL_error(L, "the extension has no name");
 }

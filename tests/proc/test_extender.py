@@ -425,3 +425,79 @@ def test_mobility_is_installed_where_there_was_none():
         visit(False)
         refused(f, "install", "Mobility-2.ext", "--hosts", "host0", says="belongs to host0 itself")
         assert kernel
+
+
+LUA = """
+local kept
+extension {
+    name = "script", doc = "everything that a script can do", privileges = PRIVILEGES,
+    inboxes = {
+        Script = function(m)
+            local what = m.elements[1]
+            if what == "echo" then return table.unpack(m.elements, 2) end
+            if what == "sender" then return m.sender, m.info.class, m.folder end
+            if what == "no" then return nil, "denied", "not today" end
+            if what == "error" then error("it went wrong") end
+            if what == "loop" then while true do end end
+            if what == "memory" then local t = {} while true do t[#t + 1] = ("x"):rep(1000000) .. #t end end
+            if what == "odd" then return print end
+            if what == "late" then tos.timer(0.05, function() m:reply("later", tos.now() > 0) end) return end
+            if what == "ask" then
+                tos.call("Monitor", { "load" }, 10, function(a, code) m:reply(a and a.one ~= nil or code) end)
+                return
+            end
+            if what == "world" then
+                local f = io.open("/etc/passwd")
+                return f == nil, os.execute("true") == nil, load == nil and require == nil, #(os.getenv("HOME") or "")
+            end
+            if what == "proc" then return io.open("/proc/loadavg") ~= nil end
+            if what == "post" then return tos.post("Script", { "note" }) end
+            if what == "note" then kept = (kept or 0) + 1 end
+            if what == "kept" then return kept end
+            if what == "fail" then m:fail("limit", "by hand") end
+        end,
+    },
+    start = function() tos.count("started") end,
+    stop = function() kept = nil end,
+}
+"""
+
+
+def test_an_extension_in_lua(fleet, nothing_left):
+    file = os.path.join(fleet.path, fleet.file("script.lua", LUA.replace("PRIVILEGES", '""')))
+    fleet.tos("extension", "install", packaged(fleet, "1", name="Script", file=file))
+    row = rows(fleet)["Script"][0]
+    assert row["language"] == "lua" and row["where"] == "isolated" and row["doc"].startswith("everything")
+
+    def ask(*words):
+        answer = fleet.json("call", "Script", *words)["elements"]
+        return answer[0] if len(answer) == 1 else answer
+
+    def no(*words):
+        r = fleet.run("call", "Script", *words)
+        assert r.returncode != 0
+        return r.stderr
+
+    assert ask("echo", "a", '{"b": [1, 2.5, true, null], "c": {}}') == ["a", {"b": [1, 2.5, True], "c": []}]
+    sender = ask("sender")
+    assert sender[0].startswith("host0/client/") and sender[1:] == ["client", ""]
+    assert "not today" in no("no") and "it went wrong" in no("error") and "by hand" in no("fail")
+    assert "can't be posted" in no("odd") and "2000 ms" in no("loop") and "memory" in no("memory")
+    assert ask("late") == ["later", True] and ask("ask") is True
+    assert ask("world") == [True, True, True, 0] and ask("proc") is False
+    assert ask("post") is True
+    wait_for(lambda: ask("kept") == 1)
+    assert row["pid"] == rows(fleet)["Script"][0]["pid"], "it was started again"
+    # a next version, with a privilege; and one that does not compile, declares nothing, or fails at its start
+    file2 = os.path.join(fleet.path, fleet.file("script2.lua", LUA.replace("PRIVILEGES", '"read-proc"')))
+    fleet.tos("extension", "replace", packaged(fleet, "2", name="Script", file=file2))
+    assert ask("proc") is True and ask("late") == ["later", True]
+    for text, says in (("extension {", "expected"), ("x = 1", "declares no extension"),
+                       ('extension { name = "x", inboxes = { X = 1 } }', "has no function")):
+        refused(fleet, "build", fleet.file("bad.lua", text), "--sign", "olga", says=says)
+    bad = LUA.replace("PRIVILEGES", '""').replace('tos.count("started")', 'error("no")')
+    refused(fleet, "replace", packaged(fleet, "3", name="Script", file=os.path.join(fleet.path, fleet.file("bad.lua", bad))),
+            says="its start failed")
+    refused(fleet, "install", packaged(fleet, "4", "--in-kernel", name="Fifth", file=file), says="isolated only")
+    assert ask("proc") is True
+    assert fleet.pid("host0", "tos-kernel") == nothing_left
