@@ -260,6 +260,22 @@ static void waiter_answer(struct job *j, struct waiter *w, bool admitted)
 		tos_value_free(e);
 }
 
+static struct tos_value *digest_args(const struct job *j)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "digest", tos_bytes(j->ask.digest, 32));
+	return m;
+}
+
+static struct tos_value *one_element(struct tos_value *v)
+{
+	struct tos_value *e = tos_array();
+
+	tos_push(e, v);
+	return e;
+}
+
 /* Not from within a callback of libcurl. j is gone. */
 static void job_end(struct job *j, int rc, const char *text, bool admitted)
 {
@@ -274,6 +290,10 @@ static void job_end(struct job *j, int rc, const char *text, bool admitted)
 	if (j->deadline)
 		tos_timer_stop(x, j->deadline);
 	hex_of(j->ask.digest, hex);
+	/* What came is kept where another try may go on with it. */
+	if (rc < 0 && rc != CLOSED && rc != UNREACHABLE && rc != TIMED_OUT && !j->verify_only &&
+		j->sent > 0)
+		tos_post(x, "Content", "CANCEL", one_element(digest_args(j)));
 	if (rc < 0) {
 		refusal(x, &j->ask, j->url.text, rc, text);
 	} else {
@@ -348,14 +368,6 @@ static bool job_call(struct job *j, const char *dest, const char *verb, struct t
 }
 
 #define NO_CALLS "the kernel takes no calls"
-
-static struct tos_value *digest_args(const struct job *j)
-{
-	struct tos_value *m = tos_map();
-
-	tos_set(m, "digest", tos_bytes(j->ask.digest, 32));
-	return m;
-}
 
 static uint32_t left_ms(const struct job *j)
 {

@@ -37,7 +37,7 @@ struct dial {
 
 static struct list dials; /* of this process's one kernel */
 static size_t n_dials;
-static struct log_rate rate_audit;
+static struct log_rate rate_audit, rate_refused; /* what they say, and what is seen here */
 
 /* ---- the end of one */
 
@@ -88,6 +88,9 @@ static void dial_end(struct dial *d, int rc, const char *text)
 	dial_drop(d);
 }
 
+static void audit_row(struct kernel *k, struct log_rate *rate, const char *ext,
+	const char *event, const struct tos_value *map);
+
 static void refused(struct kernel *k, const char *ext, const char *host, uint16_t port,
 	const char *address, const char *why)
 {
@@ -99,7 +102,7 @@ static void refused(struct kernel *k, const char *ext, const char *host, uint16_
 	if (address[0])
 		tos_set(m, "address", tos_text(address));
 	tos_set(m, "text", tos_text(why));
-	broker_audit(k, ext, "connect-refused", m);
+	audit_row(k, &rate_refused, ext, "connect-refused", m);
 	tos_value_free(m);
 }
 
@@ -373,21 +376,28 @@ struct tos_value *broker_outside(void *arg, const char *ext)
 	return m;
 }
 
-void broker_audit(void *arg, const char *ext, const char *event, const struct tos_value *map)
+static void audit_row(struct kernel *k, struct log_rate *rate, const char *ext,
+	const char *event, const struct tos_value *map)
 {
-	struct kernel *k = arg;
-	struct tos_value *m = tos_value_copy(map);
+	struct tos_value *m;
 
-	metric_add(k->metrics, "extension_audits_total", NULL, 1);
-	if (!log_rate_ok(&rate_audit, AUDITS_PER_S)) {
-		tos_value_free(m);
+	if (!log_rate_ok(rate, AUDITS_PER_S)) {
 		metric_add(k->metrics, "audit_rows_dropped_total", NULL, 1);
 		return;
 	}
+	m = tos_value_copy(map);
 	tos_set(m, "extension", tos_text(ext));
 	log_notice("extension's audit", KV_STR("extension", ext), KV_STR("event", event),
 		KV_STR("text", tos_get_text(m, "text", "")));
 	audit_event(k, NULL, event, m);
+}
+
+void broker_audit(void *arg, const char *ext, const char *event, const struct tos_value *map)
+{
+	struct kernel *k = arg;
+
+	metric_add(k->metrics, "extension_audits_total", NULL, 1);
+	audit_row(k, &rate_audit, ext, event, map);
 }
 
 bool broker_may_admit(struct kernel *k, const char *sender)
