@@ -127,7 +127,7 @@ int pipes_open(struct program *p, const int fds[3])
 	p->in = pipe_new(p, fds[0], 0);
 	p->out[0] = pipe_new(p, fds[1], 1);
 	p->out[1] = pipe_new(p, fds[2], 2);
-	if (!p->in || !p->out[0] || !p->out[1]) {
+	if (!p->out[0] || !p->out[1]) { /* what was kept may have no stdin any more */
 		pipes_close(p);
 		return ERR_IO;
 	}
