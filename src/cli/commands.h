@@ -34,6 +34,7 @@
 	X(metrics)                                                                             \
 	X(audit)                                                                               \
 	X(doctor)                                                                              \
+	X(programs)                                                                            \
 	X(content)                                                                             \
 	X(extension)                                                                           \
 	X(drain)                                                                               \

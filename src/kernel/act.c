@@ -2,6 +2,7 @@
  * Signed acts: what a principal asks for with its own signature, checked here, where it is
  * carried out. No kernel vouches for a principal.
  */
+#include "kernel/programs.h"
 #include "kernel/content.h"
 #include "kernel/family.h"
 #include "kernel/settings.h"
@@ -365,6 +366,12 @@ static void act_extension(struct kernel *k, struct act *a)
 	act_free(a);
 }
 
+static void act_program(struct kernel *k, struct act *a)
+{
+	programs_stop(k, STEAL(a->rq), a->target);
+	act_free(a);
+}
+
 /* ---- checking */
 
 static const struct act_rule {
@@ -384,6 +391,7 @@ static const struct act_rule {
 	{ "remove", "remove", false, act_remove },
 	{ "backup", "backup", false, act_backup },
 	{ "drain", "drain", false, act_drain },
+	{ "stop-program", "kill", false, act_program },
 	{ "groups", "set", false, act_groups },
 	{ "set", "set", false, act_set },
 	{ "reload", "reload", false, act_reload },
@@ -454,7 +462,10 @@ static int act_verify(struct kernel *k, struct act *a, const struct act_rule **r
 	snprintf(who.principal, sizeof(who.principal), "%s", a->who.name);
 	who.roles = a->who.roles;
 	return kernel_allowed(k, &who, (*rule)->action, a->target,
-		(*rule)->carrier ? carrier_owner(k, a->target) : "", em);
+		(*rule)->carrier             ? carrier_owner(k, a->target)
+		: (*rule)->fn == act_program ? program_owner(k, a->target)
+					     : "",
+		em);
 }
 
 struct act_journal {

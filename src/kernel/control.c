@@ -2,6 +2,7 @@
  * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are
  * known by their uid, acts by the signature of a principal.
  */
+#include "kernel/programs.h"
 #include "kernel/family.h"
 #include "kernel/settings.h"
 
@@ -971,6 +972,7 @@ const struct verb control_verbs[] = {
 	{ "GROUPS", groups_verb },
 	{ "CAN", can_verb },
 	{ "ACCOUNTS", accounts_verb },
+	{ "PROGRAMS", programs_list_verb },
 	{ "METRICS", metrics_verb },
 	{ "DOCTOR", doctor_verb },
 	{ "AUDIT", audit_verb },

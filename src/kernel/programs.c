@@ -14,6 +14,7 @@
 
 #define ENDED_KEPT_MS 600000 /* an ended one that nobody forgets */
 #define ANSWER_BYTES  65536  /* of output in one answer */
+#define STOP_MS       5000   /* from SIGTERM to SIGKILL, for people */
 
 static void program_free(struct program *p);
 
@@ -107,15 +108,43 @@ static struct tos_value *row(const struct program *p, bool handle)
 	return m;
 }
 
-struct tos_value *programs_rows(struct kernel *k)
+void programs_list_verb(struct kernel *k, struct request *rq)
 {
-	struct tos_value *list = tos_array();
+	struct tos_value *m, *list;
 	struct program *p;
 	size_t it = 0;
 
+	if (control_may_read(k, rq) < 0)
+		return;
+	m = tos_map();
+	list = tos_array();
 	while ((p = map_next(k->programs, &it, NULL, NULL)))
 		tos_push(list, row(p, false));
-	return list;
+	tos_set(m, "programs", list);
+	request_ok(rq, m);
+}
+
+static struct program *by_people(struct kernel *k, const char *which)
+{
+	struct program *p;
+	size_t it = 0;
+	int64_t number;
+
+	if (text_int(which, 0, 0xffffff, &number) < 0)
+		number = -1;
+	while ((p = map_next(k->programs, &it, NULL, NULL)))
+		if (p->state != PROGRAM_ENDED &&
+			((int64_t)(p->slot & 0xffffff) == number ||
+				(p->name[0] && strcmp(p->name, which) == 0)))
+			return p;
+	return NULL;
+}
+
+const char *program_owner(struct kernel *k, const char *which)
+{
+	struct program *p = by_people(k, which);
+
+	return p ? p->owner : "";
 }
 
 static void audit(const struct program *p, const char *event, int rc, const char *text)
@@ -657,6 +686,19 @@ static void signal_verb(struct kernel *k, struct request *rq)
 	if (kill_ms)
 		p->kill_at_ms = clock_ms() + kill_ms;
 	request_ok(rq, NULL);
+}
+
+void programs_stop(struct kernel *k, struct request *rq, const char *which)
+{
+	struct program *p = by_people(k, which);
+
+	if (!p) {
+		request_fail(rq, ERR_NOT_FOUND, "no program of that number or name runs here");
+		return;
+	}
+	child_signal_program(k, p, SIGTERM);
+	p->kill_at_ms = clock_ms() + STOP_MS;
+	request_ok(rq, row(p, false));
 }
 
 static void write_verb(struct kernel *k, struct request *rq)

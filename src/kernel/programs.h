@@ -68,8 +68,11 @@ void programs_tick(struct kernel *k, int64_t now_ms);
 /* That carrier's stay is over, or it has failed. */
 void programs_leave(struct kernel *k, const char *carrier);
 size_t programs_running(const struct kernel *k);
-/* Rows for people: of everybody's, without handles. */
-struct tos_value *programs_rows(struct kernel *k);
+/* PROGRAMS of Control: everybody's, without handles. Takes rq. */
+void programs_list_verb(struct kernel *k, struct request *rq);
+/* End one that is named by its number or name, for people. Takes rq. */
+void programs_stop(struct kernel *k, struct request *rq, const char *which);
+const char *program_owner(struct kernel *k, const char *which); /* "": there is none */
 extern const struct verb programs_verbs[];
 
 /* From tosd. */

@@ -251,6 +251,32 @@ def test_stop_kills_what_ignores_sigterm(fleet, domain):
     assert o["polite"] == 15 and o["in_ms"] < 10000
 
 
+def test_tos_programs_lists_and_stops(fleet, domain):
+    name = fleet.launch("""function begin()
+        tos.call('Executor', {'RUN', {program = 'sleep', args = {'60'}, name = 'long'}}, 10)
+        tos.inbox('end'):next(60)
+    end""", "--path", "host1")
+    (row,) = wait_for(lambda: [p for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "long"])
+    assert row["carrier"] == name and row["owner"] == "admin" and "handle" not in row
+    text = fleet.tos("programs", "--kernel", "host1")
+    assert "long" in text and "/usr/bin/sleep" in text and str(row["number"]) in text
+    fleet.tos("programs", "stop", "long", "--kernel", "host1", "--as", "alice", expect=3)
+    fleet.tos("programs", "stop", str(row["number"]), "--kernel", "host1")
+    wait_for(lambda: not [p for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "long"])
+    assert "cause=signalled status=15" in fleet.log_text("host1")
+    fleet.tos("programs", "stop", "long", "--kernel", "host1", expect=1)
+    fleet.tos("kill", name)
+
+
+def test_what_programs_used_is_charged_to_the_owner(fleet, domain):
+    before = fleet.get("host1", "/accounts/admin")
+    sh(fleet, "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")
+    after = fleet.get("host1", "/accounts/admin")
+    assert after["/accounts/admin/programs"] == before["/accounts/admin/programs"] + 1
+    assert after["/accounts/admin/cpu"] > before["/accounts/admin/cpu"]
+    assert after["/accounts/admin/memory"] > before["/accounts/admin/memory"]
+
+
 # ---- streaming
 
 def test_each_line_reaches_the_carriers_inbox_when_it_is_written_and_the_end_comes_last(fleet, domain):
