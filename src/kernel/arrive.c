@@ -246,7 +246,7 @@ static void refusal_saved(void *arg, int rc, const struct errmsg *em)
 /* Whose arrival it was: by its ticket where that was believed, else by what is known here of its id. */
 static void refused_name(const struct arrival *a, char *out, size_t cap)
 {
-	const struct resident *r = resident_by_id(a->k, a->hop.id, a->hop.suffix);
+	const struct resident *r = resident_by_id(a->k, a->hop.id);
 	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
 	struct tos_value *m = NULL;
 
@@ -254,7 +254,6 @@ static void refused_name(const struct arrival *a, char *out, size_t cap)
 	if (out[0])
 		return;
 	buf_add(&key, a->hop.id, DIGEST_BYTES);
-	buf_add_str(&key, a->hop.suffix);
 	if (store_get(a->k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
 		tos_decode(body.data, body.len, 0, &m) == 0)
 		snprintf(out, cap, "%s", tos_get_text(m, "name", ""));
