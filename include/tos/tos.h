@@ -14,6 +14,10 @@
 
 #include <tos/value.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct tos_error {
 	char text[512];
 };
@@ -106,3 +110,7 @@ TOS_API int tos_shell_run(const struct tos_shell *s, const struct tos_local *how
 /* Wait for an outcome: a map {name, state, briefcase, trail, fault, log}. */
 TOS_API int tos_outcome(struct tos_connection *c, const char *name, uint32_t timeout_ms,
 	struct tos_value **out, struct tos_error *err);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,7 +1,10 @@
 /* Where our own files are: see where.h. */
 #include "base/where.h"
 
+#include <dlfcn.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,14 +28,33 @@ int where_self(char *out, size_t cap)
 									     : ERR_TOO_LARGE;
 }
 
-/* Try each pattern, in which %s is the name once or twice. */
-static int try_each(
-	const char *const *patterns, size_t n, const char *name, char *out, size_t cap)
+/* The folder of what this code is in: libtos.so, where a program of somebody else's uses it. */
+static int where_object(char *out, size_t cap)
 {
-	char self[4096], rest[512];
+	char *real, *slash;
+	Dl_info info;
+	int rc = ERR_NOT_FOUND;
 
-	if (where_self(self, sizeof(self)) < 0)
+	if (!dladdr((const void *)(uintptr_t)where_self, &info) || !info.dli_fname)
 		return ERR_NOT_FOUND;
+	real = realpath(info.dli_fname, NULL);
+	slash = real ? strrchr(real, '/') : NULL;
+	if (slash) {
+		*slash = 0;
+		rc = snprintf(out, cap, "%s", slash == real ? "/" : real) < (int)cap
+			     ? 0
+			     : ERR_TOO_LARGE;
+	}
+	free(real);
+	return rc;
+}
+
+/* Try each pattern, in which %s is the name once or twice. */
+static int try_from(const char *self, const char *const *patterns, size_t n, const char *name,
+	char *out, size_t cap)
+{
+	char rest[512];
+
 	for (size_t i = 0; i < n; i++) {
 		/* The patterns are constants below; %1$s may stand in one more than once. */
 #pragma GCC diagnostic push
@@ -46,6 +68,19 @@ static int try_each(
 	}
 	out[0] = 0;
 	return ERR_NOT_FOUND;
+}
+
+static int try_each(
+	const char *const *patterns, size_t n, const char *name, char *out, size_t cap)
+{
+	char self[4096];
+
+	if (where_self(self, sizeof(self)) == 0 &&
+		try_from(self, patterns, n, name, out, cap) == 0)
+		return 0;
+	return where_object(self, sizeof(self)) == 0
+		       ? try_from(self, patterns, n, name, out, cap)
+		       : ERR_NOT_FOUND;
 }
 
 int where_program(const char *name, char *out, size_t cap)
