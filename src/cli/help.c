@@ -108,10 +108,11 @@ void help_command(const struct command *c, FILE *out)
 /* Escape what scdoc would take for markup. */
 static void put_sc(const char *s, FILE *out)
 {
-	for (; *s; s++) {
-		if (strchr("_*\\#[]<>|~", *s))
+	for (const char *p = s; *p; p++) {
+		/* a dash at a line's beginning would make a list of it */
+		if (strchr("_*\\#[]<>|~", *p) || (*p == '-' && (p == s || p[-1] == '\n')))
 			fputc('\\', out);
-		fputc(*s, out);
+		fputc(*p, out);
 	}
 }
 
