@@ -110,7 +110,8 @@ static int show_each(const char *const *paths, enum what what)
 
 static int fill_root(void)
 {
-	static const char *const made[] = { "etc", "dev", "proc", "tmp", "var", "run", NULL };
+	static const char *const made[] = { "etc", "dev", "proc", "tmp", "var", "run",
+		"var/lib", NULL };
 	static const char *const system[] = { "/usr", "/bin", "/sbin", "/lib", "/lib32",
 		"/lib64", NULL };
 	/* What ordinary programs look up; nothing that belongs to this host's keeping. */
@@ -119,7 +120,9 @@ static int fill_root(void)
 		"/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/hosts",
 		"/etc/protocols", "/etc/services", "/etc/os-release", "/etc/debian_version",
 		"/etc/ssl/certs", "/etc/mime.types", "/etc/magic", "/etc/locale.alias",
-		"/etc/python3", NULL };
+		"/etc/python3",
+		/* which packages are installed, as everybody on the host may read it */
+		"/var/lib/dpkg", NULL };
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full",
 		"/dev/random", "/dev/urandom", NULL };
 	static const char *const links[][2] = { { "/proc/self/fd", "dev/fd" },
