@@ -627,8 +627,8 @@ static const struct tos_value *for_machine(
 static int run_read(struct executor *e, const struct tos_value *args, struct ask *a,
 	struct tos_value *to, char *text, size_t cap)
 {
-	static const char *const passed[] = { "args", "env", "argv0", "limits", "stay",
-		"name" };
+	static const char *const passed[] = { "args", "env", "argv0", "limits", "stay", "name",
+		"network" };
 	const struct tos_value *program, *stdin_ = tos_get(args, "stdin");
 	const char *output = tos_get_text(args, "output", "capture"), *by;
 	char note[160];
@@ -936,7 +936,7 @@ static const struct tos_inbox_spec inboxes[] = {
 			"a call with elements VERB and a table\n"
 			"RUN {program, args, env, stdin, input, limits, output, by, capture, wait, "
 			"stay,\n"
-			"name} -> {handle, pid, ...}, or with wait its end\n"
+			"name, network} -> {handle, pid, ...}, or with wait its end\n"
 			"WAIT {handle} -> {code or signal, cause, stdout, stderr, stdout_cut, "
 			"stderr_cut,\n"
 			"cpu_ms, peak_bytes, ran_ms}\n"

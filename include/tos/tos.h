@@ -30,7 +30,8 @@ TOS_API int tos_connect(const char *home, const char *kernel, uint32_t timeout_m
 	struct tos_connection **out, struct tos_error *err);
 TOS_API void tos_disconnect(struct tos_connection *c);
 TOS_API const char *tos_connection_kernel(const struct tos_connection *c);
-TOS_API const char *tos_connection_name(const struct tos_connection *c); /* host0/client/7 */
+/* host0/client/7; "" before the first answer */
+TOS_API const char *tos_connection_name(const struct tos_connection *c);
 
 /* Post one folder; elements is an array and stays the caller's. Returns when the kernel has it
  * in hand. */

@@ -39,7 +39,8 @@ static const struct rule no_rule = { .text = (char *)(uintptr_t) "no rule allows
 
 static const char *const actions[] = { "post", "launch", "arrive", "depart", "kill", "suspend",
 	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup",
-	"drain", "set", "reload", "put", "admit", "clone", "install", "run", "stay" };
+	"drain", "set", "reload", "put", "admit", "clone", "install", "run", "stay",
+	"network" };
 static const char *const classes[] = { "carrier", "client", "extension", "kernel" };
 
 struct firewall *firewall_new(void)

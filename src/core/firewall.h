@@ -6,7 +6,7 @@
  *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
  *           class:carrier|client|extension|kernel  kernel:NAME  *
  *   ACTION  post launch arrive clone depart kill suspend resume retry resolve declare read revoke
- *           enroll remove backup drain set reload put admit run stay  *
+ *           enroll remove backup drain set reload put admit run stay network  *
  *   OBJECT  an inbox name, a kernel name, a carrier's owner as "owner:NAME", "own" (the
  *           principal's own carriers), a program's path, a directory with a star
  *           behind ("/usr/bin/" and *: what lies below it), *

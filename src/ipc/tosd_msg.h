@@ -109,6 +109,7 @@ struct tosd_spawn_program {
 	uint64_t data_bytes, address_bytes, file_bytes, scratch_bytes;
 	uint32_t cpu_s, processes, files;
 	uint32_t stays; /* it is kept when the kernel dies */
+	uint32_t network; /* it has the host's */
 	uint32_t n_args, n_env, n_text;
 	uint32_t n_cookie;
 	char label[TOSD_NAME_BYTES];

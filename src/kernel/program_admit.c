@@ -278,6 +278,8 @@ int program_ask(struct program *p, const struct origin *from, const struct tos_v
 
 	if (rc == 0 && p->stays)
 		rc = kernel_allowed(p->k, from, "stay", p->shown, "", em);
+	if (rc == 0 && tos_get_bool(args, "network", false))
+		rc = kernel_allowed(p->k, from, "network", p->shown, "", em);
 	if (rc == 0)
 		rc = limits_ask(p, tos_get(args, "limits"), em);
 	if (rc < 0)
@@ -293,6 +295,7 @@ int program_ask(struct program *p, const struct origin *from, const struct tos_v
 	m->processes = (uint32_t)p->limits.processes;
 	m->files = (uint32_t)p->limits.files;
 	m->stays = p->stays;
+	m->network = tos_get_bool(args, "network", false);
 	snprintf(m->label, sizeof(m->label), "%.60s", p->name[0] ? p->name : p->carrier);
 	snprintf(m->path, sizeof(m->path), "%s", p->path);
 	return rc;

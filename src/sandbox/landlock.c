@@ -136,7 +136,7 @@ static int add_rules(int ruleset, const struct sandbox_plan *p, uint64_t handled
 }
 
 /* tos-kernel is the one with a network and with signals to nobody in particular; all others
- * have none. */
+ * have none, but programs that were granted the first. */
 static struct ruleset_attr attr_of(const struct sandbox_plan *p, int abi)
 {
 	struct ruleset_attr attr = { handled_fs(abi), 0, 0 };
@@ -145,7 +145,7 @@ static struct ruleset_attr attr_of(const struct sandbox_plan *p, int abi)
 		attr.fs = 0;
 	if (p->kind == SANDBOX_KERNEL)
 		return attr;
-	if (abi >= 4)
+	if (abi >= 4 && !p->network)
 		attr.net = NET_BIND_TCP | NET_CONNECT_TCP;
 	if (abi >= 6)
 		attr.scoped = SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL;

@@ -115,8 +115,9 @@ struct sandbox_plan {
 	const struct sandbox_filter
 		*filter; /* NULL: none (seccomp is missing and the operator insists) */
 	uint32_t privileges;
-	bool dynamic;           /* the program needs the host's libraries */
-	uid_t uid;              /* host uid and gid of its own; (uid_t)-1: keep ours */
+	bool dynamic; /* the program needs the host's libraries */
+	bool network; /* SANDBOX_PROGRAM: it has the host's, which its launcher never left */
+	uid_t uid;    /* host uid and gid of its own; (uid_t)-1: keep ours */
 	uint64_t address_bytes; /* RLIMIT_AS where the row says so; 0: none */
 	uint32_t cpu_s;         /* likewise RLIMIT_CPU */
 	/* SANDBOX_PROGRAM: RLIMIT_DATA, RLIMIT_FSIZE, size of /tmp; RLIMIT_NPROC, RLIMIT_NOFILE */

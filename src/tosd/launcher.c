@@ -6,7 +6,8 @@
  * reaps and signals them, and they die with tosd (the parent-death signal is that of tosd's
  * only thread).
  *
- * That of programs is a second one of the same kind. It lives in a mount namespace which holds what
+ * That of programs is a second one of the same kind; a third one stays in the host's network, for those
+ * that were granted it. It lives in a mount namespace which holds what
  * programs see and nothing else, with a uid that is theirs where root started us, so a copy of it
  * is most of a program's sandbox.
  */
@@ -203,6 +204,7 @@ static void program_plan(
 		.data_bytes = a->data_bytes,
 		.file_bytes = a->file_bytes,
 		.scratch_bytes = a->scratch_bytes,
+		.network = a->network,
 		.processes = a->processes + 1, /* process 1 is ours */
 		.files = a->files,
 		.socket_fd = -1,
@@ -302,8 +304,8 @@ static int on_program(void *arg, const void *msg, int *fds, size_t n_fds)
 }
 
 static const struct ipc_rule rules[] = {
-	{ LAUNCH_PROGRAM, 1 << LAUNCHER_PROGRAMS, sizeof(struct launch_program), 1,
-		on_program },
+	{ LAUNCH_PROGRAM, 1 << LAUNCHER_PROGRAMS | 1 << LAUNCHER_NETWORKED,
+		sizeof(struct launch_program), 1, on_program },
 	{ LAUNCH_REQUEST, 1 << LAUNCHER_SANDBOXES, sizeof(struct launch_request), IPC_ANY_FDS,
 		on_request },
 };
@@ -323,12 +325,12 @@ static int take_uid(const struct tosd *t)
 }
 
 /* The launcher of programs: its view becomes theirs. */
-static int unshare_programs(const struct tosd *t)
+static int unshare_programs(const struct tosd *t, bool networked)
 {
 	const struct sandbox_host *h = &t->host;
 	int flags = CLONE_NEWNS | (h->userns ? CLONE_NEWUSER : 0) |
-		    (h->netns ? CLONE_NEWNET : 0) | (h->ipcns ? CLONE_NEWIPC : 0) |
-		    (h->utsns ? CLONE_NEWUTS : 0);
+		    (h->netns && !networked ? CLONE_NEWNET : 0) |
+		    (h->ipcns ? CLONE_NEWIPC : 0) | (h->utsns ? CLONE_NEWUTS : 0);
 	int rc = h->own_uid && h->userns ? take_uid(t) : 0;
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
@@ -399,7 +401,7 @@ static void forget_arguments(char **argv)
 
 static int settle(struct launcher *l, pid_t parent)
 {
-	bool programs = l->kind == LAUNCHER_PROGRAMS;
+	bool programs = l->kind != LAUNCHER_SANDBOXES;
 	enum sandbox_kind kind = programs ? SANDBOX_MAKER : SANDBOX_LAUNCHER;
 	const struct sandbox_profile *row = sandbox_profile(kind);
 	struct tosd *t = l->t;
@@ -416,7 +418,8 @@ static int settle(struct launcher *l, pid_t parent)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if ((rc = keep_fds(l)) < 0)
 		return rc;
-	if ((rc = programs ? unshare_programs(t) : unshare_once(&t->host)) < 0)
+	if ((rc = programs ? unshare_programs(t, l->kind == LAUNCHER_NETWORKED)
+			   : unshare_once(&t->host)) < 0)
 		return rc;
 	if (programs)
 		forget_arguments(t->argv);

@@ -54,6 +54,7 @@ struct child {
 	uint32_t kind, ext, cpu_s, privileges;
 	uint64_t address_bytes;
 	struct program_row *program; /* of its kind, else NULL */
+	enum launcher_kind by;       /* who makes it */
 	pid_t pid;
 	int pidfd, fd;
 	int library; /* of an installed extension, until it is launched; else -1 */
@@ -164,7 +165,7 @@ static int pidfd_signal(int pidfd, int sig)
 
 static struct maker *maker_of(const struct child *c)
 {
-	return &super.maker[c->kind == TOSD_PROGRAM ? LAUNCHER_PROGRAMS : LAUNCHER_SANDBOXES];
+	return &super.maker[c->by];
 }
 
 /* It goes on without the kernel that asked for it. */
@@ -411,8 +412,7 @@ static int launch(struct child *c, struct errmsg *em)
 
 	if (c->program) {
 		r.uid = uid_for(c);
-		return program_launch(
-			c->program, super.maker[LAUNCHER_PROGRAMS].peer.fd, &r, em);
+		return program_launch(c->program, maker_of(c)->peer.fd, &r, em);
 	}
 	if (c->kind == TOSD_EXT && t->ext.fd < 0)
 		return err_set(em, ERR_NOT_FOUND, "tos-ext is not installed beside tosd");
@@ -473,7 +473,7 @@ static int on_launched(void *arg, const void *msg, int *fds, size_t n_fds)
 	struct child *c;
 
 	struct maker *from = arg;
-	size_t want = from == &super.maker[LAUNCHER_PROGRAMS] ? PROGRAM_FDS + 1 : 2;
+	size_t want = from == &super.maker[LAUNCHER_SANDBOXES] ? 2 : PROGRAM_FDS + 1;
 
 	if (r->index >= TOSD_CHILDREN || super.child[r->index].state != CHILD_LAUNCHING ||
 		maker_of(&super.child[r->index]) != from || n_fds != (r->rc == 0 ? want : 0u)) {
@@ -565,6 +565,7 @@ static int on_spawn_program(void *arg, const void *msg, int *fds, size_t n_fds)
 	c->state = CHILD_QUEUED;
 	c->slot = m->slot;
 	c->kind = TOSD_PROGRAM;
+	c->by = m->network ? LAUNCHER_NETWORKED : LAUNCHER_PROGRAMS;
 	c->cpu_s = m->cpu_s;
 	memcpy(c->label, m->label, sizeof(c->label));
 	c->program = program_take(m, fds[0]);
@@ -883,6 +884,7 @@ static void reap_strangers(void)
 		if (si.si_pid == super.kernel.pid ||
 			si.si_pid == super.maker[LAUNCHER_SANDBOXES].peer.pid ||
 			si.si_pid == super.maker[LAUNCHER_PROGRAMS].peer.pid ||
+			si.si_pid == super.maker[LAUNCHER_NETWORKED].peer.pid ||
 			si.si_pid == reload_pid())
 			return; /* has its own descriptor, which is looked at next */
 		for (uint32_t i = 0; i < TOSD_CHILDREN; i++)

@@ -78,6 +78,7 @@ int place_state(struct tosd *t, struct errmsg *em);
 enum launcher_kind {
 	LAUNCHER_SANDBOXES, /* of tos-vm and tos-ext */
 	LAUNCHER_PROGRAMS,
+	LAUNCHER_NETWORKED, /* of programs that were granted the host's network */
 	LAUNCHERS
 };
 enum launch_type { LAUNCH_REQUEST = 128, LAUNCH_REPLY, LAUNCH_PROGRAM };

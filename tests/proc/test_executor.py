@@ -117,6 +117,17 @@ def test_it_sees_neither_keys_nor_state_nor_other_processes_nor_a_network(fleet,
     assert net == ""
 
 
+def test_the_hosts_network_is_there_only_where_policy_grants_it(fleet, domain):
+    """What listens on the host's loopback is reached, and by nobody who may run the same program without that right."""
+    address = json.loads(fleet.tos("kernels", "--json"))[1]["address"].replace(":", "/")
+    script = f"exec 3<>/dev/tcp/{address} && echo reached"
+    o = run(fleet, "/bin/bash", "-c", script)
+    assert o["code"] != 0 and "reached" not in o["stdout"]
+    o = run(fleet, "/bin/bash", "-c", script, more="network = true")
+    assert o["stdout"] == "reached\n", o
+    assert run(fleet, "/usr/bin/uname", more="network = true", who="alice")["refused"] == "denied"
+
+
 def test_it_can_neither_gain_rights_nor_leave_its_sandbox(fleet, domain):
     o = sh(fleet, """
         grep -E 'CapPrm|CapEff|CapBnd|NoNewPrivs' /proc/self/status
