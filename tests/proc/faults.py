@@ -1,6 +1,7 @@
 """Fault points of tos-kernel-faults from the test's side (src/base/fault.h): a build tree whose kernel has them, and
 the file that each kernel maps.
 """
+import atexit
 import glob
 import mmap
 import os
@@ -27,8 +28,13 @@ POINTS = points()
 
 
 def tree():
-    """A copy of the build tree by links, with the faulty kernel in the kernel's place; the path of its tos."""
-    top = os.path.join(BUILD, "tests/proc/faulty")
+    """A copy of the build tree by links, with the faulty kernel in the kernel's place; the path of its tos. Each process that
+    runs tests has its own: others may run at the same time."""
+    top = os.path.join(BUILD, f"tests/proc/faulty-{os.getpid()}")
+    for old in glob.glob(os.path.join(BUILD, "tests/proc/faulty-*")):
+        if not os.path.exists("/proc/" + old.rsplit("-", 1)[1]):
+            shutil.rmtree(old, ignore_errors=True)  # its process was killed
+    atexit.register(shutil.rmtree, top, ignore_errors=True)
     new = tempfile.mkdtemp(dir=os.path.dirname(top))
     os.chmod(new, 0o755)
     files = {"src/cli/tos", "src/tosd/tosd", "src/vm/tos-vm", "src/ext/tos-ext"}
