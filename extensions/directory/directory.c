@@ -3,6 +3,9 @@
  * kernel, and keeps its table in memory: kernels register again at each link-up. Only a kernel
  * itself may register its name; a name goes by the word of the kernel that hosts the Directory,
  * or when it is long unheard of and room is needed.
+ *
+ * After a start it knows nobody: who asks for a name then has his answer when that kernel has
+ * registered, or when settle_ms are over and all that are there should have.
  */
 #include <tos/extension.h>
 
@@ -17,15 +20,26 @@
 /* Numbers of enum err, doc/errors.md. */
 enum { DENIED = -2, MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11, NOT_FOUND = -14 };
 
+#define WAITING_MAX 256
+
 struct row {
 	char name[NAME_BYTES];
 	struct tos_value *addresses;
 	int64_t seen_ms; /* monotonic */
 };
 
+/* A LOOKUP of a kernel that may register in a moment. */
+struct waiting {
+	char name[NAME_BYTES];
+	uint64_t token;
+};
+
 struct directory {
 	struct row *rows; /* sorted by name */
 	size_t n, cap;
+	bool settled; /* who has not registered by now is not there */
+	struct waiting waiting[WAITING_MAX];
+	size_t n_waiting;
 };
 
 /* Where the name stands, or would. */
@@ -116,6 +130,43 @@ static struct tos_value *one(struct tos_value *v)
 	return a;
 }
 
+static struct tos_value *row_value(const struct row *r)
+{
+	struct tos_value *v = tos_map();
+
+	tos_set(v, "name", tos_text(r->name));
+	tos_set(v, "addresses", r->addresses ? tos_value_copy(r->addresses) : tos_array());
+	return v;
+}
+
+static void unknown(struct tos_ext *x, uint64_t token)
+{
+	tos_fail(x, token, NOT_FOUND, "no kernel of that name is registered");
+}
+
+/* Those who waited for that name have their answer. */
+static void waiting_answer(struct tos_ext *x, struct directory *d, const struct row *r)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < d->n_waiting; i++)
+		if (strcmp(d->waiting[i].name, r->name) == 0)
+			tos_reply(x, d->waiting[i].token, "ok", one(row_value(r)));
+		else
+			d->waiting[left++] = d->waiting[i];
+	d->n_waiting = left;
+}
+
+static void settled(struct tos_ext *x, void *arg)
+{
+	struct directory *d = arg;
+
+	d->settled = true;
+	for (size_t i = 0; i < d->n_waiting; i++)
+		unknown(x, d->waiting[i].token);
+	d->n_waiting = 0;
+}
+
 static void on_register(struct tos_ext *x, struct directory *d, const struct tos_message *m)
 {
 	const struct tos_value *args = tos_at(m->elements, 0),
@@ -144,6 +195,7 @@ static void on_register(struct tos_ext *x, struct directory *d, const struct tos
 	r->seen_ms = tos_now_ms(x);
 	tos_count(x, "registered", 1);
 	tos_reply(x, m->token, "ok", one(tos_map()));
+	waiting_answer(x, d, r);
 }
 
 static void on_remove(struct tos_ext *x, struct directory *d, const struct tos_message *m)
@@ -161,23 +213,21 @@ static void on_remove(struct tos_ext *x, struct directory *d, const struct tos_m
 	}
 }
 
-static struct tos_value *row_value(const struct row *r)
-{
-	struct tos_value *v = tos_map();
-
-	tos_set(v, "name", tos_text(r->name));
-	tos_set(v, "addresses", r->addresses ? tos_value_copy(r->addresses) : tos_array());
-	return v;
-}
-
 static void on_lookup(struct tos_ext *x, struct directory *d, const struct tos_message *m)
 {
-	struct row *r = row_find(d, tos_get_text(tos_at(m->elements, 0), "name", ""));
+	const char *name = tos_get_text(tos_at(m->elements, 0), "name", "");
+	struct row *r = row_find(d, name);
+	struct waiting *w;
 
-	if (r)
+	if (r) {
 		tos_reply(x, m->token, "ok", one(row_value(r)));
-	else
-		tos_fail(x, m->token, NOT_FOUND, "no kernel of that name is registered");
+	} else if (d->settled || d->n_waiting == WAITING_MAX || strlen(name) >= NAME_BYTES) {
+		unknown(x, m->token);
+	} else {
+		w = &d->waiting[d->n_waiting++];
+		strcpy(w->name, name); /* its length was looked at */
+		w->token = m->token;
+	}
 }
 
 static void on_list(struct tos_ext *x, struct directory *d, const struct tos_message *m)
@@ -222,7 +272,12 @@ static int start(struct tos_ext *x)
 	struct directory *d = calloc(1, sizeof(*d));
 
 	tos_set_data(x, d);
-	return d ? 0 : NO_MEMORY;
+	if (!d)
+		return NO_MEMORY;
+	if (!tos_timer(
+		    x, (uint32_t)strtoul(tos_property(x, "settle_ms"), NULL, 10), settled, d))
+		d->settled = true;
+	return 0;
 }
 
 static void stop(struct tos_ext *x)
@@ -242,8 +297,16 @@ static const struct tos_inbox_spec inboxes[] = {
 		.protocol =
 			"REGISTER {name, addresses: [text]} -> ok {}: from that kernel only\n"
 			"REMOVE {name} -> ok {}: from the kernel of the directory only\n"
-			"LOOKUP {name} -> ok {name, addresses} | not-found\n"
+			"LOOKUP {name} -> ok {name, addresses} | not-found; just after a start "
+			"not before settle_ms\n"
 			"LIST -> ok [{name, addresses, seen_ms}]: ms since it registered" },
+	{ 0 },
+};
+
+static const struct tos_property_spec properties[] = {
+	{ "settle_ms", "int", "ms",
+		"after a start, how long who asks for an unknown kernel waits for it to register",
+		0, 60000, "3000", false },
 	{ 0 },
 };
 
@@ -252,6 +315,7 @@ const struct tos_extension tos_extension = {
 	.name = "directory",
 	.doc = "Tells kernels where other kernels are.",
 	.inboxes = inboxes,
+	.properties = properties,
 	.start = start,
 	.stop = stop,
 };

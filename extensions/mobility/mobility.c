@@ -27,13 +27,16 @@
 enum {
 	DENIED = -2,
 	UNREACHABLE = -4,
+	EXPIRED = -5,
 	MALFORMED = -8,
 	UNKNOWN = -9,
 	NO_MEMORY = -10,
 	LIMIT = -11,
 	WRONG_STATE = -12,
 	NOT_FOUND = -14,
+	NOT_YET_VALID = -18,
 	TIMED_OUT = -21,
+	STORE = -24,
 	CANCELLED = -27,
 	IN_DOUBT = -32,
 	CLOSED = -33,
@@ -252,6 +255,13 @@ static int ask(struct journey *j, const char *verb, struct tos_value *args, uint
 	return tos_call(j->x, "Shells", verb, elements, timeout_ms, done, arg);
 }
 
+/* What may be mended while it waits: a kernel that is away, a full disk here or there, a clock that is
+ * far off. */
+static bool passes(int rc)
+{
+	return rc == UNREACHABLE || rc == STORE || rc == NOT_YET_VALID || rc == EXPIRED;
+}
+
 /* Answers that mean that the carrier is no matter of ours any more. */
 static bool out_of_hand(int rc)
 {
@@ -382,8 +392,10 @@ static void tell_waiting(struct journey *j, int64_t left)
 	tos_set(v, "dest", tos_text(j->host));
 	tos_set(v, "code", tos_text(code_word(j->rc)));
 	tos_set(v, "text",
-		tos_textf("%s. Start that kernel, or launch with --on-unreachable skip",
-			j->text));
+		tos_textf("%s. %s, or launch with --on-unreachable skip", j->text,
+			j->rc == UNREACHABLE ? "Start that kernel"
+			: j->rc == STORE     ? "Make room on its disk, or on this one"
+					     : "Set the clocks right"));
 	tos_set(v, "until_ms", tos_int(left));
 	tell(j, "WAITING", v);
 	j->told = true;
@@ -450,7 +462,7 @@ static void move_done(struct tos_ext *x, void *arg, int rc, const char *text,
 	j->rc = rc;
 	snprintf(j->host, sizeof(j->host), "%s", j->alt[j->now].kernel);
 	snprintf(j->text, sizeof(j->text), "%s: %s (%s)", j->host, code_word(rc), text);
-	if (rc != UNREACHABLE) {
+	if (!passes(rc)) {
 		j->alt[j->now].refused = true;
 		tos_count(x, "refused_total", 1);
 	}

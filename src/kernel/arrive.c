@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "core/path.h"
 #include "seal/records.h"
 #include "tos/extension.h"
@@ -36,6 +37,8 @@ static void answer_key(struct buf *b, const uint8_t id[DIGEST_BYTES], const char
 struct arrival {
 	struct kernel *k;
 	struct resident *r;
+	/* our own older copy, put aside until it is journaled that this one is here */
+	struct resident *old;
 	/* struct waiting_request: the same record may come again meanwhile */
 	struct list requests;
 	size_t n_waiting;
@@ -154,6 +157,7 @@ static struct tos_value *answer_map(const char *word, int rc, const char *text)
 static void arrival_free(struct arrival *a)
 {
 	resident_free(a->r);
+	resident_free(a->old);
 	hop_fini(&a->hop);
 	blob_free(&a->hop_cose);
 	buf_fini(&a->key);
@@ -180,9 +184,35 @@ static void arrival_answer(struct arrival *a, const char *word, int rc, const ch
 	arrival_free(a);
 }
 
+/* An older copy of ours whose departure never was answered: this arrival is the proof that it was
+ * accepted. Nobody finds it any more, and it comes back if the journal fails. */
+static void old_put_aside(struct arrival *a, struct resident *old)
+{
+	vm_abandon(old);
+	move_cancel(old);
+	list_del(&old->signing);
+	map_del_str(a->k->residents, old->name);
+	router_held_move(old, a->r);
+	a->old = old;
+}
+
+static void old_put_back(struct arrival *a)
+{
+	struct resident *old = STEAL(a->old);
+
+	if (!old)
+		return;
+	router_held_move(a->r, old);
+	a->r->saved = false; /* the row, and what is counted for it, is the old one's */
+	old->resending = false;
+	old->resend_at_ms = clock_ms() + a->k->config.retry_ms;
+	map_put_str(a->k->residents, old->name, old);
+}
+
 /* The journal failed: no answer was given, so the source keeps its copy and asks again. */
 static void arrival_no_answer(struct arrival *a, int rc, const char *text)
 {
+	old_put_back(a);
 	map_del(a->k->arrivals, a->key.data, a->key.len);
 	while (!list_empty(&a->requests)) {
 		struct waiting_request *w =
@@ -213,9 +243,27 @@ static void refusal_saved(void *arg, int rc, const struct errmsg *em)
 	FAULT_AT(REFUSE_ANSWERED);
 }
 
+/* Whose arrival it was: by its ticket where that was believed, else by what is known here of its id. */
+static void refused_name(const struct arrival *a, char *out, size_t cap)
+{
+	const struct resident *r = resident_by_id(a->k, a->hop.id);
+	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
+	struct tos_value *m = NULL;
+
+	snprintf(out, cap, "%s", a->r->name[0] ? a->r->name : r ? r->name : "");
+	if (out[0])
+		return;
+	buf_add(&key, a->hop.id, DIGEST_BYTES);
+	if (store_get(a->k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
+		tos_decode(body.data, body.len, 0, &m) == 0)
+		snprintf(out, cap, "%s", tos_get_text(m, "name", ""));
+	tos_value_free(m);
+}
+
 static void arrival_refuse(struct arrival *a, int rc, const char *text)
 {
 	struct kernel *k = a->k;
+	char name[NAME_BYTES_MAX + 1], hex[2 * DIGEST_BYTES + 1];
 	struct refusal *f;
 	struct store_txn *t;
 	struct tos_value *m;
@@ -234,11 +282,14 @@ static void arrival_refuse(struct arrival *a, int rc, const char *text)
 	f->a = a;
 	f->rc = rc;
 	snprintf(f->text, sizeof(f->text), "%s", text);
-	log_notice("arrival refused", KV_STR("carrier", a->r->name),
-		KV_STR("from", a->hop.from), KV_STR("error", err_word(rc)),
-		KV_STR("reason", text));
+	refused_name(a, name, sizeof(name));
+	log_notice("arrival refused", KV_STR("carrier", name), KV_STR("from", a->hop.from),
+		KV_STR("error", err_word(rc)), KV_STR("reason", text));
 	tos_set(m, "from", tos_text(a->hop.from));
-	tos_set(m, "carrier", tos_text(a->r->name));
+	tos_set(m, "carrier", tos_text(name));
+	tos_set(m, "id", tos_text(text_hex(a->hop.id, DIGEST_BYTES, hex)));
+	if (!name[0] && a->r->ticket.name[0]) /* nobody has vouched for that */
+		tos_set(m, "claims", tos_text(a->r->ticket.name));
 	tos_set(m, "code", tos_text(err_word(rc)));
 	tos_set(m, "text", tos_text(text));
 	journal_put(t, T_ANSWER, &a->key, answer_map("refused", rc, text),
@@ -265,6 +316,12 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 		return;
 	}
 	a->r = NULL;
+	if (a->old) {
+		a->old->state = SHELL_DEPARTING;
+		resident_event(a->old, SHELL_EV_ACCEPTED, NULL);
+		a->old->saved = false; /* its row is the new one's by now */
+		resident_free(STEAL(a->old));
+	}
 	account_open(r, true);
 	resident_undelivered(r);
 	metric_add(k->metrics, "arrivals_total", NULL, 1);
@@ -321,15 +378,8 @@ static void arrival_journal(struct arrival *a)
 	struct errmsg em = { "" };
 	int rc;
 
-	/* An older copy of ours whose departure never was answered: this arrival is the proof
-	 * that it was accepted. */
-	if (old) {
-		vm_abandon(old);
-		old->state = SHELL_DEPARTING;
-		resident_event(old, SHELL_EV_ACCEPTED, NULL);
-		router_held_move(old, r);
-		resident_free(old);
-	}
+	if (old)
+		old_put_aside(a, old);
 	resident_event(r, SHELL_EV_ADMIT, NULL);
 	tos_set(m, "owner", tos_text(r->owner.name));
 	tos_set(m, "from", tos_text(a->hop.from));

@@ -1082,6 +1082,7 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 	size_t it = 0, doubt = 0;
 
 	handoff_sign(k);
+	handoff_voids_tick(k, now_ms);
 	while ((r = map_next(k->residents, &it, NULL, NULL))) {
 		doubt += r->in_doubt;
 		if (r->quarantined)
@@ -1135,21 +1136,6 @@ static void resolving_done(struct resolving *rs, const char *state)
 		request_ok(STEAL(rs->rq), out);
 	}
 	resolving_free(rs);
-}
-
-void void_put(struct store_txn *t, const struct buf *id, const struct incarnation *e,
-	const char *dest, int64_t expires_ms)
-{
-	AUTOBUF key = BUF_INIT;
-	struct tos_value *m = tos_map();
-
-	buf_add(&key, id->data, id->len);
-	buf_add_u8(&key, '|');
-	buf_add_str(&key, dest);
-	tos_set(m, "dest", tos_text(dest));
-	tos_set(m, "id", tos_bytes(id->data, DIGEST_BYTES));
-	tos_set(m, "e", incarnation_value(e));
-	journal_put(t, T_VOID, &key, m, expires_ms);
 }
 
 struct grant_taken {
@@ -1354,137 +1340,4 @@ void resolve_begin(struct resident *r, struct request *rq)
 
 		ask_saved(j, rc, &em);
 	}
-}
-
-struct void_sent {
-	uint8_t key[DIGEST_BYTES + 192];
-	size_t n;
-	char dest[64];
-};
-
-static int void_of(void *arg, struct slice key, struct slice body, int64_t expires_ms)
-{
-	struct tos_value *m = NULL;
-	bool yes = tos_decode(body.p, body.n, 0, &m) == 0 &&
-		   strcmp(tos_get_text(m, "dest", ""), arg) == 0;
-
-	(void)key;
-	(void)expires_ms;
-	tos_value_free(m);
-	return yes;
-}
-
-/* Acknowledged for good; its destination's link is kept up for as long as there are more. */
-static void void_dropped(void *arg, int rc, const struct errmsg *em)
-{
-	struct {
-		struct kernel *k;
-		char dest[64];
-	} *ctx = arg;
-	struct kernel *k = ctx->k;
-	struct errmsg none;
-
-	(void)em;
-	if (rc == 0 && map_find_str(k->void_peers, ctx->dest) &&
-		store_each(k->store, T_VOID, (struct slice){ NULL, 0 }, void_of, ctx->dest,
-			&none) == 0) {
-		map_del_str(k->void_peers, ctx->dest);
-		peer_want(k, ctx->dest, false);
-	}
-	free(ctx);
-}
-
-void handoff_void_due(struct kernel *k, const char *dest)
-{
-	if (strcmp(dest, k->config.name) == 0)
-		return;
-	if (!map_find_str(k->void_peers, dest)) {
-		map_put_str(k->void_peers, dest, k);
-		peer_want(k, dest, true);
-	}
-	if (links_find(k->links, dest))
-		handoff_voids(k, dest);
-}
-
-static int void_loaded(void *arg, struct slice key, struct slice body, int64_t expires_ms)
-{
-	struct tos_value *m = NULL;
-
-	(void)key;
-	(void)expires_ms;
-	if (tos_decode(body.p, body.n, 0, &m) == 0 &&
-		name_kernel_ok(tos_get_text(m, "dest", "")))
-		handoff_void_due(arg, tos_get_text(m, "dest", ""));
-	tos_value_free(m);
-	return 0;
-}
-
-void handoff_voids_begin(struct kernel *k)
-{
-	struct errmsg em;
-
-	store_each(k->store, T_VOID, (struct slice){ NULL, 0 }, void_loaded, k, &em);
-}
-
-static void on_void(
-	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
-{
-	AUTOFREE struct void_sent *v = arg;
-	struct {
-		struct kernel *k;
-		char dest[64];
-	} * ctx;
-	struct store_txn *t;
-
-	(void)text;
-	(void)elements;
-	if (rc == 0) {
-		FAULT_AT(VOID_ACKED);
-		t = store_begin(k->store);
-		store_del(t, T_VOID, v->key, v->n);
-		ctx = mem_zero(sizeof(*ctx));
-		ctx->k = k;
-		snprintf(ctx->dest, sizeof(ctx->dest), "%s", v->dest);
-		if (store_commit(t, void_dropped, ctx) < 0)
-			free(ctx);
-	}
-}
-
-static int void_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)
-{
-	struct {
-		struct kernel *k;
-		const char *peer;
-	} *ctx = arg;
-	struct tos_value *m = NULL, *args;
-	struct void_sent *v;
-
-	(void)expires_ms;
-	if (tos_decode(body.p, body.n, 0, &m) < 0)
-		return 0;
-	if (strcmp(tos_get_text(m, "dest", ""), ctx->peer) == 0 && key.n <= sizeof(v->key)) {
-		v = mem_new(struct void_sent);
-		memcpy(v->key, key.p, key.n);
-		v->n = key.n;
-		snprintf(v->dest, sizeof(v->dest), "%s", ctx->peer);
-		args = tos_map();
-		tos_set(args, "id", tos_value_copy(tos_get(m, "id")));
-		tos_set(args, "e", tos_value_copy(tos_get(m, "e")));
-		FAULT_AT(VOID_SEND);
-		kernel_call(ctx->k, ctx->peer, "Handoff", "VOID", args, ctx->k->config.call_ms,
-			on_void, v);
-	}
-	tos_value_free(m);
-	return 0;
-}
-
-void handoff_voids(struct kernel *k, const char *peer)
-{
-	struct {
-		struct kernel *k;
-		const char *peer;
-	} ctx = { k, peer };
-	struct errmsg em;
-
-	store_each(k->store, T_VOID, (struct slice){ NULL, 0 }, void_row, &ctx, &em);
 }

@@ -669,6 +669,8 @@ int handoff_load(struct kernel *k, struct errmsg *em);
 void handoff_voids(struct kernel *k, const char *peer);
 /* A void for that kernel has been journaled: its link is kept up until it has acknowledged. */
 void handoff_void_due(struct kernel *k, const char *dest);
+/* What had no answer though its link stayed up is said again. */
+void handoff_voids_tick(struct kernel *k, int64_t now_ms);
 void handoff_voids_begin(struct kernel *k); /* those that were left at the last stop */
 void handoff_expire(struct kernel *k);
 /* Sign what has waited for it: as many as there are with one signature. */

@@ -31,8 +31,8 @@ class Rogue:
         for c in self.links.values():
             c.close()
 
-    def take(self, frm="host0"):
-        """Serve that link until a carrier was accepted; its name."""
+    def take(self, frm="host0", answers=True):
+        """Serve that link until a carrier was accepted; its name. answers=False: taken, and not a word said."""
         c, name, end = self.link(frm), None, time.monotonic() + DEADLINE
         while not name:
             f = c.frame(end - time.monotonic())
@@ -47,6 +47,8 @@ class Rogue:
                 envelope = wire.cbor2.loads(args["envelope"])
                 name = wire.cbor2.loads(wire.cbor2.loads(envelope["ticket"]).value[2])["name"]
                 self.sent[name] = (args["hop"], envelope, args.get("code"))
+                if not answers:
+                    break
             c.send(wire.POST, wire.ANSWER, f[3], f"host2/{f[2].split('/')[1]}", f[4], 0, b"", ["ok", [answer]])
         return name
 

@@ -79,6 +79,19 @@ def test_a_write_that_finds_the_disk_full_loses_nothing(fleet, point):
     assert any(fleet.faults[k].fired(point) for k in ("host0", "host1", "host2")) or nth > 0
 
 
+@pytest.mark.parametrize("kernel,point", [("host1", "write-resident"), ("host2", "write-answer")])
+def test_who_waits_for_unreachable_kernels_waits_for_disks_too(fleet, kernel, point):
+    """The departure cannot be written down here, or the arrival there: it is tried again, and nobody has to say so."""
+    name = fleet.launch(f"function begin(self) if tos.kernel() == 'host1' then tos.inbox('go'):next(60) end {NOTE} end",
+                        "--path", "host1,host2", "--on-unreachable", "wait=1h")
+    wait_for(lambda: fleet.residents(name).get("host1", {}).get("state") == "running")
+    fleet.faults[kernel].arm(point, FAIL)
+    fleet.tos("post", "--kernel", "host1", f"{name}/go", "on")
+    o = fleet.outcome(name)
+    assert fleet.faults[kernel].fired(point)
+    assert o["state"] == "finished" and visited(o) == ["host1", "host2"] and not events(o, "faulted"), o["trail"]
+
+
 # ---- the clock jumps
 
 @pytest.mark.parametrize("days", [1, -1])

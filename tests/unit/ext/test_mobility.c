@@ -234,6 +234,25 @@ static void a_refusal_is_not_waited_for(void **state)
 		"MOVE a, MOVE b, WAITING unreachable, MOVE b, MOVE b");
 }
 
+/* Disks are emptied, and clocks set right. */
+static void what_passes_is_waited_for(void **state)
+{
+	static const int codes[] = { ERR_STORE, ERR_NOT_YET, ERR_EXPIRED };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++) {
+		struct script sc = { .move = { { "a", codes[i], 2 } } };
+		char story[100];
+
+		snprintf(story, sizeof(story), "MOVE a, WAITING %s, MOVE a, MOVE a",
+			err_word(codes[i]));
+		RETURNED("wait=5s", texts("a", NULL), story);
+	}
+	struct script sc = { .move = { { "a", ERR_STORE, 0 } } };
+
+	RETURNED("fail", texts("a", NULL), "MOVE a, FAULT store");
+}
+
 static void what_is_in_doubt_is_left_to_the_kernel(void **state)
 {
 	struct script sc = { .move = { { "a", ERR_IN_DOUBT, 0 } } };
@@ -360,6 +379,7 @@ int main(void)
 		cmocka_unit_test(wait_tries_again_until_the_kernel_is_there),
 		cmocka_unit_test(wait_gives_up_after_its_time_and_names_the_host),
 		cmocka_unit_test(a_refusal_is_not_waited_for),
+		cmocka_unit_test(what_passes_is_waited_for),
 		cmocka_unit_test(what_is_in_doubt_is_left_to_the_kernel),
 		cmocka_unit_test(an_offer_without_an_answer_is_as_good_as_not_there),
 		cmocka_unit_test(a_carrier_that_is_gone_is_forgotten),

@@ -85,6 +85,19 @@ static void echo_answers_calls_with_the_same_folder(void **state)
 
 /* ---- Directory ---- */
 
+static struct world *directory_world(const char *settle_ms)
+{
+	struct world *w = world_new();
+	struct errmsg em = { "" };
+
+	w->configured[0][0] = "settle_ms";
+	w->configured[0][1] = settle_ms;
+	if (world_load(w, "Directory", DIRECTORY_SO, "", false, &em) < 0)
+		fail_msg("%s", em.text);
+	world_run(w, 10);
+	return w;
+}
+
 static struct sent *directory_call(struct world *w, const char *sender, const char *class,
 	const char *verb, const char *name, const char *address)
 {
@@ -104,7 +117,7 @@ static struct sent *directory_call(struct world *w, const char *sender, const ch
 
 static void directory_tells_what_kernels_registered(void **state)
 {
-	struct world *w = world_with("Directory", DIRECTORY_SO);
+	struct world *w = directory_world("0");
 	const struct tos_value *v;
 	struct sent *s;
 
@@ -136,7 +149,7 @@ static void directory_tells_what_kernels_registered(void **state)
 
 static void nobody_registers_or_removes_for_another(void **state)
 {
-	struct world *w = world_with("Directory", DIRECTORY_SO);
+	struct world *w = directory_world("0");
 
 	(void)state;
 	directory_call(w, "host1", "kernel", "REGISTER", "host1", "10.0.0.1:21212");
@@ -158,6 +171,60 @@ static void nobody_registers_or_removes_for_another(void **state)
 	assert_string_equal(directory_call(w, "", "", "REMOVE", "host1", NULL)->folder, "ok");
 	assert_string_equal(
 		failure_word(directory_call(w, "", "", "LOOKUP", "host1", NULL)), "not-found");
+	world_free(w);
+}
+
+static uint64_t lookup(struct world *w, const char *name)
+{
+	struct tos_value *v = tos_map();
+
+	tos_set(v, "name", tos_text(name));
+	assert_int_equal(world_post(w, POST_CALL, "host2", "kernel", "Directory", "LOOKUP",
+				 array_of(v), 5000),
+		0);
+	world_run(w, 10);
+	return w->next_tag - 1;
+}
+
+static uint64_t last_lookup;
+
+static bool was_answered(struct world *w)
+{
+	return world_sent_tag(w, last_lookup) != NULL;
+}
+
+static void who_asks_just_after_a_start_waits_for_the_kernel_to_register(void **state)
+{
+	struct world *w = directory_world("300");
+	uint64_t there = lookup(w, "host1"), again = lookup(w, "host1"), absent;
+	int64_t began = clock_ms();
+
+	(void)state;
+	absent = lookup(w, "host9");
+	assert_null(world_sent_tag(w, there));
+	directory_call(w, "host1", "kernel", "REGISTER", "host1", "10.0.0.1:21212");
+	assert_string_equal(world_sent_tag(w, there)->folder, "ok");
+	assert_string_equal(world_sent_tag(w, again)->folder, "ok");
+	assert_null(world_sent_tag(w, absent));
+	last_lookup = absent;
+	assert_true(world_until(w, was_answered));
+	assert_string_equal(failure_word(world_sent_tag(w, absent)), "not-found");
+	assert_true(clock_ms() - began >= 200);
+	/* From then on at once. */
+	assert_string_equal(failure_word(world_sent_tag(w, lookup(w, "host8"))), "not-found");
+	world_free(w);
+}
+
+static void no_more_wait_than_there_is_room_for(void **state)
+{
+	struct world *w = directory_world("60000");
+	uint64_t tag = 0;
+
+	(void)state;
+	for (int i = 0; i < 257; i++)
+		tag = lookup(w, "host9");
+	assert_string_equal(failure_word(world_sent_tag(w, tag)), "not-found");
+	assert_null(world_sent_tag(w, tag - 1));
 	world_free(w);
 }
 
@@ -344,6 +411,8 @@ int main(void)
 		cmocka_unit_test(the_functions_on_values_may_be_left_to_tos_ext),
 		cmocka_unit_test(echo_answers_calls_with_the_same_folder),
 		cmocka_unit_test(directory_tells_what_kernels_registered),
+		cmocka_unit_test(who_asks_just_after_a_start_waits_for_the_kernel_to_register),
+		cmocka_unit_test(no_more_wait_than_there_is_room_for),
 		cmocka_unit_test(nobody_registers_or_removes_for_another),
 		cmocka_unit_test(messenger_asks_home_and_remembers_if_told_to),
 		cmocka_unit_test(messenger_asks_our_own_home_without_a_link),

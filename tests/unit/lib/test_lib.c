@@ -139,6 +139,8 @@ static void peer_call(struct peer *s, struct link *l, const struct post *p)
 		tos_push(m, one("name", tos_text("host10")));
 		tos_push(m, one("name", tos_text("host2")));
 		peer_send(l, POST_ANSWER, p->tag, "ok", m);
+	} else if (strcmp(verb, "GROUPS") == 0) {
+		peer_send(l, POST_ANSWER, p->tag, "ok", tos_map()); /* none was published */
 	} else if (strcmp(verb, "NAME") == 0) {
 		m = one("name", tos_text("host0#7"));
 		tos_set(m, "nonce", tos_bytes(nonce, sizeof(nonce)));
