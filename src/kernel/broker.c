@@ -77,6 +77,11 @@ static void dial_end(struct dial *d, int rc, const char *text)
 {
 	if (d->ended)
 		return;
+	if (d->k->stopping) { /* the extensions may be gone */
+		d->ended = true;
+		dial_drop(d);
+		return;
+	}
 	if (rc == 0 && ext_connected(d->k->exts, d->key, d->life, d->number, 0, text, d->fd) ==
 			       ERR_AGAIN) {
 		d->handing = true; /* broker_tick() */

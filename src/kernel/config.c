@@ -827,7 +827,7 @@ static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_line
 	c->n_rules = n + (c->default_rules ? ARRAY_LEN(default_rules) : 0);
 	c->rules = mem_zero((c->n_rules + 1) * sizeof(char *));
 	c->rule_lines = mem_zero((n + 1) * sizeof(uint32_t));
-	if (rule_lines->len == n * sizeof(uint32_t))
+	if (n && rule_lines->len == n * sizeof(uint32_t))
 		memcpy(c->rule_lines, rule_lines->data, rule_lines->len);
 	for (size_t i = 0; i < c->n_rules; i++)
 		c->rules[i] = mem_strdup(i < n ? cfg_getnstr(policy, "rules", (unsigned)i)

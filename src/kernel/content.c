@@ -11,10 +11,11 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-#define PUT_KEEP_MS  600000  /* without a new byte it is given up */
-#define USED_SAVE_MS 3600000 /* how old the store's time of the last use may be */
-#define HEX_BYTES    (2 * DIGEST_BYTES)
-#define FILE_MAX     ((int64_t)64 << 30)
+#define PUTS_EACH_MAX 32      /* of one sender: nobody takes all the places */
+#define PUT_KEEP_MS   600000  /* without a new byte it is given up */
+#define USED_SAVE_MS  3600000 /* how old the store's time of the last use may be */
+#define HEX_BYTES     (2 * DIGEST_BYTES)
+#define FILE_MAX      ((int64_t)64 << 30)
 
 struct entry {
 	struct content_file file; /* first */
@@ -439,6 +440,16 @@ void content_cancel(struct kernel *k, struct content_put *p)
 	put_free(p);
 }
 
+static size_t puts_of(const struct kernel *k, const char *by)
+{
+	const struct content_put *p;
+	size_t it = 0, n = 0;
+
+	while ((p = map_next(k->content->puts, &it, NULL, NULL)))
+		n += strcmp(p->by, by) == 0;
+	return n;
+}
+
 int content_begin(struct kernel *k, const struct content_begin *b, struct content_put **out,
 	struct errmsg *em)
 {
@@ -456,6 +467,10 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 	}
 	if (b->size > FILE_MAX)
 		return err_set(em, ERR_TOO_LARGE, "content of %lld bytes", (long long)b->size);
+	if (puts_of(k, b->by) >= PUTS_EACH_MAX)
+		return err_set(em, ERR_FULL,
+			"%d contents of one sender are being written at %s", PUTS_EACH_MAX,
+			k->config.name);
 	if (map_size(k->content->puts) >= CONTENT_PUTS_MAX)
 		return err_set(em, ERR_FULL, "%d contents are being written at %s at once",
 			CONTENT_PUTS_MAX, k->config.name);

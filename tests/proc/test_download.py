@@ -161,7 +161,14 @@ def fleet(origin):
 
     with Fleet(3, conf=conf_text(QUICK), prepare=prepare) as f:
         f.http, f.https = http, https
+        for name in f.names:
+            ready(f, name)
         yield f
+
+
+def ready(f, kernel):
+    """An isolated extension starts beside its kernel."""
+    wait_for(lambda: f.run("call", f"{kernel}/Download", "--folder", "PLACES").returncode == 0)
 
 
 def get(f, url, data=None, kernel="host0", timeout="40s", **args):
@@ -282,10 +289,10 @@ def test_a_certificate_of_nobody_is_refused(fleet, origin):
     fleet.down("host1")
     with open(f"{fleet.home}/kernels/host1/tosd.conf") as f:
         text = f.read()
-    fleet.configure("host1", "")
     with open(f"{fleet.home}/kernels/host1/tosd.conf", "w") as f:
         f.write(text.replace(fleet.https + "/pkgs/ private", fleet.https.replace("localhost", "127.0.0.1") + "/pkgs/"))
     fleet.up()
+    ready(fleet, "host1")
     rc, text = get(fleet, fleet.https.replace("localhost", "127.0.0.1") + "/pkgs/small.sh", SMALL, kernel="host1")
     assert rc == 3 and "certificate" in text, text
 
