@@ -17,16 +17,22 @@ StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
+MaxStartups 200
+Subsystem sftp internal-sftp
 """
 
 
 class Sshd:
-    def __init__(self, program):
+    def __init__(self, program, keys_of=None):
         self.path = tempfile.mkdtemp(prefix="tos-bench.")
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         for key in ("host", "user"):
+            if keys_of:  # fifty pairs take a while to make
+                for end in ("", ".pub"):
+                    shutil.copy(f"{keys_of.path}/{key}{end}", f"{self.path}/{key}{end}")
+                continue
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{self.path}/{key}"], check=True)
         with open(f"{self.path}/conf", "w") as f:
             f.write(CONF.format(port=self.port, path=self.path))
@@ -36,10 +42,10 @@ class Sshd:
         self.wait()
 
     @classmethod
-    def start(cls):
+    def start(cls, keys_of=None):
         """None where ssh or its server is not installed."""
         program = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
-        return cls(program) if program and shutil.which("ssh") else None
+        return cls(program, keys_of) if program and shutil.which("ssh") else None
 
     def wait(self):
         end = time.monotonic() + 10

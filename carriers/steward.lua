@@ -208,7 +208,7 @@ function steward.rows(c)
 	local rows = {}
 	for n = 1, c.app.workers do
 		local w = c.workers[n]
-		rows[n] = { worker = n, host = w and w.host, state = not w and "waiting" or w.pid and "running" or "starting", pid = w and w.pid,
+		rows[n] = { worker = n, host = w and w.host, state = not w and (c.stopping and "ended" or "waiting") or w.pid and "running" or "starting", pid = w and w.pid,
 			restarts = w and w.restarts or 0, moves = w and w.moves or 0, version = w and w.version, carrier = w and w.name }
 	end
 	return rows

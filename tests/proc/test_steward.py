@@ -1,0 +1,105 @@
+"""An application that manages itself (GEN-3, GEN-11, GEN-25): the shipped carrier steward and its workers keep five instances
+of a program running, whatever dies, and upgrade them together or not at all. Nobody does anything but kill."""
+import json
+import os
+import signal
+
+import pytest
+
+from fleet import Fleet, QUICK, process_table, wait_for
+
+SECONDS = str(100000 + os.getpid() % 10000)  # so that its programs are known by their arguments
+LOST = 3
+
+
+def programs(*args):
+    """pids of `sleep ARGS`."""
+    wanted = [b"sleep", *[a.encode() for a in args], b""]
+    return [pid for pid, row in process_table().items() if row[3] == wanted and row[2] != "Z"]
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    with Fleet(6, conf=QUICK) as f:
+        yield f
+
+
+@pytest.fixture(scope="module")
+def app(fleet):
+    app = {"program": "sleep", "args": [SECONDS], "workers": 5, "hosts": fleet.names, "lost": LOST, "pause": 0.1}
+    fleet.file("app.json", json.dumps({"APP": [app]}))
+    return fleet.tos("launch", "steward", "--briefcase", "app.json", "--itinerant", "--limit", "clones=100", "--limit", "cpu=10m",
+                     "--limit", "lifetime=1h").strip()
+
+
+def status(fleet, app):
+    r = fleet.run("call", f"{app}/steward", "status", "--json")
+    return {row["worker"]: row for row in json.loads(r.stdout)["elements"][0]} if r.returncode == 0 else {}
+
+
+def all_run(fleet, app, version=1):
+    def so():
+        rows = status(fleet, app)
+        ok = len(rows) == 5 and all(r["state"] == "running" and r["version"] == version for r in rows.values())
+        return rows if ok else None
+    return wait_for(so, text="all five run")
+
+
+def test_five_are_placed_on_hosts_of_their_own(fleet, app):
+    rows = all_run(fleet, app)
+    assert len({r["host"] for r in rows.values()}) == 5 and len(programs(SECONDS)) == 5, rows
+
+
+def test_what_died_is_started_again_where_it_was(fleet, app):
+    before = all_run(fleet, app)
+    os.kill(programs(SECONDS)[0], signal.SIGKILL)
+    after = wait_for(lambda: (rows := status(fleet, app)) and sum(r["restarts"] for r in rows.values()) == 1 and rows)
+    assert [after[n]["host"] for n in after] == [before[n]["host"] for n in before]
+    assert wait_for(lambda: len(programs(SECONDS)) == 5)
+
+
+def test_all_are_upgraded_or_none(fleet, app):
+    all_run(fleet, app)
+    def call(what):
+        return fleet.json("call", f"{app}/steward", json.dumps({"upgrade": what}), "--timeout", "60s", timeout=90)["elements"][0]
+
+    r = call({"args": [SECONDS, "1"], "version": 2, "check": ["0"]})
+    assert r["state"] == "committed" and r["version"] == 2, r
+    all_run(fleet, app, version=2)
+    assert wait_for(lambda: len(programs(SECONDS, "1")) == 5 and not programs(SECONDS))
+    # One that does not work anywhere is taken nowhere: the old one runs on.
+    running = sorted(programs(SECONDS, "1"))
+    r = call({"args": ["none"], "version": 3, "check": ["none"]})
+    assert r["state"] == "aborted" and r["version"] == 2 and "invalid time interval" in r["text"], r
+    all_run(fleet, app, version=2)
+    assert sorted(programs(SECONDS, "1")) == running
+
+
+def test_a_worker_whose_host_dies_is_placed_on_another(fleet, app):
+    rows = all_run(fleet, app, version=2)
+    victim = next(r for r in rows.values() if r["host"] != "host0")
+    spare = (set(fleet.names) - {r["host"] for r in rows.values()}).pop()
+    fleet.down(victim["host"], hard=True)
+    moved = wait_for(lambda: (now := status(fleet, app).get(victim["worker"])) and now["host"] == spare and now["state"] == "running"
+                     and now, text="the worker is on the spare host")
+    assert moved["moves"] == 1 and moved["carrier"] != victim["carrier"]
+    assert wait_for(lambda: len(programs(SECONDS, "1")) == 5)
+    # The lost one comes back, is told that it was replaced, and ends: there are never six.
+    fleet.up()
+    wait_for(lambda: fleet.state(victim["carrier"]) == "finished", text="the old worker has ended")
+    assert len(programs(SECONDS, "1")) == 5 and all_run(fleet, app, version=2)[victim["worker"]]["host"] == spare
+
+
+def test_the_home_may_die_too(fleet, app):
+    rows = all_run(fleet, app, version=2)
+    away = [r for r in rows.values() if r["host"] != "host0"]
+    fleet.kill("host0")
+    after = all_run(fleet, app, version=2)
+    assert {r["carrier"] for r in away} <= {r["carrier"] for r in after.values()}  # they ran on
+
+
+def test_it_ends_when_it_is_told_to(fleet, app):
+    wait_for(lambda: fleet.run("call", f"{app}/steward", "stop").returncode == 0)
+    o = fleet.outcome(app)
+    assert len(o["briefcase"]["RESULTS"]) == 5
+    assert wait_for(lambda: not programs(SECONDS, "1"))
