@@ -96,6 +96,11 @@ local function run_program(task, argv)
 	for name, value in pairs(task.limits or {}) do
 		limits[name] = value
 	end
+	if task.dry then -- may it be run here, and is it there?
+		local r, code, text = tos.call("Executor", { "RUN", { program = argv[1], args = args, env = task.env, limits = limits,
+			dry = true } }, 30)
+		return { ok = r ~= nil, code = code, text = text or r and "would run " .. r.program }
+	end
 	local r, code, text = tos.call("Executor", { "RUN", { program = argv[1], args = args, env = task.env,
 		stdin = task.stdin, limits = limits, capture = task.output, wait = true } }, task.timeout + SLACK / 2)
 	if not r then
@@ -113,6 +118,9 @@ end
 
 -- A carrier of the user's, as if it had been launched to here.
 local function run_carrier(self, task)
+	if task.dry then
+		return { ok = true, text = "would begin " .. task.carrier }
+	end
 	local _, globals = require(task.carrier)
 	self.task = self.task or {}
 	tos.briefcase:folder("RESULTS"):clear()
@@ -443,7 +451,7 @@ local function conduct(self, task)
 		c.known[host] = true
 	end
 	local function plan_of(hosts)
-		return waves.new(hosts, { waves = task.waves, max_fail = task.max_fail or (task.turns and 0 or "100%"),
+		return waves.new(hosts, { waves = task.waves, max_fail = task.dry and "100%" or task.max_fail or (task.turns and 0 or "100%"),
 			retries = task.retries, pause = task.pause, undo = task.undo ~= nil })
 	end
 	local all = self.plan or plan_of(task.hosts) -- what can't be is said before anybody sets out

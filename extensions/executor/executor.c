@@ -78,7 +78,7 @@ struct ask {
 	uint64_t token;
 	char handle[33];
 	char carrier[192], owner[80];
-	bool wait, stays, lines, input;
+	bool wait, stays, lines, input, dry;
 	enum mode mode;
 	char inbox[96];
 	size_t capture;
@@ -576,6 +576,11 @@ static void on_started(struct tos_ext *x, void *arg, int rc, const char *text,
 		ask_free(a);
 		return;
 	}
+	if (a->dry) {
+		reply(x, a->token, tos_value_copy(row));
+		ask_free(a);
+		return;
+	}
 	j = job_find(tos_data(x), handle);
 	if (!j) {
 		j = job_new(x, handle);
@@ -627,8 +632,8 @@ static const struct tos_value *for_machine(
 static int run_read(struct executor *e, const struct tos_value *args, struct ask *a,
 	struct tos_value *to, char *text, size_t cap)
 {
-	static const char *const passed[] = { "args", "env", "argv0", "limits", "stay", "name",
-		"network" };
+	static const char *const passed[] = { "args", "env", "argv0", "limits", "dry", "stay",
+		"name", "network" };
 	const struct tos_value *program, *stdin_ = tos_get(args, "stdin");
 	const char *output = tos_get_text(args, "output", "capture"), *by;
 	char note[160];
@@ -654,6 +659,7 @@ static int run_read(struct executor *e, const struct tos_value *args, struct ask
 	a->wait = tos_get_bool(args, "wait", false);
 	a->stays = tos_get_bool(args, "stay", false);
 	a->input = tos_get_bool(args, "input", false);
+	a->dry = tos_get_bool(args, "dry", false);
 	a->capture = CAPTURE_BYTES;
 	if (tos_get(args, "capture")) {
 		int64_t most = tos_get_int(args, "capture", -1);
@@ -936,7 +942,8 @@ static const struct tos_inbox_spec inboxes[] = {
 			"a call with elements VERB and a table\n"
 			"RUN {program, args, env, stdin, input, limits, output, by, capture, wait, "
 			"stay,\n"
-			"name, network} -> {handle, pid, ...}, or with wait its end\n"
+			"name, network} -> {handle, pid, ...}, or with wait its end; with dry it is\n"
+			"only looked at whether it may and can be run: {program, digest, ...}\n"
 			"WAIT {handle} -> {code or signal, cause, stdout, stderr, stdout_cut, "
 			"stderr_cut,\n"
 			"cpu_ms, peak_bytes, ran_ms}\n"

@@ -23,8 +23,8 @@
 #define ARRIVE_S    30
 #define HELLO_MS    20000
 #define OUTPUT_MAX  ((int64_t)256 << 10) /* of one host */
-#define OUTPUT_ALL  ((int64_t)3 << 20)	 /* of all, in the outcome */
-#define STDIN_MAX   ((size_t)256 << 10)	 /* a program takes as much */
+#define OUTPUT_ALL  ((int64_t)3 << 20)   /* of all, in the outcome */
+#define STDIN_MAX   ((size_t)256 << 10)  /* a program takes as much */
 #define HOSTS_MAX   10000
 #define PROGRAM_MAX 64 /* names of programs' limits */
 
@@ -50,8 +50,7 @@ static int hosts_find(struct run *r)
 	struct tos_value *entries = NULL;
 	int rc = hosts_text(r->cli, &path);
 
-	rc = rc ? rc
-		: path_expand(buf_cstr(&path), r->cli->connection, &entries, &r->cli->em);
+	rc = rc ? rc : path_expand(buf_cstr(&path), r->cli->connection, &entries, &r->cli->em);
 	for (size_t i = 0; rc == 0 && i < tos_len(entries); i++) {
 		const char *entry = tos_as_text(tos_at(entries, i), "");
 		char name[64];
@@ -127,7 +126,8 @@ static int add_limits(struct cli *cli, struct tos_value *task)
 		else if (text_duration(eq + 1, &ms) == 0)
 			rc = tos_set(limits, name, tos_float((double)ms / 1000));
 		else
-			rc = bad_option(cli, "limit", v, "NAME=VALUE such as memory=64M or cpu=5s");
+			rc = bad_option(
+				cli, "limit", v, "NAME=VALUE such as memory=64M or cpu=5s");
 	}
 	if (rc == 0 && tos_len(limits))
 		return tos_set(task, "limits", limits);
@@ -143,12 +143,13 @@ static int add_stdin(struct cli *cli, struct tos_value *task)
 
 	if (!file)
 		return 0;
-	rc = bytes_read(strcmp(file, "-") == 0 ? "/dev/stdin" : file, STDIN_MAX, &text, &cli->em);
+	rc = bytes_read(
+		strcmp(file, "-") == 0 ? "/dev/stdin" : file, STDIN_MAX, &text, &cli->em);
 	return rc ? rc : tos_set(task, "stdin", tos_bytes(text.data, text.len));
 }
 
-static int add_time(struct cli *cli, struct tos_value *task, const char *option, const char *key,
-	int64_t def_s)
+static int add_time(struct cli *cli, struct tos_value *task, const char *option,
+	const char *key, int64_t def_s)
 {
 	const char *v = cli_option(cli, option);
 	int64_t ms = def_s * 1000;
@@ -185,7 +186,8 @@ static int add_pause(struct cli *cli, struct tos_value *task)
 	return tos_set(task, "pause", tos_int(n));
 }
 
-static int add_text(struct cli *cli, struct tos_value *task, const char *option, const char *key)
+static int add_text(
+	struct cli *cli, struct tos_value *task, const char *option, const char *key)
 {
 	const char *v = cli_option(cli, option);
 
@@ -195,7 +197,7 @@ static int add_text(struct cli *cli, struct tos_value *task, const char *option,
 static int add_command(struct run *r, struct tos_value *task)
 {
 	struct tos_value *argv = tos_array();
-	const char *undo = cli_option(r->cli, "undo");
+	const char *undo = cli_option(r->cli, "dry-run") ? NULL : cli_option(r->cli, "undo");
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < r->cli->args.n_word; i++)
@@ -225,10 +227,12 @@ static int task_make(struct run *r, struct tos_value *task)
 {
 	struct cli *cli = r->cli;
 	bool turns = cli_option(cli, "wave") || cli_option(cli, "where") ||
-		     cli_option(cli, "undo") || cli_option(cli, "retries");
+		     cli_option(cli, "undo") || cli_option(cli, "retries") ||
+		     cli_option(cli, "dry-run");
 	int rc = tos_set(task, "hosts", tos_value_copy(r->hosts));
 
 	rc = rc ? rc : tos_set(task, "turns", tos_bool(turns));
+	rc = rc ? rc : tos_set(task, "dry", tos_bool(cli_option(cli, "dry-run") != NULL));
 	rc = rc ? rc : tos_set(task, "durable", tos_bool(r->durable));
 	rc = rc ? rc : tos_set(task, "output", tos_int(output_each(r)));
 	rc = rc ? rc : add_time(cli, task, "timeout", "timeout", TIMEOUT_S);
@@ -296,8 +300,7 @@ static int launch_conductor(struct run *r, struct tos_value *task)
 	int64_t until = clock_ms() + HELLO_MS;
 	int rc = name_learn(r);
 
-	rc = rc ? rc
-		: tos_set(task, "client", tos_text(tos_connection_name(cli->connection)));
+	rc = rc ? rc : tos_set(task, "client", tos_text(tos_connection_name(cli->connection)));
 
 	rc = rc ? rc : pack(r, task, "conductor");
 	rc = rc ? rc
@@ -345,7 +348,8 @@ static int launch_one(struct run *r, struct tos_value *task, const char *entry)
 /* What came meanwhile is taken, so that the first results are seen while the last ones are sent. */
 static int launch_all(struct run *r, struct tos_value *task)
 {
-	int rc = tos_shell_option(r->cli->shell, "on-unreachable", "alternate", cli_err(r->cli));
+	int rc =
+		tos_shell_option(r->cli->shell, "on-unreachable", "alternate", cli_err(r->cli));
 
 	/* It tries again by itself to get to a host that is down. */
 	rc = rc ? rc : tos_shell_option(r->cli->shell, "itinerant", NULL, cli_err(r->cli));
@@ -408,7 +412,9 @@ static int launch_and_follow(struct run *r, struct tos_value *task)
 
 static int run_run(struct cli *cli)
 {
-	struct run r = { .cli = cli, .rows = tos_map(), .hosts = tos_array(), .paths = tos_array() };
+	struct run r = {
+		.cli = cli, .rows = tos_map(), .hosts = tos_array(), .paths = tos_array()
+	};
 	struct tos_value *task;
 	int code;
 
@@ -417,7 +423,8 @@ static int run_run(struct cli *cli)
 	if (cli->args.dashes && (cli->args.n_before || !cli->args.n_word))
 		code = cli_usage(cli, "a command stands behind --, as in tos run -- uname -a");
 	else if (r.is_carrier && cli->args.n_word != 1)
-		code = cli_usage(cli, "what is to be run? tos run -- COMMAND ARGS, or tos run CARRIER");
+		code = cli_usage(
+			cli, "what is to be run? tos run -- COMMAND ARGS, or tos run CARRIER");
 	else {
 		task = tos_map();
 		cli->timeout_ms = 0; /* it is the hosts' */
@@ -448,6 +455,7 @@ const struct command command_run = {
 		 "With --wave hosts are taken a few at a time: 1,10%,100% is one, then a tenth of all, then the rest. More failures "
 		 "than --max-fail allows (none; N; N% of a wave) stop it behind that wave; --undo is then run, for the shell, where "
 		 "the command was. 'tos post NAME/run pause', resume, stop and retry steer it; --pause does so behind a wave.\n\n"
+		 "--dry-run goes to the hosts as well, and asks there whether it may and can be run: policy, program, limits.\n\n"
 		 "--where asks each host's Monitor on the spot: os, host, memory, load, cpus, hostname, machine, release, uptime, or "
 		 "fields such as memory.available, compared by = != < > <= >=, with commas between.",
 	.examples = "tos run -- uname -a\tOn every kernel\n"
@@ -467,6 +475,7 @@ const struct command command_run = {
 		{ "retries", 0, "N", "how often a host that failed is tried again" },
 		{ "pause", 0, "N", "pause behind the first N waves, or behind 'each'" },
 		{ "undo", 0, "LINE", "a line for the shell that takes the change back when too much failed" },
+		{ "dry-run", 'n', NULL, "only look: which hosts, in which wave, and may and can it be run there" },
 		{ "env", 'e', "NAME=VALUE", "in the command's environment; without a value the one here; may be repeated" },
 		{ "stdin", 0, "FILE", "what the command reads, - for standard input; at most 256K" },
 		{ "limit", 'l', "NAME=VALUE", "of the program: memory=64M, cpu=5s, processes=10; may be repeated" },

@@ -9,13 +9,14 @@
 #include "lib/internal.h"
 
 #define SLICE_MS 200   /* how late Ctrl-C may be noticed */
-#define GONE_MS	 60000 /* how long a home may be away */
+#define GONE_MS  60000 /* how long a home may be away */
 
 /* ---- what comes */
 
 /* Each line with its host in front. What programs print must not steer the terminal, but for
  * tabulators. */
-static void print_lines(const struct run *r, const char *host, const struct tos_value *v, FILE *out)
+static void print_lines(
+	const struct run *r, const char *host, const struct tos_value *v, FILE *out)
 {
 	size_t n = 0;
 	const uint8_t *p = tos_as_bytes(v, &n);
@@ -80,8 +81,7 @@ int run_receive(struct run *r, uint32_t wait_ms)
 {
 	char sender[129], folder[129], home[64], kernel[80];
 	struct tos_value *e = NULL;
-	int rc = tos_receive(
-		r->cli->connection, wait_ms, sender, folder, &e, cli_err(r->cli));
+	int rc = tos_receive(r->cli->connection, wait_ms, sender, folder, &e, cli_err(r->cli));
 
 	cli_home_of(r->name, home);
 	snprintf(kernel, sizeof(kernel), "%s/Kernel", home);
@@ -107,7 +107,8 @@ static int say_hello_again(struct run *r)
 		snprintf(r->state, sizeof(r->state), "%s", tos_get_text(answer, "state", ""));
 	tos_value_free(answer);
 	snprintf(dest, sizeof(dest), "%s/run", r->name);
-	if (rc == 0 && tos_push(elements, tos_text(tos_connection_name(r->cli->connection))) == 0)
+	if (rc == 0 &&
+		tos_push(elements, tos_text(tos_connection_name(r->cli->connection))) == 0)
 		tos_send(r->cli->connection, dest, "client", elements, NULL);
 	tos_value_free(elements);
 	return rc;
@@ -159,7 +160,8 @@ static int from_outcome(struct run *r)
 		for (size_t j = 0; j < tos_len(output); j++) {
 			const struct tos_value *out = tos_at(output, j);
 
-			if (strcmp(tos_get_text(out, "host", ""), tos_get_text(row, "host", "?")))
+			if (strcmp(tos_get_text(out, "host", ""),
+				    tos_get_text(row, "host", "?")))
 				continue;
 			for (size_t k = 0; k < tos_len(out); k++)
 				tos_set_value(whole, tos_value_copy(tos_key_at(out, k)),
@@ -169,11 +171,12 @@ static int from_outcome(struct run *r)
 		tos_value_free(whole);
 	}
 	if (!r->summary && tos_len(tos_get(tos_get(o, "briefcase"), "SUMMARY")))
-		r->summary = tos_value_copy(
-			tos_at(tos_get(tos_get(o, "briefcase"), "SUMMARY"), 0));
+		r->summary =
+			tos_value_copy(tos_at(tos_get(tos_get(o, "briefcase"), "SUMMARY"), 0));
 	if (!r->summary)
 		rc = err_set(&r->cli->em, ERR_FAULT, "%s is %s: %s", r->name,
-			tos_get_text(o, "state", "?"), tos_get_text(fault, "text", "no word of why"));
+			tos_get_text(o, "state", "?"),
+			tos_get_text(fault, "text", "no word of why"));
 	tos_value_free(o);
 	return rc;
 }
@@ -193,16 +196,24 @@ static struct tos_value *rows_in_order(const struct run *r)
 	return list;
 }
 
+/* What was only looked at is not done. */
+static const char *state_shown(const char *state, bool dry)
+{
+	return dry && strcmp(state, "done") == 0 ? "ready" : state;
+}
+
 /* What people see of a row. */
-static struct tos_value *shown(const struct tos_value *row, bool waves)
+static struct tos_value *shown(const struct tos_value *row, bool waves, bool dry)
 {
 	struct tos_value *v = tos_map();
+	const char *state = state_shown(tos_get_text(row, "state", "?"), dry);
 	const char *at = tos_get_text(row, "at", NULL), *host = tos_get_text(row, "host", "?");
 
 	tos_set(v, "host", at ? tos_textf("%s (%s)", host, at) : tos_text(host));
-	tos_set(v, "state", tos_text(tos_get_text(row, "state", "?")));
+	tos_set(v, "state", tos_text(state));
 	if (tos_get(row, "signal"))
-		tos_set(v, "exit", tos_textf("signal %lld", (long long)tos_get_int(row, "signal", 0)));
+		tos_set(v, "exit",
+			tos_textf("signal %lld", (long long)tos_get_int(row, "signal", 0)));
 	else if (tos_get(row, "exit"))
 		tos_set(v, "exit", tos_int(tos_get_int(row, "exit", 0)));
 	if (tos_get(row, "ms"))
@@ -210,8 +221,11 @@ static struct tos_value *shown(const struct tos_value *row, bool waves)
 	if (waves && tos_get(row, "wave"))
 		tos_set(v, "wave", tos_int(tos_get_int(row, "wave", 0)));
 	if (tos_get(row, "code"))
-		tos_set(v, "why", tos_textf("%s: %s", tos_get_text(row, "code", ""),
-					  tos_get_text(row, "text", "")));
+		tos_set(v, "why",
+			tos_textf("%s: %s", tos_get_text(row, "code", ""),
+				tos_get_text(row, "text", "")));
+	else if (dry && tos_get(row, "text"))
+		tos_set(v, "why", tos_text(tos_get_text(row, "text", "")));
 	return v;
 }
 
@@ -221,7 +235,7 @@ static void print_table(const struct run *r, const struct tos_value *rows)
 	struct tos_value *list = tos_array();
 
 	for (size_t i = 0; i < tos_len(rows); i++)
-		tos_push(list, shown(tos_at(rows, i), waves));
+		tos_push(list, shown(tos_at(rows, i), waves, cli_option(r->cli, "dry-run")));
 	if (tos_len(list)) {
 		putc('\n', stderr);
 		table_print(list,
@@ -246,7 +260,10 @@ static void print_summary(const struct run *r)
 		if (tos_get_int(count, states[i], 0))
 			buf_printf(&b, "%s%lld %s", b.len ? ", " : "",
 				(long long)tos_get_int(count, states[i], 0),
-				strcmp(states[i], "waiting") == 0 ? "not begun" : states[i]);
+				strcmp(states[i], "waiting") == 0
+					? "not begun"
+					: state_shown(
+						  states[i], cli_option(r->cli, "dry-run")));
 	if (!b.len)
 		buf_add_str(&b, "no host");
 	fprintf(stderr, "%s: %s", r->name, buf_cstr(&b));
@@ -334,7 +351,8 @@ int run_follow(struct run *r)
 			return interrupted() ? detach(r) : cli_fail(r->cli, rc);
 	}
 	/* Rows of hosts that were not begun, and what was lost on the way, are in the outcome. */
-	if (!r->summary || (int64_t)tos_len(r->rows) < tos_get_int(tos_get(r->summary, "count"), "all", 0))
+	if (!r->summary ||
+		(int64_t)tos_len(r->rows) < tos_get_int(tos_get(r->summary, "count"), "all", 0))
 		rc = from_outcome(r);
 	else
 		rc = 0;

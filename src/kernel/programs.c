@@ -267,6 +267,14 @@ static void looked(struct kernel *k, uint64_t slot, int fd, int rc, const char *
 		start_failed(p, rc, text);
 		return;
 	}
+	if (p->dry) {
+		if (fd >= 0)
+			mem_close(fd);
+		if (p->starter)
+			request_ok(STEAL(p->starter), row(p, false));
+		program_free(p);
+		return;
+	}
 	m = p->spawn;
 	p->spawn = NULL;
 	p->state = PROGRAM_STARTING;
@@ -587,6 +595,7 @@ static void start_verb(struct kernel *k, struct request *rq)
 	p = program_new(k);
 	p->starter = rq;
 	p->stays = tos_get_bool(rq->args, "stay", false);
+	p->dry = tos_get_bool(rq->args, "dry", false);
 	snprintf(p->carrier, sizeof(p->carrier), "%s", from.name);
 	snprintf(p->owner, sizeof(p->owner), "%s", from.principal);
 	snprintf(p->name, sizeof(p->name), "%s", tos_get_text(rq->args, "name", ""));

@@ -43,6 +43,7 @@ struct program {
 	uint8_t request[DIGEST_BYTES]; /* what was asked, to tell a repeat */
 	enum program_state state;
 	bool stays, killing;
+	bool dry; /* looked at, and not started */
 	int fd; /* the program, until tosd has it */
 	int pid;
 	struct program_limits limits;

@@ -208,3 +208,17 @@ def test_one_who_may_not_run_programs_is_told_by_each_host(fleet):
     fleet.tos("principal", "add", "dora", "--role", "owner", "--role", "author")
     rows, _ = run(fleet, "--as", "dora", "--hosts", "host1", "--", "true", expect=1)
     assert rows["host1"]["code"] == "denied" and rows["host1"]["state"] == "failed", rows
+
+
+def test_a_dry_run_asks_the_hosts_and_runs_nothing(fleet):
+    before = [fleet.metric(h, "tos_programs_started_total") for h in fleet.names]
+    rows, whole = run(fleet, "--dry-run", "--wave", "1,100%", "--hosts", "host0,host1,nowhere", "--", "sh", "-c", "exit 1", expect=1)
+    assert [(rows[h]["state"], rows[h]["wave"]) for h in ("host0", "host1", "nowhere")] == [("done", 1), ("done", 2), ("down", 2)]
+    assert rows["host0"]["text"].startswith("would run /") and rows["host0"]["text"].endswith("bin/sh"), rows
+    rows, _ = run(fleet, "--dry-run", "--hosts", "host1", "--", "no-such-program", expect=1)
+    assert rows["host1"]["code"] == "not-found"
+    rows, _ = run(fleet, "--dry-run", "--hosts", "host1", "--as", "dora", "--", "true", expect=1)
+    assert rows["host1"]["code"] == "denied"
+    assert [fleet.metric(h, "tos_programs_started_total") for h in fleet.names] == before
+    r = fleet.run("run", "-n", "mark.lua", "--hosts", "host1")
+    assert r.returncode == 0 and r.stdout == "" and "ready" in r.stderr and r.stderr.rstrip().endswith(": 1 ready"), r.stderr
