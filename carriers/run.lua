@@ -1,7 +1,7 @@
 -- run: what `tos run` sends. One carrier stays at home and conducts; one goes to each host, waits there
 -- until its turn has come, does the task, and tells. The plan is that of the library waves.
 --
--- TASK, a map, is what both are told: { role, hosts, client?, boss?, host?, at?, argv? or carrier?, env?,
+-- TASK, a map, is what both are told: { role, hosts, client?, boss?, host?, at?, argv? or carrier?, files?, env?,
 -- stdin?, limits?, timeout, arrive, where?, dry?, undo?, turns, output, waves?, max_fail?, retries?, pause?,
 -- durable? }. Posts to inbox `run` of the one at home: folders ready, done (from the others), and the words
 -- pause, resume, stop, retry from people: tos post host0#1/run stop.
@@ -89,19 +89,56 @@ end
 
 -- ---- the task, on its host
 
+-- The file for this machine, got from home where it is not here, and admitted. Its name for Executor.
+local function bring(task)
+	local file = #task.files == 1 and task.files[1]
+	if not file then
+		local os, code, text = tos.call("Monitor", { "os" }, 10)
+		if not os then
+			return nil, code, text
+		end
+		for _, f in ipairs(task.files) do
+			file = (f.machine == os.machine or (f.machine == "any" and not file)) and f or file
+		end
+		if not file then
+			return nil, "not-found", "none of the files is for this machine, " .. tostring(os.machine)
+		end
+	end
+	local wait = math.max(task.timeout, 10)
+	local ok, code, text = tos.call("Content", { { digest = tos.bytes(file.digest), from = tos.self().home, name = file.name } },
+		wait, { name = "FETCH" })
+	if ok then
+		ok, code, text = tos.call("Content", { { digest = tos.bytes(file.digest), kind = "program", name = file.name,
+			machine = file.machine } }, wait, { name = "ADMIT" })
+	end
+	if not ok then
+		return nil, code, text
+	end
+	return "sha256:" .. file.hex
+end
+
 -- A program, by Executor; what became of it.
 local function run_program(task, argv)
+	local program, argv0 = argv[1], nil
+	if task.files and argv == task.argv then
+		local code, text
+		program, code, text = bring(task)
+		if not program then
+			return { ok = false, code = code, text = text }
+		end
+		argv0 = argv[1]
+	end
 	local args = table.move(argv, 2, #argv, 1, {})
 	local limits = { wall = task.timeout }
 	for name, value in pairs(task.limits or {}) do
 		limits[name] = value
 	end
 	if task.dry then -- may it be run here, and is it there?
-		local r, code, text = tos.call("Executor", { "RUN", { program = argv[1], args = args, env = task.env, limits = limits,
+		local r, code, text = tos.call("Executor", { "RUN", { program = program, argv0 = argv0, args = args, env = task.env, limits = limits,
 			dry = true } }, 30)
 		return { ok = r ~= nil, code = code, text = text or r and "would run " .. r.program }
 	end
-	local r, code, text = tos.call("Executor", { "RUN", { program = argv[1], args = args, env = task.env,
+	local r, code, text = tos.call("Executor", { "RUN", { program = program, argv0 = argv0, args = args, env = task.env,
 		stdin = task.stdin, limits = limits, capture = task.output, wait = true } }, task.timeout + SLACK / 2)
 	if not r then
 		return { ok = false, code = code, text = text }

@@ -148,6 +148,10 @@ int briefcase_read(const char *file, struct tos_value **out, struct errmsg *em);
 /* What the option names goes into cli->shell; where there is none, folder CODE makes it. */
 int briefcase_take(struct cli *cli);
 
+/* ---- cmd_content.c */
+/* Put a file into the store of the kernel, as far as it is not there: {digest, hex, name, machine}. */
+int content_bring(struct cli *cli, const char *path, struct tos_value **out);
+
 /* ---- cmd_completion.c */
 void carriers_shipped(struct buf *out, const char *between); /* their names */
 

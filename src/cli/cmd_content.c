@@ -332,6 +332,33 @@ static int put_one(struct cli *cli, const char *path)
 	return 0;
 }
 
+int content_bring(struct cli *cli, const char *path, struct tos_value **out)
+{
+	struct tos_value *args, *answer = NULL, *v;
+	struct local_file f;
+	char hex[HEX_BYTES + 1];
+	int rc = file_open(cli, path, &f);
+
+	if (rc == 0) {
+		args = of_digest(f.digest);
+		tos_set(args, "size", tos_int(f.size));
+		tos_set(args, "name", tos_text(base_name(path)));
+		rc = cli_act(cli, NULL, "content-put", "Content", args, &answer);
+	}
+	if (rc == 0 && !tos_get_bool(answer, "done", false))
+		rc = put_pieces(cli, path, &f, tos_get_int(answer, "have", 0));
+	tos_value_free(answer);
+	mem_close(f.fd);
+	if (rc < 0)
+		return rc;
+	v = of_digest(f.digest);
+	tos_set(v, "hex", tos_text(text_hex(f.digest, DIGEST_BYTES, hex)));
+	tos_set(v, "name", tos_text(base_name(path)));
+	tos_set(v, "machine", tos_text(machine_of(&f)));
+	*out = v;
+	return 0;
+}
+
 /* ---- get */
 
 static int get_to(struct cli *cli, const uint8_t digest[DIGEST_BYTES], int fd, const char *path)

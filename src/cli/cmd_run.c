@@ -215,6 +215,29 @@ static int add_command(struct run *r, struct tos_value *task)
 	return rc;
 }
 
+/* The program itself: one file, or one for each type of machine. What is there already is not sent
+ * again, neither to the home nor from there to the hosts. */
+static int add_files(struct run *r, struct tos_value *task)
+{
+	struct tos_value *files = tos_array(), *one = NULL;
+	struct cli *cli = r->cli;
+	const char *v;
+	int rc = 0;
+
+	for (size_t it = 0; rc == 0 && (v = args_next(&cli->args, "file", &it));) {
+		if (r->is_carrier)
+			rc = err_set(&cli->em, ERR_USAGE,
+				"--file brings the program of a command, and %s is a carrier",
+				cli->args.word[0]);
+		rc = rc ? rc : content_bring(cli, v, &one);
+		rc = rc ? rc : tos_push(files, STEAL(one));
+	}
+	if (rc == 0 && tos_len(files))
+		return tos_set(task, "files", files);
+	tos_value_free(files);
+	return rc;
+}
+
 static int64_t output_each(const struct run *r)
 {
 	int64_t each = OUTPUT_ALL / (int64_t)(tos_len(r->hosts) ? tos_len(r->hosts) : 1);
@@ -245,6 +268,7 @@ static int task_make(struct run *r, struct tos_value *task)
 	rc = rc ? rc : add_env(cli, task);
 	rc = rc ? rc : add_limits(cli, task);
 	rc = rc ? rc : add_stdin(cli, task);
+	rc = rc ? rc : add_files(r, task);
 	if (rc == 0 && !r->is_carrier)
 		rc = add_command(r, task);
 	return rc;
@@ -447,6 +471,9 @@ const struct command command_run = {
 		 "it prints as it comes, each line with its host in front, and a table at the end on standard error. The exit code "
 		 "is 0 if it ended well everywhere. A command is looked for in the system's own places; 'sh -c' takes a line for the "
 		 "shell. Policy on each host says what may be run there.\n\n"
+		 "With --file the program is brought along: its bytes go into the content store of the home, from there by their digest to "
+		 "each host that has them not, and are admitted there, which takes a principal who may admit. A second run sends what "
+		 "has changed.\n\n"
 		 "A carrier (a Lua source or the name of a shipped one) is begun on each of the hosts instead, and what it puts into "
 		 "RESULTS is printed together.\n\n"
 		 "One carrier at home conducts, and one goes to each host, so the work goes on when this command has gone: Ctrl-C "
@@ -462,6 +489,7 @@ const struct command command_run = {
 		    "tos run --hosts host1,host2 -- df -h /\tOn two\n"
 		    "tos run --where 'os=Linux,memory>4G' -- free -m\tOn those that have it\n"
 		    "tos run --wave 1,10%,100% --max-fail 5% -- sh -c 'test -r /etc/hostname'\tCarefully\n"
+		    "tos run --file ./agent -- agent --once\tA program of one's own\n"
 		    "tos run facts --group all\tA carrier\n",
 	.run = run_run,
 	.max_args = ARGS_ANY,
@@ -478,6 +506,7 @@ const struct command command_run = {
 		{ "dry-run", 'n', NULL, "only look: which hosts, in which wave, and may and can it be run there" },
 		{ "env", 'e', "NAME=VALUE", "in the command's environment; without a value the one here; may be repeated" },
 		{ "stdin", 0, "FILE", "what the command reads, - for standard input; at most 256K" },
+		{ "file", 'f', "FILE", "bring this program and run it as COMMAND; one for each type of machine" },
 		{ "limit", 'l', "NAME=VALUE", "of the program: memory=64M, cpu=5s, processes=10; may be repeated" },
 		{ "data", 'd', "NAME=VALUE", "push VALUE, text or JSON, into a carrier's folder NAME; may be repeated" },
 		{ "arrive", 0, "TIME", "how long a host may take to be reached, default 30s" },

@@ -1,5 +1,6 @@
 """tos run: on many hosts at once, in waves, and what is left when something dies."""
 import json
+import os
 import signal
 
 import pytest
@@ -208,6 +209,29 @@ def test_one_who_may_not_run_programs_is_told_by_each_host(fleet):
     fleet.tos("principal", "add", "dora", "--role", "owner", "--role", "author")
     rows, _ = run(fleet, "--as", "dora", "--hosts", "host1", "--", "true", expect=1)
     assert rows["host1"]["code"] == "denied" and rows["host1"]["state"] == "failed", rows
+
+
+def test_a_program_is_brought_along_once(fleet):
+    agent = os.path.join(fleet.path, "agent")
+    with open(agent, "w") as f:
+        f.write("#!/bin/sh\necho first $1 on $TOS_KERNEL\n" + "# filler\n" * 20000)
+
+    def fetched():
+        return [fleet.metric(h, "tos_content_written_bytes_total") for h in ("host1", "host2")]
+
+    rows, _ = run(fleet, "--file", "agent", "--hosts", "host1,host2", "--", "agent", "run")
+    assert [rows[h]["stdout"] for h in rows] == ["first run on host1\n", "first run on host2\n"], rows
+    before = fetched()
+    assert min(before) > 100000
+    rows, _ = run(fleet, "--file", "agent", "--hosts", "host1,host2", "--", "agent", "again")
+    assert rows["host2"]["stdout"] == "first again on host2\n" and fetched() == before  # nothing was sent
+    with open(agent, "w") as f:
+        f.write("#!/bin/sh\necho second\n")
+    rows, _ = run(fleet, "--file", "agent", "--hosts", "host1,host2", "--", "agent")
+    assert rows["host1"]["stdout"] == "second\n" and all(0 < b - a < 1000 for a, b in zip(before, fetched()))
+    for args, said in ((["--file", "none", "--", "x"], "none"), (["--file", "agent", "mark.lua"], "is a carrier")):
+        r = fleet.run("run", *args)
+        assert r.returncode in (1, 2) and said in r.stderr, r.stderr
 
 
 def test_a_dry_run_asks_the_hosts_and_runs_nothing(fleet):
