@@ -72,6 +72,8 @@ static int run_can(struct cli *cli)
 	tos_set(args, "action", tos_text(cli->args.word[1]));
 	tos_set(args, "object", tos_text(cli->args.n_word > 2 ? cli->args.word[2] : ""));
 	tos_set(args, "roles", roles);
+	if (cli_option(cli, "author"))
+		tos_set(args, "author", tos_text(cli_option(cli, "author")));
 	if (owner)
 		tos_set(args, "owner", tos_text(owner));
 	if (rc < 0)
@@ -111,5 +113,6 @@ const struct command command_can = {
 	.options = {
 		{ "role", 0, "ROLE", "instead of the certificate's: admin, owner, author, officer; may be repeated" },
 		{ "owner", 0, "PRINCIPAL", "whose carrier the object is" },
+		{ "author", 0, "PRINCIPAL", "who signed the code of the carrier that asks" },
 	},
 };

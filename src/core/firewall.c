@@ -17,7 +17,15 @@
 #define RULE_BYTES 512
 #define CACHE_MAX  4096
 
-enum who_kind { WHO_ANY, WHO_CLASS, WHO_ROLE, WHO_PRINCIPAL, WHO_CARRIER_OF, WHO_KERNEL };
+enum who_kind {
+	WHO_ANY,
+	WHO_CLASS,
+	WHO_ROLE,
+	WHO_PRINCIPAL,
+	WHO_CARRIER_OF,
+	WHO_KERNEL,
+	WHO_AUTHOR
+};
 enum object_kind { OBJECT_ANY, OBJECT_OWN, OBJECT_BELOW, OBJECT_OWNER, OBJECT_NAME };
 
 struct rule {
@@ -103,7 +111,8 @@ static int parse_who(struct rule *r, const char *s, struct errmsg *em)
 		const char *prefix;
 		enum who_kind kind;
 	} kinds[] = { { "principal:", WHO_PRINCIPAL }, { "carrier-of:", WHO_CARRIER_OF },
-		{ "kernel:", WHO_KERNEL }, { "role:", WHO_ROLE }, { "class:", WHO_CLASS } };
+		{ "kernel:", WHO_KERNEL }, { "author:", WHO_AUTHOR }, { "role:", WHO_ROLE },
+		{ "class:", WHO_CLASS } };
 	const char *rest = NULL;
 
 	if (strcmp(s, "*") == 0) {
@@ -116,7 +125,7 @@ static int parse_who(struct rule *r, const char *s, struct errmsg *em)
 	}
 	if (!rest)
 		return err_set(em, ERR_SYNTAX,
-			"'%s': who is principal:NAME, carrier-of:NAME, kernel:NAME, role:R, "
+			"'%s': who is principal:NAME, carrier-of:NAME, author:NAME, kernel:NAME, role:R, "
 			"class:C or *",
 			s);
 	if (r->who_kind == WHO_ROLE && !(r->role = role_parse(rest)))
@@ -174,7 +183,8 @@ static unsigned rule_rank(const struct rule *r)
 		[WHO_ROLE] = 2,
 		[WHO_PRINCIPAL] = 3,
 		[WHO_CARRIER_OF] = 3,
-		[WHO_KERNEL] = 3 };
+		[WHO_KERNEL] = 3,
+		[WHO_AUTHOR] = 3 };
 	static const unsigned object[] = { [OBJECT_ANY] = 0,
 		[OBJECT_OWN] = 1,
 		[OBJECT_BELOW] = 2,
@@ -281,6 +291,8 @@ static bool who_matches(const struct rule *r, const struct subject *s)
 		return carrier && strcmp(r->who, s->principal) == 0;
 	case WHO_KERNEL:
 		return strcmp(r->who, s->kernel) == 0;
+	case WHO_AUTHOR:
+		return carrier && strcmp(r->who, s->author) == 0;
 	}
 	return false;
 }
@@ -311,19 +323,33 @@ static bool action_matches(const struct rule *r, const char *action)
 	return strcmp(r->action, action) == 0;
 }
 
-static const struct rule *decide(const struct firewall *f, const struct subject *s,
-	const char *action, const struct object *o)
+/* narrowing: of the rules for authors, else of all the others */
+static const struct rule *decide_of(const struct firewall *f, const struct subject *s,
+	const char *action, const struct object *o, bool narrowing)
 {
 	const struct rule *best = &no_rule;
 
 	for (size_t i = 0; i < f->n; i++) {
 		const struct rule *r = f->rules[i];
 
-		if (r->rank > best->rank && action_matches(r, action) && who_matches(r, s) &&
+		if ((r->who_kind == WHO_AUTHOR) == narrowing && r->rank > best->rank &&
+			action_matches(r, action) && who_matches(r, s) &&
 			object_matches(r, s, o))
 			best = r;
 	}
 	return best;
+}
+
+/* What the owner may and what the author's code may: the lesser of both. */
+static const struct rule *decide(const struct firewall *f, const struct subject *s,
+	const char *action, const struct object *o)
+{
+	const struct rule *r = decide_of(f, s, action, o, false), *narrow;
+
+	if (!r->allow || !s->author[0])
+		return r;
+	narrow = decide_of(f, s, action, o, true);
+	return narrow == &no_rule || narrow->allow ? r : narrow;
 }
 
 /* Everything a decision depends on, each part with its NUL. 0 if it is longer than a key may
@@ -331,8 +357,8 @@ static const struct rule *decide(const struct firewall *f, const struct subject 
 static size_t question_key(char *key, size_t cap, const struct subject *s, const char *action,
 	const struct object *o)
 {
-	const char *part[] = { s->class_name, s->principal, s->kernel, action, o->name,
-		o->owner };
+	const char *part[] = { s->class_name, s->principal, s->kernel, s->author, action,
+		o->name, o->owner };
 	size_t n = sizeof(s->roles);
 
 	memcpy(key, &s->roles, n);
@@ -353,7 +379,8 @@ int firewall_check(struct firewall *f, const struct subject *s, const char *acti
 	/* NULL is taken for "", so that a caller who knows no kernel or owner need not say so.
 	 */
 	struct subject who = { s->class_name ? s->class_name : "",
-		s->principal ? s->principal : "", s->roles, s->kernel ? s->kernel : "" };
+		s->principal ? s->principal : "", s->roles, s->kernel ? s->kernel : "",
+		s->author ? s->author : "" };
 	struct object what = { o->name ? o->name : "", o->owner ? o->owner : "" };
 	char key[512];
 	size_t n_key = question_key(key, sizeof(key), &who, action, &what);
@@ -376,18 +403,24 @@ int firewall_check(struct firewall *f, const struct subject *s, const char *acti
 size_t firewall_matches(const struct firewall *f, const struct subject *s, const char *action,
 	const struct object *o, size_t *out, size_t most)
 {
+	const struct rule *by = decide(f, s, action, o);
 	size_t n = 0, kept = 0;
 
+	for (size_t i = 0; i < f->n && by->who_kind == WHO_AUTHOR; i++)
+		if (f->rules[i] == by && n++ < most)
+			out[kept++] = i;
 	for (size_t i = 0; i < f->n; i++) {
 		const struct rule *r = f->rules[i];
 		size_t at;
 
-		if ((!r->any_action && strcmp(r->action, action) != 0) || !who_matches(r, s) ||
-			!object_matches(r, s, o))
+		if (r->who_kind == WHO_AUTHOR || !action_matches(r, action) ||
+			!who_matches(r, s) || !object_matches(r, s, o))
 			continue;
 		n++;
 		/* Of equal rank the first decides, as in decide(). */
-		for (at = kept; at > 0 && f->rules[out[at - 1]]->rank < r->rank; at--)
+		for (at = kept; at > 0 && f->rules[out[at - 1]] != by &&
+				f->rules[out[at - 1]]->rank < r->rank;
+			at--)
 			if (at < most)
 				out[at] = out[at - 1];
 		if (at < most)

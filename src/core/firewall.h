@@ -3,7 +3,7 @@
  * object) -> allow or deny, the most specific first; nothing matches: deny.
  *
  * A rule as text:  allow|deny WHO ACTION OBJECT
- *   WHO     principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
+ *   WHO     author:NAME  principal:NAME  carrier-of:NAME  role:admin|owner|author|officer
  *           class:carrier|client|extension|kernel  kernel:NAME  *
  *   ACTION  post launch arrive clone depart kill suspend resume retry resolve declare read revoke
  *           enroll remove backup drain set reload put admit run stay network  *
@@ -11,7 +11,9 @@
  *           principal's own carriers), a program's path, a directory with a star
  *           behind ("/usr/bin/" and *: what lies below it), *
  * principal:NAME is that principal in person, carrier-of:NAME its carriers; kernel:NAME is
- * whatever comes from that kernel. Specificity: WHO name > role > class > *; then ACTION exact
+ * whatever comes from that kernel. author:NAME is code signed by NAME, whoever launched it: such rules
+ * only narrow. What the most specific of them denies is denied, whatever else allows it; what they
+ * allow must be allowed besides. Specificity: WHO name > role > class > *; then ACTION exact
  * > *; then OBJECT exact > /DIR/ > own > *; deny before allow at a tie. To run a program takes a
  * rule that says run: ACTION * allows all but that.
  */
@@ -29,6 +31,7 @@ struct subject {
 	const char *principal;  /* owner of the carrier, or the signer of an act; "" if none */
 	unsigned roles;         /* as in seal.h; lesser of author and owner for carriers */
 	const char *kernel;     /* where it comes from; "" for here */
+	const char *author;     /* who signed the carrier's code; "" nobody, or not known here */
 };
 struct object {
 	const char *name;  /* inbox, kernel, ... */

@@ -531,7 +531,7 @@ static int arrival_code(
 	blob_set(&r->code, blob_slice(&code->bundle));
 	r->author = code->author;
 	memcpy(r->minimum, code->manifest.limits, sizeof(r->minimum));
-	return 0;
+	return admit_author(k, &r->owner, &r->author, "arrive", em);
 }
 
 /* All that is checked of an envelope before anything of it may run. */

@@ -829,6 +829,9 @@ static int launch_parts(
 	blob_set(&r->code, blob_slice(&c->bundle));
 	r->author = c->author;
 	memcpy(r->minimum, c->manifest.limits, sizeof(r->minimum));
+	rc = admit_author(k, &r->owner, &r->author, "launch", em);
+	if (rc < 0)
+		return rc;
 	if (!briefcase.n)
 		briefcase = (struct slice){ (const uint8_t *)"\xa0", 1 };
 	digest_bytes(briefcase.p, briefcase.n, digest);

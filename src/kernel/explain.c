@@ -89,6 +89,7 @@ static int question_parse(
 			buf_cstr(&all));
 	}
 	rc = who_parse(tos_get_text(args, "who", ""), q->action, &q->who, em);
+	snprintf(q->who.author, sizeof(q->who.author), "%s", tos_get_text(args, "author", ""));
 	q->who.roles = roles_of(tos_get(args, "roles"), &unknown);
 	if (rc == 0 && unknown)
 		rc = err_set(em, ERR_NAME, "there is no role %.32s", unknown);

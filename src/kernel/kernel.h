@@ -54,6 +54,7 @@ struct origin {
 	char name[NAME_BYTES_MAX + 1];
 	char kernel[64]; /* kernel it came from; "" for here */
 	char principal[CERT_NAME_MAX + 1];
+	char author[CERT_NAME_MAX + 1]; /* of the code of a carrier that is here; else "" */
 	unsigned roles;
 	bool may_read;     /* local clients: uid allowed to read */
 	struct link *link; /* clients and joiners: the connection; else NULL */
@@ -330,6 +331,7 @@ struct kernel {
 	struct list signing;    /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
+	struct map *ext_properties; /* path -> struct ext_property, used again when it changes */
 	struct map *settings;  /* path -> struct setting: what was set at run time */
 	struct reload *reload; /* who waits for the configuration to be read again */
 	struct journal *journal; /* journal.c */
@@ -633,6 +635,9 @@ uint64_t kernel_trust_number(const struct kernel *k);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
 int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],
 	const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em);
+/* Once the code is known: is its author's let in? `action` launch or arrive. */
+int admit_author(struct kernel *k, const struct cert_info *owner, const struct cert_info *author,
+	const char *action, struct errmsg *em);
 int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
 	bool counts, struct errmsg *em);
 /* Bits of enum role; author NULL: not known. */

@@ -210,13 +210,19 @@ static void on_ext_property(void *arg, const char *ext, const char *path, const 
 {
 	static const char *const types[] = { "int", "float", "text", "bool" };
 	struct kernel *k = arg;
-	struct ext_property *p = mem_new(struct ext_property);
+	struct ext_property *p;
 	struct errmsg em = { "" };
 	char full[256];
 	int rc;
 
-	(void)read_only;
 	snprintf(full, sizeof(full), "/%s/%s", ext, path);
+	if (!k->ext_properties)
+		k->ext_properties = map_new();
+	p = map_find_str(k->ext_properties, full);
+	if (!p) {
+		p = mem_new(struct ext_property);
+		map_put_str(k->ext_properties, full, p);
+	}
 	snprintf(p->value, sizeof(p->value), "%s", value ? value : "");
 	p->type = PROPERTY_TEXT;
 	for (size_t i = 0; i < ARRAY_LEN(types); i++)
@@ -224,12 +230,10 @@ static void on_ext_property(void *arg, const char *ext, const char *path, const 
 			p->type = (enum property_type)i;
 	property_remove(k->properties, full);
 	rc = property_add(k->properties, full, p->type, unit ? unit : "", doc ? doc : "", min,
-		max, true, read_ext_property, p, &em);
-	if (rc < 0) {
+		max, read_only, read_ext_property, p, &em);
+	if (rc < 0)
 		log_warning("a property of an extension was not taken", KV_STR("path", full),
 			KV_ERR(rc, &em));
-		free(p);
-	}
 }
 
 static void on_ext_ready(void *arg, const char *key, int rc, const char *why)

@@ -494,6 +494,7 @@ static int starter_read(struct kernel *k, const struct tos_value *args, struct o
 	from->cls = ORIGIN_CARRIER;
 	snprintf(from->name, sizeof(from->name), "%s", r->name);
 	snprintf(from->principal, sizeof(from->principal), "%s", r->owner.name);
+	snprintf(from->author, sizeof(from->author), "%s", r->author.name);
 	from->roles = carrier_roles(&r->owner, &r->author);
 	*out = r;
 	return 0;

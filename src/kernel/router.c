@@ -35,7 +35,8 @@ void subject_of(const struct origin *from, struct subject *out)
 	*out = (struct subject){ .class_name = origin_class_word(from->cls),
 		.principal = from->principal,
 		.roles = from->roles,
-		.kernel = from->kernel };
+		.kernel = from->kernel,
+		.author = from->author };
 }
 
 void audit_denial(struct kernel *k, const struct origin *from, const char *action,

@@ -133,6 +133,7 @@ static const struct origin *speaks_as(struct resident *r)
 		o->cls = ORIGIN_CARRIER;
 		snprintf(o->name, sizeof(o->name), "%s", r->name);
 		snprintf(o->principal, sizeof(o->principal), "%s", r->owner.name);
+		snprintf(o->author, sizeof(o->author), "%s", r->author.name);
 		o->roles = carrier_roles(&r->owner, &r->author);
 	}
 	return o;

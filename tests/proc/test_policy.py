@@ -24,7 +24,8 @@ EXTENSIONS = "".join(f'extension "{n}" {{ library = "{n.lower()}" where = "kerne
 
 fleet = fleet_fixture(n=5, each={
     "host1": policy("deny carrier-of:alice arrive *", "deny class:carrier post Echo"),
-    "host2": 'limits { cpu = "5s" memory = "16M" posts = "10" hops = "3" }\n',
+    "host2": 'limits { cpu = "5s" memory = "16M" posts = "10" hops = "3" }\n'
+             + policy("deny author:otto * *", "allow author:otto arrive *", "allow author:otto post Directory"),
     "host3": 'extension "Echo" { library = "echo" where = "kernel" }\n',
     "host4": EXTENSIONS + f'extension "Hook" {{ library = "{HOOK}" where = "kernel" }}\n',
 })
@@ -54,6 +55,24 @@ def test_a_role_denied_at_one_host_runs_at_the_others(fleet, domain):
     assert visited(go(fleet, "bob", "host0,host1,host2")) == ["host0", "host1", "host2"]
     assert any(r["event"] == "denied" and r["principal"] == "alice" and r["action"] == "arrive"
                for r in audit(domain, "host1"))
+
+
+def test_rules_for_an_author_narrow_what_the_owner_may(fleet, domain):
+    fleet.tos("principal", "add", "otto", "--role", "author")
+    lua = """local function try(inbox) return select(2, tos.call(inbox, {'x'}, 5)) or 'ok' end
+             return {echo = try('Echo'), directory = try('Directory')}"""
+    (row,) = go(fleet, "bob", "host2", lua=lua)["briefcase"]["RESULTS"]
+    assert (row["echo"], row["directory"]) == ("ok", "malformed"), "bob's own code"
+    (row,) = go(fleet, "bob", "host2", "--author", "otto", lua=lua)["briefcase"]["RESULTS"]
+    assert (row["echo"], row["directory"]) == ("denied", "malformed"), "otto's, whoever launched it"
+    assert can(fleet, "carrier-of:bob", "post", "Echo", "--author", "otto", "--kernel", "host2",
+               expect=3)["rules"][0]["rule"] == "deny author:otto * *"
+    assert can(fleet, "carrier-of:bob", "post", "Directory", "--author", "otto", "--kernel", "host2")["allowed"]
+    # an author's rule grants nothing: alice may not arrive at host1, whoever wrote it
+    assert not can(fleet, "carrier-of:alice", "arrive", "--author", "otto", "--kernel", "host1", expect=3)["allowed"]
+    # and launching at a host that wants none of his code is refused there
+    r = fleet.run("launch", "-e", "return 1", "--as", "bob", "--author", "otto", "--kernel", "host2")
+    assert r.returncode == 3 and "deny author:otto" in r.stderr, r.stderr
 
 
 def can(fleet, *args, expect=0):

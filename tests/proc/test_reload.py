@@ -165,7 +165,7 @@ def test_what_is_set_holds_at_once_and_after_a_restart(fleet, edit):
     fleet.tos("up", timeout=120)
     assert property_of(fleet, "/limits/hops")["value"] == 5
     got = property_of(fleet, "/Mobility/offer/timeout_ms")
-    assert (got["value"], got["origin"]) == (4321, "set by admin")
+    assert (got["value"], got["origin"], got["read_only"]) == (4321, "set by admin", False)
     fleet.tos("set", "/limits/hops", "--default", "--kernel", "host1")
     fleet.tos("set", "/Mobility/offer/timeout_ms", "--default", "--kernel", "host1")
     assert property_of(fleet, "/limits/hops")["value"] == 6

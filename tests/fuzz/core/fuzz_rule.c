@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	AUTOFREE char *text = mem_dup(data, size);
 	struct firewall *f = firewall_new();
-	struct subject s = { "carrier", "alice", 3, "host1" };
+	struct subject s = { "carrier", "alice", 3, "host1", "" };
 	struct object o = { "Echo", "alice" };
 	const char *why[2] = { NULL, NULL };
 	int rc[2];

@@ -12,10 +12,10 @@
 #include "core/firewall.h"
 #include "seal/seal.h"
 
-static const struct subject alices_carrier = { "carrier", "alice", ROLE_OWNER, "host1" };
-static const struct subject alice = { "client", "alice", ROLE_OWNER, "" };
-static const struct subject root = { "client", "root", ROLE_ADMIN, "" };
-static const struct subject kernel1 = { "kernel", "", 0, "host1" };
+static const struct subject alices_carrier = { "carrier", "alice", ROLE_OWNER, "host1", "" };
+static const struct subject alice = { "client", "alice", ROLE_OWNER, "", "" };
+static const struct subject root = { "client", "root", ROLE_ADMIN, "", "" };
+static const struct subject kernel1 = { "kernel", "", 0, "host1", "" };
 
 static struct firewall *with(const char *const *rules, size_t n)
 {
@@ -213,12 +213,36 @@ static void names_made_up_by_a_peer_do_not_fill_the_cache(void **state)
 	firewall_free(f);
 }
 
+static void rules_for_an_author_narrow_and_never_grant(void **state)
+{
+	struct firewall *f = WITH("allow carrier-of:alice post *", "deny author:mallory * *",
+		"allow author:mallory post Echo", "allow author:mallory post Shells",
+		"allow author:zoe * *");
+	struct subject s = { "carrier", "alice", ROLE_OWNER, "", "mallory" };
+
+	(void)state;
+	assert_int_equal(ask(f, &s, "post", "Echo", ""), 0);
+	assert_int_equal(ask(f, &s, "post", "Monitor", ""), ERR_DENIED);
+	s.author = "alice";
+	assert_int_equal(ask(f, &s, "post", "Monitor", ""), 0);
+	/* what the author's may, the owner's must be allowed as well */
+	s = (struct subject){ "carrier", "bob", ROLE_OWNER, "", "mallory" };
+	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
+	s.author = "zoe";
+	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
+	/* only code is meant, not the author in person */
+	s = (struct subject){ "client", "alice", ROLE_OWNER, "", "mallory" };
+	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
+	firewall_free(f);
+}
+
 static void the_first_rule_that_matches_is_the_one_that_decides(void **state)
 {
 	static const char *const rules[] = { "allow role:owner * *", "deny * post Echo",
 		"allow principal:alice post *", "allow carrier-of:alice post Echo",
 		"deny role:owner kill *", "allow role:owner kill own", "deny class:carrier * *",
-		"allow class:carrier post *" };
+		"allow class:carrier post *", "deny author:mallory * *",
+		"allow author:mallory post Echo" };
 	static const char *const classes[] = { "carrier", "client" };
 	static const char *const principals[] = { "alice", "bob" };
 	static const char *const action[] = { "post", "kill", "launch" };
@@ -228,9 +252,9 @@ static void the_first_rule_that_matches_is_the_one_that_decides(void **state)
 	const char *why;
 
 	(void)state;
-	for (unsigned i = 0; i < 2 * 2 * 3 * 2 * 2 * 2; i++) {
+	for (unsigned i = 0; i < 2 * 2 * 3 * 2 * 2 * 2 * 2; i++) {
 		struct subject s = { classes[i & 1], principals[i >> 1 & 1],
-			i >> 2 & 1 ? ROLE_OWNER : 0, "" };
+			i >> 2 & 1 ? ROLE_OWNER : 0, "", i >> 5 & 1 ? "mallory" : "" };
 		struct object o = { object[i >> 3 & 1], i >> 4 & 1 ? "alice" : "" };
 		int rc = firewall_check(f, &s, action[i % 3], &o, &why);
 
@@ -249,6 +273,7 @@ static void the_first_rule_that_matches_is_the_one_that_decides(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(rules_for_an_author_narrow_and_never_grant),
 		cmocka_unit_test(the_first_rule_that_matches_is_the_one_that_decides),
 		cmocka_unit_test(nothing_is_allowed_without_a_rule),
 		cmocka_unit_test(the_more_specific_rule_wins_whatever_the_order),
