@@ -155,7 +155,7 @@ static void clone_refused(struct cloning *c, int rc, const char *text)
 	tos_set(m, "owner", tos_text(c->parent->owner.name));
 	tos_set(m, "code", tos_text(err_word(rc)));
 	tos_set(m, "text", tos_text(text));
-	audit_refusal(c->k, NULL, "", "clone-refused", m);
+	audit_refusal(c->k, NULL, "", "cloning-refused", m);
 }
 
 /* SPAWN failed: Spawner decides what is tried next. */

@@ -102,7 +102,7 @@ static void birth_refused(struct kernel *k, const struct home_record *parent,
 		KV_STR("suffix", birth->suffix), KV_STR("made_by", birth->from),
 		KV_STR("reason", why));
 	metric_add(k->metrics, "clones_denied_total", NULL, 1);
-	audit_refusal(k, NULL, birth->from, "clone-refused", m);
+	audit_refusal(k, NULL, birth->from, "cloning-refused", m);
 }
 
 /* What its clones were given may not be more than a carrier had: only here all of them are seen. */

@@ -121,7 +121,7 @@ def test_without_a_limit_for_clones_there_are_none(fleet):
 def test_only_an_itinerant_one_may_send_its_clone_off_the_path(fleet):
     members, log = family(fleet, "say(tos.clone('host0')) tos.path:clear()", path="host1,host2")
     assert len(members) == 1 and log[0].startswith("made nil denied")
-    refused = [r for r in audit(fleet, "host1") if r["event"] == "clone-refused"]
+    refused = [r for r in audit(fleet, "host1") if r["event"] == "cloning-refused"]
     assert refused and refused[-1]["code"] == "denied"
     members, log = family(fleet, "say(tos.clone('host0')) tos.path:clear()", "--itinerant", path="host1,host2",
                           clone="tos.path:clear()")

@@ -127,7 +127,7 @@ def test_all_together_have_no_more_either(fleet, domain, rogue, taken):
         wait_for(lambda s=suffix: not fleet.residents(taken + s), text="it is ended again")
     assert known(fleet, taken) == [f"{taken}.1", f"{taken}.2"]
     assert fleet.metric("host0", "tos_clones_denied_total") >= before + 3
-    found = [r for r in audit(domain, "host0", "clone-refused") if r["parent"] == taken]
+    found = [r for r in audit(domain, "host0", "cloning-refused") if r["parent"] == taken]
     assert {r["suffix"] for r in found} == {".3", ".4", ".5"} and found[-1]["from"] == "host2"
 
 
