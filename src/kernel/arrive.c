@@ -476,6 +476,8 @@ static int home_agrees(const struct arrival *a, struct errmsg *em)
 	if (a->hop.kind != 0 || strcmp(r->ticket.home, a->k->config.name) != 0)
 		return 0;
 	h = home_find(a->k, r->name);
+	if (!h)
+		h = home_adopt(a->k, r, &a->hop);
 	if (!h && (rc = family_arrived(a->k, r, &h, em)) < 0)
 		return rc;
 	if (!h || memcmp(h->id, r->id, DIGEST_BYTES) != 0)
@@ -831,6 +833,8 @@ static void arrival_outcome(struct arrival *a)
 	struct tos_value *m;
 	int rc;
 
+	if (!h)
+		h = home_adopt(k, a->r, &a->hop);
 	if (!h && family_arrived(k, a->r, &h, &em) == ERR_STATE) {
 		arrival_no_answer(a, ERR_STATE, em.text);
 		return;

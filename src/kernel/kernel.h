@@ -742,6 +742,11 @@ struct home_record *home_find(struct kernel *k, const char *name);
 int homes_load(struct kernel *k, struct errmsg *em);
 void homes_tick(struct kernel *k, int64_t now_ms);
 struct home_record *home_new(struct kernel *k, const char *name);
+/* adopt.c: the record of a carrier that comes here by that departure and was launched here, which this
+ * store has forgotten since it was put back from a backup; NULL if that is not so. Its ticket and chain
+ * have been verified. */
+struct home_record *home_adopt(
+	struct kernel *k, const struct resident *r, const struct hop *last);
 void home_put(struct store_txn *t, const struct home_record *h);
 void home_free(struct home_record *h);
 /* takes outcome; in memory */

@@ -154,6 +154,42 @@ def test_an_old_backup_of_a_home_finds_its_carriers_again(fleet):
     assert fleet.launch(NOTE) not in (away, stays, done)
 
 
+def test_what_a_restored_home_forgot_is_known_again_when_it_comes_home(fleet):
+    """Launched after the backup: the home has no record, and makes one of the ticket and of its own hop record."""
+    copy = backup(fleet, "host0")
+    ends = fleet.launch(WAITER, "--path", "host1", name="w.lua")
+    passes = fleet.launch(WAITER, "--path", "host1,host0,host2", name="w.lua")
+    for name in (ends, passes):
+        at(fleet, name, "host1")
+    fleet.down("host0", hard=True)
+    put_back(fleet, "host0", copy, same_file=False)
+    fleet.up()
+    settled(fleet, "host0")
+    assert fleet.show(ends) is None and fleet.show(passes) is None
+
+    def goes(name, kernel):
+        wait_for(lambda: fleet.run("post", "--kernel", kernel, f"{name}/go", "on").returncode == 0, text=f"{name} takes a post")
+
+    goes(ends, "host1")
+    wait_for(lambda: fleet.state(ends) == "finished", text="its outcome is taken")
+    o = fleet.outcome(ends)
+    assert visited(o) == ["host1"], o
+    goes(passes, "host1")
+    at(fleet, passes, "host0", line=False)
+    assert fleet.show(passes)["kernel"] == "host0"
+    goes(passes, "host0")
+    at(fleet, passes, "host2", line=False)
+    goes(passes, "host2")
+    o = fleet.outcome(passes)
+    assert o["state"] == "finished" and visited(o) == ["host1", "host0", "host2"], o
+    assert {r["carrier"] for r in audited(fleet, "host0", "home-learnt-again")} == {ends, passes}
+    wait_for(lambda: not fleet.residents(ends) and not fleet.residents(passes), text="no copy is left")
+    # It stays so: the record is in the store.
+    fleet.kill("host0")
+    wait_for(lambda: fleet.status("host0"), text="host0 is back")
+    assert fleet.state(ends) == fleet.state(passes) == "finished"
+
+
 def test_one_image_started_twice_is_refused_and_named(fleet):
     name = fleet.launch(WAITER, "--path", "host1", name="w.lua")
     at(fleet, name, "host1")
