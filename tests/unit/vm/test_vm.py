@@ -425,6 +425,8 @@ def test_require_finds_files_of_the_bundle_only():
             print(pcall(require, "os")) print(pcall(require, "a")) print(pcall(require, "bad"))
             print(pcall(require, "b")) print(pcall(require, "fails")) print(pcall(require, "fails"))
             print(require "string" == string, require "tos" == tos, pcall(require, "io"))
+            local _, globals = require "lib.mod"
+            print(globals.mod_global, rawget(globals, "print"), globals.print == print, select(2, require "lib.mod") == globals)
         end""",
         files={
             "lib/mod.lua": b"mod_global = 1 function begin() end return { name = ..., sees = function() return mod_global end }",
@@ -442,6 +444,7 @@ def test_require_finds_files_of_the_bundle_only():
     assert 'module "b" requires itself' in logs[4]
     assert logs[5] == logs[6] == "false no luck"  # and can be tried again
     assert logs[7].startswith("true true false") and "io.lua" in logs[7]
+    assert logs[8] == "1 nil true true"  # its second value: the module's globals
 
 
 # ---- posts
