@@ -455,8 +455,15 @@ static struct tos_value *news(struct program *p)
 
 void program_wrote(struct program *p)
 {
-	struct tos_value *m = p->reader ? news(p) : NULL;
+	struct tos_value *m;
 
+	if (p->asked_us && p->kept) {
+		metric_add(p->k->metrics, "programs_first_output_total", NULL, 1);
+		metric_add(p->k->metrics, "programs_first_output_us_total", NULL,
+			(uint64_t)(clock_us() - p->asked_us));
+		p->asked_us = 0;
+	}
+	m = p->reader ? news(p) : NULL;
 	if (!m)
 		return;
 	request_ok(STEAL(p->reader), m);
@@ -595,6 +602,7 @@ static void start_verb(struct kernel *k, struct request *rq)
 		return;
 	p = program_new(k);
 	p->starter = rq;
+	p->asked_us = clock_us();
 	p->stays = tos_get_bool(rq->args, "stay", false);
 	p->dry = tos_get_bool(rq->args, "dry", false);
 	snprintf(p->carrier, sizeof(p->carrier), "%s", from.name);

@@ -50,6 +50,7 @@ struct program {
 	struct tosd_spawn_program *spawn; /* until tosd has it */
 	struct request *starter, *reader; /* wait for an answer */
 	int64_t started_ms, ended_ms;     /* wall */
+	int64_t asked_us;                 /* monotonic; 0 once it has written something */
 	int64_t wall_at_ms, kill_at_ms;   /* monotonic; 0: never */
 	/* what it wrote and nobody has read: struct program_chunk */
 	struct list chunks;
