@@ -60,9 +60,10 @@ static int build(struct cli *cli, const char *path)
 		output = file;
 	}
 	rc = rc ? rc : bytes_write(output, package.data, package.len, 0644, &cli->em);
-	rc = rc ? rc
-		: package_describe(
-			  (struct slice){ package.data, package.len }, cli->home, &v, &cli->em);
+	/* On an officer's own machine there may be no root certificate to check it against. */
+	if (rc == 0 && package_describe((struct slice){ package.data, package.len }, cli->home,
+			       &v, NULL) < 0)
+		v = tos_map();
 	if (rc == 0 && cli->json) {
 		tos_set(v, "file", tos_text(output));
 		print_json(v);

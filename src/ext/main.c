@@ -605,7 +605,7 @@ static int describe(const char *path)
 
 int main(int argc, char **argv)
 {
-	struct side s = { .in = { .max = EXT_FRAME_BYTES_MAX }, .tokens = map_new() };
+	struct side s = { .in = { .max = EXT_FRAME_BYTES_MAX } };
 	struct errmsg em = { "" };
 	const char *path;
 	void *lib = NULL;
@@ -617,6 +617,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: tos-ext NAME [LIBRARY]   (started by tosd)\n");
 		return 64;
 	}
+	s.tokens = map_new();
 	log_init("tos-ext", argv[1], LOG_INFO, false);
 	if (fcntl(KERNEL_FD, F_SETFL, O_NONBLOCK) < 0)
 		give_up("descriptor 3 is no socket");

@@ -144,6 +144,7 @@ static const struct key keys[] = {
 	NUMBER("timing", "test_protocol_max", KEY_U32, test_protocol_max, 1, 99, PROTOCOL_VERSION),
 	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
 	LIST("extender", "kernel", KEY_INBOX, extender_kernel[0], 16),
+	NUMBER("extender", "enabled", KEY_BOOL, extender_enabled, 0, 1, 1),
 	TEXT("extender", "privileges", KEY_WORDS, extender_privileges, ""),
 	NUMBER("extender", "memory", KEY_BYTES, extender_memory, 16 << 20, (int64_t)1 << 40, 512 << 20),
 	LIST("local", "principals", KEY_U32, local_uids[0], 32),

@@ -75,8 +75,9 @@ struct config {
 	size_t n_peers;
 	struct config_extension extensions[32];
 	size_t n_extensions;
-	/* extensions that are installed at run time: which may live in the kernel, what those that
+	/* extensions that are installed at run time: whether any may be; which may live in the kernel, what those that
 	 * don't may be granted at most, and their address space */
+	bool extender_enabled;
 	char extender_kernel[16][64];
 	size_t n_extender_kernel;
 	char extender_privileges[128];

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "ext/body.h"
 #include "sandbox/sandbox.h"
 #include "seal/package.h"
 #include "tos/extension.h"
@@ -184,21 +185,18 @@ static int privileges_ok(
 	const struct kernel *k, const struct package *p, uint32_t *bits, struct errmsg *em)
 {
 	struct errmsg why = { "" };
-	uint32_t most = 0;
 
 	if (sandbox_privileges(p->privileges, bits, &why) < 0)
 		return err_set(
 			em, ERR_UNSUPPORTED, "%s asks for an %s", p->manifest.name, why.text);
-	if (p->in_kernel) /* trusted wholly: there they mean nothing */
+	/* In the kernel it is trusted wholly: there they mean nothing. Word by word, since not every
+	 * privilege is the sandbox's. */
+	if (p->in_kernel ||
+		body_privileges_ok(p->privileges, k->config.extender_privileges, NULL) == 0)
 		return 0;
-	sandbox_privileges(k->config.extender_privileges, &most, NULL);
-	return *bits & ~most
-		       ? err_set(em, ERR_DENIED,
-				 "%s asks for the privileges '%s', and extender.privileges of "
-				 "%s grants '%s'",
-				 p->manifest.name, p->privileges, k->config.name,
-				 k->config.extender_privileges)
-		       : 0;
+	return err_set(em, ERR_DENIED,
+		"%s asks for the privileges '%s', and extender.privileges of %s grants '%s'",
+		p->manifest.name, p->privileges, k->config.name, k->config.extender_privileges);
 }
 
 /* Names of the kernel's own inboxes and of configured extensions are nobody's to take, whether
@@ -548,6 +546,10 @@ static void install(struct kernel *k, struct request *rq, const struct bringer *
 
 	kernel_trust(k, &trust);
 	rc = admission_closed(k, &em) ? ERR_STORE : package_open(&trust, bytes, p, &em);
+	if (rc == 0 && !k->config.extender_enabled)
+		rc = err_set(&em, ERR_UNSUPPORTED,
+			"nothing is installed at %s while it runs (extender.enabled)",
+			k->config.name);
 	if (rc == 0) {
 		if (name && strcmp(name, p->manifest.name) != 0)
 			rc = err_set(&em, ERR_NAME, "the package is of %s, not of %s",

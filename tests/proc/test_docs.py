@@ -4,7 +4,7 @@ Marks on fenced code blocks:
   ```console   lines that begin with "$ " are commands, the others what they print (both streams, in order). "..."
                stands for anything within a line, or alone for any lines; runs of blanks count as one. A block's
                commands share a shell's environment and folder with those before it in the same document.
-  ```lua NAME  is written to that file first. Without a name: compiled if it defines begin.
+  ```lua NAME  is written to that file first, as is ```c NAME. Without a name: compiled if it defines begin.
   ```sh        is not run.
 """
 import os
@@ -97,7 +97,8 @@ class Shell:
         self.dir = tempfile.mkdtemp(prefix="tos-docs.")
         os.chmod(self.dir, 0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("TOS_") or k == "TOS_SANITIZE"}
-        self.env.update(PATH=CLI + ":" + self.env.get("PATH", ""), HOME=self.dir, COLUMNS="120")
+        self.env.update(PATH=CLI + ":" + self.env.get("PATH", ""), HOME=self.dir, COLUMNS="120",
+                        C_INCLUDE_PATH=os.path.join(TOP, "include"))
 
     def run(self, command):
         state = os.path.join(self.dir, ".env")
@@ -130,7 +131,7 @@ def test_examples_do_what_is_shown(shell, path):
         pytest.skip("a sanitizer build starts no programs")
     for at, mark, content in blocks(read(path)):
         words = mark.split()
-        if words[:1] == ["lua"] and len(words) > 1:
+        if words[:1] in (["lua"], ["c"]) and len(words) > 1:
             with open(os.path.join(shell.dir, words[1]), "w") as f:
                 f.write(content)
         if words[:1] != ["console"]:
@@ -189,6 +190,8 @@ def test_documents_show_the_example_files_as_they_are():
     for path in ("README.md", "doc/guide/first-carrier.md"):
         shown = [content for _, mark, content in blocks(read(path)) if mark == "lua hello.lua"]
         assert shown == [read("examples/hello.lua")], path
+    shown = [content for _, mark, content in blocks(read("doc/guide/first-extension.md")) if mark == "lua greeter.lua"]
+    assert shown == [read("examples/greeter.lua")]
 
 
 def test_the_installed_tree_works_wherever_it_was_put(shell):

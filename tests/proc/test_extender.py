@@ -7,25 +7,27 @@ import subprocess
 
 import pytest
 
+import faults
 from fleet import BUILD, KERNEL, QUICK, SANITIZED, TOS, Fleet, conf_text, process_table, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL) or not os.path.exists(TOS), reason="TOS_BUILD names no build")
 
 SOAK = os.environ.get("TOS_SOAK") == "1"
-POSTERS, REPLACEMENTS = (50, 100) if SOAK else (20, 20)
+POSTERS, REPLACEMENTS = (50, 100) if SOAK else (20, 12)
 
 INCLUDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../include")
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ext/greeter.c")
+SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ext")
 CONF = dict(QUICK, extender={"privileges": "read-proc"})
 # What carriers that are nobody's administrator may post to.
 RULES = 'policy { rules = {"allow class:carrier post Greeter"} }\n'
 
 
-def compiled(fleet, out, **defines):
+def compiled(fleet, out, source="greeter.c", **defines):
     """greeter.c as a shared object; its path."""
     flags = [f"-D{k}={v}" for k, v in defines.items()]
     path = os.path.join(fleet.path, out)
-    subprocess.run(["cc", "-std=gnu11", "-shared", "-fPIC", "-I", INCLUDE, *flags, "-o", path, SOURCE], check=True)
+    subprocess.run(["cc", "-std=gnu11", "-shared", "-fPIC", "-I", INCLUDE, *flags, "-o", path, os.path.join(SOURCES, source)],
+                   check=True)
     return path
 
 
@@ -149,6 +151,8 @@ def test_what_does_not_fit_leaves_nothing(fleet):
     before = len(fleet.processes("host0", "tos-ext"))
     no(packaged(fleet, "1", ABI_MINOR=9), "built for the extension ABI 1.9", "wrong-version")
     no(packaged(fleet, "2", PRIVILEGES='"read-fs"'), "extender.privileges", "denied")
+    no(packaged(fleet, "14", PRIVILEGES='"net-out"'), "extender.privileges", "denied")
+    no(packaged(fleet, "15", PRIVILEGES='"all"'), "unknown privilege", "unsupported")
     no(packaged(fleet, "3", "--in-kernel"), "extender.kernel", "denied")
     no(packaged(fleet, "4", START="-12"), "its start failed", "wrong-state")
     no(packaged(fleet, "5", CRASH=1), "", "closed")
@@ -300,10 +304,10 @@ function begin(self)
 end"""
 
 
-def events_of(fleet, name):
+def events_of(fleet, name, extension="Greeter"):
     """What the extension counted."""
     for line in fleet.tos("metrics").splitlines():
-        if line.startswith(f'tos_extension_events_total{{extension="Greeter",name="{name}"}}'):
+        if line.startswith(f'tos_extension_events_total{{extension="{extension}",name="{name}"}}'):
             return int(float(line.rsplit(" ", 1)[1]))
     return 0
 
@@ -378,6 +382,18 @@ def test_one_that_hangs_is_replaced_all_the_same(fleet):
     assert running(fleet) == "2" and events_of(fleet, "folders_lost") == 2
 
 
+def test_an_officer_signs_at_home(fleet):
+    """With a key that was never anywhere else, and no kernel."""
+    home = os.path.join(fleet.path, "olive")
+    fleet.tos("principal", "request", "olive", "--role", "officer", "--home", home)
+    fleet.tos("principal", "sign", f"{home}/keys/olive/request")
+    fleet.tos("principal", "import", "--home", home, f"{fleet.home}/keys/olive/cert")
+    so = compiled(fleet, "olive.so", RELEASE='"1"', INBOX='"Greeter"')
+    assert fleet.tos("extension", "build", so, "--home", home, "--sign", "olive").strip() == so[:-3] + ".ext"
+    (row,) = fleet.json("extension", "install", so[:-3] + ".ext")
+    assert row["officer"] == "olive" and asked(fleet) == "1"
+
+
 def test_at_other_hosts_and_all(fleet):
     package = packaged(fleet, "1")
     both = fleet.json("extension", "install", package, "--hosts", "@all")
@@ -424,6 +440,11 @@ def test_mobility_is_installed_where_there_was_none():
         f.tos("extension", "remove", "Mobility", "--hosts", "host1")
         visit(False)
         refused(f, "install", "Mobility-2.ext", "--hosts", "host0", says="belongs to host0 itself")
+        # and where nothing may be installed at all
+        f.configure("host0", "extender { enabled = false }\n")
+        f.down("host0")
+        f.up()
+        refused(f, "install", packaged(f, "1"), "--hosts", "host0", says="extender.enabled")
         assert kernel
 
 
@@ -484,7 +505,7 @@ def test_an_extension_in_lua(fleet, nothing_left):
     assert "not today" in no("no") and "it went wrong" in no("error") and "by hand" in no("fail")
     assert "can't be posted" in no("odd") and "2000 ms" in no("loop") and "memory" in no("memory")
     assert ask("late") == ["later", True] and ask("ask") is True
-    assert ask("world") == [True, True, True, 0] and ask("proc") is False
+    assert ask("world") == [True, True, True, 0] and ask("proc") is SANITIZED  # whose runtimes read it
     assert ask("post") is True
     wait_for(lambda: ask("kept") == 1)
     assert row["pid"] == rows(fleet)["Script"][0]["pid"], "it was started again"
@@ -501,3 +522,33 @@ def test_an_extension_in_lua(fleet, nothing_left):
     refused(fleet, "install", packaged(fleet, "4", "--in-kernel", name="Fifth", file=file), says="isolated only")
     assert ask("proc") is True
     assert fleet.pid("host0", "tos-kernel") == nothing_left
+
+
+@pytest.mark.skipif(not os.path.exists(faults.FAULTY), reason="a build without fault points")
+def test_a_kernel_killed_over_it_or_out_of_disk_has_the_old_version():
+    """Half of an installation is none, of a replacement the version that was there, of a removal nothing or all of it."""
+    with Fleet(1, conf=QUICK, prepare=faults.prepare, tos=faults.tree()) as f:
+        f.tos("principal", "add", "olga", "--role", "officer", "--here")
+        one, two = packaged(f, "1"), packaged(f, "2")
+        armed = f.faults["host0"]
+
+        def after(*args, version):
+            armed.arm("write-extension", faults.KILL)
+            assert f.run("extension", *args, "--timeout", "3s").returncode != 0
+            wait_for(lambda: f.status("host0"))
+            armed.disarm()
+            wait_for(lambda: running(f) == version)
+            assert version is None or asked(f) == version
+            armed.arm("write-extension", faults.FAIL)
+            refused(f, *args)
+            armed.disarm()
+            assert running(f) == version
+            wait_for(lambda: len(rows(f).get("Greeter", [])) == (version is not None))
+
+        after("install", one, version=None)
+        f.tos("extension", "install", one)
+        after("replace", two, version="1")
+        f.tos("extension", "replace", two)
+        after("remove", "Greeter", version="2")
+        f.tos("extension", "remove", "Greeter")
+        assert not rows(f)

@@ -4,7 +4,7 @@ import re
 import sys
 
 text = open(sys.argv[1], encoding="utf-8").read()
-block = re.search(r"^```c\n(.*?)^```", text, re.M | re.S).group(1)
+block = re.search(r"^```c\b[^\n]*\n(.*?)^```", text, re.M | re.S).group(1)
 if len(block.splitlines()) > 15:
     sys.exit("the first example has %d lines" % len(block.splitlines()))
 open(sys.argv[2], "w", encoding="utf-8").write(block)
