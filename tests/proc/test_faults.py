@@ -3,6 +3,7 @@ carrier still ends once, with each hand-off accepted once.
 
 make test walks every point once with kill -9; with the sanitizers every other round.
 """
+import hashlib
 import os
 import time
 
@@ -194,6 +195,22 @@ def trust(fleet):
     assert other not in {k["name"] for k in fleet.json("kernels")}
 
 
+def content(fleet):
+    """A file for the content store, put again until it stays: its row is written a moment later than it is said to be there."""
+    name, data = f"file{time.monotonic_ns()}", os.urandom(100000)
+    with open(os.path.join(fleet.path, name), "wb") as f:
+        f.write(data)
+    digest = hashlib.sha256(data).hexdigest()
+    wait_for(lambda: fleet.run("content", "put", name).returncode == 0, text="tos content put")
+    wait_for(lambda: fleet.faults["host0"].fired("write-content"), text="the row is being written")
+    all_up(fleet)
+    wait_for(lambda: fleet.run("content", "put", name).returncode == 0, text="tos content put")
+    assert [r["size"] for r in fleet.json("content", "list") if r["digest"] == digest] == [len(data)]
+    fleet.tos("content", "get", digest, "-o", name + ".back")
+    with open(os.path.join(fleet.path, name + ".back"), "rb") as f:
+        assert f.read() == data
+
+
 # Points to the journey that reaches them and the kernels where it does.
 WALKS = [
     (stay, {"checkpoint-commit": ["host1"], "checkpoint-journaled": ["host1"], "self-commit": ["host1"],
@@ -212,6 +229,7 @@ WALKS = [
              "grant-commit": ["host0"], "grant-journaled": ["host0"], "write-declared": ["host0"],
              "void-taken": ["host2"]}),
     (trust, {"write-token": ["host0"], "write-trust": ["host0"], "write-enrolled": ["host0"]}),
+    (content, {"write-content": ["host0"]}),
 ]
 HOME = ["host0"]
 TOUR_AT = {p: HOME for p in POINTS if p.startswith(("launch-", "gone-", "home-")) or
