@@ -686,6 +686,8 @@ static void go_on(struct tx *t)
 		members_step(t, tos_now_ms(t->c->x));
 }
 
+static bool tx_evict(struct commit *c);
+
 /* ---- BEGIN */
 
 /* The first answer to this request, or why there is none: 0 it is a new one, 1 it was answered. */
@@ -817,7 +819,7 @@ void tx_begin(struct commit *c, const struct asker *a)
 		free(args);
 		return;
 	}
-	if ((int64_t)c->n_txs >= setting(c->x, "most/transactions")) {
+	if ((int64_t)c->n_txs >= setting(c->x, "most/transactions") && !tx_evict(c)) {
 		free(args);
 		no(c->x, a->m->token, LIMIT,
 			"this kernel coordinates too many transactions already");
@@ -1272,6 +1274,44 @@ static void tx_step(struct tx *t, int64_t now)
 		settle(t);
 }
 
+static bool forgettable(const struct tx *t)
+{
+	return over(t) && t->state != T_DOUBT && !t->busy && !t->commit_token;
+}
+
+static void on_dropped(struct tos_ext *x, void *arg, int rc, const char *text,
+	const char *folder, const struct tos_value *elements)
+{
+	(void)x;
+	(void)arg;
+	(void)rc;
+	(void)text;
+	(void)folder;
+	(void)elements;
+}
+
+static void tx_forget(struct tx *t)
+{
+	char key[TX_BYTES + 4];
+
+	snprintf(key, sizeof(key), "t/%s", t->id);
+	journal(t->c->x, key, NULL, 0, on_dropped, t->c);
+	tx_drop(t);
+}
+
+/* The oldest that is over makes room: of what is remembered only so that repeats are answered. */
+static bool tx_evict(struct commit *c)
+{
+	struct tx *last = NULL;
+
+	for (struct tx *t = c->txs; t; t = t->next)
+		if (forgettable(t))
+			last = t;
+	if (last)
+		tx_forget(last);
+	return last != NULL;
+}
+
 bool tx_tick(struct commit *c, int64_t now)
 {
 	struct tx **at = &c->txs;
@@ -1281,11 +1321,8 @@ bool tx_tick(struct commit *c, int64_t now)
 		struct tx *t = *at;
 
 		tx_step(t, now);
-		if (over(t) && t->state != T_DOUBT && !t->busy && !t->commit_token &&
-			now - t->changed > setting(c->x, "keep/ms")) {
-			*at = t->next;
-			c->n_txs--;
-			tx_free(t);
+		if (forgettable(t) && now - t->changed > setting(c->x, "keep/ms")) {
+			tx_forget(t);
 			continue;
 		}
 		more = more || !over(t) || t->busy || t->commit_token;

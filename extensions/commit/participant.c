@@ -255,6 +255,8 @@ static void abort_part(struct part *p, const char *why)
 	poll_answer(p, false);
 }
 
+static bool part_evict(struct commit *c);
+
 /* ---- joining */
 
 static void on_entered(struct tos_ext *x, void *arg, int rc, const char *text,
@@ -266,6 +268,8 @@ static void on_entered(struct tos_ext *x, void *arg, int rc, const char *text,
 
 	(void)folder;
 	p->busy--;
+	if (rc < 0 && p->busy)
+		return; /* it has asked again since */
 	if (p->state == P_ENTERING && rc < 0) {
 		no(x, take(&p->join_token), rc, text);
 		part_drop(p);
@@ -307,7 +311,7 @@ static int part_make(struct commit *c, const struct asker *a, const char *tx, st
 	coordinator_of(tx, coordinator);
 	if (!coordinator[0] || strlen(tx) >= TX_BYTES)
 		return MALFORMED;
-	if ((int64_t)c->n_parts >= setting(c->x, "most/parts"))
+	if ((int64_t)c->n_parts >= setting(c->x, "most/parts") && !part_evict(c))
 		return LIMIT;
 	*out = part_new(c, tx, a->m->sender);
 	if (!*out)
@@ -615,6 +619,16 @@ void part_decide(struct commit *c, const struct asker *a)
 	}
 }
 
+/* Whoever is away for a minute may be away for long. */
+static void longer(struct part *p, uint32_t first_ms)
+{
+	int64_t most = tos_now_ms(p->c->x) - p->changed > FORGET_MS ? FORGET_MS : AGAIN_MOST_MS;
+
+	p->pause_ms = p->pause_ms ? 2 * p->pause_ms : first_ms;
+	if (p->pause_ms > most)
+		p->pause_ms = (uint32_t)most;
+}
+
 static void on_outcome(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
@@ -626,7 +640,8 @@ static void on_outcome(struct tos_ext *x, void *arg, int rc, const char *text,
 	(void)text;
 	p->busy--;
 	p->asking = false;
-	p->ask_at = tos_now_ms(x) + setting(x, "ask/ms");
+	longer(p, (uint32_t)setting(x, "ask/ms"));
+	p->ask_at = tos_now_ms(x) + p->pause_ms;
 	if (rc < 0 || p->state != P_PREPARED)
 		return;
 	if (strcmp(state, "committed") == 0)
@@ -679,13 +694,10 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	p->busy--;
 	p->telling = false;
 	/* It has the folder, and is at work; or it has not, and gets it again. */
-	if (rc < 0) {
-		p->pause_ms = p->pause_ms ? 2 * p->pause_ms : AGAIN_MS;
-		if (p->pause_ms > AGAIN_MOST_MS)
-			p->pause_ms = AGAIN_MOST_MS;
-	} else {
+	if (rc == 0)
 		p->pause_ms = AGAIN_MOST_MS;
-	}
+	else
+		longer(p, AGAIN_MS);
 	p->tell_at = tos_now_ms(x) + p->pause_ms;
 	tick_soon(p->c);
 }
@@ -810,8 +822,46 @@ static bool forgotten(const struct part *p, int64_t now)
 	if (p->busy || !final(p) || p->ending)
 		return false;
 	if (p->durable)
-		return p->done && old > setting(p->c->x, "keep/ms");
+		return old > setting(p->c->x, "keep/ms");
 	return old > FORGET_MS || (p->done && !p->refused && old > 5000);
+}
+
+static void on_dropped(struct tos_ext *x, void *arg, int rc, const char *text,
+	const char *folder, const struct tos_value *elements)
+{
+	(void)x;
+	(void)arg;
+	(void)rc;
+	(void)text;
+	(void)folder;
+	(void)elements;
+}
+
+/* The row of a decision that no carrier came for has no end of its own. */
+static void part_forget(struct part *p)
+{
+	char key[TX_BYTES + NAME_BYTES + 8];
+
+	key_of(p, key, sizeof(key));
+	if (p->durable)
+		journal(p->c->x, key, NULL, 0, on_dropped, p->c);
+	if (p->durable && !p->done)
+		logf_(p->c->x, 3, "%s of %s never acted on its decision (%s)", p->carrier,
+			p->tx, word_of(p->state));
+	part_drop(p);
+}
+
+/* The oldest that is over makes room. */
+static bool part_evict(struct commit *c)
+{
+	struct part *last = NULL;
+
+	for (struct part *p = c->parts; p; p = p->next)
+		if (final(p) && !p->busy && !p->ending && p->done)
+			last = p;
+	if (last)
+		part_forget(last);
+	return last != NULL;
 }
 
 static void part_step(struct part *p, int64_t now)
@@ -849,9 +899,7 @@ bool part_tick(struct commit *c, int64_t now)
 
 		part_step(p, now);
 		if (forgotten(p, now)) {
-			*at = p->next;
-			c->n_parts--;
-			part_free(p);
+			part_forget(p);
 			continue;
 		}
 		more = more || !final(p) || !p->done || p->busy || p->ending || !p->durable;

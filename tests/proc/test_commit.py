@@ -356,6 +356,7 @@ def test_a_restored_coordinator_presumes_nothing(fleet):
 
 COORDINATOR = """local commit = require "commit"
 function begin(self)
+    tos.sleep(0.2) -- so that tos launch is over when its kernel dies
     local r, code, text = commit.coordinate { name = "walk", expect = 2, timeout = 2.5, data = "v2", begun = function(tx)
         for _, to in ipairs(tos.briefcase.TO:get()) do tos.post(to .. "/tx", tx) end
     end }
