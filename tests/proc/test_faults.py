@@ -211,6 +211,15 @@ def content(fleet):
         assert f.read() == data
 
 
+def admit(fleet):
+    """A digest that programs may have, said again until it is in the registry: it is there once."""
+    digest = hashlib.sha256(os.urandom(16)).hexdigest()
+    wait_for(lambda: fleet.run("content", "admit", digest).returncode == 0, text="tos content admit")
+    all_up(fleet)
+    wait_for(lambda: fleet.run("content", "admit", digest).returncode == 0, text="tos content admit")
+    assert len([r for r in fleet.json("content", "admitted") if r["digest"] == digest]) == 1
+
+
 # Points to the journey that reaches them and the kernels where it does.
 WALKS = [
     (stay, {"checkpoint-commit": ["host1"], "checkpoint-journaled": ["host1"], "self-commit": ["host1"],
@@ -230,6 +239,7 @@ WALKS = [
              "void-taken": ["host2"]}),
     (trust, {"write-token": ["host0"], "write-trust": ["host0"], "write-enrolled": ["host0"]}),
     (content, {"write-content": ["host0"]}),
+    (admit, {"write-admitted": ["host0"]}),
 ]
 HOME = ["host0"]
 TOUR_AT = {p: HOME for p in POINTS if p.startswith(("launch-", "gone-", "home-")) or
