@@ -40,7 +40,7 @@ static const struct sandbox_profile profiles[SANDBOX_KINDS] = {
 	[SANDBOX_VM]       = { "vm",       SAN(true, false), false, true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 1000, SAN(PLAN, NONE), NONE, PLAN, SAN(0, NONE), SAN(16, 64), 0,   0,    SAN(1, NONE), 0,    16 },
 	[SANDBOX_EXT]      = { "ext",      false,            false, true,  SAN(true, false), true,  0,        SANDBOX_ROOT_EMPTY, 500,  SAN(PLAN, NONE), NONE, NONE, SAN(0, NONE), 64,          0,   0,    SAN(64, NONE), 0,   64 },
 	[SANDBOX_MAKER]    = { "programs", false,            true,  false, false,         false, BUILD,    SANDBOX_ROOT_HOST,  0,    NONE,            NONE, NONE, NONE,         NONE,        0,   NONE, NONE,         NONE, NONE },
-	[SANDBOX_PROGRAM]  = { "program",  false,            true,  true,  false,         true,  0,        SANDBOX_ROOT_HOST,  1000, PLAN,            PLAN, PLAN, PLAN,         PLAN,        0,   64 << 10, PLAN,     0,    64 },
+	[SANDBOX_PROGRAM]  = { "program",  false,            true,  true,  false,         true,  0,        SANDBOX_ROOT_HOST,  1000, SAN(PLAN, NONE),  SAN(PLAN, NONE), PLAN, PLAN,         PLAN,        0,   64 << 10, PLAN,     0,    64 },
 };
 /* clang-format on */
 
