@@ -273,7 +273,7 @@ def test_a_run_that_begins_again_gets_the_clones_that_it_has_made(fleet, after, 
 
 def test_another_request_than_before_the_crash_is_told_so(fleet):
     lua = ONCE.replace('"host2", { clones = 0 }', '({ "host2", "host0" })[tos.now() // 1 % 2 + 1]').replace("%s", "")
-    name = fleet.launch(lua, "--path", "host1,host2,host0", "--limit", "clones=9")
+    name = fleet.launch(lua, "--path", "host1,host2,host0", "--itinerant", "--limit", "clones=9")
     ended(fleet, f"{name}.1")
 
     def diverged():
