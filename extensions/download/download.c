@@ -29,7 +29,7 @@
 #define PIECE_BYTES   ((size_t)256 << 10)
 #define PUTS_MAX      4
 #define TRIES_MAX     5
-#define RETRY_MS      200
+#define RETRY_MS      200u
 #define REDIRECTS_MAX 5
 #define PEERS_MAX     16
 #define PROGRESS_MS   500

@@ -157,7 +157,7 @@ void carriers_shipped(struct buf *out, const char *between); /* their names */
 
 /* ---- cmd_launch.c: for build too */
 #define PROPERTY_OPTIONS                                                                       \
-	{ "path", 'p', "PATH", "where it goes, such as host0,host1|host2,@all,@web" },              \
+	{ "path", 'p', "PATH", "where it goes, such as host0,host1|host2,@all,@web" },         \
 		{ "data", 'd', "NAME=VALUE",                                                   \
 			"push VALUE, text or JSON, into folder NAME; may be repeated" },       \
 		{ "briefcase", 'b', "FILE", "take these folders along, from JSON or CBOR" },   \

@@ -30,7 +30,8 @@ static int act_on(struct cli *cli, const char *act, const char *word, struct tos
 		return err_wrap(&cli->em, rc, "%s", name);
 	if (tos_get(answer, "members"))
 		tos_set(answer, "state",
-			tos_textf("%lld carriers", (long long)tos_get_int(answer, "members", 0)));
+			tos_textf(
+				"%lld carriers", (long long)tos_get_int(answer, "members", 0)));
 	tos_set(answer, "asked", tos_text(act)); /* its state is that of the moment of asking */
 	return tos_push(rows, answer);
 }

@@ -53,8 +53,8 @@ static void finding(struct tos_value *list, const char *where, const char *check
 static void check_programs(struct tos_value *list)
 {
 	static const char *const programs[] = { "tosd", "tos-kernel", "tos-vm", "tos-ext" };
-	static const char *const extensions[] = { "echo", "mobility", "spawner", "messenger", "directory",
-		"monitor" };
+	static const char *const extensions[] = { "echo", "mobility", "spawner", "messenger",
+		"directory", "monitor" };
 	char path[4096];
 
 	for (size_t i = 0; i < ARRAY_LEN(programs); i++)

@@ -125,7 +125,8 @@ static int groups_publish(struct cli *cli)
 	rc = rc ? rc : cli_connect(cli);
 	rc = rc ? rc : registrar_name(cli, registrar);
 	rc = rc ? rc
-		: cli_act(cli, registrar, "groups", "groups", tos_value_copy(groups.value), &answer);
+		: cli_act(cli, registrar, "groups", "groups", tos_value_copy(groups.value),
+			  &answer);
 	if (rc == 0 && cli->json)
 		print_json(answer);
 	else if (rc == 0)

@@ -31,7 +31,7 @@ struct subject {
 	const char *principal;  /* owner of the carrier, or the signer of an act; "" if none */
 	unsigned roles;         /* as in seal.h; lesser of author and owner for carriers */
 	const char *kernel;     /* where it comes from; "" for here */
-	const char *author;     /* who signed the carrier's code; "" nobody, or not known here */
+	const char *author; /* who signed the carrier's code; "" nobody, or not known here */
 };
 struct object {
 	const char *name;  /* inbox, kernel, ... */

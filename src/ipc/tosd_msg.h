@@ -92,7 +92,8 @@ struct tosd_spawn {
 	 * memfd that is its library, TOSD_EXT_MAX and a number below TOSD_EXT_INSTALLED, by which
 	 * it gets its uid */
 	uint32_t ext;
-	uint32_t privileges, pad; /* of an installed one: bits, of those that the configuration has */
+	uint32_t privileges,
+		pad; /* of an installed one: bits, of those that the configuration has */
 	uint64_t address_bytes;      /* RLIMIT_AS; 0: the configuration's */
 	uint32_t cpu_s;              /* RLIMIT_CPU; 0: none */
 	char label[TOSD_NAME_BYTES]; /* for ps and logs */
@@ -108,12 +109,12 @@ struct tosd_spawn_program {
 	uint64_t slot; /* as of struct tosd_spawn; has the highest bit set */
 	uint64_t data_bytes, address_bytes, file_bytes, scratch_bytes;
 	uint32_t cpu_s, processes, files;
-	uint32_t stays; /* it is kept when the kernel dies */
+	uint32_t stays;   /* it is kept when the kernel dies */
 	uint32_t network; /* it has the host's */
 	uint32_t n_args, n_env, n_text;
 	uint32_t n_cookie;
 	char label[TOSD_NAME_BYTES];
-	char path[TOSD_PATH_BYTES];      /* where it lies, or "" */
+	char path[TOSD_PATH_BYTES];        /* where it lies, or "" */
 	uint8_t cookie[TOSD_COOKIE_BYTES]; /* comes back with PROGRAM_KEPT */
 	char text[TOSD_ARGS_BYTES];
 };

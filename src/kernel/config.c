@@ -946,8 +946,10 @@ static int extension_fill(
 	library_resolve(x, library);
 	x->n_places = cfg_size(sec, "places");
 	for (unsigned i = 0; i < x->n_places; i++)
-		snprintf(x->places[i], sizeof(x->places[i]), "%s", cfg_getnstr(sec, "places", i));
-	snprintf(x->ca, sizeof(x->ca), "%s", cfg_getstr(sec, "ca") ? cfg_getstr(sec, "ca") : "");
+		snprintf(x->places[i], sizeof(x->places[i]), "%s",
+			cfg_getnstr(sec, "places", i));
+	snprintf(
+		x->ca, sizeof(x->ca), "%s", cfg_getstr(sec, "ca") ? cfg_getstr(sec, "ca") : "");
 	for (unsigned i = 0; i < cfg_size(sec, "property"); i++)
 		if (extension_property(x, cfg_getnstr(sec, "property", i)) < 0)
 			return err_set(em, ERR_CONFIG,
@@ -1333,7 +1335,8 @@ static void print_extension(const struct config_extension *x, struct buf *out)
 	quoted(out, x->privileges);
 	buf_add_u8(out, '\n');
 	if (x->n_places)
-		print_list(out, "\t", "places", x->places[0], sizeof(x->places[0]), x->n_places);
+		print_list(
+			out, "\t", "places", x->places[0], sizeof(x->places[0]), x->n_places);
 	if (x->ca[0]) {
 		buf_add_str(out, "\tca = ");
 		quoted(out, x->ca);

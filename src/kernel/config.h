@@ -88,7 +88,7 @@ struct config {
 	bool log_json;
 	char require[8][24];
 	size_t n_require;
-	uint32_t n_programs; /* at once */
+	uint32_t n_programs;            /* at once */
 	struct program_limits programs; /* of each, at the most and by default */
 	char pin[64][600];              /* PATH=SHA-256 */
 	size_t n_pins;
@@ -99,18 +99,18 @@ struct config {
 	uint64_t sent_rate, sent_rate_per_principal; /* bytes posted in a second; 0: no bound */
 	uint64_t
 		disk_per_principal; /* of its carriers, outcomes and code in the store; 0: no bound */
-	uint64_t journal_bytes;     /* of one extension in the store */
+	uint64_t journal_bytes; /* of one extension in the store */
 	uint32_t journal_rows;
-	uint32_t vm_carriers;       /* that may share a tos-vm */
-	uint32_t spare_vms;         /* tos-vm processes made ahead of their carriers */
+	uint32_t vm_carriers; /* that may share a tos-vm */
+	uint32_t spare_vms;   /* tos-vm processes made ahead of their carriers */
 	/* all that hold: those configured, then the defaults unless they were switched off */
 	char **rules;
 	size_t n_rules, n_own_rules;
 	uint32_t *rule_lines; /* of those configured: where each stands in the file */
 	bool default_rules;
-	uint64_t content_max; /* bytes of the content store */
+	uint64_t content_max;  /* bytes of the content store */
 	char admit_signed[64]; /* roles of certificates whose signature admits content */
-	bool confirm; /* ask a carrier's home before it is accepted */
+	bool confirm;          /* ask a carrier's home before it is accepted */
 	uint32_t local_uids[32];
 	size_t n_local_uids;
 	int64_t skew_ms;

@@ -453,7 +453,8 @@ static void admit_verb(struct kernel *k, struct request *rq)
 	if (tos_get(rq->args, "statement"))
 		admitted_signed(k, rq);
 	else if (rq->from.cls == ORIGIN_EXTENSION && !broker_may_admit(k, rq->from.name))
-		request_fail(rq, ERR_DENIED, "none of the places of %s says admit", rq->from.name);
+		request_fail(
+			rq, ERR_DENIED, "none of the places of %s says admit", rq->from.name);
 	else if (may(k, rq, "admit") && digest_or_fail(rq, digest))
 		admitted_add(k, rq, rq->args, who(rq),
 			rq->from.cls == ORIGIN_EXTENSION ? "download" : "carrier");

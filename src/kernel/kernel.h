@@ -331,13 +331,14 @@ struct kernel {
 	struct list signing;    /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
-	struct map *ext_properties; /* path -> struct ext_property, used again when it changes */
-	struct map *settings;  /* path -> struct setting: what was set at run time */
-	struct reload *reload; /* who waits for the configuration to be read again */
+	struct map
+		*ext_properties; /* path -> struct ext_property, used again when it changes */
+	struct map *settings;    /* path -> struct setting: what was set at run time */
+	struct reload *reload;   /* who waits for the configuration to be read again */
 	struct journal *journal; /* journal.c */
 	struct content_store *content; /* content.h */
-	bool draining;           /* takes no carriers any more: tos drain */
-	struct list later, slow; /* struct later */
+	bool draining;                 /* takes no carriers any more: tos drain */
+	struct list later, slow;       /* struct later */
 	uv_idle_t idle;
 	uv_async_t later_wake;
 	/* of the call whose done is running: its frame had been given to a link */
@@ -636,8 +637,8 @@ uint64_t kernel_trust_number(const struct kernel *k);
 int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],
 	const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em);
 /* Once the code is known: is its author's let in? `action` launch or arrive. */
-int admit_author(struct kernel *k, const struct cert_info *owner, const struct cert_info *author,
-	const char *action, struct errmsg *em);
+int admit_author(struct kernel *k, const struct cert_info *owner,
+	const struct cert_info *author, const char *action, struct errmsg *em);
 int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
 	bool counts, struct errmsg *em);
 /* Bits of enum role; author NULL: not known. */
@@ -844,13 +845,14 @@ void act_verb(struct kernel *k, struct request *rq);
 /* 0, or the request has been failed: this client may not read. */
 int control_may_read(struct kernel *k, struct request *rq);
 /* groups.c: host groups and labels */
-void groups_act(struct kernel *k, struct request *rq, const char *by, const struct tos_value *args);
+void groups_act(
+	struct kernel *k, struct request *rq, const char *by, const struct tos_value *args);
 void groups_verb(struct kernel *k, struct request *rq);
 void groups_give(struct kernel *k, struct request *rq);
 /* Of a carrier that is here or whose home is here; "" not known. */
 const char *carrier_owner(struct kernel *k, const char *name);
 void can_verb(struct kernel *k, struct request *rq); /* explain.c */
-void drain_load(struct kernel *k); /* that it drains lasts over restarts */
+void drain_load(struct kernel *k);                   /* that it drains lasts over restarts */
 void launch_verb(struct kernel *k, struct request *rq);
 void name_verb(struct kernel *k, struct request *rq);
 int client_up(struct kernel *k, struct link *l, const struct hello *h, struct errmsg *em);

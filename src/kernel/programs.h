@@ -44,7 +44,7 @@ struct program {
 	enum program_state state;
 	bool stays, killing;
 	bool dry; /* looked at, and not started */
-	int fd; /* the program, until tosd has it */
+	int fd;   /* the program, until tosd has it */
 	int pid;
 	struct program_limits limits;
 	struct tosd_spawn_program *spawn; /* until tosd has it */

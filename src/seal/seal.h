@@ -35,8 +35,9 @@ struct digester *digester_new(void);
 void digester_free(struct digester *d);
 AUTO_DEFINE(digester)
 void digester_add(struct digester *d, const void *p, size_t n);
-void digester_end(struct digester *d, uint8_t out[DIGEST_BYTES]); /* it can only be freed then */
-void random_bytes(void *p, size_t n); /* aborts if the OS has none */
+void digester_end(
+	struct digester *d, uint8_t out[DIGEST_BYTES]); /* it can only be freed then */
+void random_bytes(void *p, size_t n);                   /* aborts if the OS has none */
 
 /* ---- keys */
 struct key; /* a private Ed25519 key */

@@ -117,7 +117,7 @@ struct program_row {
 bool program_valid(const struct tosd_spawn_program *m);
 struct program_row *program_take(const struct tosd_spawn_program *m, int fd); /* takes fd */
 void program_drop(struct program_row *p);                                     /* NULL is fine */
-void program_close(struct program_row *p); /* its pipes are the kernel's alone */
+void program_close(struct program_row *p);      /* its pipes are the kernel's alone */
 void program_input_ends(struct program_row *p); /* NULL is fine */
 int program_launch(struct program_row *p, int launcher_fd, const struct launch_request *r,
 	struct errmsg *em);

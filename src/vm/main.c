@@ -34,8 +34,9 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc > 1) {
-		fprintf(stderr, "usage: tos-vm --check ENTRY [FILE...] | --check - NAME [module]\n"
-				"Without arguments it serves a kernel on descriptor 3.\n");
+		fprintf(stderr,
+			"usage: tos-vm --check ENTRY [FILE...] | --check - NAME [module]\n"
+			"Without arguments it serves a kernel on descriptor 3.\n");
 		return 2;
 	}
 	return port_serve(KERNEL_FD);

@@ -6,8 +6,9 @@ function begin(self)
 		assert(_G[name] == nil, name)
 	end
 	assert(string.dump == nil)
-	assert(not pcall(require, "string"))
-	assert(not pcall(require, "/etc/passwd"))
-	assert(not pcall(require, "../secrets"))
+	local get = require -- by another name: `tos launch` would look for the files itself
+	assert(not pcall(get, "string"))
+	assert(not pcall(get, "/etc/passwd"))
+	assert(not pcall(get, "../secrets"))
 	tos.briefcase:folder("STOPPED"):push("refused")
 end

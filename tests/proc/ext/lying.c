@@ -21,7 +21,11 @@ static void head(unsigned major, uint64_t v)
 	uint8_t b[9];
 	int width = v < 24 ? 0 : v < 256 ? 1 : v < 65536 ? 2 : v < 4294967296u ? 4 : 8;
 
-	b[0] = (uint8_t)(major << 5 | (width == 0 ? v : width == 1 ? 24u : width == 2 ? 25u : width == 4 ? 26u : 27u));
+	b[0] = (uint8_t)(major << 5 | (width == 0          ? v
+					      : width == 1 ? 24u
+					      : width == 2 ? 25u
+					      : width == 4 ? 26u
+							   : 27u));
 	for (int i = 0; i < width; i++)
 		b[1 + i] = (uint8_t)(v >> (8 * (width - 1 - i)));
 	put(b, 1 + (size_t)width);
@@ -117,8 +121,9 @@ static void fail(uint64_t token, unsigned major, uint64_t code)
 
 static void bytes(int lie)
 {
-	static const char *const what[] = { "", "\xde\xad\xbe\xef garbage", "\xff\xff\xff\xff\x81\x00", "\x00\x00\x00\x00",
-		"\x00\x00\x00\x03\xff\xff\xff", "\x00\x00\x00\x02\x9f\xff", "\x00\x00\x00\x03\x81\x18\x63",
+	static const char *const what[] = { "", "\xde\xad\xbe\xef garbage",
+		"\xff\xff\xff\xff\x81\x00", "\x00\x00\x00\x00", "\x00\x00\x00\x03\xff\xff\xff",
+		"\x00\x00\x00\x02\x9f\xff", "\x00\x00\x00\x03\x81\x18\x63",
 		"\x00\x10\x80\x00" };
 	static const size_t n[] = { 0, 12, 6, 4, 7, 6, 7, 4 };
 
@@ -131,8 +136,10 @@ static void bytes(int lie)
 static void meaning(int lie)
 {
 	switch (lie) {
-	case 20: simple(81); return; /* started, once more */
-	case 21: /* hello, once more */
+	case 20:
+		simple(81);
+		return; /* started, once more */
+	case 21:        /* hello, once more */
 		begin(2, 80);
 		head(5, 0);
 		end();
@@ -143,20 +150,48 @@ static void meaning(int lie)
 		text("no");
 		end();
 		return;
-	case 23: reply(kept + 1000, 0); return; /* never asked */
-	case 24: reply(0, 0); return;
-	case 25: reply(kept, 40); return; /* too deep */
-	case 26: fail(kept, 0, 5); return; /* no error */
-	case 27: fail(kept, 1, 300); return;
-	case 28: taken("Liar", 1000); return;
-	case 29: taken("Greeter", 1); return;
-	case 30: taken("Liar", 18446744073709551615u); return;
-	case 31: send_post(0, "Echo", 5, 0); return; /* one-way, and numbered */
-	case 32: send_post(1, "Echo", 0, 0); return; /* a call without a number */
-	case 33: send_post(1, "Echo", 18446744073709551615u, 0); return;
-	case 34: send_post(2, "Echo", 0, 0); return; /* an answer to nobody's question */
-	case 35: send_post(0, "", 0, 0); return;
-	case 36: send_post(0, "Echo", 0, 40); return;
+	case 23:
+		reply(kept + 1000, 0);
+		return; /* never asked */
+	case 24:
+		reply(0, 0);
+		return;
+	case 25:
+		reply(kept, 40);
+		return; /* too deep */
+	case 26:
+		fail(kept, 0, 5);
+		return; /* no error */
+	case 27:
+		fail(kept, 1, 300);
+		return;
+	case 28:
+		taken("Liar", 1000);
+		return;
+	case 29:
+		taken("Greeter", 1);
+		return;
+	case 30:
+		taken("Liar", 18446744073709551615u);
+		return;
+	case 31:
+		send_post(0, "Echo", 5, 0);
+		return; /* one-way, and numbered */
+	case 32:
+		send_post(1, "Echo", 0, 0);
+		return; /* a call without a number */
+	case 33:
+		send_post(1, "Echo", 18446744073709551615u, 0);
+		return;
+	case 34:
+		send_post(2, "Echo", 0, 0);
+		return; /* an answer to nobody's question */
+	case 35:
+		send_post(0, "", 0, 0);
+		return;
+	case 36:
+		send_post(0, "Echo", 0, 40);
+		return;
 	case 37: /* a counter of no such name */
 		begin(3, 87);
 		text("x\"} 1\nevil 2\n{");
@@ -169,8 +204,12 @@ static void meaning(int lie)
 		text("1");
 		end();
 		return;
-	case 39: simple(91); return; /* drained, unasked */
-	case 40: simple(66); return; /* what kernels say */
+	case 39:
+		simple(91);
+		return; /* drained, unasked */
+	case 40:
+		simple(66);
+		return; /* what kernels say */
 	case 41:
 		begin(3, 86);
 		head(0, 99);
@@ -217,7 +256,9 @@ static void much(int lie)
 		text("host1");
 		end();
 		return;
-	case 55: send_post(0, "host0/Extender", 0, 0); return; /* in whose name? */
+	case 55:
+		send_post(0, "host0/Extender", 0, 0);
+		return; /* in whose name? */
 	}
 }
 

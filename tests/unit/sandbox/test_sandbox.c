@@ -44,7 +44,8 @@ static void programs_and_their_launcher_are_refused_what_is_dangerous(void **sta
 		assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, never[i]), 'e');
 	}
 	for (size_t i = 0; i < ARRAY_LEN(of_programs); i++) {
-		assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, of_programs[i]), 'e');
+		assert_int_equal(
+			sandbox_filter_says(SANDBOX_PROGRAM, true, of_programs[i]), 'e');
 		assert_int_equal(sandbox_filter_says(SANDBOX_MAKER, true, of_programs[i]), '-');
 	}
 	assert_int_equal(sandbox_filter_says(SANDBOX_PROGRAM, true, "clone"), 'c');
