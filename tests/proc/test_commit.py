@@ -317,8 +317,12 @@ def test_a_retried_carrier_supersedes_itself(fleet):
     first = fleet.show(name)["fault"]["text"].split()[-1]
     fleet.tos("retry", name)
     wait_for(lambda: len([1 for t in txs(fleet, "host1", name)]) == 2, 10, "it began anew")
-    states = {t["tx"]: t["state"] for t in txs(fleet, "host1", name)}
-    assert states[first] == "aborted" and sorted(states.values()) == ["aborted", "open"], states
+
+    def states():
+        return {t["tx"]: t["state"] for t in txs(fleet, "host1", name)}
+
+    wait_for(lambda: sorted(states().values()) == ["aborted", "open"], 10, "the first is over, the second has begun")
+    assert states()[first] == "aborted", states()
     fleet.tos("kill", name)
 
 

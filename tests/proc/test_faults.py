@@ -227,9 +227,10 @@ WALKS = [
     (refusal, {"refuse-commit": ["host2"], "refuse-journaled": ["host2"], "refuse-answered": ["host2"],
                "return-commit": ["host1"]}),
     (retry, {"faulted-commit": ["host1"], "want-commit": ["host0"], "want-journaled": ["host0"],
-             "command-taken": ["host1"], "retry-commit": ["host1"], "learn-commit": ["host1"],
+             "retry-commit": ["host1"], "learn-commit": ["host1"],
              "write-incarnation": ["host0"], "write-nonce": ["host0"],
              "home-commit": ["host0"]}),  # a place is saved by the tick, a fault at once
+    (retry, {"command-taken": ["host1"]}),  # by itself: a home that dies has it told in the answer to a report
     (kill, {"end-commit": ["host1"], "ended-commit": ["host0"], "ended-journaled": ["host0"]}),
     (repeated, {"answer-repeated": ["host2"]}),
     (doubt, {"doubt": ["host1"], "ask-commit": ["host1"], "ask-journaled": ["host1"], "grant-taken": ["host1"],
