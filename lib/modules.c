@@ -184,7 +184,7 @@ bool module_scan_next(struct module_scan *s, struct module_use *out)
 			continue;
 		}
 		if (!take_string(s, &content, &n)) {
-			int c = *s->p;
+			int c = (unsigned char)*s->p;
 
 			step(s);
 			s->member = (c == '.' && here(s, 0) != '.') || c == ':';

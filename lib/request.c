@@ -81,7 +81,7 @@ int principal_request(const char *home, const char *name, unsigned roles,
 
 int principal_request_read(const char *file, struct principal_request *out, struct errmsg *em)
 {
-	struct cert_request r;
+	struct cert_request r = { .roles = 0 };
 	AUTOBUF der = BUF_INIT;
 	int rc = request_load(file, &der, em);
 

@@ -69,7 +69,7 @@ static int port_listen(uint16_t port)
 
 static void knock_report(int listener, uint16_t port)
 {
-	struct sockaddr_storage from;
+	struct sockaddr_storage from = { .ss_family = AF_UNSPEC };
 	socklen_t n = sizeof from;
 	char source[INET6_ADDRSTRLEN] = "?", what[16];
 	int fd = accept4(listener, (struct sockaddr *)&from, &n, SOCK_CLOEXEC);

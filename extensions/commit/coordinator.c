@@ -657,15 +657,18 @@ static void tell(struct member *m)
 static void members_step(struct tx *t, int64_t now)
 {
 	for (struct member *m = t->members; m; m = m->next) {
+		bool untold = !m->told &&
+			      (t->state == T_COMMITTED ||
+				      (t->state == T_ABORTED && now - t->changed <= TELL_MS));
+		/* what it said when we were not there */
+		bool unheard = m->told && !m->done && !m->lost && t->state == T_COMMITTED &&
+			       t->commit_token && t->wait_done;
+
 		if (m->asking || now < m->again_at)
 			continue;
 		if (t->state == T_ASKING && m->vote == V_NONE)
 			poll(m, now);
-		else if (t->state == T_COMMITTED && m->told && !m->done && !m->lost &&
-			 t->commit_token && t->wait_done)
-			tell(m); /* what it said when we were not there */
-		else if ((t->state == T_COMMITTED || t->state == T_ABORTED) && !m->told &&
-			 !(t->state == T_ABORTED && now - t->changed > TELL_MS))
+		else if (untold || unheard)
 			tell(m);
 	}
 }
@@ -714,7 +717,7 @@ static int repeated(struct commit *c, const struct asker *a, const uint8_t *args
 		if (*name ? strcmp(name, t->name) != 0
 			  : t->name[0] || t->n != a->n || t->seq != a->seq)
 			continue;
-		if (t->n_args != n_args || memcmp(t->args, args, n_args) != 0) {
+		if (t->n_args != n_args || (args && memcmp(t->args, args, n_args) != 0)) {
 			no(c->x, a->m->token, DIVERGED,
 				*name ? "a transaction of that name was begun with other arguments"
 				      : "the same request number came with other arguments");
@@ -1131,9 +1134,7 @@ static void on_restored(struct tos_ext *x, void *arg, int rc, const char *text,
 		c->restored_ms = tos_get_int(tos_at(elements, 0), "restored_ms", 0);
 	if (rc < 0)
 		no(x, e->token, rc, "the journal does not answer");
-	else if (t && !t->loaded)
-		outcome_say(c, e->token, word_of(t->state), t->text);
-	else if (t && t->by[0]) /* an operator has settled it */
+	else if (t && (!t->loaded || t->by[0])) /* ours, or an operator has settled it */
 		outcome_say(c, e->token, word_of(t->state), t->text);
 	else if (begun_of(e->tx) <= c->restored_ms)
 		outcome_say(c, e->token, "in-doubt",

@@ -454,9 +454,7 @@ static void vote_late(
 	struct tos_ext *x = p->c->x;
 	bool same = yes && (p->plan ? tos_equal(p->plan, plan) : tos_type(plan) == TOS_NIL);
 
-	if (p->state == P_PREPARED && same)
-		ok(x, a->m->token, state_map(p));
-	else if (p->state == P_ABORTED && p->refused && !yes)
+	if ((p->state == P_PREPARED && same) || (p->state == P_ABORTED && p->refused && !yes))
 		ok(x, a->m->token, state_map(p));
 	else if (p->state == P_PREPARED)
 		no(x, a->m->token, DIVERGED, "it has voted yes, for another plan or none");

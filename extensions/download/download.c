@@ -976,7 +976,7 @@ static void transfer_over(struct job *j, CURLcode code)
 		job_fail(j, UNTRUSTED, "%s: %s", j->url.text, curl_easy_strerror(code));
 	} else if (code == CURLE_PARTIAL_FILE && j->total >= 0) {
 		snprintf(text, sizeof(text), "%.200s: short file, %lld of %lld bytes came",
-			j->url.text, (long long)(j->sent + (int64_t)j->n_buf),
+			j->url.text, (long long)j->sent + (long long)j->n_buf,
 			(long long)j->total);
 		/* What came is kept. */
 		if (j->n_buf && !j->verify_only && !put_piece(j, false))
@@ -1297,7 +1297,7 @@ static void on_deadline(struct tos_ext *x, void *arg)
 		deadline_set(j);
 	else
 		job_fail(j, TIMED_OUT, "%s: %lld bytes came in time", j->url.text,
-			(long long)(j->sent + (int64_t)j->n_buf));
+			(long long)j->sent + (long long)j->n_buf);
 }
 
 static void deadline_set(struct job *j)

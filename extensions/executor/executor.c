@@ -646,7 +646,7 @@ static int run_read(struct executor *e, const struct tos_value *args, struct ask
 	program = for_machine(e, program, text, cap);
 	if (!program)
 		return NOT_FOUND;
-	if (tos_type(program) == TOS_MAP || tos_type(program) != TOS_TEXT) {
+	if (tos_type(program) != TOS_TEXT) {
 		snprintf(text, cap,
 			"program is a path, a name, sha256:DIGEST, or a table of these "
 			"by machine");

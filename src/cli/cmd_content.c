@@ -619,7 +619,7 @@ static int run_content(struct cli *cli)
 		for (size_t i = 1; rc == 0 && i < cli->args.n_word; i++)
 			rc = put_one(cli, cli->args.word[i]);
 	else if (!word || cli->args.n_word > 2)
-		verb = "";
+		verb = ""; /* NOLINT(bugprone-branch-clone): the order */
 	else if (strcmp(verb, "get") == 0)
 		rc = content_get(cli, word);
 	else if (strcmp(verb, "fetch") == 0)

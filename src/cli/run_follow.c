@@ -161,7 +161,7 @@ static int from_outcome(struct run *r)
 			const struct tos_value *out = tos_at(output, j);
 
 			if (strcmp(tos_get_text(out, "host", ""),
-				    tos_get_text(row, "host", "?")))
+				    tos_get_text(row, "host", "?")) != 0)
 				continue;
 			for (size_t k = 0; k < tos_len(out); k++)
 				tos_set_value(whole, tos_value_copy(tos_key_at(out, k)),

@@ -16,7 +16,7 @@ static int bad(struct errmsg *em, const char *text, const char *why)
 /* host, host:port, [v6], [v6]:port. Returns how long it is; 0: none. */
 static size_t authority(const char *s, struct place *p, int64_t *port)
 {
-	size_t n = strcspn(s, "/ ?#"), host = n;
+	size_t n = strcspn(s, "/ ?#"), host;
 	const char *colon;
 
 	if (s[0] == '[') {

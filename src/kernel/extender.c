@@ -315,7 +315,7 @@ static int sealed_copy(struct slice bytes, int *out, struct errmsg *em)
 		0)
 		return err_errno(em, "cannot seal the library");
 	*out = fd;
-	fd = -1;
+	fd = -1; /* NOLINT(clang-analyzer-deadcode.DeadStores): AUTOCLOSE reads it */
 	return 0;
 }
 

@@ -179,7 +179,7 @@ static size_t key_make(const char *owner, const struct tos_value *key, bool empt
 		n_owner > OWNER_MAX)
 		return 0;
 	memcpy(out, owner, n_owner);
-	if (n)
+	if (p)
 		memcpy(out + n_owner, p, n);
 	return n_owner + n;
 }

@@ -332,7 +332,7 @@ _Noreturn void sandbox_init(const struct sandbox_plan *p)
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	pid = vfork();
 	if (pid == 0)
-		child(p);
+		child(p); /* NOLINT(clang-analyzer-unix.Vfork): says what it does between the two */
 	if (pid < 0)
 		give_up("cannot fork", errno);
 	if (start.failed)
