@@ -8,7 +8,7 @@ import pytest
 
 import wire
 from conftest import fleet_fixture
-from fleet import BUILD, KERNEL, LIVE, Fleet, wait_for
+from fleet import SANITIZED, BUILD, KERNEL, LIVE, Fleet, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 
