@@ -677,7 +677,8 @@ def test_launcher_that_hangs_midway_fails_only_what_it_had(make):
     t.say("who")
     t.expect("WHO")
     os.kill(launcher, signal.SIGKILL)
-    assert "launcher died" in t.expect("FAILED 1 ")
+    said = t.expect("FAILED 1 ")  # it had the request, or was to get it just then
+    assert "launcher died" in said or "closed the socket" in said
     t.spawn(2)
 
 
