@@ -11,6 +11,9 @@ import pytest
 
 from vm_host import *
 
+# A build that collects garbage at each step spends more on opening a carrier than these give it to run.
+as_shipped = pytest.mark.skipif(os.environ.get("TOS_HOSTILE_BUILD") == "1", reason="looks at CPU time")
+
 
 def fault_of(code, **more):
     with Vm() as vm:
@@ -1124,6 +1127,7 @@ def test_what_cannot_pause_is_stopped(shape):
             ask(vm, 1, i)
 
 
+@as_shipped
 def test_slices_are_fair():
     with Vm() as vm:
         for n in range(1, 5):
@@ -1136,6 +1140,7 @@ def test_slices_are_fair():
         assert max(used.values()) < 2 * min(used.values()), used
 
 
+@as_shipped
 def test_cpu_is_counted_for_each_and_its_limit_stops_one():
     with Vm() as vm:
         echo(vm, 1)
