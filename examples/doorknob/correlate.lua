@@ -1,8 +1,7 @@
 -- Runs the correlator on the trusted host: what install carriers report goes to its standard input, what it says on its
--- standard output to the panel. An alarm is also the start of a response where the panel asked for one: each install
--- carrier is told to block the source.
+-- standard output to the panel.
 --
--- Folder DOORKNOB, an element: {correlator = digest, config = text, panel = inbox, block = bool}.
+-- Folder DOORKNOB, an element: {correlator = digest, config = text, panel = inbox}.
 
 local function hex(digest)
 	return (digest:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
@@ -10,8 +9,7 @@ end
 
 function begin(self)
 	local conf = tos.briefcase.DOORKNOB[1]
-	local reports, work = tos.inbox("reports", 4096), nil
-	local crew = {} -- inboxes of install carriers, by host
+	local reports = tos.inbox("reports", 4096)
 	self.panel = self.panel or conf.panel
 
 	assert(tos.call("Content", { digest = tos.bytes(conf.correlator), kind = "program", name = "doorknob-correlator" }, 10, { name = "ADMIT" }))
@@ -21,27 +19,21 @@ function begin(self)
 
 	while true do
 		local m = reports:next(60)
-		if m and m.name == "report" then
-			crew[m.sender] = m.sender .. "/work"
+		if m and m.name == "report" and type(m.data) == "string" then
 			local ok, code, text = tos.call("Executor", { "WRITE", { handle = run.handle, data = m.data .. "\n" } }, 10)
 			if not ok then
 				tos.log(("the correlator does not take a report: %s: %s"):format(code, text))
 			end
-		elseif m and m.name == "order" then
-			self.panel = m.data.panel or self.panel
-			if m.data.stop then
+		elseif m and m.sender == self.panel then
+			if m.name == "order" and m.data.stop then
 				tos.call("Executor", { "STOP", { handle = run.handle } }, 20)
 				tos.post(self.panel, { state = "stopped" }, { name = "correlator" })
 				return
 			end
+		elseif m and m.sender ~= "Executor" and m.sender ~= tos.kernel() .. "/Executor" then
+			tos.log("neither a report nor from the correlator: " .. m.sender)
 		elseif m and m.data.line and m.data.stream == "stdout" then
 			tos.post(self.panel, m.data.line, { name = "alarm" })
-			local source = m.data.line:match("^alarm (%S+)")
-			if source and conf.block then
-				for _, inbox in pairs(crew) do
-					tos.post(inbox, { block = source }, { name = "order" })
-				end
-			end
 		elseif m and m.data.line then
 			tos.log("correlator: " .. m.data.line)
 		elseif m then

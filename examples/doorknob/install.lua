@@ -35,14 +35,6 @@ local function hand_on(self)
 	end
 end
 
-local function block(self, address)
-	local done, code, text = tos.call("Executor", { "ACTION", { name = "block", args = { address } } }, 10)
-	if done and done.code ~= 0 then
-		done, text = nil, done.stderr
-	end
-	say(self, done and "blocked" or "unblocked", done and address or ("%s: %s"):format(address, text or code))
-end
-
 local function heard(self, conf, line)
 	if line:find("^attempt ") then
 		self.attempts = self.attempts + 1
@@ -80,20 +72,15 @@ function begin(self)
 
 	while true do
 		local m = work:next(conf.every)
-		local order = m and m.name == "order" and m.data or {}
+		-- Whoever else may post here is not listened to: only the panel orders, only the Executor speaks for the sensor.
 		if not m then
 			say(self, "running")
-		elseif m.name == "order" then
-			if order.panel then
-				self.panel = order.panel
-				say(self, "running")
-			end
-			if order.block then
-				block(self, order.block)
-			end
-			if order.stop then
+		elseif m.sender == self.panel then
+			if m.name == "order" and m.data.stop then
 				break
 			end
+		elseif m.sender ~= "Executor" and m.sender ~= tos.kernel() .. "/Executor" then
+			tos.log("not from the panel, nor from the sensor: " .. m.sender)
 		elseif m.data.line and m.data.stream == "stdout" then
 			heard(self, conf, m.data.line)
 		elseif m.data.line then
@@ -106,8 +93,10 @@ function begin(self)
 	end
 	if handle then
 		tos.call("Executor", { "STOP", { handle = handle } }, 20)
-		tos.call("Content", { digest = tos.bytes(conf.sensor) }, 10, { name = "WITHDRAW" })
-		tos.call("Content", { digest = tos.bytes(conf.sensor) }, 10, { name = "DROP" })
+		-- The bytes go, but where they came from. That they were admitted stays known: what is withdrawn never comes back.
+		if tos.kernel() ~= conf.trusted then
+			tos.call("Content", { digest = tos.bytes(conf.sensor) }, 10, { name = "DROP" })
+		end
 		say(self, "stopped")
 	end
 end

@@ -3,7 +3,7 @@
  * alarms, and takes everything away again at the end. It is neither carrier nor extension, but a client of one kernel,
  * built on libtos like any launcher.
  *
- *   doorknob-panel --sensor DIGEST --correlator DIGEST [--carriers FOLDER] [--chains K] [--threshold N] [--block]
+ *   doorknob-panel --sensor DIGEST --correlator DIGEST [--carriers FOLDER] [--chains K] [--threshold N]
  *                  [--until-alarm] [--for S] HOST... -- SENSOR-ARGUMENT...
  *
  * Hosts are divided into K chains. On a terminal it draws a table anew whenever something changes, and `q` or Ctrl-C ends
@@ -42,7 +42,7 @@ struct panel {
 	size_t n_hosts;
 	char correlator[129], alarms[ALARMS_KEPT][TEXT_BYTES];
 	size_t n_alarms; /* so far; the last ones are kept */
-	bool terminal, block, until_alarm, correlating, correlator_stopped;
+	bool terminal, until_alarm, correlating, correlator_stopped;
 	double begun, limit_s;
 	char threshold[8];
 	uint8_t sensor[32], correlate[32];
@@ -108,9 +108,7 @@ static void draw(const struct panel *p)
 	if (!p->terminal)
 		return;
 	printf("\033[H\033[2Jdoorknob monitor, %.0f s   %zu of %zu hosts watched   q ends it\n\n",
-		now - p->begun,
-		hosts_in(p, "running") + hosts_in(p, "started") + hosts_in(p, "blocked"),
-		p->n_hosts);
+		now - p->begun, hosts_in(p, "running") + hosts_in(p, "started"), p->n_hosts);
 	printf("%-16s %-10s %8s %8s %6s  %s\n", "HOST", "SENSOR", "ATTEMPTS", "EXPOSED",
 		"HEARD", "");
 	for (size_t i = 0; i < p->n_hosts; i++) {
@@ -258,7 +256,6 @@ static int correlator_launch(struct panel *p)
 	tos_set(conf, "correlator", tos_bytes(p->correlate, sizeof p->correlate));
 	tos_set(conf, "config", tos_text(text));
 	tos_set(conf, "panel", tos_text(tos_connection_name(p->c)));
-	tos_set(conf, "block", tos_bool(p->block));
 	free(text);
 	return launch(p, "correlate.lua", tos_connection_kernel(p->c), conf, p->correlator);
 }
@@ -375,8 +372,7 @@ static void watch(struct panel *p)
 		hear(p, in[0].revents != 0 ? 1000 : 0);
 		silent_find(p);
 		draw(p);
-		if (p->until_alarm && p->n_alarms > 0 &&
-			(!p->block || hosts_in(p, "blocked") == p->n_hosts))
+		if (p->until_alarm && p->n_alarms > 0)
 			return;
 		if (p->limit_s > 0 && now_s() - p->begun > p->limit_s)
 			return;
@@ -402,7 +398,7 @@ static int usage(void)
 {
 	fprintf(stderr,
 		"usage: doorknob-panel --sensor DIGEST --correlator DIGEST [--carriers FOLDER] [--chains K]\n"
-		"             [--threshold N] [--block] [--until-alarm] [--for SECONDS] HOST... -- SENSOR-ARGUMENT...\n");
+		"             [--threshold N] [--until-alarm] [--for SECONDS] HOST... -- SENSOR-ARGUMENT...\n");
 	return 2;
 }
 
@@ -417,9 +413,7 @@ static int args_read(struct panel *p, int argc, char **argv)
 	for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
 		const char *a = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
 
-		if (strcmp(a, "--block") == 0)
-			p->block = true;
-		else if (strcmp(a, "--until-alarm") == 0)
+		if (strcmp(a, "--until-alarm") == 0)
 			p->until_alarm = true;
 		else if (strcmp(a, "--sensor") == 0 && ++i)
 			sensor = digest_read(value, p->sensor) == 0;

@@ -117,3 +117,40 @@ def test_a_scan_from_outside_is_reported_and_everything_is_taken_away_again():
     assert "1 alarm; sensors: 4 stopped, 0 missed, 0 failed" in said
     # and nothing of it is left
     assert not subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.count("-outside")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.skipif(not shutil.which("ip"), reason="iproute2 is missing")
+def test_what_was_taken_away_can_be_brought_again_and_strangers_give_no_orders(tmp_path):
+    env = dict(os.environ, LAB=str(tmp_path / "lab"), TOS_BIN=os.path.join(BUILD, "src/cli"))
+
+    def lab(*args):
+        r = subprocess.run([os.path.join(EXAMPLE, "../lab"), *args], env=env, capture_output=True, text=True, timeout=60)
+        assert r.returncode == 0, r.stdout + r.stderr
+        return r.stdout
+
+    def running():
+        return [line.split()[0] for line in lab("in", "host0", "tos", "ps").splitlines()[1:] if " running " in line]
+
+    lab("up", "2")
+    try:
+        digests = [lab("in", "host0", "tos", "content", "put", p).split()[0] for p in (SENSOR, CORRELATOR)]
+        for _ in range(2):
+            panel = subprocess.Popen(
+                [os.path.join(EXAMPLE, "../lab"), "in", "host0", os.path.join(BUILD, "examples/doorknob-panel"), "--sensor", digests[0],
+                 "--correlator", digests[1], "--carriers", EXAMPLE, "--for", "60", "host0", "host1", "--", "ports", "2323"],
+                env=env, stdout=subprocess.PIPE, text=True)
+            said = [panel.stdout.readline() for _ in range(3)]
+            assert [line.split()[2] for line in said] == ["correlating", "started", "started"], said
+            assert digests[0] in lab("in", "host1", "tos", "content", "list")
+            # the correlator's carrier, and behind it those of the crew whose place the home has heard of
+            _, *crew = wait_for(lambda: (rows := running()) and len(rows) >= 2 and rows)
+            for name in crew:  # an order of somebody else's
+                lab("in", "host0", "tos", "post", f"{name}/work", '{"stop": true}', "--folder", "order")
+                wait_for(lambda n=name: "not from the panel" in lab("in", "host0", "tos", "log", n))
+            panel.terminate()
+            out = panel.communicate(timeout=60)[0]
+            assert "0 alarms; sensors: 2 stopped, 0 missed, 0 failed" in out, out
+            assert digests[0] not in lab("in", "host1", "tos", "content", "list")
+    finally:
+        lab("down")
