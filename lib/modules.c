@@ -16,7 +16,7 @@
 #include "lib/home.h"
 #include "seal/seal.h"
 
-/* What `require` has without any file; src/vm/prelude.lua and src/kernel/admit.c have the same
+/* What `require` has without any file; src/vm/prelude.lua and src/kernel/carrier/admit.c have the same
  * list. */
 static const char *const builtin[] = { "coroutine", "math", "string", "table", "tos", "utf8" };
 

@@ -1,11 +1,11 @@
 /*
  * The hand-off of one carrier (doc/protocol.md, "Hand-off", "In doubt" and "Home"), as
- * src/kernel/{depart,arrive,incarnation,home,report}.c do it. README.md says what is in it, what
+ * src/kernel/{handoff,home}/*.c do it. README.md says what is in it, what
  * is left out and how it is run.
  *
  * Each kernel has a memory, lost by a crash; a journal that is queued, in the order of its
  * transactions; and the part of it that is on the disk. Journal rows have the names of
- * src/store/store.h, calls those of src/kernel/{arrive,home}.c. What is written "awaited" goes on
+ * src/store/store.h, calls those of src/kernel/{handoff/arrive,home/home}.c. What is written "awaited" goes on
  * in flush(), as the code does in its commit's callback.
  *
  * The net keeps what was sent: a message may come late, again, after younger ones, or never.

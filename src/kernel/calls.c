@@ -3,10 +3,10 @@
  * go out from here and find their answer. Every call ends exactly once: by an answer, a
  * failure, or its deadline.
  */
-#include "kernel/content.h"
-#include "kernel/journal.h"
-#include "kernel/extender.h"
-#include "kernel/programs.h"
+#include "kernel/services/content.h"
+#include "kernel/services/journal.h"
+#include "kernel/services/extender.h"
+#include "kernel/services/programs.h"
 
 #include <stdarg.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  * by its slot, a number that is never used twice in one boot. What is said to a tos-vm is in
  * vms.c.
  */
-#include "kernel/extender.h"
-#include "kernel/programs.h"
+#include "kernel/services/extender.h"
+#include "kernel/services/programs.h"
 #include "kernel/settings.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
  * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are
  * known by their uid, acts by the signature of a principal.
  */
-#include "kernel/programs.h"
-#include "kernel/family.h"
+#include "kernel/services/programs.h"
+#include "kernel/home/family.h"
 #include "kernel/settings.h"
 
 #include <string.h>

@@ -22,7 +22,7 @@
 #include "ext/ext.h"
 #include "ipc/tosd_msg.h"
 #include "kernel/config.h"
-#include "kernel/lines.h"
+#include "kernel/carrier/lines.h"
 #include "link/link.h"
 #include "seal/seal.h"
 #include "store/store.h"

@@ -5,13 +5,13 @@
  * state directory (listening sockets, processes) tosd gives it. `--check-config` is run by tosd
  * too, and gives back the little that tosd must know, so that tosd need not parse anything.
  */
-#include "kernel/broker.h"
-#include "kernel/content.h"
+#include "kernel/services/broker.h"
+#include "kernel/services/content.h"
 #include "kernel/settings.h"
 #include "kernel/kernel.h"
-#include "kernel/extender.h"
-#include "kernel/journal.h"
-#include "kernel/programs.h"
+#include "kernel/services/extender.h"
+#include "kernel/services/journal.h"
+#include "kernel/services/programs.h"
 
 #include <errno.h>
 #include <poll.h>

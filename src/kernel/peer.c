@@ -2,7 +2,7 @@
  * Peers: which kernels we talk to, how they are found, what waits for a link to them, and for
  * which carriers they vouch.
  */
-#include "kernel/family.h"
+#include "kernel/home/family.h"
 
 #include <string.h>
 

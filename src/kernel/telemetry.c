@@ -1,7 +1,7 @@
 /*
  * What the kernel tells of itself: audit records, metrics, properties, and the recent log.
  */
-#include "kernel/journal.h"
+#include "kernel/services/journal.h"
 #include "kernel/settings.h"
 #include "kernel/kernel.h"
 

@@ -1,0 +1,1482 @@
+/*
+ * Carriers that are here: from the moment they are taken in until they are gone. The states are
+ * those of core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are
+ * in depart.c and arrive.c.
+ */
+#include "kernel/home/family.h"
+#include "kernel/handoff/forced.h"
+#include "kernel/services/programs.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "seal/folders.h"
+#include "tos/extension.h"
+#include "wire/vmproto.h"
+
+#define DAY_MS             ((int64_t)86400000)
+#define LOG_LINES_MAX      1000
+#define TRAIL_MAX          10000
+#define COMPLETED_CALL_MS  30000u
+#define ASK_AGAIN_MS       5000
+#define OWN_REPORTS_A_TICK 200
+#define INBOX_GRACE_MS     2000
+
+static void asked_drop(struct resident *r, bool all);
+
+struct resident *resident_new(struct kernel *k)
+{
+	struct resident *r = mem_new(struct resident);
+
+	r->k = k;
+	r->state = SHELL_ARRIVING;
+	r->path = tos_array();
+	lines_init(&r->trail);
+	lines_init(&r->log);
+	r->hops = tos_array();
+	r->undelivered = tos_array();
+	r->inboxes = map_new();
+	r->asked = map_new();
+	list_init(&r->held);
+	list_init(&r->signing);
+	r->since_ms = clock_wall_ms();
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		r->minimum[i] = -1;
+	blob_set(&r->briefcase, (struct slice){ (const uint8_t *)"\xa0", 1 });
+	return r;
+}
+
+static void inboxes_drop(struct resident *r)
+{
+	struct inbox *in;
+	size_t it = 0;
+
+	while ((in = map_next(r->inboxes, &it, NULL, NULL))) {
+		struct inbox_item *item;
+
+		map_del_str(r->inboxes, in->name);
+		while ((item = inbox_take(in))) {
+			struct post p;
+
+			inbox_item_post(item, r->name, &p);
+			if (p.kind == POST_CALL)
+				kernel_fail_back(r->k, &p, ERR_MOVED,
+					"the carrier left before it took the call");
+			inbox_item_free(item);
+		}
+		free(in);
+	}
+	r->n_waiting = 0;
+}
+
+void resident_collect(struct resident *r)
+{
+	struct inbox *in;
+	size_t it = 0;
+
+	/* Copies: if the move is refused its tos-vm still has them. */
+	while ((in = map_next(r->inboxes, &it, NULL, NULL)))
+		for (struct inbox_item *item = in->first; item; item = item->next) {
+			struct tos_value *row, *folder = NULL;
+
+			if (item->kind == POST_CALL ||
+				tos_decode(item->folder.p, item->folder.n, 0, &folder) < 0)
+				continue;
+			row = tos_array();
+			tos_push(row, tos_text(in->name));
+			tos_push(row, tos_text(item->sender));
+			tos_push(row, folder);
+			tos_push(r->undelivered, row);
+		}
+}
+
+static void collect_held(struct resident *r, const struct origin *from, const struct post *p)
+{
+	const uint8_t *slash = memchr(p->dest.p, '/', p->dest.n);
+	struct tos_value *row, *folder = NULL;
+
+	if (!slash || tos_decode(p->folder.p, p->folder.n, 0, &folder) < 0)
+		return;
+	row = tos_array();
+	slash++;
+	tos_push(row, tos_text_n((const char *)slash, p->dest.n - (size_t)(slash - p->dest.p)));
+	tos_push(row, tos_text(from->name));
+	tos_push(row, folder);
+	tos_push(r->undelivered, row);
+}
+
+void resident_collect_held(struct resident *r, bool goes)
+{
+	r->n_undelivered = tos_len(r->undelivered);
+	if (goes)
+		router_held_collect(r, collect_held);
+}
+
+/* The move did not come about: what waits in the inboxes or for them is there, not on its way. */
+void resident_uncollect(struct resident *r)
+{
+	size_t keep = r->completed ? r->n_undelivered : 0;
+
+	if (!r->completed && !r->vm) {
+		/* Its process is gone, and they with it: they wait for the inboxes of the next. */
+		inboxes_drop(r);
+		router_held_uncollect(r, true);
+		resident_undelivered(r);
+		return;
+	}
+	while (tos_len(r->undelivered) > keep)
+		tos_value_free(tos_take_at(r->undelivered, tos_len(r->undelivered) - 1));
+	router_held_uncollect(r, false);
+}
+
+void resident_undelivered(struct resident *r)
+{
+	struct list later;
+
+	list_init(&later);
+	list_take(&r->held, &later);
+	for (size_t i = 0; i < tos_len(r->undelivered); i++) {
+		const struct tos_value *row = tos_at(r->undelivered, i);
+		struct origin from = { .cls = ORIGIN_CARRIER };
+		struct post p = { .kind = POST_ONEWAY };
+		char dest[2 * NAME_BYTES_MAX + 2];
+		uint8_t *bytes = NULL;
+		size_t n = 0;
+
+		snprintf(from.name, sizeof(from.name), "%s", tos_as_text(tos_at(row, 1), ""));
+		snprintf(dest, sizeof(dest), "%s/%s", r->name, tos_as_text(tos_at(row, 0), ""));
+		if (strlen(dest) <= NAME_BYTES_MAX &&
+			tos_encode(tos_at(row, 2), &bytes, &n) == 0) {
+			p.dest = slice_text(dest);
+			p.folder = (struct slice){ bytes, n };
+			router_hold(r, &from, &p, true);
+		}
+		free(bytes);
+	}
+	while (!list_empty(&later)) {
+		struct list *node = later.next;
+
+		list_del(node);
+		list_add(&r->held, node);
+	}
+	tos_value_free(r->undelivered);
+	r->undelivered = tos_array();
+}
+
+void resident_inboxes_drop(struct resident *r)
+{
+	inboxes_drop(r);
+}
+
+static bool drop_held(struct resident *r, const struct origin *from, const struct post *p)
+{
+	(void)from;
+	kernel_fail_back(r->k, p, ERR_NOT_FOUND, "the carrier has ended");
+	return true;
+}
+
+void resident_want_link(struct resident *r, bool want)
+{
+	if (r->wants_link == want)
+		return;
+	r->wants_link = want;
+	peer_want(r->k, r->dest, want);
+}
+
+void resident_free(struct resident *r)
+{
+	if (!r)
+		return;
+	programs_leave(r->k, r->name);
+	vm_abandon(r);
+	move_cancel(r);
+	resident_want_link(r, false);
+	call_cancel(r->k, r->completed_call);
+	clone_cancel(r);
+	tos_value_free(r->clones);
+	if (map_find_str(r->k->residents, r->name) == r)
+		map_del_str(r->k->residents, r->name);
+	if (r->saved)
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
+	router_held_each(r, drop_held);
+	inboxes_drop(r);
+	map_free(r->inboxes);
+	asked_drop(r, true);
+	map_free(r->asked);
+	ticket_fini(&r->ticket);
+	blob_free(&r->ticket_cose);
+	blob_free(&r->code);
+	blob_free(&r->briefcase);
+	blob_free(&r->state_bytes);
+	list_del(&r->signing);
+	blob_free(&r->hop);
+	blob_free(&r->hop_cose);
+	blob_free(&r->envelope);
+	tos_value_free(r->path);
+	lines_fini(&r->trail);
+	lines_fini(&r->log);
+	tos_value_free(r->hops);
+	tos_value_free(r->undelivered);
+	tos_value_free(r->fault);
+	free(r);
+}
+
+struct resident *resident_find(struct kernel *k, const char *name)
+{
+	return map_find_str(k->residents, name);
+}
+
+struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES])
+{
+	struct resident *r;
+	size_t it = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		if (memcmp(r->id, id, DIGEST_BYTES) == 0)
+			return r;
+	return NULL;
+}
+
+size_t residents_of(struct kernel *k, const char *principal)
+{
+	struct resident *r;
+	size_t it = 0, n = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		n += strcmp(r->owner.name, principal) == 0;
+	return n;
+}
+
+/* ---- states */
+
+int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em)
+{
+	enum shell_state to;
+	char label[48];
+	int rc = shell_next(r->state, ev, &to);
+
+	if (rc < 0)
+		return err_set(em, rc, "%s is %s: %s is not possible", r->name,
+			shell_state_word(r->state), shell_event_word(ev));
+	if (to != r->state) {
+		log_info("state", KV_STR("carrier", r->name),
+			KV_STR("from", shell_state_word(r->state)),
+			KV_STR("to", shell_state_word(to)),
+			KV_STR("event", shell_event_word(ev)));
+		snprintf(label, sizeof(label), "state=\"%s\"", shell_state_word(to));
+		metric_add(r->k->metrics, "carrier_states_total", label, 1);
+		r->state = to;
+		r->since_ms = clock_wall_ms();
+	}
+	return 0;
+}
+
+void resident_trail(struct resident *r, const char *event, const char *peer, const char *error)
+{
+	struct tos_value *line;
+
+	if (lines_count(&r->trail) >= TRAIL_MAX)
+		return;
+	line = tos_map();
+	tos_set(line, "event", tos_text(event));
+	tos_set(line, "kernel", tos_text(r->k->config.name));
+	tos_set(line, "wall", tos_int(clock_wall_ms()));
+	if (peer && peer[0])
+		tos_set(line, "peer", tos_text(peer));
+	if (error && error[0])
+		tos_set(line, "error", tos_text(error));
+	lines_push(&r->trail, line);
+}
+
+void resident_log(struct resident *r, const char *level, const char *text)
+{
+	struct tos_value *line = tos_array();
+
+	tos_push(line, tos_int(clock_wall_ms()));
+	tos_push(line, tos_text(r->k->config.name));
+	tos_push(line, tos_text(text));
+	if (lines_count(&r->log) >= LOG_LINES_MAX)
+		tos_value_free(tos_take_at(lines_all(&r->log), 0));
+	lines_push(&r->log, line);
+	log_info("carrier says", KV_STR("carrier", r->name), KV_STR("level", level),
+		KV_STR("text", text));
+	home_event(r->k, r->ticket.home, r->name, "log", NULL, text);
+}
+
+/* ---- the envelope */
+
+static int put_encoded(struct buf *b, const struct tos_value *v, struct slice *out)
+{
+	uint8_t *bytes = NULL;
+	size_t n = 0, at = b->len;
+	int rc = tos_encode(v, &bytes, &n);
+
+	if (rc == 0)
+		rc = buf_add(b, bytes, n);
+	free(bytes);
+	/* The buffer may move: remember the offset, the caller adds the base at the end. */
+	*out = (struct slice){ (const uint8_t *)at, n };
+	return rc;
+}
+
+static int put_lines(struct buf *b, const struct lines *l, struct slice *out)
+{
+	size_t at = b->len;
+	int rc = lines_encode(l, b);
+
+	*out = (struct slice){ (const uint8_t *)at, b->len - at };
+	return rc;
+}
+
+static struct tos_value *counters_of(const struct resident *r)
+{
+	struct tos_value *m = tos_map();
+
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		if (r->usage.used[i] > 0)
+			tos_set(m, limit_names[i], tos_int(r->usage.used[i]));
+	tos_set(m, "hops", tos_int((int64_t)r->hop_count));
+	tos_set(m, "launched", tos_int(r->launched_ms));
+	family_counters(r, m);
+	return m;
+}
+
+int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out)
+{
+	AUTOBUF parts = BUF_MAX((size_t)160 << 20);
+	struct tos_value *value[PART_COUNT] = { NULL };
+	struct envelope env = { 0 };
+	int rc = 0;
+
+	value[PART_CHANNELS] = tos_array();
+	value[PART_CODE] = tos_bytes(r->code_digest, DIGEST_BYTES);
+	value[PART_COUNTERS] = counters_of(r);
+	value[PART_TICKET] = tos_bytes(r->ticket_cose.p, r->ticket_cose.n);
+	value[PART_STATE] = tos_bytes(r->state_bytes.p, r->state_bytes.n);
+	const struct tos_value *lent[PART_COUNT] = {
+		[PART_PATH] = path, [PART_HOPS] = r->hops, [PART_UNDELIVERED] = r->undelivered
+	};
+
+	for (int i = 0; i < PART_COUNT && rc == 0; i++) {
+		if (i == PART_BRIEFCASE)
+			continue;
+		if (i == PART_TRAIL || i == PART_LOG)
+			rc = put_lines(
+				&parts, i == PART_LOG ? &r->log : &r->trail, &env.part[i]);
+		else
+			rc = put_encoded(&parts, lent[i] ? lent[i] : value[i], &env.part[i]);
+	}
+	for (int i = 0; i < PART_COUNT; i++) {
+		if (i != PART_BRIEFCASE)
+			env.part[i].p = parts.data + (uintptr_t)env.part[i].p;
+		tos_value_free(value[i]);
+	}
+	env.part[PART_BRIEFCASE] = blob_slice(&r->briefcase);
+	if (rc == 0) {
+		envelope_encode(out, &env);
+		rc = buf_check(out);
+	}
+	return rc;
+}
+
+static int decode_part(const struct envelope *env, enum envelope_part part,
+	struct tos_value **out, struct errmsg *em)
+{
+	struct tos_value *v = NULL;
+	int rc = tos_decode(env->part[part].p, env->part[part].n, (size_t)256 << 20, &v);
+
+	if (rc < 0)
+		return err_set(em, rc, "the envelope's part %s does not decode",
+			envelope_part_names[part]);
+	tos_value_free(*out);
+	*out = v;
+	return 0;
+}
+
+int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg *em)
+{
+	struct envelope env;
+	struct tos_value *counters = NULL, *state = NULL, *ticket = NULL, *code = NULL;
+	size_t n;
+	const uint8_t *p;
+	int rc = envelope_decode(bytes, &env, em);
+
+	if (rc == 0)
+		rc = decode_part(&env, PART_PATH, &r->path, em);
+	if (rc == 0)
+		rc = lines_load(&r->trail, env.part[PART_TRAIL]);
+	if (rc == 0)
+		rc = lines_load(&r->log, env.part[PART_LOG]);
+	if (rc == 0)
+		rc = decode_part(&env, PART_HOPS, &r->hops, em);
+	if (rc == 0)
+		rc = decode_part(&env, PART_UNDELIVERED, &r->undelivered, em);
+	if (rc == 0)
+		rc = decode_part(&env, PART_COUNTERS, &counters, em);
+	if (rc == 0)
+		rc = decode_part(&env, PART_STATE, &state, em);
+	if (rc == 0)
+		rc = decode_part(&env, PART_TICKET, &ticket, em);
+	if (rc == 0)
+		rc = decode_part(&env, PART_CODE, &code, em);
+	if (rc == 0) {
+		for (int i = 0; i < LIMIT_COUNT; i++)
+			r->usage.used[i] = tos_get_int(counters, limit_names[i], 0);
+		r->hop_count = (uint64_t)tos_get_int(counters, "hops", 0);
+		r->launched_ms = tos_get_int(counters, "launched", 0);
+		family_counted(r, counters);
+		blob_set(&r->briefcase, env.part[PART_BRIEFCASE]);
+		p = tos_as_bytes(state, &n);
+		blob_set(&r->state_bytes, (struct slice){ p, n });
+		p = tos_as_bytes(ticket, &n);
+		blob_set(&r->ticket_cose, (struct slice){ p, n });
+		p = tos_as_bytes(code, &n);
+		if (n == DIGEST_BYTES)
+			memcpy(r->code_digest, p, n);
+		else
+			rc = err_set(em, ERR_MALFORMED,
+				"the envelope's code digest has %zu bytes", n);
+	}
+	tos_value_free(counters);
+	tos_value_free(state);
+	tos_value_free(ticket);
+	tos_value_free(code);
+	return rc;
+}
+
+static int digest_part(struct tos_value *out, const char *name, struct slice bytes)
+{
+	uint8_t digest[DIGEST_BYTES];
+
+	digest_bytes(bytes.p, bytes.n, digest);
+	return tos_set(out, name, tos_bytes(digest, sizeof(digest)));
+}
+
+/* A folder's digest is that of [name, [elements]], so that folders can be sealed one by one
+ * later. */
+static int digest_folders(struct tos_value *out, struct slice briefcase, struct errmsg *em)
+{
+	struct cbor_cursor c;
+	uint64_t n;
+	int rc = 0;
+
+	cbor_init(&c, briefcase.p, briefcase.n);
+	n = cbor_open_map_max(&c, 1 << 20);
+	for (uint64_t i = 0; i < n && rc == 0 && c.rc == 0; i++) {
+		struct slice name = cbor_text(&c, 0, 128);
+		struct slice elements = cbor_any(&c);
+		uint8_t digest[DIGEST_BYTES];
+		char key[160];
+
+		if (c.rc < 0)
+			break;
+		snprintf(key, sizeof(key), "folder/%.*s", (int)name.n, (const char *)name.p);
+		folder_digest(name, elements, digest);
+		rc = tos_set(out, key, tos_bytes(digest, sizeof(digest)));
+	}
+	if (rc == 0 && c.rc < 0)
+		rc = err_set(em, c.rc, "the briefcase does not decode");
+	return rc;
+}
+
+int envelope_digests(const struct envelope *env, struct tos_value **out, struct errmsg *em)
+{
+	static const enum envelope_part parts[] = { PART_STATE, PART_PATH, PART_COUNTERS,
+		PART_TRAIL, PART_LOG, PART_UNDELIVERED, PART_CHANNELS };
+	struct tos_value *m = tos_map();
+	int rc = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(parts) && rc == 0; i++)
+		rc = digest_part(m, envelope_part_names[parts[i]], env->part[parts[i]]);
+	if (rc == 0)
+		rc = digest_folders(m, env->part[PART_BRIEFCASE], em);
+	if (rc < 0)
+		tos_value_free(m);
+	else
+		*out = m;
+	return rc;
+}
+
+/* ---- the store */
+
+void resident_key(const struct resident *r, struct buf *out)
+{
+	buf_add(out, r->id, DIGEST_BYTES);
+}
+
+void resident_put(struct store_txn *t, struct resident *r)
+{
+	AUTOBUF key = BUF_INIT, env = BUF_MAX((size_t)160 << 20);
+	struct tos_value *row = tos_map(), *limits = tos_map();
+	uint8_t *bytes = NULL;
+	size_t n = 0;
+
+	resident_key(r, &key);
+	if (r->ticket.fast && !r->saved && (r->hop_count > 0 || r->suffix[0])) {
+		tos_value_free(row);
+		tos_value_free(limits);
+		return; /* in memory only from departure 0 on */
+	}
+	r->completion_due = false;
+	tos_set(row, "name", tos_text(r->name));
+	clone_put(r, row);
+	tos_set(row, "state",
+		tos_text(shell_state_word(
+			r->paused && r->state == SHELL_SUSPENDED ? SHELL_READY : r->state)));
+	tos_set(row, "e", incarnation_value(&r->e));
+	tos_set(row, "n", tos_int((int64_t)r->n));
+	tos_set(row, "completed", tos_bool(r->completed));
+	tos_set(row, "since", tos_int(r->since_ms));
+	/* What departs differs from what was sent only in the entry of the path. */
+	if (r->state == SHELL_DEPARTING) {
+		tos_set(row, "path", tos_value_copy(r->path));
+	} else {
+		resident_envelope(r, r->path, &env);
+		tos_set(row, "envelope", tos_bytes(env.data, env.len));
+	}
+	if (r->code_changed)
+		tos_set(row, "code_here", tos_bytes(r->code.p, r->code.n));
+	if (r->fault)
+		tos_set(row, "fault", tos_value_copy(r->fault));
+	if (r->state == SHELL_DEPARTING) {
+		tos_set(row, "dest", tos_text(r->dest));
+		tos_set(row, "outcome", tos_bool(r->outcome_move));
+		tos_set(row, "asking", tos_bool(r->asking));
+		tos_set(row, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
+		tos_set(row, "sent_envelope", tos_bytes(r->envelope.p, r->envelope.n));
+	}
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		tos_set(limits, limit_names[i], tos_int(r->usage.limit[i]));
+	tos_set(row, "limits", limits);
+	if (tos_encode(row, &bytes, &n) == 0) {
+		store_put(t, T_RESIDENT, key.data, key.len, bytes, n, 0);
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, n, 0);
+	}
+	free(bytes);
+	tos_value_free(row);
+	if (!r->saved) {
+		struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
+
+		/* Kept a day longer than any carrier that runs it can be, and written again only
+		 * when that moves on by a day. */
+		int64_t until_ms = r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS;
+		struct store_stats st;
+
+		/* Only when nothing waits for the disk is it known that the row is there, and a
+		 * transaction that failed since may have been the one that held it. */
+		store_stats(r->k->store, &st);
+		if (code && (until_ms > code->kept_until_ms + DAY_MS || st.queued ||
+				    st.failures != code->kept_failures)) {
+			code->kept_failures = st.failures;
+			char hex[2 * DIGEST_BYTES + 1];
+
+			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
+				code->bundle.n, until_ms);
+			account_stored(r->k, STORED_CODE,
+				text_hex(r->code_digest, DIGEST_BYTES, hex), r->owner.name,
+				code->bundle.n, until_ms);
+			code->kept_until_ms = until_ms;
+		}
+	}
+	r->saved = true;
+}
+
+void resident_del(struct store_txn *t, struct resident *r)
+{
+	AUTOBUF key = BUF_INIT;
+
+	resident_key(r, &key);
+	store_del(t, T_RESIDENT, key.data, key.len);
+	account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
+	r->saved = false;
+}
+
+static void saved(void *arg, int rc, const struct errmsg *em)
+{
+	(void)arg;
+	if (rc < 0)
+		log_error("a carrier's state could not be saved", KV_ERR(rc, em));
+}
+
+/* Write the row; whoever must know that it is durable commits by itself. */
+static void resident_save(struct resident *r)
+{
+	struct store_txn *t;
+
+	if (r->ending)
+		return;
+	t = store_begin(r->k->store);
+	resident_put(t, r);
+	store_commit(t, saved, r->k);
+}
+
+void resident_forced(struct resident *r)
+{
+	incarnation_learn(r->k, r->id, &r->e, r->ticket.expires_ms);
+	resident_save(r);
+}
+
+/* ---- going on */
+
+static void completed_done(
+	struct kernel *k, void *arg, int rc, const char *text, const struct tos_value *elements)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = resident_find(k, name);
+
+	(void)elements;
+	if (!r)
+		return;
+	r->completed_call = 0;
+	/* No answer, or Mobility died over it: it is asked again. */
+	if (rc < 0 && rc != ERR_TIMEOUT && rc != ERR_UNKNOWN && rc != ERR_FULL &&
+		r->state == SHELL_RUNNING && !r->move)
+		resident_fault(r, rc, text, "");
+}
+
+/* Mobility decides what becomes of a carrier whose begin returned, or that called tos.go. */
+static void ask_mobility(struct resident *r, const char *dest)
+{
+	struct kernel *k = r->k;
+	const char *inbox = ext_hook(k->exts, TOS_INBOX_ON_COMPLETION, 0);
+	struct tos_value *args;
+
+	if (!inbox) {
+		if (r->via_go) {
+			vm_done(r, r->go_seq, ERR_UNSUPPORTED,
+				"this kernel has no mobility extension");
+			r->go_seq = 0;
+			r->via_go = false;
+		} else if (tos_len(r->path) == 0) {
+			outcome_begin(r);
+		} else {
+			resident_fault(r, ERR_UNSUPPORTED,
+				"this kernel has no mobility extension", "");
+		}
+		return;
+	}
+	call_cancel(k, r->completed_call);
+	args = tos_map();
+	tos_set(args, "name", tos_text(r->name));
+	tos_set(args, "path", tos_value_copy(r->path));
+	tos_set(args, "on_unreachable", tos_text(r->ticket.on_unreachable));
+	tos_set(args, "itinerant", tos_bool(r->ticket.itinerant));
+	tos_set(args, "why", tos_text(r->via_go ? "go" : "returned"));
+	tos_set(args, "dest", tos_text(dest));
+	r->ask_again_ms = clock_ms() + ASK_AGAIN_MS;
+	r->completed_call = kernel_call(k, "", inbox, "COMPLETED", args, COMPLETED_CALL_MS,
+		completed_done, mem_strdup(r->name));
+}
+
+void resident_completed(struct resident *r, const char *dest)
+{
+	if (r->completed && !r->via_go)
+		r->waiting[0] = 0;
+	ask_mobility(r, dest);
+}
+
+static void go_on(struct kernel *k, void *arg)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = resident_find(k, name);
+	struct errmsg em = { "" };
+	int rc;
+
+	if (!r)
+		return;
+	r->scheduled = false;
+	if (r->state != SHELL_READY || r->vm || k->stopping || restored_waits(r))
+		return;
+	if (r->completed) {
+		resident_event(r, SHELL_EV_START, NULL);
+		ask_mobility(r, "");
+		return;
+	}
+	rc = vm_start(r, &em);
+	if (rc < 0)
+		resident_fault(r, rc, err_show(rc, &em), "");
+}
+
+void resident_go_on(struct resident *r)
+{
+	if (!r->scheduled) {
+		r->scheduled = true;
+		/* Thousands may go on at once after a restart: clients are served in between. */
+		(r->loaded ? kernel_later_slow : kernel_later)(
+			r->k, go_on, mem_strdup(r->name));
+	}
+}
+
+/* ---- faults and ends */
+
+void resident_fault(struct resident *r, int rc, const char *text, const char *traceback)
+{
+	char error[300];
+
+	if (r->ending)
+		return;
+	programs_leave(r->k, r->name);
+	vm_abandon(r);
+	/* A copy that may have been sent is settled by its destination's answer, whatever its
+	 * process says or does by then. */
+	if (r->state == SHELL_DEPARTING)
+		return;
+	move_cancel(r);
+	clone_cancel(r);
+	call_cancel(r->k, r->completed_call);
+	r->completed_call = 0;
+	r->go_seq = 0;
+	r->via_go = false;
+	if (resident_event(r, SHELL_EV_FAULT, NULL) < 0)
+		return;
+	r->waiting[0] = 0;
+	tos_value_free(r->fault);
+	r->fault = tos_map();
+	tos_set(r->fault, "code", tos_text(err_word(rc)));
+	tos_set(r->fault, "text", tos_text(text && text[0] ? text : err_text(rc)));
+	tos_set(r->fault, "traceback", tos_text(traceback ? traceback : ""));
+	tos_set(r->fault, "kernel", tos_text(r->k->config.name));
+	tos_set(r->fault, "wall", tos_int(clock_wall_ms()));
+	snprintf(error, sizeof(error), "%s", text && text[0] ? text : err_text(rc));
+	resident_trail(r, "fault", "", error);
+	metric_add(r->k->metrics, "faults_total", NULL, 1);
+	log_notice("carrier faulted", KV_STR("carrier", r->name), KV_STR("error", err_word(rc)),
+		KV_STR("reason", text), KV_STR("traceback", traceback ? traceback : ""));
+	inboxes_drop(r);
+	FAULT_AT(FAULTED_COMMIT);
+	resident_save(r);
+	home_report(r);
+}
+
+void resident_end(struct resident *r, enum shell_event ev, const char *why)
+{
+	struct kernel *k = r->k;
+	struct store_txn *t;
+	struct tos_value *m;
+
+	if (r->ending || resident_event(r, ev, NULL) < 0)
+		return;
+	/* The kill is journaled, then done; if it can't be journaled it is done all the same:
+	 * the VM ends here, before the store has answered. */
+	vm_abandon(r);
+	resident_trail(r, shell_state_word(r->state), "", why);
+	t = store_begin(k->store);
+	m = audit_carrier(r, r->n);
+	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "why", tos_text(why));
+	account_charge(t, r);
+	resident_del(t, r);
+	audit_event(k, t, shell_state_word(r->state), m);
+	home_ended(t, r, r->state, why);
+	FAULT_AT(END_COMMIT);
+	store_commit(t, saved, k);
+	metric_add(k->metrics, "carriers_ended_total", NULL, 1);
+	resident_free(r);
+}
+
+/* Give up a move of which nothing was committed, or one that moves all the time is never
+ * caught. Mobility is asked again when it goes on; tos.go returns. */
+static void stop_moving(struct resident *r)
+{
+	if (r->state != SHELL_RUNNING)
+		return;
+	move_cancel(r);
+	call_cancel(r->k, r->completed_call);
+	r->completed_call = 0;
+	if (r->via_go) {
+		vm_done(r, r->go_seq, ERR_CANCELLED, "it was suspended before it moved");
+		r->via_go = false;
+		r->go_seq = 0;
+	}
+}
+
+static void suspend(struct resident *r)
+{
+	stop_moving(r);
+	if (r->state == SHELL_READY)
+		vm_abandon(r); /* one that is being made would find it not ready */
+	resident_event(r, SHELL_EV_SUSPEND, NULL);
+	vm_freeze(r, true);
+}
+
+static void resume(struct resident *r)
+{
+	resident_event(r, SHELL_EV_RESUME, NULL);
+	if (r->vm) {
+		vm_freeze(r, false);
+		if (r->vm_runs)
+			resident_event(r, SHELL_EV_START, NULL);
+	} else {
+		resident_go_on(r);
+	}
+}
+
+void resident_pause(struct resident *r)
+{
+	if (r->state == SHELL_RUNNING) {
+		suspend(r);
+		r->paused = true;
+	} else if (r->state == SHELL_READY) {
+		vm_abandon(r);
+	}
+}
+
+void resident_unpause(struct resident *r)
+{
+	if (r->paused && r->state == SHELL_SUSPENDED)
+		resume(r);
+	else if (r->state == SHELL_READY)
+		resident_go_on(r);
+	else if (r->state == SHELL_DEPARTING)
+		r->resend_at_ms = 0;
+	r->paused = false;
+	r->report_due = true;
+	r->report_at_ms = 0;
+}
+
+void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e)
+{
+	/* While it is held back only a kill is done; the rest is told again when it reports. */
+	if (r->ending || (r->quarantined && strcmp(wanted, "killed") != 0))
+		return;
+	if (strcmp(wanted, "killed") == 0) {
+		resident_end(r, SHELL_EV_KILL, "killed by its owner or an administrator");
+	} else if (strcmp(wanted, "suspended") == 0) {
+		if (r->state == SHELL_RUNNING || r->state == SHELL_READY) {
+			suspend(r);
+			resident_save(r);
+			home_report(r);
+		}
+	} else if (strcmp(wanted, "running") == 0) {
+		if (r->state == SHELL_SUSPENDED) {
+			resume(r);
+			resident_save(r);
+			home_report(r);
+		}
+	} else if (strcmp(wanted, "retry") == 0) {
+		if (r->state == SHELL_FAULTED) {
+			if (e && incarnation_compare(e, &r->e) > 0) {
+				r->e = *e;
+				incarnation_learn(r->k, r->id, e, r->ticket.expires_ms);
+			}
+			clone_forget(r);
+			resident_event(r, SHELL_EV_RETRY, NULL);
+			tos_value_free(r->fault);
+			r->fault = NULL;
+			resident_trail(r, "retry", "", "");
+			FAULT_AT(RETRY_COMMIT);
+			resident_save(r);
+			home_report(r);
+			resident_go_on(r);
+		}
+	}
+}
+
+/* ---- its VM's end */
+
+void resident_vm_failed(struct resident *r, int rc, const char *text)
+{
+	char why[400];
+
+	snprintf(why, sizeof(why), "no tos-vm could be started: %s", text);
+	resident_fault(r, rc < 0 ? rc : ERR_SANDBOX, why, "");
+}
+
+void resident_vm_died(struct resident *r, const struct tosd_died *d, const char *why)
+{
+	int rc = ERR_FAULT;
+
+	if (d && d->cause == TOSD_MEMORY_LIMIT) {
+		rc = ERR_LIMIT;
+		why = "limit memory: its tos-vm was ended by the system";
+	}
+	/* A move whose envelope has gone out does not need the VM any more. */
+	if (r->state == SHELL_DEPARTING)
+		return;
+	if (r->completed)
+		return;
+	resident_fault(r, rc, why, "");
+}
+
+void resident_restart(struct resident *r, const char *why)
+{
+	bool suspended = r->state == SHELL_SUSPENDED;
+
+	if (r->state == SHELL_DEPARTING || r->completed)
+		return; /* it does not need the VM any more */
+	move_cancel(r);
+	clone_cancel(r);
+	call_cancel(r->k, r->completed_call);
+	r->completed_call = 0;
+	r->go_seq = 0;
+	r->via_go = false;
+	if (resident_event(r, SHELL_EV_REBOOT, NULL) < 0)
+		return;
+	metric_add(r->k->metrics, "carriers_restarted_total", NULL, 1);
+	r->waiting[0] = 0;
+	r->started_ms = 0;
+	resident_trail(r, "restarted", "", why);
+	/* What waited in its inboxes waits for those of the next run. */
+	resident_collect(r);
+	inboxes_drop(r);
+	asked_drop(r, true);
+	resident_undelivered(r);
+	resident_save(r);
+	home_report(r);
+	if (!suspended)
+		resident_go_on(r);
+}
+
+/* ---- posts to it */
+
+#define ASKED_MAX 4096
+
+/* A call that was delivered to it: only what was asked may be answered. */
+struct asked {
+	int64_t until_ms;
+};
+
+static size_t asked_key(uint64_t tag, struct slice sender, uint8_t key[NAME_BYTES_MAX + 8])
+{
+	size_t n = sender.n < NAME_BYTES_MAX ? sender.n : NAME_BYTES_MAX;
+
+	memcpy(key, &tag, sizeof(tag));
+	memcpy(key + sizeof(tag), sender.p, n);
+	return sizeof(tag) + n;
+}
+
+static void asked_drop(struct resident *r, bool all)
+{
+	struct asked *a;
+	const void *key;
+	size_t it = 0, n;
+
+	while ((a = map_next(r->asked, &it, &key, &n)))
+		if (all || clock_ms() > a->until_ms) {
+			map_del(r->asked, key, n);
+			free(a);
+		}
+}
+
+static int asked_note(struct resident *r, const struct post *p)
+{
+	uint8_t key[NAME_BYTES_MAX + 8];
+	size_t n = asked_key(p->tag, p->sender, key);
+	struct asked *a;
+
+	if (map_size(r->asked) >= ASKED_MAX)
+		asked_drop(r, false);
+	if (map_size(r->asked) >= ASKED_MAX)
+		return ERR_FULL;
+	a = mem_new(struct asked);
+	a->until_ms =
+		kernel_now(r->k) + (p->deadline_ms ? p->deadline_ms : r->k->config.call_ms);
+	free(map_put(r->asked, key, n, a));
+	return 0;
+}
+
+/* Whether it was asked that and has not answered yet. */
+bool resident_answers(struct resident *r, uint64_t tag, struct slice sender)
+{
+	uint8_t key[NAME_BYTES_MAX + 8];
+	struct asked *a = map_del(r->asked, key, asked_key(tag, sender, key));
+
+	free(a);
+	return a != NULL;
+}
+
+/* Put a folder into one of its inboxes. */
+static int inbox_deliver(struct resident *r, const struct post *p, const char *inbox)
+{
+	char sender[NAME_BYTES_MAX + 1];
+	struct inbox *in = map_find_str(r->inboxes, inbox);
+	int rc;
+
+	if (!in || !r->vm_runs)
+		return ERR_STATE;
+	slice_copy_text(p->sender, sender, sizeof(sender));
+	rc = inbox_push(in, p, (struct slice){ NULL, 0 }, 0);
+	if (rc == 0 && p->kind == POST_CALL)
+		rc = asked_note(r, p);
+	if (rc == 0)
+		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder);
+	if (rc == 0) {
+		r->n_waiting++;
+		r->received += (int64_t)p->folder.n;
+	}
+	return rc;
+}
+
+static bool inbox_grace(const struct resident *r)
+{
+	return r->state == SHELL_ARRIVING || r->state == SHELL_READY || r->started_ms == 0 ||
+	       clock_ms() - r->started_ms < INBOX_GRACE_MS;
+}
+
+bool resident_would_hold(const struct resident *r, const char *inbox)
+{
+	if (!inbox[0] || r->state == SHELL_FAULTED)
+		return false; /* refused at once */
+	if (r->state == SHELL_DEPARTING || r->completed)
+		return true;
+	return !map_find_str(r->inboxes, inbox) && inbox_grace(r);
+}
+
+int resident_post(struct resident *r, const struct origin *from, const struct post *p,
+	const char *inbox, struct errmsg *em)
+{
+	bool answer = p->kind == POST_ANSWER || p->kind == POST_FAILURE;
+	struct inbox *in = map_find_str(r->inboxes, inbox);
+	char sender[NAME_BYTES_MAX + 1];
+
+	slice_copy_text(p->sender, sender, sizeof(sender));
+	if (p->kind == POST_FAILURE && p->tag == 0) {
+		/* A one-way post of its own failed later, at another kernel. */
+		struct post f = *p;
+
+		f.kind = POST_ONEWAY;
+		return map_find_str(r->inboxes, "failures") && r->state == SHELL_RUNNING
+			       ? inbox_deliver(r, &f, "failures")
+			       : 0;
+	}
+	if (answer) {
+		/* Calls end with the stay: an answer that comes while it departs has no caller. */
+		if (r->state == SHELL_DEPARTING || !r->vm)
+			return err_set(em, ERR_NOT_FOUND, "the call was given up");
+		r->received += (int64_t)p->folder.n;
+		return vm_deliver(r, p->kind, "", sender, p->tag, p->folder);
+	}
+	if (!inbox[0])
+		return err_set(
+			em, ERR_NO_INBOX, "say which inbox of %s: %s/NAME", r->name, r->name);
+	if ((int64_t)(r->n_held + r->n_waiting) >= r->usage.limit[LIMIT_inbox]) {
+		r->usage.exceeded[LIMIT_inbox]++;
+		return err_set(em, ERR_FULL, "%zu folders wait for %s",
+			r->n_held + r->n_waiting, r->name);
+	}
+	if (r->state == SHELL_FAULTED)
+		return err_set(em, ERR_STATE, "%s is faulted", r->name);
+	if (r->state != SHELL_DEPARTING && !r->completed && in)
+		return inbox_deliver(r, p, inbox);
+	/* While it departs posts wait here and follow it; just after the start its inbox may be
+	 * about to open. */
+	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
+		return router_hold(r, from, p, false);
+	return err_set(em, ERR_NO_INBOX, "%s has no inbox %s", r->name, inbox);
+}
+
+static bool held_try(struct resident *r, const struct origin *from, const struct post *p)
+{
+	const char *slash = memchr(p->dest.p, '/', p->dest.n);
+	char inbox[64] = "";
+
+	(void)from;
+	if (slash)
+		slice_copy_text(
+			(struct slice){ (const uint8_t *)slash + 1,
+				p->dest.n - (size_t)(slash + 1 - (const char *)p->dest.p) },
+			inbox, sizeof(inbox));
+	/* Its copy here is as good as gone: what its tos-vm got now would be lost. */
+	if (r->state == SHELL_DEPARTING || r->completed)
+		return false;
+	if (map_find_str(r->inboxes, inbox))
+		return inbox_deliver(r, p, inbox) == 0;
+	if (inbox_grace(r))
+		return false;
+	kernel_fail_back(r->k, p, ERR_NO_INBOX, "the carrier has no such inbox");
+	return true;
+}
+
+void resident_deliver_held(struct resident *r)
+{
+	if (r->n_held)
+		router_held_each(r, held_try);
+}
+
+/* ---- what is shown of it */
+
+struct tos_value *resident_row(struct resident *r)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "name", tos_text(r->name));
+	tos_set(m, "state", tos_text(shell_state_word(r->state)));
+	tos_set(m, "in_doubt", tos_bool(r->in_doubt || r->quarantined));
+	tos_set(m, "kernel", tos_text(r->k->config.name));
+	tos_set(m, "home", tos_text(r->ticket.home));
+	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "hop", tos_int((int64_t)r->hop_count));
+	tos_set(m, "since_ms", tos_int(r->since_ms));
+	tos_set(m, "trust", tos_text(TRUST_USER));
+	family_row(r->name, m);
+	if (r->quarantined)
+		tos_set(m, "waiting", tos_text("held back: the store was restored or copied"));
+	else if (r->waiting[0])
+		tos_set(m, "waiting", tos_text(r->waiting));
+	return m;
+}
+
+static struct tos_value *folder_sizes(struct slice briefcase)
+{
+	struct tos_value *m = tos_map();
+	struct cbor_cursor c;
+	uint64_t n;
+
+	cbor_init(&c, briefcase.p, briefcase.n);
+	n = cbor_open_map_max(&c, 1 << 20);
+	for (uint64_t i = 0; i < n && c.rc == 0; i++) {
+		char name[129];
+
+		slice_copy_text(cbor_text(&c, 0, 128), name, sizeof(name));
+		tos_set(m, name, tos_int((int64_t)cbor_any(&c).n));
+	}
+	return m;
+}
+
+struct tos_value *resident_show(struct resident *r)
+{
+	struct tos_value *m = resident_row(r);
+	struct tos_value *limits = tos_map(), *usage = tos_map();
+	char hex[2 * DIGEST_BYTES + 1];
+
+	r->usage.used[LIMIT_hops] = (int64_t)r->hop_count;
+	for (int i = 0; i < LIMIT_COUNT; i++) {
+		tos_set(limits, limit_names[i], tos_int(r->usage.limit[i]));
+		tos_set(usage, limit_names[i],
+			tos_int(i == LIMIT_cpu ? (int64_t)(vm_cpu_us(r) / 1000)
+					       : r->usage.used[i]));
+	}
+	tos_set(m, "limits", limits);
+	tos_set(m, "usage", usage);
+	tos_set(m, "trail", tos_value_copy(lines_all(&r->trail)));
+	tos_set(m, "path", tos_value_copy(r->path));
+	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
+	tos_set(m, "folders", folder_sizes(blob_slice(&r->briefcase)));
+	seals_show(&r->ticket, m);
+	tos_set(m, "author", tos_text(r->author.name));
+	tos_set(m, "incarnation", tos_int((int64_t)r->e.count));
+	tos_set(m, "departures", tos_int((int64_t)r->n));
+	tos_set(m, "code", tos_text(text_hex(r->code_digest, DIGEST_BYTES, hex)));
+	tos_set(m, "id", tos_text(text_hex(r->id, DIGEST_BYTES, hex)));
+	if (r->state == SHELL_DEPARTING)
+		tos_set(m, "dest", tos_text(r->dest));
+	return m;
+}
+
+/* ---- time */
+
+static bool check_limits(struct resident *r, int64_t wall_ms)
+{
+	int64_t lifetime = r->ticket.issued_ms + r->usage.limit[LIMIT_lifetime];
+	bool faulted = r->state == SHELL_FAULTED;
+	char text[120];
+
+	if (r->vm_runs) {
+		uint64_t cpu_ms = vm_cpu_us(r) / 1000;
+
+		if ((int64_t)cpu_ms > r->usage.limit[LIMIT_cpu]) {
+			r->usage.exceeded[LIMIT_cpu]++;
+			metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"cpu\"", 1);
+			snprintf(text, sizeof(text), "limit cpu: used %llu ms of %lld ms",
+				(unsigned long long)cpu_ms,
+				(long long)r->usage.limit[LIMIT_cpu]);
+			resident_fault(r, ERR_LIMIT, text, "");
+			return true;
+		}
+	}
+	/* A copy that counts as sent is not ours to end; a fault is kept to be looked at. */
+	if (r->state == SHELL_DEPARTING)
+		return false;
+	if (faulted && wall_ms < r->ticket.expires_ms + KEEP_AFTER_MS)
+		return false;
+	if (wall_ms > lifetime || wall_ms > r->ticket.expires_ms) {
+		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"lifetime\"", 1);
+		snprintf(text, sizeof(text),
+			wall_ms > lifetime ? "limit lifetime: %lld ms" : "its ticket expired",
+			(long long)r->usage.limit[LIMIT_lifetime]);
+		resident_end(r, SHELL_EV_KILL, text);
+		return true;
+	}
+	return false;
+}
+
+void residents_tick(struct kernel *k, int64_t now_ms)
+{
+	struct resident *r;
+	size_t it = 0;
+	int own_reports = OWN_REPORTS_A_TICK;
+	int64_t wall_ms = clock_wall_ms();
+
+	while ((r = map_next(k->residents, &it, NULL, NULL))) {
+		if (check_limits(r, wall_ms))
+			continue; /* it may be gone; the walk is by index */
+		if (r->n_held)
+			resident_deliver_held(r);
+		if (r->completion_due && r->state != SHELL_DEPARTING)
+			resident_save(r);
+		if (r->quarantined)
+			continue;
+		/* Thousands at once after a restart: those that are at home can wait their turn. */
+		if (r->report_due && !r->reporting && now_ms >= r->report_at_ms &&
+			(strcmp(r->ticket.home, k->config.name) != 0 || own_reports-- > 0))
+			home_report(r);
+		/* Mobility lost it (its process or the call died): ask again. */
+		if (r->state == SHELL_RUNNING && r->completed && !r->move &&
+			!r->completed_call && !r->scheduled && now_ms >= r->ask_again_ms)
+			resident_completed(r, "");
+	}
+}
+
+/* ---- at start */
+
+static int load_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)
+{
+	struct kernel *k = arg;
+	struct resident *r = resident_new(k);
+	struct tos_value *row = NULL;
+	struct errmsg em = { "" };
+	struct code *code = NULL;
+	char hex[2 * DIGEST_BYTES + 1];
+	size_t n;
+	const uint8_t *p;
+	int state, rc;
+
+	(void)expires_ms;
+	(void)key;
+	rc = tos_decode(body.p, body.n, (size_t)512 << 20, &row);
+	if (rc == 0) {
+		snprintf(r->name, sizeof(r->name), "%s", tos_get_text(row, "name", ""));
+		p = tos_get_bytes(row, "envelope", &n);
+		if (!p)
+			p = tos_get_bytes(row, "sent_envelope", &n);
+		rc = resident_load_envelope(r, (struct slice){ p, n }, &em);
+		if (rc == 0 && tos_get(row, "path")) {
+			tos_value_free(r->path);
+			r->path = tos_value_copy(tos_get(row, "path"));
+		}
+	}
+	if (rc == 0)
+		/* An expired or revoked one is loaded all the same and ended by the rules for
+		 * that. */
+		rc = ticket_stored(
+			blob_slice(&r->ticket_cose), &r->ticket, r->id, &r->owner, &em);
+	if (rc == 0) {
+		family_is(r, r->id, tos_get_text(row, "suffix", ""));
+		clone_load(r, row);
+		rc = family_budget(r, &em);
+	}
+	if (rc == 0) {
+		/* Once for all that run it. */
+		code = map_find(k->codes, r->code_digest, DIGEST_BYTES);
+		if (!code)
+			code = code_find(k, r->code_digest, &em);
+		rc = code ? 0 : ERR_NOT_FOUND;
+	}
+	state = shell_state_parse(tos_get_text(row, "state", ""));
+	if (rc == 0 && state < 0)
+		rc = err_set(&em, ERR_STORE, "unknown state");
+	if (rc < 0 || !code) {
+		/* Nothing is dropped: the row stays in the store, the operator is told. */
+		log_error("a carrier in the store could not be loaded; its row is kept",
+			KV_STR("carrier", r->name), KV_ERR(rc, &em));
+		metric_add(k->metrics, "residents_unloadable_total", NULL, 1);
+		r->name[0] = 0;
+		resident_free(r);
+		tos_value_free(row);
+		return 0;
+	}
+	r->state = (enum shell_state)state;
+	blob_set(&r->code, blob_slice(&code->bundle));
+	p = tos_get_bytes(row, "code_here", &n);
+	if (p) {
+		blob_set(&r->code, (struct slice){ p, n });
+		r->code_changed = true;
+	}
+	r->author = code->author;
+	incarnation_read(tos_get(row, "e"), &r->e);
+	r->n = (uint64_t)tos_get_int(row, "n", 0);
+	r->completed = tos_get_bool(row, "completed", false);
+	r->since_ms = tos_get_int(row, "since", 0);
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		r->usage.limit[i] = tos_get_int(tos_get(row, "limits"), limit_names[i], 0);
+	if (tos_get(row, "fault"))
+		r->fault = tos_value_copy(tos_get(row, "fault"));
+	if (r->state == SHELL_DEPARTING) {
+		snprintf(r->dest, sizeof(r->dest), "%s", tos_get_text(row, "dest", ""));
+		r->outcome_move = tos_get_bool(row, "outcome", false);
+		r->asking = tos_get_bool(row, "asking", false); /* until it is answered */
+		p = tos_get_bytes(row, "hop", &n);
+		blob_set(&r->hop_cose, (struct slice){ p, n });
+		p = tos_get_bytes(row, "sent_envelope", &n);
+		blob_set(&r->envelope, (struct slice){ p, n });
+		r->n_undelivered = tos_len(r->undelivered);
+		r->sent = true; /* after a restart a departing copy always counts as sent */
+		r->in_doubt = true;
+	} else {
+		shell_next(r->state, SHELL_EV_REBOOT, &r->state);
+	}
+	r->saved = r->loaded = true;
+	r->quarantined = restored_holds_back(k);
+	account_stored(k, STORED_RESIDENT, r->name, r->owner.name, body.n, 0);
+	account_stored(k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
+		r->owner.name, code->bundle.n,
+		r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS);
+	account_open(r, false);
+	r->report_due = true;
+	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
+	rate_init(&r->log_rate, 200, clock_ms());
+	map_put_str(k->residents, r->name, r);
+	tos_value_free(row);
+	return 0;
+}
+
+int residents_load(struct kernel *k, struct errmsg *em)
+{
+	struct resident *r;
+	int64_t began = clock_ms();
+	size_t it = 0;
+	int rc;
+
+	k->residents = map_new();
+	rc = store_each(k->store, T_RESIDENT, (struct slice){ NULL, 0 }, load_row, k, em);
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		if (r->state == SHELL_READY) {
+			resident_trail(r, "restarted", "", "");
+			if (!r->completed)
+				resident_undelivered(r);
+			resident_go_on(r);
+		}
+	if (map_size(k->residents))
+		log_info("carriers loaded", KV_INT("carriers", map_size(k->residents)),
+			KV_INT("ms", clock_ms() - began));
+	return rc;
+}
+
+/* ---- Shells: what extensions may do with a completed carrier */
+
+/* Answers where there is none: rq is gone then, so read what it says before. */
+static struct resident *shells_resident(struct kernel *k, struct request *rq)
+{
+	const char *name = tos_get_text(rq->args, "name", "");
+	struct resident *r = resident_find(k, name);
+
+	if (!r)
+		request_fail(rq, ERR_NOT_FOUND, "no carrier %s here", name);
+	return r;
+}
+
+static void shells_move(struct kernel *k, struct request *rq)
+{
+	int64_t timeout = tos_get_int(rq->args, "timeout_ms", 0);
+	struct resident *r = shells_resident(k, rq);
+
+	if (!r)
+		return;
+	if (timeout <= 0 || timeout > 600000)
+		timeout = k->config.offer_ms;
+	move_begin(r, rq, tos_get_text(rq->args, "dest", ""),
+		tos_get_bool(rq->args, "entry", false), (uint32_t)timeout);
+}
+
+static void shells_drop_entry(struct kernel *k, struct request *rq)
+{
+	struct resident *r = shells_resident(k, rq);
+
+	if (!r)
+		return;
+	if (tos_len(r->path) == 0 || r->move) {
+		request_fail(rq, ERR_STATE, "there is no entry to take off");
+		return;
+	}
+	tos_value_free(tos_take_at(r->path, 0));
+	resident_save(r);
+	request_ok(rq, NULL);
+}
+
+static void shells_finish(struct kernel *k, struct request *rq)
+{
+	struct resident *r = shells_resident(k, rq);
+
+	if (!r)
+		return;
+	if (r->state != SHELL_RUNNING || r->move) {
+		request_fail(rq, ERR_STATE, "%s is %s", r->name, shell_state_word(r->state));
+		return;
+	}
+	request_ok(rq, NULL);
+	outcome_begin(r);
+}
+
+static void shells_fault(struct kernel *k, struct request *rq)
+{
+	const char *code = tos_get_text(rq->args, "code", "fault");
+	struct resident *r = shells_resident(k, rq);
+	AUTOFREE char *text = NULL;
+
+	if (!r)
+		return;
+	if (r->state != SHELL_RUNNING || r->move) {
+		request_fail(rq, ERR_STATE, "%s is %s", r->name, shell_state_word(r->state));
+		return;
+	}
+	text = mem_strdup(tos_get_text(rq->args, "text", ""));
+	resident_fault(r, err_from_word(code, strlen(code)), text, "");
+	request_ok(rq, NULL);
+}
+
+static void shells_resume(struct kernel *k, struct request *rq)
+{
+	const char *code = tos_get_text(rq->args, "code", "refused");
+	struct resident *r = shells_resident(k, rq);
+
+	if (!r)
+		return;
+	if (!r->via_go || r->move) {
+		request_fail(rq, ERR_STATE, "%s does not wait for tos.go", r->name);
+		return;
+	}
+	r->via_go = false;
+	r->waiting[0] = 0;
+	vm_done(r, r->go_seq, err_from_word(code, strlen(code)),
+		tos_get_text(rq->args, "text", ""));
+	r->go_seq = 0;
+	request_ok(rq, NULL);
+}
+
+static void shells_trail(struct kernel *k, struct request *rq)
+{
+	struct resident *r = shells_resident(k, rq);
+
+	if (!r)
+		return;
+	resident_trail(r, tos_get_text(rq->args, "event", "note"),
+		tos_get_text(rq->args, "kernel", ""), tos_get_text(rq->args, "error", ""));
+	request_ok(rq, NULL);
+}
+
+static void shells_waiting(struct kernel *k, struct request *rq)
+{
+	struct resident *r = shells_resident(k, rq);
+
+	if (!r)
+		return;
+	snprintf(r->waiting, sizeof(r->waiting), "for %s: %s",
+		tos_get_text(rq->args, "dest", "?"), tos_get_text(rq->args, "text", ""));
+	home_event(k, r->ticket.home, r->name, "wait", NULL, r->waiting);
+	request_ok(rq, NULL);
+}
+
+const struct verb shells_verbs[] = {
+	{ "MOVE", shells_move },
+	{ "DROP_ENTRY", shells_drop_entry },
+	{ "FINISH", shells_finish },
+	{ "FAULT", shells_fault },
+	{ "RESUME", shells_resume },
+	{ "TRAIL", shells_trail },
+	{ "WAITING", shells_waiting },
+	{ "SPAWN", shells_spawn },
+	{ NULL, NULL },
+};

@@ -1,0 +1,234 @@
+/*
+ * Evidence: what shows a home that a kernel holds a carrier, or held it. A report counts when it
+ * comes from where the home knows the carrier to be, or with hop records that lead from there to
+ * the reporter: a kernel that had the carrier earlier can sign another departure of its old copy,
+ * but not one of the place that has it now.
+ */
+#include "kernel/handoff/evidence.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "seal/records.h"
+
+/* Of one report, which must fit a frame together with a fault's trail, log and briefcase. A record
+ * has up to 2 KiB. */
+#define CHAIN_BYTES_MAX ((size_t)96 << 10)
+#define REFUSALS_PER_S  10 /* rows of the audit that one kernel can cause by what it sends */
+
+/* A hop record of this carrier in the home's incarnation, signed by the kernel it names. */
+static int record_read(struct kernel *k, const struct home_record *h, struct slice bytes,
+	const struct incarnation *e, struct hop *hop)
+{
+	struct cert_info signer;
+	struct trust trust;
+	int rc = record_hop(bytes, hop, NULL);
+
+	if (rc < 0)
+		return rc;
+	kernel_trust(k, &trust);
+	/* Its certificate counts at the time when it signed, as in the chain of an envelope. */
+	if (hop->time_ms < trust.now_ms)
+		trust.now_ms = hop->time_ms;
+	rc = record_verify(&trust, bytes, NULL, &signer, NULL);
+	if (rc == 0 && (signer.kind != CERT_KERNEL || strcmp(signer.name, hop->from) != 0 ||
+			       memcmp(hop->id, h->id, DIGEST_BYTES) != 0 ||
+			       hop->kind == HOP_CLONE || incarnation_compare(&hop->e, e) != 0))
+		rc = ERR_SIGNATURE;
+	return rc;
+}
+
+/* A record that says so, whoever signed it. */
+static bool record_leaves(struct slice bytes, const char *kernel, uint64_t n)
+{
+	struct hop hop = { .parts = NULL };
+	bool yes = record_hop(bytes, &hop, NULL) == 0 && strcmp(hop.from, kernel) == 0 &&
+		   hop.n >= n;
+
+	hop_fini(&hop);
+	return yes;
+}
+
+/* The last departure from that kernel in a list of records; behind the end if there is none. */
+static size_t chain_from(const struct tos_value *list, const char *kernel, uint64_t n)
+{
+	for (size_t i = tos_len(list); i > 0; i--) {
+		struct slice bytes;
+
+		bytes.p = tos_as_bytes(tos_at(list, i - 1), &bytes.n);
+		if (record_leaves(bytes, kernel, n))
+			return i - 1;
+	}
+	return tos_len(list);
+}
+
+/* From the last that leaves the place that the home knows each record goes on from the one
+ * before, and the last comes to `who`. */
+static bool chain_passes(struct kernel *k, const struct home_record *h,
+	const struct tos_value *list, const char *who)
+{
+	uint8_t prev[DIGEST_BYTES];
+	char at[65];
+	size_t from = chain_from(list, h->kernel, h->came);
+	bool good = from < tos_len(list);
+
+	snprintf(at, sizeof(at), "%s", h->kernel);
+	for (size_t i = from; i < tos_len(list) && good; i++) {
+		struct hop hop = { .parts = NULL };
+		struct slice bytes;
+
+		bytes.p = tos_as_bytes(tos_at(list, i), &bytes.n);
+		good = record_read(k, h, bytes, &h->e, &hop) == 0 &&
+		       strcmp(hop.from, at) == 0 &&
+		       (i == from || memcmp(hop.prev, prev, sizeof(prev)) == 0);
+		if (good) {
+			snprintf(at, sizeof(at), "%s", hop.dest);
+			digest_bytes(bytes.p, bytes.n, prev);
+		}
+		hop_fini(&hop);
+	}
+	return good && strcmp(at, who) == 0;
+}
+
+enum evidence evidence_judge(struct kernel *k, const struct home_record *h, const char *who,
+	const struct tos_value *args, const struct incarnation *e)
+{
+	struct hop hop = { .parts = NULL };
+	enum evidence found = EVIDENCE_NONE;
+	struct slice bytes;
+
+	if (strcmp(h->kernel, who) == 0)
+		return EVIDENCE_GOOD;
+	bytes.p = tos_get_bytes(args, "hop", &bytes.n);
+	if (record_read(k, h, bytes, e, &hop) == 0 && strcmp(hop.from, who) != 0 &&
+		strcmp(hop.dest, who) == 0) {
+		if (incarnation_compare(e, &h->e) == 0 && strcmp(hop.from, h->kernel) == 0 &&
+			hop.n >= h->came)
+			found = EVIDENCE_GOOD;
+		else if (incarnation_compare(e, &h->e) == 0 && hop.n < h->came)
+			found = EVIDENCE_PASSED;
+		else if (!tos_get(args, "hops"))
+			found = EVIDENCE_GAP;
+		else
+			found = chain_passes(k, h, tos_get(args, "hops"), who) ? EVIDENCE_GOOD
+									       : EVIDENCE_FORK;
+	}
+	hop_fini(&hop);
+	return found;
+}
+
+bool evidence_handed(struct kernel *k, const struct home_record *h, const char *who,
+	const struct tos_value *args, const struct incarnation *e)
+{
+	struct hop hop = { .parts = NULL };
+	struct slice bytes;
+	bool yes;
+
+	bytes.p = tos_get_bytes(args, "hop", &bytes.n);
+	yes = record_read(k, h, bytes, e, &hop) == 0 && strcmp(hop.from, who) != 0 &&
+	      strcmp(hop.dest, who) == 0;
+	hop_fini(&hop);
+	return yes;
+}
+
+bool evidence_passes(
+	const struct home_record *h, const struct tos_value *hops, const struct hop *last)
+{
+	bool passes = strcmp(last->from, h->kernel) == 0 && last->n >= h->came;
+
+	for (size_t i = tos_len(hops); i > 0 && !passes; i--) {
+		struct hop hop = { .parts = NULL };
+		struct slice bytes;
+
+		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
+		passes = record_hop(bytes, &hop, NULL) == 0 &&
+			 memcmp(hop.id, h->id, DIGEST_BYTES) == 0 &&
+			 strcmp(hop.from, h->kernel) == 0 && hop.n >= h->came &&
+			 incarnation_compare(&hop.e, &h->e) == 0;
+		hop_fini(&hop);
+	}
+	return passes;
+}
+
+/* ---- the place's side */
+
+static void put_chain(const struct resident *r, size_t from, struct tos_value *args)
+{
+	struct tos_value *list = tos_array();
+	size_t n = tos_len(r->hops), bytes = 0;
+
+	for (size_t i = from; i < n; i++) {
+		struct slice one;
+
+		one.p = tos_as_bytes(tos_at(r->hops, i), &one.n);
+		bytes += one.n;
+		tos_push(list, tos_bytes(one.p, one.n));
+	}
+	if (bytes <= CHAIN_BYTES_MAX)
+		tos_set(args, "hops", list);
+	else
+		tos_value_free(list);
+}
+
+void evidence_chain(
+	const struct resident *r, const char *kernel, uint64_t n, struct tos_value *args)
+{
+	put_chain(r, chain_from(r->hops, kernel, n), args);
+}
+
+void evidence_chain_all(const struct resident *r, struct tos_value *args)
+{
+	put_chain(r, 0, args);
+}
+
+/* ---- what is written of refusals */
+
+void audit_refusal(struct kernel *k, struct store_txn *t, const char *kernel, const char *event,
+	struct tos_value *m)
+{
+	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;
+	struct log_rate *rate = p ? &p->rate_refused : &k->rate_denied;
+
+	if (!log_rate_ok(rate, REFUSALS_PER_S)) {
+		metric_add(k->metrics, "audit_rows_dropped_total", NULL, 1);
+		tos_value_free(m);
+		return;
+	}
+	if (rate->dropped && p) {
+		tos_set(m, "dropped_before", tos_int(rate->dropped));
+		rate->dropped = 0;
+	}
+	audit_event(k, t, event, m);
+}
+
+bool refusal_may_be_kept(struct kernel *k, const char *kernel)
+{
+	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;
+
+	return !p || log_rate_ok(&p->rate_answers, REFUSALS_PER_S * 5);
+}
+
+void evidence_forked(struct kernel *k, const struct home_record *h, const char *who,
+	const struct tos_value *args)
+{
+	struct hop hop = { .parts = NULL };
+	struct tos_value *m = tos_map();
+	struct slice bytes;
+
+	bytes.p = tos_get_bytes(args, "hop", &bytes.n);
+	tos_set(m, "carrier", tos_text(h->name));
+	tos_set(m, "from", tos_text(who));
+	tos_set(m, "known_at", tos_text(h->kernel));
+	if (record_hop(bytes, &hop, NULL) == 0) {
+		tos_set(m, "signed_by", tos_text(hop.from));
+		tos_set(m, "n", tos_int((int64_t)hop.n));
+	}
+	log_warning(
+		"a second copy of a carrier was reported and is ended: a kernel that had it "
+		"signed a departure that its place did not",
+		KV_STR("carrier", h->name), KV_STR("at", h->kernel), KV_STR("reported_by", who),
+		KV_STR("signed_by", hop.from));
+	hop_fini(&hop);
+	metric_add(k->metrics, "home_forks_total", NULL, 1);
+	audit_refusal(k, NULL, who, "forked", m);
+}

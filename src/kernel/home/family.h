@@ -1,0 +1,78 @@
+/*
+ * Families: a carrier and its clones (doc/protocol.md, "Clones"). Each is a carrier of its own, with an
+ * identity, a name, a home record and a hand-off of its own; what they share is the ticket, whose
+ * budgets are split among them. family.c has names, identities and budgets, clone.c makes a clone
+ * where its parent is, and families.c is the home's side.
+ */
+#pragma once
+
+#include "kernel/handoff/handoff.h"
+
+/* The carrier's identity: the ticket's for the original, else SHA-256 of that and the suffix. */
+void family_id(const uint8_t root[DIGEST_BYTES], const char *suffix, uint8_t out[DIGEST_BYTES]);
+/* Name, suffix, root and id of a resident whose ticket is known. */
+void family_is(struct resident *r, const uint8_t root[DIGEST_BYTES], const char *suffix);
+/* Is one the parent of the other, by their suffixes? */
+bool family_parent(const char *parent, const char *child);
+/* "host0#42" of "host0#42.1.3"; its suffix, ".1.3". */
+void family_root_name(const char *name, char out[NAME_BYTES_MAX + 1]);
+const char *family_suffix(const char *name);
+/* "host0#42.1" of "host0#42.1.3"; "" of an original. */
+void family_parent_name(const char *name, char out[NAME_BYTES_MAX + 1]);
+
+/* What it may use in its life: the ticket's, or a clone's share of them as its birth record in r->hops
+ * says. ERR_SIGNATURE if that is not there. */
+int family_budget(struct resident *r, struct errmsg *em);
+/* What it asks of a host: the budgets less what it has given to its clones. */
+void family_asked(const struct resident *r, int64_t out[LIMIT_COUNT]);
+/* Its own departures so far, as its chain shows. */
+uint64_t family_hops(const struct resident *r);
+
+/* Into and from the envelope's counters. */
+void family_counters(const struct resident *r, struct tos_value *counters);
+void family_counted(struct resident *r, const struct tos_value *counters);
+/* Whose clone it is, into a row of PS. */
+void family_row(const char *name, struct tos_value *row);
+
+/* ---- clone.c */
+
+/* CLONE of a tos-vm: takes path. Answered by DONE, now or later. */
+struct clone_asked {
+	uint64_t seq; /* the tos-vm's, of this answer */
+	struct slice dest, state, briefcase;
+	struct tos_value *path;
+	int64_t split[LIMIT_COUNT]; /* -1: not said */
+};
+void clone_begin(struct resident *r, struct clone_asked *a);
+void clone_cancel(struct resident *r); /* it ends, or its run does */
+/* What was made in this run counts for the next from here on, or not any more. */
+void clone_checkpoint(struct resident *r);
+void clone_forget(struct resident *r);
+/* Into and from its row in the store. */
+void clone_put(const struct resident *r, struct tos_value *row);
+void clone_load(struct resident *r, const struct tos_value *row);
+/* Another incarnation goes on than the one that may have made clones elsewhere. */
+void clone_renumber(struct resident *r);
+void shells_spawn(struct kernel *k, struct request *rq);
+
+/* ---- families.c: the home */
+
+/* The records that show a clone's birth, into the arguments of a report. */
+void family_evidence(const struct resident *r, struct tos_value *args);
+/* The record of that clone, made now if `args` show its birth. ERR_NOT_FOUND they do not, ERR_STATE
+ * its parent is not known yet, ERR_LIMIT, ERR_EXISTS, ERR_SIGNATURE it must not be. */
+int family_take(struct kernel *k, const struct tos_value *args, struct home_record **out,
+	struct errmsg *em);
+/* The same of a resident with its chain. */
+int family_arrived(struct kernel *k, const struct resident *r, struct home_record **out,
+	struct errmsg *em);
+void cloned_verb(struct kernel *k, struct request *rq);
+/* FAMILY {name, wait_ms}: takes rq. */
+void family_wait(struct kernel *k, struct home_record *h, struct request *rq, uint32_t wait_ms);
+void families_tick(struct kernel *k, int64_t now_ms);
+void family_waiters_drop(struct kernel *k, const char *client);
+/* A wish for h and all that come of it, those that are yet to register included. Takes rq. */
+void family_want(
+	struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
+/* Names of its clones, those long ended too. */
+struct tos_value *family_children(struct kernel *k, const struct home_record *h);
