@@ -818,6 +818,8 @@ bool backup_mode(int argc, char **argv, int *code);
 /* ---- report.c: the holder tells the home */
 /* A resident whose home is this kernel or another has news. */
 void home_report(struct resident *r);
+/* It began to run. Its home elsewhere hears of that unless it has moved on by then. */
+void home_report_soon(struct resident *r);
 /* What shows the home that the carrier came here, into the arguments of a report. */
 void home_evidence(struct resident *r, struct tos_value *args);
 /* It is at that kernel now, which it came to with this n. */

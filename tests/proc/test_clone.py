@@ -96,6 +96,23 @@ def test_posts_find_each_of_them(fleet):
     assert log == [f"made {two}", "made true here I am", f"made {two}"]
 
 
+def test_the_home_knows_that_they_run_elsewhere(fleet):
+    """As it says by itself, without asking the kernels where they are."""
+    lua = """function begin(self)
+        if not tos.self().parent then tos.clone("host2") end
+        tos.inbox("x"):next(600)
+    end"""
+    for _ in range(3):
+        name = fleet.launch(lua, "--path", "host1,host2", "--limit", "clones=1")
+        wait_for(lambda: {n: (r["kernel"], r["state"]) for n, r in fleet.ps("host0").items() if n.startswith(name)} ==
+                 {name: ("host1", "running"), f"{name}.1": ("host2", "running")}, text="the home knows that both run")
+        fleet.tos("suspend", f"{name}.1")
+        wait_for(lambda: fleet.ps("host0")[f"{name}.1"]["state"] == "suspended")
+        fleet.tos("resume", f"{name}.1")
+        wait_for(lambda: fleet.ps("host0")[f"{name}.1"]["state"] == "running")
+        fleet.tos("kill", name, f"{name}.1")
+
+
 # ---- what is refused costs no clone
 
 @pytest.mark.parametrize("made, code, text", [

@@ -4,6 +4,7 @@ never came. Most of these the model of the hand-off (doc/model/) found before an
 host2's key is in the hands of this test (rogue.py). The writer thread of a kernel is held (HOLD of src/base/fault.h) while its
 loop goes on.
 """
+import hashlib
 import os
 import sqlite3
 import time
@@ -253,3 +254,48 @@ def test_a_kernel_that_is_linked_is_not_dead_whatever_is_still_written(fleet, do
     assert fleet.ps("host1")[name]["in_doubt"]
     goes_on(fleet, "host0")
     wait_for(lambda: rows(fleet, "host0", "declared", "host2") == 0)
+
+
+# ---- content
+
+def test_what_two_put_at_once_is_answered_when_it_is_durable(fleet, domain):
+    """Both bring the same bytes while the writer is held; then the kernel dies: neither was told that it is there."""
+    lua = """function begin(self)
+        tos.inbox("go"):next(3600)
+        tos.log("puts")
+        local a, code = tos.call("Content", { digest = "%s", offset = 0, size = 5, bytes = "bytes" }, 30, { name = "PUT" })
+        tos.log(a and a.done and "it is there" or "failed", code)
+    end"""
+    digest = hashlib.sha256(b"bytes").hexdigest()
+    names = [fleet.launch(lua % digest, "--as", who) for who in ("admin", "carol")]
+    for n in names:
+        fleet.wait_state(n, "running")
+    fleet.faults["host0"].arm("store-durable", HOLD)
+    wait_for(lambda: fleet.faults["host0"].fired("store-durable"))
+    for n in names:
+        fleet.tos("post", f"{n}/go", "now")
+    wait_for(lambda: all("puts" in fleet.tos("log", n) for n in names))
+    # Each is a call that the kernel answers when the files are written; a third, later, is behind them.
+    where = f"{fleet.home}/kernels/host0/content"
+    wait_for(lambda: os.listdir(where) == [digest], text="both files have become one")
+    assert fleet.json("content", "list") == []
+    said = [fleet.tos("log", n) for n in names]
+    fleet.kill("host0")
+    goes_on(fleet, "host0")
+    wait_for(lambda: fleet.status("host0"))
+    assert not any("it is there" in text for text in said)
+    assert digest not in [row["digest"] for row in fleet.json("content", "list")]
+    for n in names:
+        killed(fleet, n)
+
+
+def test_what_is_put_again_after_it_was_dropped_stays(fleet):
+    with open(os.path.join(fleet.path, "again"), "w") as f:
+        f.write("again")
+    digest = fleet.tos("content", "put", "again").split()[0]
+    for _ in range(5):
+        fleet.tos("content", "drop", digest)
+        fleet.tos("content", "put", "again", "--pin")
+    fleet.kill("host0")
+    wait_for(lambda: fleet.status("host0"))
+    assert [(row["digest"], row["pinned"]) for row in fleet.json("content", "list")] == [(digest, True)]

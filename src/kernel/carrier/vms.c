@@ -429,6 +429,7 @@ static int vm_hand_over(struct resident *r)
 	if (rc == 0) {
 		r->vm_runs = true;
 		r->started_ms = clock_ms();
+		home_report_soon(r);
 	}
 	return rc;
 }

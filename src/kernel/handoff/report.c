@@ -16,6 +16,7 @@
 #define KEEP_MS        ((int64_t)210 * 86400000) /* a home may be away for long */
 #define EVENT_TEXT_MAX 8192
 #define SHOWN_AGAIN_MS 10000
+#define NEWS_AFTER_MS  200 /* a shorter stay is worth no second report */
 
 /* The home wants the records that lead here from the place it names: once more with them. Where
  * they are too many for a report its own asking of the places in between has to do. */
@@ -62,7 +63,7 @@ static void on_reported(
 		home_report(r);
 		return;
 	}
-	if (rc == ERR_NOT_FOUND || rc == ERR_UNKNOWN) {
+	if (rc == ERR_NOT_FOUND) {
 		/* The home forgot it, or never knew it. It is not ours to decide: it goes on
 		 * and is kept; its end is reported all the same. */
 		r->report_due = false;
@@ -212,6 +213,15 @@ void home_report(struct resident *r)
 	r->report_due = false; /* news that comes from here on makes it due again */
 	kernel_call(r->k, r->ticket.home, "Home", "ARRIVED", args, r->k->config.report_ms,
 		on_reported, mem_strdup(r->name));
+}
+
+void home_report_soon(struct resident *r)
+{
+	/* What is here is seen here. */
+	if (r->report_due || strcmp(r->ticket.home, r->k->config.name) == 0)
+		return;
+	r->report_due = true;
+	r->report_at_ms = clock_ms() + NEWS_AFTER_MS;
 }
 
 struct outbox_note {

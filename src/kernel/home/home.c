@@ -745,6 +745,11 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 			request_ok(rq, out);
 			return;
 		}
+		/* What has only begun to run is said again after a restart: it need not be on disk. */
+		bool begun = n == h->n && h->state == SHELL_READY && state == SHELL_RUNNING &&
+			     !h->in_doubt && !h->wanted[0] &&
+			     strcmp(h->kernel, who_asks(k, rq)) == 0;
+
 		from_note(h, rq);
 		place_answers(h);
 		if (strcmp(h->kernel, who_asks(k, rq)) != 0)
@@ -763,7 +768,7 @@ static void arrived_verb(struct kernel *k, struct request *rq)
 		state_set(k, h, (enum shell_state)state);
 		if (h->fault || doubt)
 			home_save(k, h);
-		else
+		else if (!begun)
 			home_save_soon(h);
 		waiters_tell(h);
 	}

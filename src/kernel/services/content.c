@@ -21,6 +21,7 @@ struct entry {
 	struct content_file file; /* first */
 	int64_t saved_used_ms;
 	bool pending; /* its row is not durable yet; at the start: its file was not seen yet */
+	struct finishing *finishing; /* who is told when it is; the first brought it */
 };
 
 struct content_put {
@@ -297,11 +298,16 @@ static struct entry *least_used(struct kernel *k)
 static void entry_drop(struct kernel *k, struct entry *x, const char *why)
 {
 	char name[HEX_BYTES + 1];
+	struct store_txn *t;
 
 	text_hex(x->file.digest, DIGEST_BYTES, name);
 	log_info("content dropped", KV_STR("digest", name), KV_STR("name", x->file.name),
 		KV_STR("why", why));
-	store_del(kernel_lazy(k), T_CONTENT, x->file.digest, DIGEST_BYTES);
+	/* Not with the next tick: who puts the same again meanwhile would lose its row. */
+	lazy_flush(k);
+	t = store_begin(k->store);
+	store_del(t, T_CONTENT, x->file.digest, DIGEST_BYTES);
+	store_commit(t, NULL, NULL);
 	unlinkat(k->content->dir, name, 0);
 	k->content->used -= x->file.size;
 	entry_free(k, x);
@@ -572,6 +578,7 @@ struct finishing {
 	char name[HEX_BYTES + 1];
 	int rc, error;
 	struct entry *entry;
+	struct finishing *next; /* another sender's of the same bytes */
 	content_done_fn *done;
 	void *arg;
 };
@@ -584,9 +591,10 @@ static void finish_report(struct finishing *f, int rc, const char *text)
 
 static void on_row(void *arg, int rc, const struct errmsg *em)
 {
-	struct finishing *f = arg;
+	struct finishing *f = arg, *next;
 	struct entry *x = f->entry;
 
+	x->finishing = NULL;
 	if (rc == 0) {
 		x->pending = false;
 		metric_add(f->k->metrics, "content_added_total", NULL, 1);
@@ -598,7 +606,21 @@ static void on_row(void *arg, int rc, const struct errmsg *em)
 		f->k->content->used -= x->file.size;
 		entry_free(f->k, x);
 	}
-	finish_report(f, rc, err_show(rc, em));
+	for (; f; f = next) {
+		next = f->next;
+		finish_report(f, rc, err_show(rc, em));
+	}
+}
+
+/* Another sender's was first: the same bytes, which are here when its row is durable. */
+static void finish_behind(struct finishing *f, struct entry *x)
+{
+	if (!x->finishing) {
+		finish_report(f, 0, "");
+		return;
+	}
+	f->next = x->finishing->next;
+	x->finishing->next = f;
 }
 
 /* In a thread: nothing of the kernel but the descriptors. */
@@ -622,6 +644,7 @@ static void finish_done(uv_work_t *w, int status)
 	struct content_put *p = f->put;
 	struct store_txn *t;
 	struct entry *x;
+	struct stat st;
 	struct errmsg em = { "" };
 	int rc;
 
@@ -634,12 +657,20 @@ static void finish_done(uv_work_t *w, int status)
 		finish_report(f, ERR_IO, em.text);
 		return;
 	}
-	if (entry_of(k, p->digest)) { /* another sender's was first: the same bytes */
+	x = entry_of(k, p->digest);
+	if (x) {
 		put_free(p);
-		finish_report(f, 0, "");
+		finish_behind(f, x);
+		return;
+	}
+	/* Its name, too, was another sender's: who dropped that took this one along. */
+	if (fstatat(k->content->dir, f->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		put_free(p);
+		finish_report(f, ERR_STATE, "it was dropped while it was being put");
 		return;
 	}
 	x = f->entry = mem_new(struct entry);
+	x->finishing = f;
 	memcpy(x->file.digest, p->digest, DIGEST_BYTES);
 	x->file.size = p->have;
 	memcpy(x->file.name, p->name, sizeof(p->name));
@@ -712,15 +743,47 @@ int content_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES], const cha
 	return 0;
 }
 
-int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinned)
+struct pinning {
+	struct kernel *k;
+	uint8_t digest[DIGEST_BYTES];
+	bool was;
+	content_done_fn *done;
+	void *arg;
+};
+
+static void on_pinned(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct pinning *p = arg;
+	struct entry *x = rc < 0 ? entry_live(p->k, p->digest) : NULL;
+
+	if (x)
+		x->file.pinned = p->was;
+	p->done(p->k, p->arg, rc, err_show(rc, em));
+}
+
+int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinned,
+	content_done_fn *done, void *arg)
 {
 	struct entry *x = entry_live(k, digest);
+	struct pinning *p;
+	struct store_txn *t;
+	int rc;
 
 	if (!x)
 		return ERR_NOT_FOUND;
+	p = mem_new(struct pinning);
+	*p = (struct pinning){ .k = k, .was = x->file.pinned, .done = done, .arg = arg };
+	memcpy(p->digest, digest, DIGEST_BYTES);
 	x->file.pinned = pinned;
-	row_put(kernel_lazy(k), x);
-	return 0;
+	lazy_flush(k); /* what is written of it there comes before this */
+	t = store_begin(k->store);
+	row_put(t, x);
+	rc = store_commit(t, on_pinned, p);
+	if (rc < 0) {
+		x->file.pinned = p->was;
+		free(p);
+	}
+	return rc;
 }
 
 struct tos_value *content_stat(struct kernel *k)

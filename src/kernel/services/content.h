@@ -82,7 +82,12 @@ void content_cancel(struct kernel *k, struct content_put *p);
 /* Remove it. ERR_NOT_FOUND. */
 int content_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES], const char *why,
 	struct errmsg *em);
-int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinned);
+/* done comes once, later, when that is on the disk, or not; not at all after ERR_NOT_FOUND, ERR_STORE. */
+int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinned,
+	content_done_fn *done, void *arg);
+/* The same, and then the answer to rq; takes both. */
+void content_pin_answer(struct kernel *k, struct request *rq,
+	const uint8_t digest[DIGEST_BYTES], bool pinned, struct tos_value *answer);
 struct tos_value *content_row(const struct content_file *f);
 /* Rows behind `after` (NULL: from the first), at most so many. */
 struct tos_value *content_list(struct kernel *k, const uint8_t *after, size_t most);

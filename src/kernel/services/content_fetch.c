@@ -433,11 +433,14 @@ void content_fetch(struct kernel *k, struct request *rq, const struct tos_value 
 	if (f) {
 		struct tos_value *m;
 
-		if (tos_get_bool(args, "pin", false))
-			content_pin(k, digest, true);
 		m = content_row(f);
 		tos_set(m, "from", tos_text("")); /* it was here */
-		request_ok(rq, m);
+		if (!tos_get_bool(args, "pin", false)) {
+			request_ok(rq, m);
+			return;
+		}
+		tos_set(m, "pinned", tos_bool(true));
+		content_pin_answer(k, rq, digest, true, m);
 		return;
 	}
 	if (!transfers)

@@ -268,7 +268,7 @@ struct putting {
 	int64_t size;
 };
 
-static void put_answer(struct request *rq, int64_t have, int64_t size, bool done)
+static struct tos_value *put_value(int64_t have, int64_t size, bool done)
 {
 	struct tos_value *m = tos_map();
 
@@ -276,7 +276,12 @@ static void put_answer(struct request *rq, int64_t have, int64_t size, bool done
 	if (size >= 0)
 		tos_set(m, "size", tos_int(size));
 	tos_set(m, "done", tos_bool(done));
-	request_ok(rq, m);
+	return m;
+}
+
+static void put_answer(struct request *rq, int64_t have, int64_t size, bool done)
+{
+	request_ok(rq, put_value(have, size, done));
 }
 
 static void on_put(struct kernel *k, void *arg, int rc, const char *text)
@@ -507,6 +512,39 @@ const struct verb content_verbs[] = {
 	{ NULL, NULL },
 };
 
+/* ---- pins */
+
+struct pin_asked {
+	struct request *rq;
+	struct tos_value *answer;
+};
+
+static void on_pin(struct kernel *k, void *arg, int rc, const char *text)
+{
+	AUTOFREE struct pin_asked *p = arg;
+
+	(void)k;
+	if (rc == 0) {
+		request_ok(p->rq, p->answer);
+		return;
+	}
+	tos_value_free(p->answer);
+	request_fail(p->rq, rc, "%s", text);
+}
+
+void content_pin_answer(struct kernel *k, struct request *rq,
+	const uint8_t digest[DIGEST_BYTES], bool pinned, struct tos_value *answer)
+{
+	struct pin_asked *p = mem_new(struct pin_asked);
+	int rc;
+
+	*p = (struct pin_asked){ rq, answer };
+	rc = content_pin(k, digest, pinned, on_pin, p);
+	if (rc < 0)
+		on_pin(k, p, rc,
+			rc == ERR_NOT_FOUND ? "that content is not here" : err_text(rc));
+}
+
 /* ---- acts */
 
 /* The client may send those bytes now, over the connection that brought the act. */
@@ -520,9 +558,11 @@ static void act_put(struct kernel *k, struct request *rq, const struct cert_info
 	int64_t size = tos_get_int(args, "size", -1);
 	int rc;
 
+	if (f && tos_get_bool(args, "pin", false)) {
+		content_pin_answer(k, rq, digest, true, put_value(f->size, f->size, true));
+		return;
+	}
 	if (f) {
-		if (tos_get_bool(args, "pin", false))
-			content_pin(k, digest, true);
 		put_answer(rq, f->size, f->size, true);
 		return;
 	}
@@ -551,12 +591,12 @@ static void act_put(struct kernel *k, struct request *rq, const struct cert_info
 static void act_pin(struct kernel *k, struct request *rq, const struct tos_value *args,
 	const uint8_t *digest)
 {
-	int rc = content_pin(k, digest, !tos_get_bool(args, "undo", false));
+	const struct content_file *f = content_find(k, digest);
+	bool pinned = !tos_get_bool(args, "undo", false);
+	struct tos_value *row = f ? content_row(f) : tos_map();
 
-	if (rc < 0)
-		request_fail(rq, rc, "that content is not at %s", k->config.name);
-	else
-		request_ok(rq, content_row(content_find(k, digest)));
+	tos_set(row, "pinned", tos_bool(pinned));
+	content_pin_answer(k, rq, digest, pinned, row);
 }
 
 void content_act(struct kernel *k, struct request *rq, const char *act,
