@@ -18,9 +18,6 @@
 #define LOOK_MS   5
 #define LINE_MAX_ 1024
 
-/* Numbers of enum err, doc/errors.md. */
-enum { MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11, TIMED_OUT = -21, IO = -23, REFUSED = -30 };
-
 struct order {
 	int fd;
 	uint64_t token;
@@ -60,9 +57,9 @@ static void answered(struct tos_ext *x, struct order *o)
 	if (strncmp(o->line, "ok", 2) == 0)
 		tos_reply(x, o->token, "ok", answer_map(o->line + 2));
 	else if (strncmp(o->line, "fail ", 5) == 0)
-		tos_fail(x, o->token, REFUSED, o->line + 5);
+		tos_fail(x, o->token, TOS_ERR_REFUSED, o->line + 5);
 	else
-		tos_fail(x, o->token, IO, "the service manager gave no answer");
+		tos_fail(x, o->token, TOS_ERR_IO, "the service manager gave no answer");
 	order_end(o);
 }
 
@@ -76,10 +73,11 @@ static void look(struct tos_ext *x, void *arg)
 	if (n == 0 || memchr(o->line, '\n', o->n) || o->n == sizeof(o->line) - 1) {
 		answered(x, o);
 	} else if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		tos_fail(x, o->token, IO, "the connection to the service manager broke");
+		tos_fail(
+			x, o->token, TOS_ERR_IO, "the connection to the service manager broke");
 		order_end(o);
 	} else if (tos_now_ms(x) > o->until || !tos_timer(x, LOOK_MS, look, o)) {
-		tos_fail(x, o->token, TIMED_OUT, "the service manager does not answer");
+		tos_fail(x, o->token, TOS_ERR_TIMEOUT, "the service manager does not answer");
 		order_end(o);
 	}
 }
@@ -109,13 +107,13 @@ static void order(struct tos_ext *x, const struct tos_message *m)
 	int n = snprintf(line, sizeof(line), "%s %s\n", m->folder, what), fd;
 
 	if (n >= (int)sizeof(line) || strchr(what, '\n') || !m->token) {
-		tos_fail(x, m->token, MALFORMED, "one word or none, please");
+		tos_fail(x, m->token, TOS_ERR_MALFORMED, "one word or none, please");
 		return;
 	}
 	fd = reach(x);
 	o = fd < 0 ? NULL : calloc(1, sizeof(*o));
 	if (!o || send(fd, line, (size_t)n, MSG_NOSIGNAL) != n) {
-		tos_fail(x, m->token, IO, "the service manager can't be reached");
+		tos_fail(x, m->token, TOS_ERR_IO, "the service manager can't be reached");
 		free(o);
 		if (fd >= 0)
 			close(fd);

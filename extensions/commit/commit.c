@@ -127,7 +127,7 @@ int journal(struct tos_ext *x, const char *key, struct tos_value *value, int64_t
 
 bool not_written(int rc)
 {
-	return rc != UNKNOWN && rc != TIMED_OUT && rc != CANCELLED;
+	return rc != TOS_ERR_UNKNOWN && rc != TOS_ERR_TIMEOUT && rc != TOS_ERR_CANCELLED;
 }
 
 int64_t setting(struct tos_ext *x, const char *path)
@@ -273,13 +273,13 @@ static void resolve(struct commit *c, const struct asker *a)
 	struct tos_value *map;
 
 	if (!commit && strcmp(to, "abort") != 0) {
-		no(c->x, a->m->token, MALFORMED, "a decision is commit or abort");
+		no(c->x, a->m->token, TOS_ERR_MALFORMED, "a decision is commit or abort");
 		return;
 	}
 	found = tx_resolve(c, id, commit, by);
 	found = part_resolve(c, id, commit, by) || found;
 	if (!found) {
-		no(c->x, a->m->token, NOT_FOUND,
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
 			"no transaction of that name is in doubt at this kernel");
 		return;
 	}
@@ -353,12 +353,12 @@ static void deal(struct commit *c, const struct tos_message *m)
 		i++;
 	asker_read(&a, m);
 	if (i == n)
-		no(c->x, m->token, UNSUPPORTED,
+		no(c->x, m->token, TOS_ERR_UNSUPPORTED,
 			"Commit knows BEGIN, JOIN, PREPARE, COMMIT, ABORT, VOTE, DONE, STATUS, LIST");
 	else if (!(verbs[i].who & classes(&a)))
-		no(c->x, m->token, DENIED, "that verb is not for you");
+		no(c->x, m->token, TOS_ERR_DENIED, "that verb is not for you");
 	else if (a.carrier && !a.here)
-		no(c->x, m->token, DENIED,
+		no(c->x, m->token, TOS_ERR_DENIED,
 			"a carrier asks the Commit of the kernel where it is: \"Commit\"");
 	else if (!m->token)
 		tos_count(c->x, "posts_ignored_total", 1); /* every verb is a call */
@@ -385,7 +385,7 @@ static int start(struct tos_ext *x)
 	struct commit *c = calloc(1, sizeof(*c));
 
 	if (!c)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	c->x = x;
 	tos_set_data(x, c);
 	return 0;

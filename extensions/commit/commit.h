@@ -24,28 +24,6 @@
 #define CALL_MS       5000 /* of one try to reach another Commit, or a carrier */
 #define TICK_MS       100
 
-/* Numbers of enum err, doc/errors.md. */
-enum {
-	DENIED = -2,
-	FULL = -3,
-	UNREACHABLE = -4,
-	TOO_LARGE = -6,
-	MALFORMED = -8,
-	UNKNOWN = -9,
-	NO_MEMORY = -10,
-	LIMIT = -11,
-	STATE = -12,
-	NOT_FOUND = -14,
-	SUPERSEDED = -20,
-	TIMED_OUT = -21,
-	CANCELLED = -27,
-	DIVERGED = -31,
-	IN_DOUBT = -32,
-	UNSUPPORTED = -34,
-	COMMITTED = -40,
-	ABORTED = -41,
-};
-
 /* The incarnation of a carrier. */
 struct era {
 	int64_t count;

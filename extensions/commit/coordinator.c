@@ -220,7 +220,7 @@ static int id_make(struct tos_ext *x, char out[TX_BYTES])
 	uint32_t r;
 
 	if (getrandom(&r, sizeof(r), 0) != (ssize_t)sizeof(r))
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	snprintf(out, TX_BYTES, "%s/%012llx%08x", tos_kernel_name(x),
 		(unsigned long long)wall_ms() & 0xffffffffffffull, r);
 	return 0;
@@ -289,7 +289,7 @@ static void answer_commit(struct tx *t)
 	if (t->state == T_COMMITTED)
 		ok(t->c->x, take(&t->commit_token), tx_map(t, t->state));
 	else
-		no(t->c->x, take(&t->commit_token), ABORTED,
+		no(t->c->x, take(&t->commit_token), TOS_ERR_ABORTED,
 			t->text[0] ? t->text : "the transaction was aborted");
 }
 
@@ -405,13 +405,13 @@ static struct tx *own(struct commit *c, const struct asker *a)
 	int order = t ? era_compare(&a->e, &t->e) : 0;
 
 	if (!t || strcmp(t->carrier, a->m->sender) != 0) {
-		no(c->x, a->m->token, t ? DENIED : NOT_FOUND,
+		no(c->x, a->m->token, t ? TOS_ERR_DENIED : TOS_ERR_NOT_FOUND,
 			t ? "another carrier began that transaction"
 			  : "no transaction of that name was begun at this kernel");
 		return NULL;
 	}
 	if (order < 0) {
-		no(c->x, a->m->token, SUPERSEDED,
+		no(c->x, a->m->token, TOS_ERR_SUPERSEDED,
 			"a higher incarnation of this carrier has it");
 		return NULL;
 	}
@@ -617,7 +617,7 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	(void)folder;
 	t->busy--;
 	m->asking = false;
-	if (rc < 0 && rc != NOT_FOUND) {
+	if (rc < 0 && rc != TOS_ERR_NOT_FOUND) {
 		member_again(m);
 		return;
 	}
@@ -625,7 +625,7 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	if (rc == 0 && tos_get_bool(v, "done", false))
 		member_done(m, tos_get(v, "result"));
 	m->again_at = tos_now_ms(x) + DONE_MS;
-	if (rc == NOT_FOUND && t->state == T_COMMITTED) {
+	if (rc == TOS_ERR_NOT_FOUND && t->state == T_COMMITTED) {
 		m->lost = true;
 		snprintf(m->text, sizeof(m->text), "%s", text);
 		tos_count(x, "lost_total", 1);
@@ -705,7 +705,7 @@ static int repeated(struct commit *c, const struct asker *a, const uint8_t *args
 			continue;
 		order = era_compare(&a->e, &t->e);
 		if (order < 0) {
-			no(c->x, a->m->token, SUPERSEDED,
+			no(c->x, a->m->token, TOS_ERR_SUPERSEDED,
 				"a higher incarnation of this carrier has begun a transaction");
 			return 1;
 		}
@@ -718,13 +718,14 @@ static int repeated(struct commit *c, const struct asker *a, const uint8_t *args
 			  : t->name[0] || t->n != a->n || t->seq != a->seq)
 			continue;
 		if (t->n_args != n_args || (args && memcmp(t->args, args, n_args) != 0)) {
-			no(c->x, a->m->token, DIVERGED,
+			no(c->x, a->m->token, TOS_ERR_DIVERGED,
 				*name ? "a transaction of that name was begun with other arguments"
 				      : "the same request number came with other arguments");
 			return 1;
 		}
 		if (t->state == T_BEGINNING) {
-			no(c->x, take(&t->begin_token), CANCELLED, "it was asked again");
+			no(c->x, take(&t->begin_token), TOS_ERR_CANCELLED,
+				"it was asked again");
 			t->begin_token = a->m->token;
 		} else {
 			ok(c->x, a->m->token, tx_map(t, t->state));
@@ -784,7 +785,7 @@ static void begin(struct commit *c, const struct asker *a, uint8_t *args, size_t
 
 	if (!t || id_make(c->x, t->id) < 0) {
 		free(args);
-		no(c->x, a->m->token, NO_MEMORY, "out of memory");
+		no(c->x, a->m->token, TOS_ERR_NOMEM, "out of memory");
 		return;
 	}
 	copy(t->carrier, sizeof(t->carrier), a->m->sender);
@@ -802,7 +803,8 @@ static void begin(struct commit *c, const struct asker *a, uint8_t *args, size_t
 	t->begin_token = a->m->token;
 	turn(t, T_BEGINNING);
 	if (row_put(t, T_OPEN, keep_until(c->x) + most, on_begun) < 0) {
-		no(c->x, take(&t->begin_token), FULL, "the journal takes nothing just now");
+		no(c->x, take(&t->begin_token), TOS_ERR_FULL,
+			"the journal takes nothing just now");
 		turn(t, T_ABORTED);
 	}
 }
@@ -814,7 +816,7 @@ void tx_begin(struct commit *c, const struct asker *a)
 
 	if ((a->args && tos_encode(a->args, &args, &n) < 0) || n > ARGS_MAX || !begin_ok(a)) {
 		free(args);
-		no(c->x, a->m->token, MALFORMED,
+		no(c->x, a->m->token, TOS_ERR_MALFORMED,
 			"BEGIN wants {[name], [phases: 1 or 2], [timeout_ms], [admit: {[principals], [carriers], [kernels]}]}");
 		return;
 	}
@@ -824,7 +826,7 @@ void tx_begin(struct commit *c, const struct asker *a)
 	}
 	if ((int64_t)c->n_txs >= setting(c->x, "most/transactions") && !tx_evict(c)) {
 		free(args);
-		no(c->x, a->m->token, LIMIT,
+		no(c->x, a->m->token, TOS_ERR_LIMIT,
 			"this kernel coordinates too many transactions already");
 		return;
 	}
@@ -851,11 +853,11 @@ static void want_votes(struct tx *t, const struct asker *a)
 static bool votes_ok(struct commit *c, const struct tx *t, const struct asker *a)
 {
 	if (value_bytes(tos_get(a->args, "data")) > DATA_MAX) {
-		no(c->x, a->m->token, TOO_LARGE, "data is at most 64 KiB");
+		no(c->x, a->m->token, TOS_ERR_TOO_LARGE, "data is at most 64 KiB");
 		return false;
 	}
 	if (t->state == T_BEGINNING || t->state == T_DOUBT) {
-		no(c->x, a->m->token, t->state == T_DOUBT ? IN_DOUBT : STATE,
+		no(c->x, a->m->token, t->state == T_DOUBT ? TOS_ERR_IN_DOUBT : TOS_ERR_STATE,
 			"what became of it is not known here: tos resolve --tx");
 		return false;
 	}
@@ -869,10 +871,10 @@ void tx_prepare(struct commit *c, const struct asker *a)
 	if (!t || !votes_ok(c, t, a))
 		return;
 	if (t->phases == 1) {
-		no(c->x, a->m->token, STATE, "a transaction of one phase has no votes");
+		no(c->x, a->m->token, TOS_ERR_STATE, "a transaction of one phase has no votes");
 		return;
 	}
-	no(c->x, take(&t->prepare_token), CANCELLED, "asked again");
+	no(c->x, take(&t->prepare_token), TOS_ERR_CANCELLED, "asked again");
 	t->prepare_token = a->m->token;
 	want_votes(t, a);
 	if (t->state == T_OPEN || t->state == T_ASKING)
@@ -888,10 +890,10 @@ void tx_commit(struct commit *c, const struct asker *a)
 	if (!t || !votes_ok(c, t, a))
 		return;
 	if (tos_get_bool(a->args, "dry", false) || (t->dry && t->state != T_ABORTED)) {
-		no(c->x, a->m->token, STATE, "a dry run is not committed");
+		no(c->x, a->m->token, TOS_ERR_STATE, "a dry run is not committed");
 		return;
 	}
-	no(c->x, take(&t->commit_token), CANCELLED, "asked again");
+	no(c->x, take(&t->commit_token), TOS_ERR_CANCELLED, "asked again");
 	t->commit_token = a->m->token;
 	t->answer_by = tos_now_ms(c->x) + a->m->deadline_ms - ANSWER_GRACE_MS;
 	t->commit_wanted = true;
@@ -914,7 +916,7 @@ void tx_abort(struct commit *c, const struct asker *a)
 	if (!t || !votes_ok(c, t, a))
 		return;
 	if (t->state == T_COMMITTED || t->state == T_DECIDING) {
-		no(c->x, a->m->token, COMMITTED, "the transaction was committed");
+		no(c->x, a->m->token, TOS_ERR_COMMITTED, "the transaction was committed");
 		return;
 	}
 	if (t->state != T_ABORTED)
@@ -928,7 +930,7 @@ void tx_status(struct commit *c, const struct asker *a)
 
 	if (!t || (a->carrier && strcmp(a->owner, t->owner) != 0 &&
 			  !member_find(t, a->m->sender)))
-		no(c->x, a->m->token, NOT_FOUND,
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
 			"no transaction of that name was begun at this kernel");
 	else
 		ok(c->x, a->m->token, tx_map(t, t->state));
@@ -957,13 +959,13 @@ static struct tx *enterable(struct commit *c, const char *id, uint64_t token)
 	if (t && t->state == T_OPEN)
 		return t;
 	if (!t)
-		no(c->x, token, NOT_FOUND, "no transaction of that name is open");
+		no(c->x, token, TOS_ERR_NOT_FOUND, "no transaction of that name is open");
 	else if (t->state == T_COMMITTED || t->state == T_DECIDING)
-		no(c->x, token, COMMITTED, "the transaction was committed without it");
+		no(c->x, token, TOS_ERR_COMMITTED, "the transaction was committed without it");
 	else if (t->state == T_ABORTED)
-		no(c->x, token, ABORTED, t->text);
+		no(c->x, token, TOS_ERR_ABORTED, t->text);
 	else
-		no(c->x, token, STATE, "the transaction takes nobody in any more");
+		no(c->x, token, TOS_ERR_STATE, "the transaction takes nobody in any more");
 	return NULL;
 }
 
@@ -984,7 +986,8 @@ static void vetted(struct entry *e, const char *owner)
 	if (!t)
 		return;
 	if (!admitted(t, owner, e->carrier, e->kernel)) {
-		no(c->x, e->token, DENIED, "the transaction does not admit this carrier");
+		no(c->x, e->token, TOS_ERR_DENIED,
+			"the transaction does not admit this carrier");
 		tos_count(c->x, "denied_total", 1);
 		return;
 	}
@@ -992,7 +995,7 @@ static void vetted(struct entry *e, const char *owner)
 	if (!m && t->n_members < MEMBERS_MAX)
 		m = member_new(t, e->carrier, e->kernel);
 	if (!m) {
-		no(c->x, e->token, LIMIT, "the transaction has too many participants");
+		no(c->x, e->token, TOS_ERR_LIMIT, "the transaction has too many participants");
 		return;
 	}
 	copy(m->owner, sizeof(m->owner), owner);
@@ -1014,7 +1017,7 @@ static void on_where(struct tos_ext *x, void *arg, int rc, const char *text, con
 	if (rc < 0) {
 		snprintf(why, sizeof(why), "%.60s, home of %.60s: %.100s", e->home, e->carrier,
 			text);
-		no(x, e->token, rc == NOT_FOUND ? DENIED : rc, why);
+		no(x, e->token, rc == TOS_ERR_NOT_FOUND ? TOS_ERR_DENIED : rc, why);
 	} else if (strcmp(kernel, e->kernel) == 0) {
 		vetted(e, tos_get_text(v, "owner", ""));
 	} else if (tos_now_ms(x) < e->until && tos_timer(x, AGAIN_MS, vet_again, e)) {
@@ -1022,7 +1025,7 @@ static void on_where(struct tos_ext *x, void *arg, int rc, const char *text, con
 	} else {
 		snprintf(why, sizeof(why), "%.60s says that %.60s is not at %.60s", e->home,
 			e->carrier, e->kernel);
-		no(x, e->token, DENIED, why);
+		no(x, e->token, TOS_ERR_DENIED, why);
 		tos_count(x, "forged_total", 1);
 		logf_(x, 3, "a participant was refused: %s", why);
 	}
@@ -1038,7 +1041,7 @@ static void vet(struct entry *e)
 		snprintf(dest, sizeof(dest), "%s/Home", e->home);
 	tos_set(args, "name", tos_text(e->carrier));
 	if (tos_call(e->c->x, dest, "WHERE", one(args), CALL_MS, on_where, e) < 0) {
-		no(e->c->x, e->token, UNREACHABLE, "the carrier's home can't be asked");
+		no(e->c->x, e->token, TOS_ERR_UNREACHABLE, "the carrier's home can't be asked");
 		entry_free(e);
 	}
 }
@@ -1077,9 +1080,9 @@ static bool entered_again(struct tx *t, const struct asker *a, struct member *m)
 	era_read(tos_get(a->args, "e"), &e);
 	order = era_compare(&e, &m->e);
 	if (strcmp(m->kernel, a->from) != 0) {
-		no(t->c->x, a->m->token, DENIED, "it takes part at another kernel");
+		no(t->c->x, a->m->token, TOS_ERR_DENIED, "it takes part at another kernel");
 	} else if (order < 0) {
-		no(t->c->x, a->m->token, SUPERSEDED, "a higher incarnation takes part");
+		no(t->c->x, a->m->token, TOS_ERR_SUPERSEDED, "a higher incarnation takes part");
 	} else {
 		m->e = e;
 		m->again_at = 0;
@@ -1104,7 +1107,7 @@ void tx_enter(struct commit *c, const struct asker *a)
 	if (e)
 		vet(e);
 	else
-		no(c->x, a->m->token, MALFORMED, "ENTER wants {tx, carrier, e}");
+		no(c->x, a->m->token, TOS_ERR_MALFORMED, "ENTER wants {tx, carrier, e}");
 }
 
 /* ---- OUTCOME, ENDED */
@@ -1156,7 +1159,8 @@ void tx_outcome(struct commit *c, const struct asker *a)
 
 	coordinator_of(id, coordinator);
 	if (strcmp(coordinator, tos_kernel_name(c->x)) != 0) {
-		no(c->x, a->m->token, MALFORMED, "that transaction is another kernel's");
+		no(c->x, a->m->token, TOS_ERR_MALFORMED,
+			"that transaction is another kernel's");
 	} else if (t && t->state == T_COMMITTED && !m && !t->by[0]) {
 		/* It was told that it takes part, and we have committed without it. */
 		outcome_say(c, a->m->token, "aborted", "it was committed without this carrier");
@@ -1165,10 +1169,10 @@ void tx_outcome(struct commit *c, const struct asker *a)
 	} else {
 		e = entry_new(c, a);
 		if (!e)
-			no(c->x, a->m->token, MALFORMED, "OUTCOME wants {tx, carrier}");
+			no(c->x, a->m->token, TOS_ERR_MALFORMED, "OUTCOME wants {tx, carrier}");
 		else if (tos_call(c->x, "Journal", "INFO", one(tos_map()), 0, on_restored, e) <
 			 0) {
-			no(c->x, a->m->token, FULL, "the journal can't be asked");
+			no(c->x, a->m->token, TOS_ERR_FULL, "the journal can't be asked");
 			entry_free(e);
 		}
 	}
@@ -1180,7 +1184,7 @@ void tx_ended(struct commit *c, const struct asker *a)
 	struct member *m = t ? member_find(t, tos_get_text(a->args, "carrier", "")) : NULL;
 
 	if (!m || strcmp(m->kernel, a->from) != 0) {
-		no(c->x, a->m->token, NOT_FOUND, "it takes no part in that");
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND, "it takes no part in that");
 		return;
 	}
 	member_done(m, tos_get(a->args, "result"));

@@ -251,7 +251,7 @@ static void abort_part(struct part *p, const char *why)
 		snprintf(p->text, sizeof(p->text), "%s", why);
 	p->commit = false;
 	turn(p, P_ABORTED);
-	no(p->c->x, take(&p->vote_token), ABORTED, p->text);
+	no(p->c->x, take(&p->vote_token), TOS_ERR_ABORTED, p->text);
 	poll_answer(p, false);
 }
 
@@ -310,12 +310,12 @@ static int part_make(struct commit *c, const struct asker *a, const char *tx, st
 
 	coordinator_of(tx, coordinator);
 	if (!coordinator[0] || strlen(tx) >= TX_BYTES)
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	if ((int64_t)c->n_parts >= setting(c->x, "most/parts") && !part_evict(c))
-		return LIMIT;
+		return TOS_ERR_LIMIT;
 	*out = part_new(c, tx, a->m->sender);
 	if (!*out)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	copy((*out)->owner, sizeof((*out)->owner), a->owner);
 	(*out)->e = a->e;
 	return 0;
@@ -327,7 +327,7 @@ static bool era_ok(struct part *p, const struct asker *a)
 	int order = era_compare(&a->e, &p->e);
 
 	if (order < 0) {
-		no(p->c->x, a->m->token, SUPERSEDED,
+		no(p->c->x, a->m->token, TOS_ERR_SUPERSEDED,
 			"a higher incarnation of this carrier takes part");
 		return false;
 	}
@@ -344,15 +344,16 @@ void part_join(struct commit *c, const struct asker *a)
 	int rc = 0;
 
 	if (!*inbox || strlen(inbox) >= sizeof(p->inbox)) {
-		no(c->x, a->m->token, MALFORMED, "JOIN wants {tx, [inbox]}");
+		no(c->x, a->m->token, TOS_ERR_MALFORMED, "JOIN wants {tx, [inbox]}");
 		return;
 	}
 	if (!p)
 		rc = part_make(c, a, tx, &p);
 	if (rc < 0) {
 		no(c->x, a->m->token, rc,
-			rc == MALFORMED ? "JOIN wants {tx, [inbox]}: tx is what BEGIN gave"
-					: "this kernel takes part in too much already");
+			rc == TOS_ERR_MALFORMED
+				? "JOIN wants {tx, [inbox]}: tx is what BEGIN gave"
+				: "this kernel takes part in too much already");
 		return;
 	}
 	if (known && !era_ok(p, a))
@@ -366,7 +367,7 @@ void part_join(struct commit *c, const struct asker *a)
 		tick_soon(c);
 		return;
 	}
-	no(c->x, take(&p->join_token), CANCELLED, "it joined again");
+	no(c->x, take(&p->join_token), TOS_ERR_CANCELLED, "it joined again");
 	p->join_token = a->m->token;
 	if (!known)
 		turn(p, P_ENTERING);
@@ -386,14 +387,14 @@ void part_poll(struct commit *c, const struct asker *a)
 		c, tos_get_text(a->args, "tx", ""), tos_get_text(a->args, "carrier", ""));
 
 	if (!p || p->state == P_ENTERING) {
-		no(c->x, a->m->token, NOT_FOUND, "it has not joined here");
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND, "it has not joined here");
 		return;
 	}
 	if (strcmp(a->from, p->coordinator) != 0) {
-		no(c->x, a->m->token, DENIED, "only the coordinator asks for votes");
+		no(c->x, a->m->token, TOS_ERR_DENIED, "only the coordinator asks for votes");
 		return;
 	}
-	no(c->x, take(&p->poll_token), CANCELLED, "asked again");
+	no(c->x, take(&p->poll_token), TOS_ERR_CANCELLED, "asked again");
 	p->poll_token = a->m->token;
 	if (p->state == P_PREPARED || p->state == P_COMMITTED ||
 		(p->state == P_DECIDING && p->commit)) {
@@ -457,11 +458,12 @@ static void vote_late(
 	if ((p->state == P_PREPARED && same) || (p->state == P_ABORTED && p->refused && !yes))
 		ok(x, a->m->token, state_map(p));
 	else if (p->state == P_PREPARED)
-		no(x, a->m->token, DIVERGED, "it has voted yes, for another plan or none");
+		no(x, a->m->token, TOS_ERR_DIVERGED,
+			"it has voted yes, for another plan or none");
 	else if (p->commit && p->state != P_ABORTED)
-		no(x, a->m->token, COMMITTED, "the transaction was committed");
+		no(x, a->m->token, TOS_ERR_COMMITTED, "the transaction was committed");
 	else
-		no(x, a->m->token, ABORTED,
+		no(x, a->m->token, TOS_ERR_ABORTED,
 			p->text[0] ? p->text : "the transaction was aborted");
 }
 
@@ -469,7 +471,7 @@ static void vote_yes(struct part *p, const struct asker *a, const struct tos_val
 {
 	if (tos_now_ms(p->c->x) >= p->deadline) {
 		abort_part(p, "its vote came too late");
-		no(p->c->x, a->m->token, ABORTED, p->text);
+		no(p->c->x, a->m->token, TOS_ERR_ABORTED, p->text);
 		return;
 	}
 	tos_value_free(p->plan);
@@ -493,18 +495,19 @@ void part_vote(struct commit *c, const struct asker *a)
 	bool yes = tos_get_bool(a->args, "yes", false);
 
 	if (!p) {
-		no(c->x, a->m->token, NOT_FOUND, "you have not joined that transaction here");
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
+			"you have not joined that transaction here");
 		return;
 	}
 	if (!era_ok(p, a))
 		return;
 	if (tos_type(tos_get(a->args, "yes")) != TOS_BOOL || value_bytes(plan) > PLAN_MAX) {
-		no(c->x, a->m->token, MALFORMED,
+		no(c->x, a->m->token, TOS_ERR_MALFORMED,
 			"VOTE wants {tx, yes, [plan], [text]}; a plan is at most 16 KiB");
 	} else if (p->state == P_ENTERING || p->state == P_JOINED) {
-		no(c->x, a->m->token, STATE, "nobody has asked for its vote yet");
+		no(c->x, a->m->token, TOS_ERR_STATE, "nobody has asked for its vote yet");
 	} else if (p->state == P_VOTING) {
-		no(c->x, take(&p->vote_token), CANCELLED, "it voted again");
+		no(c->x, take(&p->vote_token), TOS_ERR_CANCELLED, "it voted again");
 		p->vote_token = a->m->token;
 	} else if (p->state != P_ASKED) {
 		vote_late(p, a, yes, plan);
@@ -591,10 +594,11 @@ void part_decide(struct commit *c, const struct asker *a)
 				  p->state == P_PREPARED || p->state == P_ENTERING);
 
 	if (p && strcmp(a->from, p->coordinator) != 0) {
-		no(c->x, a->m->token, DENIED, "only the coordinator decides");
+		no(c->x, a->m->token, TOS_ERR_DENIED, "only the coordinator decides");
 	} else if (!p) {
 		if (commit)
-			no(c->x, a->m->token, NOT_FOUND, "nothing is known of its vote here");
+			no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
+				"nothing is known of its vote here");
 		else
 			ok(c->x, a->m->token, NULL);
 	} else if (final(p)) {
@@ -607,13 +611,13 @@ void part_decide(struct commit *c, const struct asker *a)
 			tos_set(v, "result", tos_value_copy(p->result));
 		ok(c->x, a->m->token, v);
 	} else if (waits && commit && p->state != P_PREPARED && !p->one_phase) {
-		no(c->x, a->m->token, NOT_FOUND, "its yes is not known here any more");
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND, "its yes is not known here any more");
 	} else if (waits) {
-		no(c->x, take(&p->decide_token), CANCELLED, "told again");
+		no(c->x, take(&p->decide_token), TOS_ERR_CANCELLED, "told again");
 		p->decide_token = a->m->token;
 		decide(p, commit, tos_get_text(a->args, "text", ""));
 	} else {
-		no(c->x, a->m->token, STATE, "the journal is being written");
+		no(c->x, a->m->token, TOS_ERR_STATE, "the journal is being written");
 	}
 }
 
@@ -753,13 +757,14 @@ void part_done(struct commit *c, const struct asker *a)
 	const struct tos_value *result = tos_get(a->args, "result");
 
 	if (!p) {
-		no(c->x, a->m->token, NOT_FOUND, "you have no part in that transaction here");
+		no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
+			"you have no part in that transaction here");
 		return;
 	}
 	if (!era_ok(p, a))
 		return;
 	if (!final(p) || value_bytes(result) > PLAN_MAX) {
-		no(c->x, a->m->token, final(p) ? TOO_LARGE : STATE,
+		no(c->x, a->m->token, final(p) ? TOS_ERR_TOO_LARGE : TOS_ERR_STATE,
 			final(p) ? "a result is at most 16 KiB" : "nothing is decided yet");
 		return;
 	}
@@ -776,7 +781,8 @@ void part_done(struct commit *c, const struct asker *a)
 		ok(c->x, take(&p->done_token), NULL);
 	} else if (row_put(p, p->state, keep_until(c->x), on_done) < 0) {
 		p->done = false;
-		no(c->x, take(&p->done_token), FULL, "the journal takes nothing just now");
+		no(c->x, take(&p->done_token), TOS_ERR_FULL,
+			"the journal takes nothing just now");
 	}
 	tick_soon(c);
 }
@@ -790,7 +796,7 @@ static void on_ended(struct tos_ext *x, void *arg, int rc, const char *text, con
 	(void)folder;
 	(void)elements;
 	p->busy--;
-	if (rc == 0 || rc == NOT_FOUND || ++p->end_tries > 20)
+	if (rc == 0 || rc == TOS_ERR_NOT_FOUND || ++p->end_tries > 20)
 		p->ending = false;
 	p->end_at = tos_now_ms(x) + AGAIN_MS;
 }

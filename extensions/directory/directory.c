@@ -17,9 +17,6 @@
 #define ADDRESS_BYTES 128
 #define NAME_BYTES    64
 
-/* Numbers of enum err, doc/errors.md. */
-enum { DENIED = -2, MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11, NOT_FOUND = -14 };
-
 #define WAITING_MAX 256
 
 struct row {
@@ -79,13 +76,13 @@ static int row_add(struct directory *d, const char *name, struct row **out)
 	size_t i;
 
 	if (d->n == KERNELS_MAX)
-		return LIMIT;
+		return TOS_ERR_LIMIT;
 	if (d->n == d->cap) {
 		size_t cap = d->cap ? d->cap * 2 : 16;
 		struct row *rows = realloc(d->rows, cap * sizeof(*rows));
 
 		if (!rows)
-			return NO_MEMORY;
+			return TOS_ERR_NOMEM;
 		d->rows = rows;
 		d->cap = cap;
 	}
@@ -141,7 +138,7 @@ static struct tos_value *row_value(const struct row *r)
 
 static void unknown(struct tos_ext *x, uint64_t token)
 {
-	tos_fail(x, token, NOT_FOUND, "no kernel of that name is registered");
+	tos_fail(x, token, TOS_ERR_NOT_FOUND, "no kernel of that name is registered");
 }
 
 /* Those who waited for that name have their answer. */
@@ -176,11 +173,12 @@ static void on_register(struct tos_ext *x, struct directory *d, const struct tos
 	int rc = 0;
 
 	if (!*name || strlen(name) >= NAME_BYTES || !addresses_ok(addresses)) {
-		tos_fail(x, m->token, MALFORMED, "REGISTER wants {name, addresses}");
+		tos_fail(x, m->token, TOS_ERR_MALFORMED, "REGISTER wants {name, addresses}");
 		return;
 	}
 	if (!sender_is(x, m, name)) {
-		tos_fail(x, m->token, DENIED, "only a kernel itself may register its name");
+		tos_fail(x, m->token, TOS_ERR_DENIED,
+			"only a kernel itself may register its name");
 		return;
 	}
 	r = row_find(d, name);
@@ -203,10 +201,10 @@ static void on_remove(struct tos_ext *x, struct directory *d, const struct tos_m
 	struct row *r = row_find(d, tos_get_text(tos_at(m->elements, 0), "name", ""));
 
 	if (!sender_is(x, m, tos_kernel_name(x)))
-		tos_fail(x, m->token, DENIED,
+		tos_fail(x, m->token, TOS_ERR_DENIED,
 			"only the kernel of the directory may remove names");
 	else if (!r)
-		tos_fail(x, m->token, NOT_FOUND, "no kernel of that name");
+		tos_fail(x, m->token, TOS_ERR_NOT_FOUND, "no kernel of that name");
 	else {
 		row_remove(d, r);
 		tos_reply(x, m->token, "ok", one(tos_map()));
@@ -262,7 +260,7 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 		if (i < n)
 			verbs[i].handle(x, tos_data(x), &m);
 		else
-			tos_fail(x, m.token, MALFORMED,
+			tos_fail(x, m.token, TOS_ERR_MALFORMED,
 				"Directory knows REGISTER, REMOVE, LOOKUP, LIST");
 	}
 }
@@ -273,7 +271,7 @@ static int start(struct tos_ext *x)
 
 	tos_set_data(x, d);
 	if (!d)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	if (!tos_timer(
 		    x, (uint32_t)strtoul(tos_property(x, "settle_ms"), NULL, 10), settled, d))
 		d->settled = true;

@@ -11,13 +11,13 @@ void ask_refused(
 {
 	struct tos_value *m = tos_map();
 
-	tos_count(x, rc == DENIED ? "refused" : "failed", 1);
+	tos_count(x, rc == TOS_ERR_DENIED ? "refused" : "failed", 1);
 	tos_set(m, "url", tos_text(url));
 	tos_set(m, "who", tos_text(a->sender));
 	tos_set(m, "owner", tos_text(a->owner));
 	tos_set(m, "code", tos_int(rc));
 	tos_set(m, "text", tos_text(text));
-	tos_audit(x, rc == DENIED ? "download-refused" : "download-failed", m);
+	tos_audit(x, rc == TOS_ERR_DENIED ? "download-refused" : "download-failed", m);
 }
 
 bool place_lists(struct tos_ext *x, const struct url *u, bool *admits)
@@ -81,31 +81,31 @@ static int ask_read(
 	if (wrong) {
 		copy(a->url.text, sizeof(a->url.text), url);
 		snprintf(text, cap, "'%.200s': %s", url, wrong);
-		return DENIED;
+		return TOS_ERR_DENIED;
 	}
 	if (!place_lists(x, &a->url, &a->place_admits)) {
 		snprintf(text, cap, "%s: no place of this kernel's Download lists it",
 			a->url.text);
-		return DENIED;
+		return TOS_ERR_DENIED;
 	}
 	a->admit = tos_get_bool(m, "admit", false);
 	if (a->admit && !a->place_admits) {
 		snprintf(text, cap, "%s: nothing from there is admitted by its place",
 			a->url.text);
-		return DENIED;
+		return TOS_ERR_DENIED;
 	}
 	if (strcmp(a->url.scheme, "tos") == 0) {
 		if (!url_digest(&a->url, a->digest)) {
 			snprintf(text, cap, "%s: it is tos://KERNEL/sha256/HEX", a->url.text);
-			return MALFORMED;
+			return TOS_ERR_MALFORMED;
 		}
 		if (digest_arg(m, named) && memcmp(named, a->digest, 32) != 0) {
 			snprintf(text, cap, "%s: sha256 is another digest", a->url.text);
-			return BAD_DIGEST;
+			return TOS_ERR_DIGEST;
 		}
 	} else if (!digest_arg(m, a->digest)) {
 		snprintf(text, cap, "sha256 is missing: 64 hexadecimal digits, or a statement");
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	}
 	for (size_t i = 0; i < tos_len(peers); i++) {
 		wrong = peer_add(x, a, tos_as_text(tos_at(peers, i), ""));
@@ -113,7 +113,7 @@ static int ask_read(
 			snprintf(text, cap,
 				"peer %.63s: no place of this kernel's Download lists tos://%.63s",
 				wrong, wrong);
-			return DENIED;
+			return TOS_ERR_DENIED;
 		}
 	}
 	for (size_t i = 0; i < tos_len(via); i++) {
@@ -124,7 +124,7 @@ static int ask_read(
 			snprintf(text, cap,
 				"via %.63s: no place of this kernel's Download lists tos://%.63s",
 				wrong, wrong);
-			return DENIED;
+			return TOS_ERR_DENIED;
 		}
 	}
 	a->via = tos_len(via) ? tos_value_copy(via) : NULL;
@@ -190,10 +190,10 @@ static void on_statement(struct tos_ext *x, void *arg, int rc, const char *text,
 		tos_set(s->m, "admit", tos_bool(false)); /* it is, already */
 		get_with(x, &s->ask, s->m);
 	} else {
-		ask_refused(
-			x, &s->ask, tos_get_text(s->m, "url", ""), rc ? rc : MALFORMED, text);
+		ask_refused(x, &s->ask, tos_get_text(s->m, "url", ""),
+			rc ? rc : TOS_ERR_MALFORMED, text);
 		if (s->ask.token)
-			tos_fail(x, s->ask.token, rc ? rc : MALFORMED, text);
+			tos_fail(x, s->ask.token, rc ? rc : TOS_ERR_MALFORMED, text);
 	}
 	tos_value_free(s->m);
 	free(s);
@@ -219,7 +219,7 @@ void ask_get(struct tos_ext *x, const struct tos_message *m)
 	s = calloc(1, sizeof(*s));
 	if (!s) {
 		if (a.token)
-			tos_fail(x, a.token, NO_MEMORY, "no memory");
+			tos_fail(x, a.token, TOS_ERR_NOMEM, "no memory");
 		return;
 	}
 	s->ask = a;
@@ -232,6 +232,6 @@ void ask_get(struct tos_ext *x, const struct tos_message *m)
 		tos_value_free(s->m);
 		free(s);
 		if (a.token)
-			tos_fail(x, a.token, IO, NO_CALLS);
+			tos_fail(x, a.token, TOS_ERR_IO, NO_CALLS);
 	}
 }

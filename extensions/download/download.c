@@ -40,7 +40,8 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 			 tos_type(tos_at(m.elements, 0)) == TOS_MAP)
 			ask_get(x, &m);
 		else if (m.token)
-			tos_fail(x, m.token, MALFORMED, "it takes GET with a map, and PLACES");
+			tos_fail(x, m.token, TOS_ERR_MALFORMED,
+				"it takes GET with a map, and PLACES");
 	}
 }
 
@@ -50,12 +51,12 @@ static int start(struct tos_ext *x)
 
 	if (!s || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		free(s);
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	}
 	s->multi = transfers_new(x);
 	if (!s->multi) {
 		free(s);
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	}
 	tos_set_data(x, s);
 	return 0;

@@ -26,24 +26,6 @@
 #define TREE_CHILDREN 2
 #define USER_AGENT    "TOS-Download"
 
-/* Numbers of enum err, doc/errors.md. */
-enum {
-	DENIED = -2,
-	FULL = -3,
-	UNREACHABLE = -4,
-	TOO_LARGE = -6,
-	MALFORMED = -8,
-	NO_MEMORY = -10,
-	NOT_FOUND = -14,
-	EXISTS = -13,
-	UNTRUSTED = -16,
-	TIMED_OUT = -21,
-	IO = -23,
-	REFUSED = -30,
-	CLOSED = -33,
-	BAD_DIGEST = -39
-};
-
 /* ---- what was asked for */
 
 struct ask {

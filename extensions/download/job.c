@@ -134,7 +134,7 @@ void job_admit(struct job *j, const struct tos_value *as)
 	tos_set(m, "version", tos_text(tos_get_text(as, "version", j->ask.version)));
 	tos_set(m, "machine", tos_text(tos_get_text(as, "machine", j->ask.machine)));
 	if (!job_call(j, "Content", "ADMIT", m, 10000, on_admit, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
 /* All of it came over http. */
@@ -237,8 +237,8 @@ void job_end(struct job *j, int rc, const char *text, bool admitted)
 		tos_timer_stop(x, j->deadline);
 	digest_hex(j->ask.digest, hex);
 	/* What came is kept where another try may go on with it. */
-	if (rc < 0 && rc != CLOSED && rc != UNREACHABLE && rc != TIMED_OUT && !j->verify_only &&
-		j->sent > 0)
+	if (rc < 0 && rc != TOS_ERR_CLOSED && rc != TOS_ERR_UNREACHABLE &&
+		rc != TOS_ERR_TIMEOUT && !j->verify_only && j->sent > 0)
 		tos_post(x, "Content", "CANCEL", one_element(digest_args(j)));
 	if (rc < 0) {
 		ask_refused(x, &j->ask, j->url.text, rc, text);
@@ -324,7 +324,7 @@ static void on_admitted(struct tos_ext *x, void *arg, int rc, const char *text,
 	if (rc == 0) /* before: only the bytes are wanted */
 		j->ask.admit = false;
 	if (!job_call(j, "Content", "STAT", digest_args(j), 10000, on_stat, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
 static void job_start(struct job *j)
@@ -335,7 +335,7 @@ static void job_start(struct job *j)
 	state_of(j->x)->n_active++;
 	if (!job_call(j, "Content", verb, digest_args(j), 10000,
 		    j->ask.admit ? on_admitted : on_stat, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
 static void jobs_start(struct tos_ext *x)
@@ -369,7 +369,7 @@ static void on_deadline(struct tos_ext *x, void *arg)
 	if (somebody)
 		deadline_set(j);
 	else
-		job_fail(j, TIMED_OUT, "%s: %lld bytes came in time", j->url.text,
+		job_fail(j, TOS_ERR_TIMEOUT, "%s: %lld bytes came in time", j->url.text,
 			(long long)j->sent + (long long)j->n_buf);
 }
 
@@ -418,7 +418,7 @@ void ask_do(struct tos_ext *x, struct ask *a)
 		j = job_new(x, a);
 	if (!j || !w || j->n_waiters >= WAITERS_MAX) {
 		if (a->token)
-			tos_fail(x, a->token, FULL, "too many downloads are under way");
+			tos_fail(x, a->token, TOS_ERR_FULL, "too many downloads are under way");
 		tos_value_free(a->via);
 		free(w);
 		return;

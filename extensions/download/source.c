@@ -43,7 +43,7 @@ void job_from_url(struct job *j)
 	struct tos_value *m;
 
 	if (strcmp(j->url.scheme, "tos") == 0) {
-		job_fail(j, NOT_FOUND, "%s: %s", j->url.text,
+		job_fail(j, TOS_ERR_NOT_FOUND, "%s: %s", j->url.text,
 			j->why[0] ? j->why : "it is not there");
 		return;
 	}
@@ -64,7 +64,7 @@ void job_from_url(struct job *j)
 	if (j->ask.size >= 0)
 		tos_set(m, "size", tos_int(j->ask.size));
 	if (!job_call(j, "Content", "PUT", m, PUT_MS, on_begun, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
 /* ---- from other kernels */
@@ -109,7 +109,7 @@ void peer_has_it(struct job *j, const char *kernel)
 		job_from_url(j);
 	} else if (!job_call(j, dest, "ADMITTED", digest_args(j), 10000, on_peer_admitted,
 			   later_new(j))) {
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 	}
 }
 
@@ -153,7 +153,7 @@ static void from_kernels(struct job *j)
 	if (strcmp(j->url.scheme, "tos") != 0)
 		ms /= 2;
 	if (!job_call(j, "Content", "FETCH", m, ms, on_fetched, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
 /* The parent has it now, or could not get it. */
@@ -214,5 +214,5 @@ void job_from_via(struct job *j)
 	if (j->ask.n_peers < PEERS_MAX)
 		j->ask.n_peers++;
 	if (!job_call(j, dest, "GET", m, job_left_ms(j) / 4 * 3, on_parent, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }

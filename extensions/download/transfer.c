@@ -34,14 +34,14 @@ static void on_put(struct tos_ext *x, void *arg, int rc, const char *text, const
 	if (done) {
 		j->stored = true;
 	} else if (have != want) {
-		job_fail(j, IO, "the store lost what it had");
+		job_fail(j, TOS_ERR_IO, "the store lost what it had");
 		return;
 	}
 	if (j->last_put && j->n_puts == 0) {
 		if (j->stored)
 			job_stored(j);
 		else
-			job_fail(j, IO, "the store did not take the end");
+			job_fail(j, TOS_ERR_IO, "the store did not take the end");
 		return;
 	}
 	if (j->paused && j->easy) {
@@ -107,11 +107,12 @@ static int64_t bound_of(const struct job *j)
 static bool total_ok(struct job *j)
 {
 	if (j->ask.size >= 0 && j->total != j->ask.size)
-		fail_with(j, FAIL, BAD_DIGEST, "%s has %lld bytes, not %lld", j->url.text,
+		fail_with(j, FAIL, TOS_ERR_DIGEST, "%s has %lld bytes, not %lld", j->url.text,
 			(long long)j->total, (long long)j->ask.size);
 	else if (j->total > bound_of(j))
-		fail_with(j, FAIL, TOO_LARGE, "%s has %lld bytes, at most %lld are taken",
-			j->url.text, (long long)j->total, (long long)bound_of(j));
+		fail_with(j, FAIL, TOS_ERR_TOO_LARGE,
+			"%s has %lld bytes, at most %lld are taken", j->url.text,
+			(long long)j->total, (long long)bound_of(j));
 	else
 		return true;
 	return false;
@@ -152,14 +153,14 @@ static bool head_judge(struct job *j)
 		return false;
 	case 404:
 	case 410:
-		fail_with(j, FAIL, NOT_FOUND, "%s: the server says %ld, there is no such file",
-			j->url.text, j->code);
+		fail_with(j, FAIL, TOS_ERR_NOT_FOUND,
+			"%s: the server says %ld, there is no such file", j->url.text, j->code);
 		return false;
 	case 416:
 		fail_with(j, RESTART, 0, "it has no such part");
 		return false;
 	default:
-		fail_with(j, j->code >= 500 || j->code == 429 ? RETRY : FAIL, REFUSED,
+		fail_with(j, j->code >= 500 || j->code == 429 ? RETRY : FAIL, TOS_ERR_REFUSED,
 			"%s: the server says %ld", j->url.text, j->code);
 		return false;
 	}
@@ -211,8 +212,9 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
 
 	n *= size;
 	if (j->sent + (int64_t)(j->n_buf + n) > bound_of(j)) {
-		fail_with(j, FAIL, TOO_LARGE, "%s has more than the %lld bytes that are taken",
-			j->url.text, (long long)bound_of(j));
+		fail_with(j, FAIL, TOS_ERR_TOO_LARGE,
+			"%s has more than the %lld bytes that are taken", j->url.text,
+			(long long)bound_of(j));
 		return 0;
 	}
 	if (j->n_buf + n > PIECE_BYTES) {
@@ -224,7 +226,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
 			j->sent += (int64_t)j->n_buf;
 			j->n_buf = 0;
 		} else if (!put_piece(j, false)) {
-			fail_with(j, FAIL, IO, NO_CALLS);
+			fail_with(j, FAIL, TOS_ERR_IO, NO_CALLS);
 			return 0;
 		}
 	}
@@ -348,7 +350,7 @@ static void transfer_go(struct job *j, const char *address)
 	CURL *c = j->easy = curl_easy_init();
 
 	if (!c) {
-		job_fail(j, NO_MEMORY, "no memory");
+		job_fail(j, TOS_ERR_NOMEM, "no memory");
 		return;
 	}
 	j->location[0] = 0;
@@ -406,7 +408,7 @@ static void on_connected(struct tos_ext *x, void *arg, int rc, const char *text,
 			close(fd);
 		return;
 	}
-	if (rc == DENIED || rc == FULL) {
+	if (rc == TOS_ERR_DENIED || rc == TOS_ERR_FULL) {
 		job_fail(j, rc, "%s", text);
 	} else if (rc < 0) {
 		job_retry(j, rc, text);
@@ -424,7 +426,7 @@ void transfer_begin(struct job *j)
 	if (!l || tos_connect(j->x, j->url.host, j->url.port, ms < 20000 ? ms : 20000,
 			  on_connected, l) < 0) {
 		free(l);
-		job_fail(j, IO, "no connection can be asked for");
+		job_fail(j, TOS_ERR_IO, "no connection can be asked for");
 	}
 }
 
@@ -456,7 +458,7 @@ static void job_retry(struct job *j, int rc, const char *text)
 	j->retry = tos_timer(
 		j->x, RETRY_MS << (j->tries - 1), on_retry, (void *)(uintptr_t)j->number);
 	if (!j->retry)
-		job_fail(j, NO_MEMORY, "no memory");
+		job_fail(j, TOS_ERR_NOMEM, "no memory");
 }
 
 static void job_redirect(struct job *j)
@@ -468,16 +470,17 @@ static void job_redirect(struct job *j)
 
 	transfer_drop(j);
 	if (wrong)
-		job_fail(j, DENIED, "%s redirects to %.200s: %s", j->url.text, j->location,
-			wrong);
+		job_fail(j, TOS_ERR_DENIED, "%s redirects to %.200s: %s", j->url.text,
+			j->location, wrong);
 	else if (strcmp(to.scheme, "tos") == 0 || !place_lists(j->x, &to, &admits))
-		job_fail(j, DENIED, "%s redirects to %s, which no place lists", j->url.text,
-			to.text);
-	else if (j->ask.admit && !admits)
-		job_fail(j, DENIED, "%s redirects to %s, from where nothing is admitted",
+		job_fail(j, TOS_ERR_DENIED, "%s redirects to %s, which no place lists",
 			j->url.text, to.text);
+	else if (j->ask.admit && !admits)
+		job_fail(j, TOS_ERR_DENIED,
+			"%s redirects to %s, from where nothing is admitted", j->url.text,
+			to.text);
 	else if (++j->redirects > REDIRECTS_MAX)
-		job_fail(j, REFUSED, "%s: too many redirects", j->ask.url.text);
+		job_fail(j, TOS_ERR_REFUSED, "%s: too many redirects", j->ask.url.text);
 	else {
 		j->url = to;
 		tos_count(j->x, "redirects", 1);
@@ -505,7 +508,7 @@ void job_restart(struct job *j)
 {
 	transfer_drop(j);
 	if (++j->tries >= TRIES_MAX) {
-		job_fail(j, REFUSED, "%s: %s", j->url.text, j->why);
+		job_fail(j, TOS_ERR_REFUSED, "%s: %s", j->url.text, j->why);
 		return;
 	}
 	j->sent = 0;
@@ -513,7 +516,7 @@ void job_restart(struct job *j)
 	j->total = -1;
 	if (!job_call(
 		    j, "Content", "CANCEL", digest_args(j), 10000, on_cancelled, later_new(j)))
-		job_fail(j, IO, NO_CALLS);
+		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
 /* The whole file came. */
@@ -523,7 +526,7 @@ static void body_over(struct job *j)
 	int64_t bytes = j->sent + (int64_t)j->n_buf;
 
 	if (j->ask.size >= 0 && bytes != j->ask.size) {
-		job_fail(j, BAD_DIGEST, "%s has %lld bytes, not %lld", j->url.text,
+		job_fail(j, TOS_ERR_DIGEST, "%s has %lld bytes, not %lld", j->url.text,
 			(long long)bytes, (long long)j->ask.size);
 		return;
 	}
@@ -531,14 +534,14 @@ static void body_over(struct job *j)
 		transfer_drop(j);
 		j->total = bytes;
 		if (!put_piece(j, true))
-			job_fail(j, IO, NO_CALLS);
+			job_fail(j, TOS_ERR_IO, NO_CALLS);
 		return;
 	}
 	EVP_DigestFinal_ex(j->digest, digest, NULL);
 	if (memcmp(digest, j->ask.digest, 32) == 0)
 		job_stored(j);
 	else
-		job_fail(j, BAD_DIGEST, "%s is not what the digest says", j->url.text);
+		job_fail(j, TOS_ERR_DIGEST, "%s is not what the digest says", j->url.text);
 }
 
 static void transfer_over(struct job *j, CURLcode code)
@@ -565,23 +568,25 @@ static void transfer_over(struct job *j, CURLcode code)
 	if (code == CURLE_OK) {
 		body_over(j);
 	} else if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) {
-		job_fail(j, UNTRUSTED, "%s: %s", j->url.text, curl_easy_strerror(code));
+		job_fail(j, TOS_ERR_UNTRUSTED, "%s: %s", j->url.text, curl_easy_strerror(code));
 	} else if (code == CURLE_PARTIAL_FILE && j->total >= 0) {
 		snprintf(text, sizeof(text), "%.200s: short file, %lld of %lld bytes came",
 			j->url.text, (long long)j->sent + (long long)j->n_buf,
 			(long long)j->total);
 		/* What came is kept. */
 		if (j->n_buf && !j->verify_only && !put_piece(j, false))
-			job_fail(j, IO, NO_CALLS);
+			job_fail(j, TOS_ERR_IO, NO_CALLS);
 		else
-			job_retry(j, CLOSED, text);
+			job_retry(j, TOS_ERR_CLOSED, text);
 	} else {
 		snprintf(text, sizeof(text), "%.200s: %s", j->url.text,
 			curl_easy_strerror(code));
 		if (j->n_buf && !j->verify_only && !put_piece(j, false))
-			job_fail(j, IO, NO_CALLS);
+			job_fail(j, TOS_ERR_IO, NO_CALLS);
 		else
-			job_retry(j, code == CURLE_OPERATION_TIMEDOUT ? TIMED_OUT : UNREACHABLE,
+			job_retry(j,
+				code == CURLE_OPERATION_TIMEDOUT ? TOS_ERR_TIMEOUT
+								 : TOS_ERR_UNREACHABLE,
 				text);
 	}
 }

@@ -21,9 +21,6 @@
 #define PAUSE_FIRST_MS 20
 #define PAUSE_MOST_MS  60
 
-/* Numbers of enum err, doc/errors.md. */
-enum { FULL = -3, MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11, NOT_FOUND = -14 };
-
 /* A carrier, where it was last known to be, and the posts that wait until we know. */
 struct carrier {
 	struct carrier *next;
@@ -123,7 +120,7 @@ static void forward(struct tos_ext *x, uint64_t token, const char *kernel)
 	int rc = tos_forward(x, token, kernel);
 
 	/* not-found: its deadline passed, and its sender has been told. */
-	if (rc < 0 && rc != NOT_FOUND)
+	if (rc < 0 && rc != TOS_ERR_NOT_FOUND)
 		tos_fail(x, token, rc, "the post could not be forwarded");
 	tos_count(x, "forwarded_total", rc == 0);
 }
@@ -179,7 +176,7 @@ static void home_answered(struct tos_ext *x, void *arg, int rc, const char *text
 		fail_waiting(x, c, rc, why);
 	} else if (ended(state) || !*kernel || strlen(kernel) >= KERNEL_BYTES) {
 		snprintf(why, sizeof(why), "%s is %.32s", c->name, *state ? state : "nowhere");
-		fail_waiting(x, c, NOT_FOUND, why);
+		fail_waiting(x, c, TOS_ERR_NOT_FOUND, why);
 	} else if (strcmp(kernel, tos_kernel_name(x)) != 0 || !later(x, c)) {
 		found(x, c, kernel);
 	}
@@ -212,12 +209,12 @@ static void search(struct tos_ext *x, struct carrier *c, const struct tos_messag
 	int64_t until = tos_now_ms(x) + m->deadline_ms;
 
 	if (c->asking && c->n_waiting == WAITING_MAX) {
-		tos_fail(x, m->token, FULL,
+		tos_fail(x, m->token, TOS_ERR_FULL,
 			"too many posts wait for that carrier to be located");
 		return;
 	}
 	if (!c->asking && ms->n_searches == SEARCHES_MAX) {
-		tos_fail(x, m->token, FULL, "too many carriers are being located");
+		tos_fail(x, m->token, TOS_ERR_FULL, "too many carriers are being located");
 		return;
 	}
 	c->waiting[c->n_waiting++] = m->token;
@@ -248,7 +245,8 @@ static void on_locate(struct tos_ext *x, const struct tos_message *m)
 
 	if (!n || n >= sizeof(name) || !*home || strlen(home) >= KERNEL_BYTES ||
 		strlen(hint) >= KERNEL_BYTES) {
-		tos_fail(x, m->token, MALFORMED, "LOCATE wants {dest, home, hint, ...}");
+		tos_fail(
+			x, m->token, TOS_ERR_MALFORMED, "LOCATE wants {dest, home, hint, ...}");
 		return;
 	}
 	memcpy(name, dest, n);
@@ -257,7 +255,7 @@ static void on_locate(struct tos_ext *x, const struct tos_message *m)
 	if (!c)
 		c = carrier_new(ms, name, now);
 	if (!c) {
-		tos_fail(x, m->token, LIMIT, "too many carriers are being located");
+		tos_fail(x, m->token, TOS_ERR_LIMIT, "too many carriers are being located");
 		return;
 	}
 	snprintf(c->home, sizeof(c->home), "%s", home);
@@ -284,15 +282,15 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 		if (strcmp(m.folder, "LOCATE") == 0 && !*m.sender)
 			on_locate(x, &m);
 		else
-			tos_fail(
-				x, m.token, MALFORMED, "Messenger knows LOCATE, by the kernel");
+			tos_fail(x, m.token, TOS_ERR_MALFORMED,
+				"Messenger knows LOCATE, by the kernel");
 	}
 }
 
 static int start(struct tos_ext *x)
 {
 	tos_set_data(x, calloc(1, sizeof(struct messenger)));
-	return tos_data(x) ? 0 : NO_MEMORY;
+	return tos_data(x) ? 0 : TOS_ERR_NOMEM;
 }
 
 static void stop(struct tos_ext *x)

@@ -23,26 +23,6 @@
 #define FINAL_TRIES                                                                            \
 	6 /* for FINISH, FAULT, RESUME, DROP_ENTRY, which the kernel should never fail */
 
-/* Numbers of enum err, doc/errors.md. */
-enum {
-	DENIED = -2,
-	UNREACHABLE = -4,
-	EXPIRED = -5,
-	MALFORMED = -8,
-	UNKNOWN = -9,
-	NO_MEMORY = -10,
-	LIMIT = -11,
-	WRONG_STATE = -12,
-	NOT_FOUND = -14,
-	NOT_YET_VALID = -18,
-	TIMED_OUT = -21,
-	STORE = -24,
-	CANCELLED = -27,
-	IN_DOUBT = -32,
-	CLOSED = -33,
-	BAD_NAME = -36,
-};
-
 static const char *code_word(int rc)
 {
 	static const char *const words[] = { "ok", "no-such-inbox", "denied", "full",
@@ -176,14 +156,14 @@ static int policy_parse(const char *s, struct journey *j)
 	if (strncmp(s, "wait=", 5) == 0) {
 		j->policy = WAIT;
 		j->wait_ms = duration_ms(s + 5);
-		return j->wait_ms < 0 ? MALFORMED : 0;
+		return j->wait_ms < 0 ? TOS_ERR_MALFORMED : 0;
 	}
 	for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
 		if (strcmp(words[i].word, s) == 0) {
 			j->policy = words[i].policy;
 			return 0;
 		}
-	return MALFORMED;
+	return TOS_ERR_MALFORMED;
 }
 
 static bool alternative_add(struct journey *j, const char *s, size_t n)
@@ -259,13 +239,14 @@ static int ask(struct journey *j, const char *verb, struct tos_value *args, uint
  * far off. */
 static bool passes(int rc)
 {
-	return rc == UNREACHABLE || rc == STORE || rc == NOT_YET_VALID || rc == EXPIRED;
+	return rc == TOS_ERR_UNREACHABLE || rc == TOS_ERR_STORE || rc == TOS_ERR_NOT_YET ||
+	       rc == TOS_ERR_EXPIRED;
 }
 
 /* Answers that mean that the carrier is no matter of ours any more. */
 static bool out_of_hand(int rc)
 {
-	return rc == WRONG_STATE || rc == NOT_FOUND || rc == IN_DOUBT;
+	return rc == TOS_ERR_STATE || rc == TOS_ERR_NOT_FOUND || rc == TOS_ERR_IN_DOUBT;
 }
 
 /* For what is only told: TRAIL, WAITING. */
@@ -393,9 +374,9 @@ static void tell_waiting(struct journey *j, int64_t left)
 	tos_set(v, "code", tos_text(code_word(j->rc)));
 	tos_set(v, "text",
 		tos_textf("%s. %s, or launch with --on-unreachable skip", j->text,
-			j->rc == UNREACHABLE ? "Start that kernel"
-			: j->rc == STORE     ? "Make room on its disk, or on this one"
-					     : "Set the clocks right"));
+			j->rc == TOS_ERR_UNREACHABLE ? "Start that kernel"
+			: j->rc == TOS_ERR_STORE     ? "Make room on its disk, or on this one"
+						     : "Set the clocks right"));
 	tos_set(v, "until_ms", tos_int(left));
 	tell(j, "WAITING", v);
 	j->told = true;
@@ -451,9 +432,10 @@ static void move_done(struct tos_ext *x, void *arg, int rc, const char *text,
 		tos_count(x, "moves_total", 1);
 	/* Should the hand-off have begun after all, the kernel says wrong-state to whatever we
 	 * do next. */
-	if (rc == UNKNOWN || rc == TIMED_OUT || rc == CLOSED)
-		rc = UNREACHABLE;
-	if (rc == 0 || rc == WRONG_STATE || rc == IN_DOUBT || rc == CANCELLED) {
+	if (rc == TOS_ERR_UNKNOWN || rc == TOS_ERR_TIMEOUT || rc == TOS_ERR_CLOSED)
+		rc = TOS_ERR_UNREACHABLE;
+	if (rc == 0 || rc == TOS_ERR_STATE || rc == TOS_ERR_IN_DOUBT ||
+		rc == TOS_ERR_CANCELLED) {
 		journey_end(j);
 		return;
 	}
@@ -497,13 +479,13 @@ static void take_entry(struct journey *j)
 {
 	if (!tos_len(j->path)) {
 		if (j->go)
-			fail_with(j, NOT_FOUND, "the path is at its end");
+			fail_with(j, TOS_ERR_NOT_FOUND, "the path is at its end");
 		else
 			ending(j, "FINISH");
 		return;
 	}
 	if (!entry_split(j, first_entry(j))) {
-		fail_with(j, MALFORMED, "the path has an entry that names no kernel");
+		fail_with(j, TOS_ERR_MALFORMED, "the path has an entry that names no kernel");
 		return;
 	}
 	j->entry = true;
@@ -527,14 +509,14 @@ static void go_to(struct journey *j, const char *dest, bool itinerant)
 			"%.64s is not in the ticket's path, and the ticket is not "
 			"itinerant",
 			dest);
-		fail_with(j, DENIED, text);
+		fail_with(j, TOS_ERR_DENIED, text);
 		return;
 	}
 	j->entry = entry_has(first_entry(j), dest);
 	j->n_alts = 0;
 	j->now = 0;
 	if (!alternative_add(j, dest, strlen(dest)))
-		fail_with(j, BAD_NAME, "that is no name of a kernel");
+		fail_with(j, TOS_ERR_NAME, "that is no name of a kernel");
 	else
 		try_next(j);
 }
@@ -562,9 +544,9 @@ static void begin(struct journey *j, const struct tos_value *args)
 			      : property_ms(j->x, "offer/timeout_ms");
 	j->path = tos_value_copy(tos_get(args, "path"));
 	if (!j->path)
-		fail_with(j, NO_MEMORY, "out of memory");
+		fail_with(j, TOS_ERR_NOMEM, "out of memory");
 	else if (policy_parse(tos_get_text(args, "on_unreachable", ""), j) < 0)
-		fail_with(j, MALFORMED,
+		fail_with(j, TOS_ERR_MALFORMED,
 			"on_unreachable is none of wait[=T], skip, alternate, fail");
 	else if (j->go && *dest)
 		go_to(j, dest, tos_get_bool(args, "itinerant", false));
@@ -579,14 +561,14 @@ static void on_completed(struct tos_ext *x, const struct tos_message *m)
 	struct journey *j;
 
 	if (!*name || strlen(name) >= NAME_BYTES || !text_path(tos_get(args, "path"))) {
-		tos_fail(x, m->token, MALFORMED, "COMPLETED wants {name, path, ...}");
+		tos_fail(x, m->token, TOS_ERR_MALFORMED, "COMPLETED wants {name, path, ...}");
 		return;
 	}
 	j = journey_find(tos_data(x), name);
 	if (!j) {
 		j = journey_new(x, name);
 		if (!j) {
-			tos_fail(x, m->token, LIMIT,
+			tos_fail(x, m->token, TOS_ERR_LIMIT,
 				"too many carriers are between two kernels");
 			return;
 		}
@@ -601,11 +583,12 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 
 	while (tos_inbox_next(in, &m)) {
 		if (*m.sender)
-			tos_fail(x, m.token, DENIED, "only the kernel itself tells Mobility");
+			tos_fail(x, m.token, TOS_ERR_DENIED,
+				"only the kernel itself tells Mobility");
 		else if (strcmp(m.folder, "COMPLETED") == 0)
 			on_completed(x, &m);
 		else
-			tos_fail(x, m.token, MALFORMED, "Mobility knows COMPLETED");
+			tos_fail(x, m.token, TOS_ERR_MALFORMED, "Mobility knows COMPLETED");
 	}
 }
 
@@ -614,7 +597,7 @@ static int start(struct tos_ext *x)
 	struct mobility *mob = calloc(1, sizeof(*mob));
 
 	if (!mob)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	mob->random = (uint32_t)tos_now_ms(x);
 	tos_set_data(x, mob);
 	return 0;

@@ -27,16 +27,6 @@
 #define KEY_BYTES     256
 #define SHARE_MS      500 /* a share of the CPU is taken over at least so long */
 
-/* Numbers of enum err, doc/errors.md. */
-enum {
-	DENIED = -2,
-	TOO_LARGE = -6,
-	MALFORMED = -8,
-	NO_MEMORY = -10,
-	NOT_FOUND = -14,
-	IO = -23
-};
-
 /* What was answered, and when. */
 struct cached {
 	char key[KEY_BYTES];
@@ -171,7 +161,7 @@ static int get_load(struct monitor *mon, const char *arg, struct tos_value **out
 	if (!s || sscanf(s, "%lf %lf %lf %ld/%ld", &one, &five, &fifteen, &running, &total) !=
 			  5) {
 		free(s);
-		return IO;
+		return TOS_ERR_IO;
 	}
 	free(s);
 	v = tos_map();
@@ -197,7 +187,7 @@ static int get_memory(struct monitor *mon, const char *arg, struct tos_value **o
 	(void)mon;
 	(void)arg;
 	if (!s)
-		return IO;
+		return TOS_ERR_IO;
 	v = tos_map();
 	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
 		int64_t kib = field(s, fields[i].key);
@@ -237,9 +227,9 @@ static int get_filesystem(struct monitor *mon, const char *arg, struct tos_value
 {
 	(void)mon;
 	if (*arg != '/')
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	*out = filesystem(arg);
-	return *out ? 0 : errno == EACCES ? DENIED : NOT_FOUND;
+	return *out ? 0 : errno == EACCES ? TOS_ERR_DENIED : TOS_ERR_NOT_FOUND;
 }
 
 /* mountinfo writes blanks and the like as \040. */
@@ -300,7 +290,7 @@ static int get_filesystems(struct monitor *mon, const char *arg, struct tos_valu
 		s = file_read("/proc/self/mountinfo", 1 << 20);
 	}
 	if (!s)
-		return IO;
+		return TOS_ERR_IO;
 	*out = tos_array();
 	for (line = strtok_r(s, "\n", &save); line && tos_len(*out) < 1024;
 		line = strtok_r(NULL, "\n", &save))
@@ -456,9 +446,9 @@ static int get_process(struct monitor *mon, const char *arg, struct tos_value **
 	double percent;
 
 	if (end == arg || *end || pid < 1 || pid > 4194304)
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	if (!process_read(mon, (int)pid, &p))
-		return NOT_FOUND;
+		return TOS_ERR_NOT_FOUND;
 	percent = cpu_percent(mon, &p, now_ms(), &s);
 	seen_put(mon, s);
 	*out = process_value(mon, &p, percent);
@@ -487,7 +477,7 @@ static int get_processes(struct monitor *mon, const char *arg, struct tos_value 
 			closedir(d);
 		free(seen);
 		tos_value_free(all);
-		return IO;
+		return TOS_ERR_IO;
 	}
 	while (n < PROCESSES_MAX && (e = readdir(d))) {
 		struct process p;
@@ -573,7 +563,7 @@ static int request_read(const struct tos_message *m, struct request *r, char *te
 			"Monitor does not know \"%.64s\"; it knows os, host, load, memory, "
 			"filesystem, filesystems, process, processes",
 			what);
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	}
 	r->question = i;
 	last = n > 1 ? tos_at(m->elements, n - 1) : NULL;
@@ -583,14 +573,14 @@ static int request_read(const struct tos_message *m, struct request *r, char *te
 	snprintf(text, cap, "%s wants %s", what,
 		questions[i].takes_arg ? "one argument" : "no argument but {msec}");
 	if (n != (questions[i].takes_arg ? 2 : 1) || r->msec < 0)
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	if (!questions[i].takes_arg)
 		return 0;
 	if (tos_type(arg) == TOS_INT)
 		snprintf(r->arg, sizeof(r->arg), "%lld", (long long)tos_as_int(arg, 0));
 	else if (tos_type(arg) != TOS_TEXT || tos_len(arg) >= sizeof(r->arg) ||
 		 tos_len(arg) != strlen(tos_as_text(arg, "")))
-		return MALFORMED;
+		return TOS_ERR_MALFORMED;
 	else
 		strcpy(r->arg, tos_as_text(arg, ""));
 	return 0;
@@ -613,7 +603,7 @@ static int look(struct monitor *mon, const struct request *r, struct cached **ou
 	if (rc < 0)
 		return rc;
 	if (!v)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	c = cached_place(mon, key);
 	snprintf(c->key, sizeof(c->key), "%s", key);
 	c->at = now_ms();
@@ -633,10 +623,10 @@ static void answer(struct tos_ext *x, const struct tos_message *m)
 	if (rc == 0) {
 		rc = look(tos_data(x), &r, &c);
 		snprintf(text, sizeof(text), "%s",
-			rc == NOT_FOUND   ? questions[r.question].missing
-			: rc == DENIED    ? "the host does not let Monitor look there"
-			: rc == MALFORMED ? "the argument is not of the right kind"
-					  : "the host's files could not be read");
+			rc == TOS_ERR_NOT_FOUND   ? questions[r.question].missing
+			: rc == TOS_ERR_DENIED    ? "the host does not let Monitor look there"
+			: rc == TOS_ERR_MALFORMED ? "the argument is not of the right kind"
+						  : "the host's files could not be read");
 	}
 	tos_count(x, rc == 0 ? "answered_from_cache" : rc > 0 ? "looked" : "failed", 1);
 	if (rc < 0 || !c) {
@@ -662,7 +652,7 @@ static int start(struct tos_ext *x)
 	struct tos_value *memory = NULL;
 
 	if (!mon)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	mon->tick_ms = 1000.0 / (double)sysconf(_SC_CLK_TCK);
 	mon->page = sysconf(_SC_PAGESIZE);
 	if (get_memory(mon, "", &memory) == 0)

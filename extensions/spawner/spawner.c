@@ -16,9 +16,6 @@
 #define KERNEL_BYTES     64
 #define TEXT_BYTES       256
 
-/* Numbers of enum err, doc/errors.md. */
-enum { DENIED = -2, MALFORMED = -8, NO_MEMORY = -10, LIMIT = -11 };
-
 /* A carrier that waits for its clone. */
 struct asked {
 	struct asked *next, **at;
@@ -207,7 +204,8 @@ static void try_next(struct asked *a)
 	int rc;
 
 	/* What the carrier may not have is not to be had elsewhere. */
-	if (a->now == a->n_alts || (a->now && (a->rc == LIMIT || a->rc == DENIED))) {
+	if (a->now == a->n_alts ||
+		(a->now && (a->rc == TOS_ERR_LIMIT || a->rc == TOS_ERR_DENIED))) {
 		refuse(a, a->rc, a->text);
 		return;
 	}
@@ -246,12 +244,12 @@ static void on_clone(struct tos_ext *x, const struct tos_message *m)
 
 	if (!*name || strlen(name) >= NAME_BYTES || !*here || strlen(here) >= KERNEL_BYTES ||
 		!text_path(tos_get(args, "path"))) {
-		tos_fail(x, m->token, MALFORMED, "CLONE wants {name, here, path, ...}");
+		tos_fail(x, m->token, TOS_ERR_MALFORMED, "CLONE wants {name, here, path, ...}");
 		return;
 	}
 	a = asked_new(x);
 	if (!a) {
-		tos_fail(x, m->token, NO_MEMORY, "too many carriers are being cloned");
+		tos_fail(x, m->token, TOS_ERR_NOMEM, "too many carriers are being cloned");
 		return;
 	}
 	a->token = m->token;
@@ -261,7 +259,7 @@ static void on_clone(struct tos_ext *x, const struct tos_message *m)
 	if (where(a, args))
 		try_next(a);
 	else
-		refuse(a, MALFORMED, "the path has an entry that names no kernel");
+		refuse(a, TOS_ERR_MALFORMED, "the path has an entry that names no kernel");
 }
 
 static void wake(struct tos_ext *x, struct tos_inbox *in)
@@ -270,11 +268,12 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 
 	while (tos_inbox_next(in, &m)) {
 		if (*m.sender)
-			tos_fail(x, m.token, DENIED, "only the kernel itself tells Spawner");
+			tos_fail(x, m.token, TOS_ERR_DENIED,
+				"only the kernel itself tells Spawner");
 		else if (strcmp(m.folder, "CLONE") == 0)
 			on_clone(x, &m);
 		else
-			tos_fail(x, m.token, MALFORMED, "Spawner knows CLONE");
+			tos_fail(x, m.token, TOS_ERR_MALFORMED, "Spawner knows CLONE");
 	}
 }
 
@@ -283,7 +282,7 @@ static int start(struct tos_ext *x)
 	struct spawner *sp = calloc(1, sizeof(*sp));
 
 	if (!sp)
-		return NO_MEMORY;
+		return TOS_ERR_NOMEM;
 	tos_set_data(x, sp);
 	return 0;
 }

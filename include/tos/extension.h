@@ -29,6 +29,7 @@
  */
 #pragma once
 
+#include <tos/errors.h>
 #include <tos/value.h>
 
 #define TOS_ABI_MAJOR 1
@@ -161,7 +162,7 @@ struct tos_extension {
 };
 extern TOS_API const struct tos_extension tos_extension;
 
-/* An answer to a call: rc 0, the folder's name and its elements; or rc negative (enum err:
+/* An answer to a call: rc 0, the folder's name and its elements; or rc negative (<tos/errors.h>:
  * unreachable -4, timed-out -21, ... as in doc/errors.md), a sentence, and no elements.
  * Borrowed for the callback. */
 typedef void tos_answer_fn(struct tos_ext *x, void *arg, int rc, const char *text,

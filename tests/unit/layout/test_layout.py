@@ -25,7 +25,7 @@ OWNERS = {
 }
 # Headers of the public folder and who may include them in src/ and lib/.
 PUBLIC = {"value.h": {r for r in ROOMS if "wire" in ROOMS[r].split()} | {"wire", "seal", "cli"}, "tos.h": {"lib", "cli"},
-          "extension.h": {"ext", "kernel"}}
+          "extension.h": {"ext", "kernel"}, "errors.h": {"ext"}}
 
 bad = []
 
