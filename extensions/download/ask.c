@@ -20,6 +20,26 @@ void ask_refused(
 	tos_audit(x, rc == TOS_ERR_DENIED ? "download-refused" : "download-failed", m);
 }
 
+void ask_refuse(
+	struct tos_ext *x, const struct ask *a, const char *url, int rc, const char *text)
+{
+	struct tos_value *m, *e;
+
+	ask_refused(x, a, url, rc, text);
+	if (a->token)
+		tos_fail(x, a->token, rc, text);
+	if (!a->progress[0])
+		return;
+	m = tos_map();
+	tos_set(m, "state", tos_text("failed"));
+	tos_set(m, "url", tos_text(url));
+	tos_set(m, "code", tos_int(rc));
+	tos_set(m, "text", tos_text(text));
+	e = tos_array();
+	tos_push(e, m);
+	tos_post(x, a->progress, "progress", e);
+}
+
 bool place_lists(struct tos_ext *x, const struct url *u, bool *admits)
 {
 	const char *place;
@@ -170,9 +190,7 @@ static void get_with(struct tos_ext *x, struct ask *a, const struct tos_value *m
 		ask_do(x, a);
 		return;
 	}
-	ask_refused(x, a, a->url.text, rc, text);
-	if (a->token)
-		tos_fail(x, a->token, rc, text);
+	ask_refuse(x, a, a->url.text, rc, text);
 	tos_value_free(a->via);
 }
 
@@ -190,27 +208,32 @@ static void on_statement(struct tos_ext *x, void *arg, int rc, const char *text,
 		tos_set(s->m, "admit", tos_bool(false)); /* it is, already */
 		get_with(x, &s->ask, s->m);
 	} else {
-		ask_refused(x, &s->ask, tos_get_text(s->m, "url", ""),
-			rc ? rc : TOS_ERR_MALFORMED, text);
-		if (s->ask.token)
-			tos_fail(x, s->ask.token, rc ? rc : TOS_ERR_MALFORMED, text);
+		ask_refuse(x, &s->ask, tos_get_text(s->m, "url", ""),
+			rc ? rc : TOS_ERR_MALFORMED,
+			text ? text : "the kernel did not say which digest");
 	}
 	tos_value_free(s->m);
 	free(s);
 }
 
+void ask_init(struct ask *a, struct tos_ext *x, const struct tos_message *m)
+{
+	*a = (struct ask){ .token = m->token, .size = -1 };
+	copy(a->sender, sizeof(a->sender), m->sender);
+	copy(a->owner, sizeof(a->owner), tos_get_text(m->info, "owner", ""));
+	a->deadline_ms = tos_now_ms(x) + (m->token ? m->deadline_ms : 600000);
+}
+
 void ask_get(struct tos_ext *x, const struct tos_message *m)
 {
 	const struct tos_value *args = tos_at(m->elements, 0);
-	struct ask a = { .token = m->token, .size = -1 };
+	struct ask a;
 	struct signed_ask *s;
 	struct tos_value *e, *statement;
 	size_t n;
 	const uint8_t *p = tos_get_bytes(args, "statement", &n);
 
-	copy(a.sender, sizeof(a.sender), m->sender);
-	copy(a.owner, sizeof(a.owner), tos_get_text(m->info, "owner", ""));
-	a.deadline_ms = tos_now_ms(x) + (m->token ? m->deadline_ms : 600000);
+	ask_init(&a, x, m);
 	progress_set(&a, args, m->sender);
 	if (!p) {
 		get_with(x, &a, args);

@@ -8,6 +8,10 @@
  * a few of them under way; a cut connection is gone on with where it was (Range), also by the
  * next life of this process, since the store keeps what it has.
  *
+ * An index (INDEX) is the one thing that is read without its digest being known: a small file of
+ * statements that the kernel knows the signatures of. It stays in memory, and what is in it and not
+ * signed by whom policy names goes nowhere.
+ *
  * Admission: only what this process itself took over http from places that say admit, in this
  * life, or what a kernel whose place says so has admitted.
  */
@@ -39,9 +43,12 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 		else if ((m.folder[0] == 0 || strcmp(m.folder, "GET") == 0) &&
 			 tos_type(tos_at(m.elements, 0)) == TOS_MAP)
 			ask_get(x, &m);
+		else if (strcmp(m.folder, "INDEX") == 0 && m.token &&
+			 tos_type(tos_at(m.elements, 0)) == TOS_MAP)
+			index_ask(x, &m);
 		else if (m.token)
 			tos_fail(x, m.token, TOS_ERR_MALFORMED,
-				"it takes GET with a map, and PLACES");
+				"it takes GET and INDEX with a map, and PLACES");
 	}
 }
 
@@ -86,7 +93,9 @@ static const struct tos_inbox_spec inboxes[] = {
 		.protocol =
 			"GET {url, sha256 | statement, [size], [max], [admit], [name], [kind], "
 			"[version], [machine], [progress: inbox], [peers: [kernel]], [via: "
-			"[kernel]]} -> ok {sha256, digest, from, size, admitted}; PLACES -> ok "
+			"[kernel]]} -> ok {sha256, digest, from, size, admitted}; INDEX {url} -> "
+			"ok {rows: [{digest, kind, name, version, machine, by, expires, "
+			"statement}], refused: [{code, text}], from, size}; PLACES -> ok "
 			"[text]" },
 	{ .name = NULL },
 };

@@ -1,6 +1,6 @@
 /*
  * What the files of Download share. ask.c reads what is asked for, job.c has the jobs, source.c where they
- * look, transfer.c what comes over http; download.c is the inbox.
+ * look, transfer.c what comes over http; index_ask.c reads an index; download.c is the inbox.
  */
 #pragma once
 
@@ -33,8 +33,8 @@ struct ask {
 	char sender[160], owner[80], progress[200];
 	int64_t deadline_ms;
 	struct url url;
-	bool admit, place_admits;
-	uint8_t digest[32];
+	bool admit, place_admits, index;
+	uint8_t digest[32]; /* of an index: of its URL */
 	char name[129], kind[16], version[64], machine[32];
 	int64_t size, max;
 	char peers[PEERS_MAX][64];
@@ -76,6 +76,7 @@ struct job {
 	size_t n_buf, n_puts;
 	bool last_put, stored;
 	EVP_MD_CTX *digest;
+	struct tos_value *statements, *rows, *refused; /* of an index */
 	struct tos_timer *retry, *deadline;
 	int64_t told_ms;
 	const char *from; /* for the answer */
@@ -111,6 +112,19 @@ bool place_lists(struct tos_ext *x, const struct url *u, bool *admits);
 /* Counts and audits that it was refused or failed. */
 void ask_refused(
 	struct tos_ext *x, const struct ask *a, const char *url, int rc, const char *text);
+
+/* It comes to no job: that, and whoever asked is told. */
+void ask_refuse(
+	struct tos_ext *x, const struct ask *a, const char *url, int rc, const char *text);
+/* Who asks, until when. */
+void ask_init(struct ask *a, struct tos_ext *x, const struct tos_message *m);
+
+/* ---- index_ask.c */
+
+/* INDEX: answered, now or when its job is over. */
+void index_ask(struct tos_ext *x, const struct tos_message *m);
+/* All of it came. */
+void index_over(struct job *j);
 
 /* ---- job.c */
 

@@ -27,11 +27,12 @@ struct job *job_by_number(struct tos_ext *x, uint64_t number)
 	return j && !j->over ? j : NULL;
 }
 
-static struct job *job_of(struct tos_ext *x, const uint8_t digest[32])
+static struct job *job_of(struct tos_ext *x, const struct ask *a)
 {
 	struct job *j = state_of(x)->jobs;
 
-	while (j && (j->over || memcmp(j->ask.digest, digest, 32) != 0))
+	while (j && (j->over || j->ask.index != a->index ||
+			    memcmp(j->ask.digest, a->digest, 32) != 0))
 		j = j->next;
 	return j;
 }
@@ -171,6 +172,9 @@ void job_free(struct job *j)
 	}
 	EVP_MD_CTX_free(j->digest);
 	tos_value_free(j->ask.via);
+	tos_value_free(j->statements);
+	tos_value_free(j->rows);
+	tos_value_free(j->refused);
 	free(j->buf);
 	free(j);
 }
@@ -192,13 +196,18 @@ static void waiter_answer(struct job *j, struct waiter *w, bool admitted)
 	struct tos_value *m = tos_map(), *e = tos_array();
 	char hex[65];
 
-	digest_hex(j->ask.digest, hex);
-	tos_set(m, "sha256", tos_text(hex));
-	tos_set(m, "digest", tos_bytes(j->ask.digest, 32));
+	if (j->ask.index) {
+		tos_set(m, "rows", tos_value_copy(j->rows));
+		tos_set(m, "refused", tos_value_copy(j->refused));
+	} else {
+		digest_hex(j->ask.digest, hex);
+		tos_set(m, "sha256", tos_text(hex));
+		tos_set(m, "digest", tos_bytes(j->ask.digest, 32));
+		tos_set(m, "admitted", tos_bool(admitted));
+	}
 	tos_set(m, "from", tos_text(j->from ? j->from : ""));
 	if (j->total >= 0)
 		tos_set(m, "size", tos_int(j->total));
-	tos_set(m, "admitted", tos_bool(admitted));
 	tos_push(e, m);
 	if (w->ask.token)
 		tos_reply(j->x, w->ask.token, "ok", e);
@@ -242,6 +251,8 @@ void job_end(struct job *j, int rc, const char *text, bool admitted)
 		tos_post(x, "Content", "CANCEL", one_element(digest_args(j)));
 	if (rc < 0) {
 		ask_refused(x, &j->ask, j->url.text, rc, text);
+	} else if (j->ask.index) {
+		tos_count(x, "indexes", 1);
 	} else {
 		tos_count(x, "files", 1);
 		tos_log(x, 1, hex);
@@ -333,8 +344,11 @@ static void job_start(struct job *j)
 
 	j->active = true;
 	state_of(j->x)->n_active++;
-	if (!job_call(j, "Content", verb, digest_args(j), 10000,
-		    j->ask.admit ? on_admitted : on_stat, later_new(j)))
+	if (j->ask.index) {
+		j->verify_only = true; /* nothing of it goes to the store */
+		transfer_begin(j);
+	} else if (!job_call(j, "Content", verb, digest_args(j), 10000,
+			   j->ask.admit ? on_admitted : on_stat, later_new(j)))
 		job_fail(j, TOS_ERR_IO, NO_CALLS);
 }
 
@@ -410,7 +424,7 @@ static struct job *job_new(struct tos_ext *x, const struct ask *a)
 /* Takes what a owns. */
 void ask_do(struct tos_ext *x, struct ask *a)
 {
-	struct job *j = job_of(x, a->digest);
+	struct job *j = job_of(x, a);
 	bool fresh = !j, joins = j && (!a->admit || j->ask.admit);
 	struct waiter *w = calloc(1, sizeof(*w));
 

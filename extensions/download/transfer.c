@@ -3,6 +3,7 @@
  * comes goes to the store in pieces.
  */
 #include "download.h"
+#include "index.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +99,7 @@ static int64_t most_bytes(struct tos_ext *x)
 
 static int64_t bound_of(const struct job *j)
 {
-	int64_t most = most_bytes(j->x);
+	int64_t most = j->ask.index ? (int64_t)INDEX_BYTES_MAX : most_bytes(j->x);
 
 	return j->ask.max > 0 && j->ask.max < most ? j->ask.max : most;
 }
@@ -525,6 +526,10 @@ static void body_over(struct job *j)
 	uint8_t digest[32];
 	int64_t bytes = j->sent + (int64_t)j->n_buf;
 
+	if (j->ask.index) {
+		index_over(j);
+		return;
+	}
 	if (j->ask.size >= 0 && bytes != j->ask.size) {
 		job_fail(j, TOS_ERR_DIGEST, "%s has %lld bytes, not %lld", j->url.text,
 			(long long)bytes, (long long)j->ask.size);

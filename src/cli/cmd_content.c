@@ -18,6 +18,10 @@
 #define HEX_BYTES   (2 * DIGEST_BYTES)
 #define PREFIX_MIN  6
 
+/* As extensions/download/index.h has them. */
+#define INDEX_BYTES_MAX      (128 << 10)
+#define INDEX_STATEMENTS_MAX 64
+
 /* ---- asking */
 
 /* VERB with a map (taken) to inbox Content of the asked kernel. */
@@ -603,6 +607,58 @@ static int content_sign(struct cli *cli, const char *path)
 	return rc;
 }
 
+/* Nobody reads half of it. */
+static int whole_file(struct cli *cli, const char *path, const uint8_t *bytes, size_t n)
+{
+	char part[4096];
+	int fd, rc = 0;
+
+	if (snprintf(part, sizeof(part), "%s.part", path) >= (int)sizeof(part))
+		return err_set(&cli->em, ERR_USAGE, "the file's name is too long");
+	fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return err_errno(&cli->em, "%s", part);
+	if (write(fd, bytes, n) != (ssize_t)n || fsync(fd) < 0 || rename(part, path) < 0) {
+		rc = err_errno(&cli->em, "%s", path);
+		unlink(part);
+	}
+	close(fd);
+	return rc;
+}
+
+/* What tells a steward, or anybody, what there is: statements one after the other, each signed by itself. */
+static int content_index(struct cli *cli)
+{
+	const char *to = cli_option(cli, "output");
+	struct tos_value *list = tos_array();
+	uint8_t *bytes = NULL;
+	size_t n = 0;
+	int rc = 0;
+
+	if (cli->args.n_word - 1 > INDEX_STATEMENTS_MAX)
+		rc = err_set(&cli->em, ERR_USAGE, "an index holds at most %d statements",
+			INDEX_STATEMENTS_MAX);
+	for (size_t i = 1; rc == 0 && i < cli->args.n_word; i++) {
+		struct tos_value *one = NULL;
+
+		rc = statement_read(cli, cli->args.word[i], &one);
+		if (rc == 0)
+			tos_push(list, one);
+	}
+	rc = rc ? rc : tos_encode(list, &bytes, &n);
+	tos_value_free(list);
+	if (rc == 0 && n > INDEX_BYTES_MAX)
+		rc = err_set(&cli->em, ERR_TOO_LARGE, "an index has at most %d bytes",
+			INDEX_BYTES_MAX);
+	to = to ? to : "index";
+	if (rc == 0)
+		rc = whole_file(cli, to, bytes, n);
+	free(bytes);
+	if (rc == 0)
+		printf("%s\n", to);
+	return rc;
+}
+
 static int run_content(struct cli *cli)
 {
 	const char *verb = cli->args.n_word ? cli->args.word[0] : "list";
@@ -618,6 +674,8 @@ static int run_content(struct cli *cli)
 	else if (strcmp(verb, "put") == 0 && word)
 		for (size_t i = 1; rc == 0 && i < cli->args.n_word; i++)
 			rc = put_one(cli, cli->args.word[i]);
+	else if (strcmp(verb, "index") == 0 && word)
+		rc = content_index(cli);
 	else if (!word || cli->args.n_word > 2)
 		verb = ""; /* NOLINT(bugprone-branch-clone): the order */
 	else if (strcmp(verb, "get") == 0)
@@ -637,14 +695,14 @@ static int run_content(struct cli *cli)
 	if (!*verb)
 		return cli_usage(cli,
 			"it is 'tos content list', 'put FILE...', 'get DIGEST', 'fetch DIGEST --from KERNEL', "
-			"'pin DIGEST', 'drop DIGEST', 'admit DIGEST', 'withdraw DIGEST', 'admitted' or 'sign FILE'");
+			"'pin DIGEST', 'drop DIGEST', 'admit DIGEST', 'withdraw DIGEST', 'admitted', 'sign FILE' or 'index STATEMENT...'");
 	return rc < 0 ? cli_fail(cli, rc) : EXIT_DONE;
 }
 
 const struct command command_content = {
 	.name = "content",
 	.args = "list | put FILE... | get DIGEST | fetch DIGEST | pin DIGEST | drop DIGEST | admit [DIGEST] | "
-		"withdraw DIGEST | admitted | sign FILE",
+		"withdraw DIGEST | admitted | sign FILE | index STATEMENT...",
 	.summary = "Files by their digest at a kernel, and which of them may be run",
 	.about =
 		"A kernel keeps files by their SHA-256: programs, bundles and data that carriers and the Executor use. put "
@@ -655,19 +713,21 @@ const struct command command_content = {
 		"admit says that a digest may be run, or taken for what it says: by an act of a principal whom policy allows "
 		"it (role admin), or with --statement by a statement that an officer signed elsewhere with sign (roles: "
 		"content.admit_signed). withdraw takes it back for good; only another admit by an act undoes that. The "
-		"file itself need not be there yet. What was put with --private is read by its owner only, and by no other "
+		"file itself need not be there yet. index makes one file of several statements: put on a web server beside "
+		"the files, it tells a carrier such as steward, by Download, what there is. What was put with --private is read by its owner only, and by no other "
 		"kernel.",
 	.examples = "tos content put ./agent --admit --version-of 1.2\tBring a program, and admit it\n"
 		    "tos content fetch 3f8a91 --from host0 --kernel host3\tFrom one kernel to another\n"
 		    "tos content sign ./agent --as olga -o agent.admit\tAn officer's statement, made anywhere\n"
 		    "tos content admit --statement agent.admit\tShow it to a kernel\n"
+		    "tos content index agent-1.admit agent-2.admit -o index\tFor a web server: what there is\n"
 		    "tos content withdraw 3f8a91\tIt may not be run any more\n",
 	.run = run_content,
 	.max_args = ARGS_ANY,
-	.words = "admit admitted drop fetch get list pin put sign withdraw",
+	.words = "admit admitted drop fetch get index list pin put sign withdraw",
 	.options = {
 		{ "name", 0, "NAME", "put, fetch, admit, sign: its name; default the file's" },
-		{ "output", 'o', "FILE", "get, sign: write here; default standard output, or FILE.admit" },
+		{ "output", 'o', "FILE", "get, sign, index: write here; default standard output, FILE.admit, or index" },
 		{ "from", 0, "KERNEL[,KERNEL]...", "fetch: whose store to ask, one after the other" },
 		{ "pin", 0, NULL, "put, fetch: never drop it to make room" },
 		{ "undo", 0, NULL, "pin: it may be dropped again" },

@@ -321,6 +321,53 @@ void admitted_signed(struct kernel *k, struct request *rq)
 	change(k, rq, &a);
 }
 
+/* One of CHECK's answers: the row that it would make here, or why it would make none. */
+static struct tos_value *statement_row(struct kernel *k, struct slice bytes)
+{
+	struct admitted a = { .how = "signed" };
+	struct cert_info signer = { .kind = CERT_JOINER };
+	const struct admitted *old;
+	struct errmsg em = { "" };
+	struct tos_value *m;
+	int rc = bytes.p ? statement_check(k, bytes, &a, &signer, &em)
+			 : err_set(&em, ERR_MALFORMED, "a statement is bytes");
+
+	old = rc == 0 ? map_find(registry, a.digest, DIGEST_BYTES) : NULL;
+	if (old && old->withdrawn)
+		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", old->by);
+	if (rc == 0) {
+		snprintf(a.by, sizeof(a.by), "%s", signer.name);
+		return admitted_row(&a);
+	}
+	m = tos_map();
+	tos_set(m, "code", tos_int(rc));
+	tos_set(m, "text", tos_text(err_show(rc, &em)));
+	return m;
+}
+
+void admitted_check(struct kernel *k, struct request *rq)
+{
+	const struct tos_value *list = tos_get(rq->args, "statements");
+	struct tos_value *rows, *m;
+	size_t n = tos_len(list);
+
+	if (tos_type(list) != TOS_ARRAY || n == 0 || n > ADMITTED_CHECK_MAX) {
+		request_fail(rq, ERR_MALFORMED, "CHECK wants statements, 1 to %d",
+			ADMITTED_CHECK_MAX);
+		return;
+	}
+	rows = tos_array();
+	for (size_t i = 0; i < n; i++) {
+		struct slice bytes;
+
+		bytes.p = tos_as_bytes(tos_at(list, i), &bytes.n);
+		tos_push(rows, statement_row(k, bytes));
+	}
+	m = tos_map();
+	tos_set(m, "rows", rows);
+	request_ok(rq, m);
+}
+
 void admitted_withdraw(struct kernel *k, struct request *rq, const uint8_t digest[DIGEST_BYTES],
 	const char *by)
 {

@@ -132,6 +132,9 @@ void admitted_add(struct kernel *k, struct request *rq, const struct tos_value *
 	const char *by, const char *how);
 /* {statement: bytes}: a COSE_Sign1 of kind "admit". Takes rq. */
 void admitted_signed(struct kernel *k, struct request *rq);
+/* {statements: [bytes]}: what each of them would admit, or why not; nothing is. Takes rq. */
+#define ADMITTED_CHECK_MAX 64 /* each is two signatures to be verified on the loop */
+void admitted_check(struct kernel *k, struct request *rq);
 void admitted_withdraw(struct kernel *k, struct request *rq, const uint8_t digest[DIGEST_BYTES],
 	const char *by);
 struct tos_value *admitted_row(const struct admitted *a);

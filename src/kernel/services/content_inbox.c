@@ -2,7 +2,7 @@
  * Inbox Content: what clients, carriers, extensions and other kernels may do with the content
  * store. See content.h.
  *
- * Who: the firewall's words read (HAS, GET, LIST, STAT, ADMITTED), put (PUT, FETCH), remove (DROP)
+ * Who: the firewall's words read (HAS, GET, LIST, STAT, ADMITTED, CHECK), put (PUT, FETCH), remove (DROP)
  * and admit (ADMIT, WITHDRAW) at the object Content. A local client has no principal: it announces
  * a file by a signed act, and then sends the bytes, which the digest in the act vouches for.
  * Another kernel, its extensions and clients read what is shared, and nothing else.
@@ -465,6 +465,12 @@ static void admit_verb(struct kernel *k, struct request *rq)
 			rq->from.cls == ORIGIN_EXTENSION ? "download" : "carrier");
 }
 
+static void check_verb(struct kernel *k, struct request *rq)
+{
+	if (may(k, rq, "read"))
+		admitted_check(k, rq);
+}
+
 static void withdraw_verb(struct kernel *k, struct request *rq)
 {
 	uint8_t digest[DIGEST_BYTES];
@@ -507,6 +513,7 @@ const struct verb content_verbs[] = {
 	{ "FETCH", fetch_verb },
 	{ "DROP", drop_verb },
 	{ "ADMIT", admit_verb },
+	{ "CHECK", check_verb },
 	{ "WITHDRAW", withdraw_verb },
 	{ "ADMITTED", admitted_verb },
 	{ NULL, NULL },
