@@ -29,7 +29,7 @@ static int index_ask_read(
 		1)
 		return 0;
 	snprintf(text, cap, "no memory");
-	return TOS_ERR_NO_MEMORY;
+	return TOS_ERR_NOMEM;
 }
 
 void index_ask(struct tos_ext *x, const struct tos_message *m)
