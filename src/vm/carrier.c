@@ -4,6 +4,7 @@
  * Its Lua heap is counted against its cap by our allocator. What comes for it while it does
  * something else waits in C memory, counted in `held`.
  */
+#include "vm/libs.h"
 #include "vm/vm.h"
 
 #include <lauxlib.h>
@@ -90,8 +91,6 @@ void carrier_free(struct vm_carrier *c)
 		carrier_drop_inbox(c, c->inbox[0]);
 	free(c->inbox);
 	free(c->done_text);
-	buf_fini(&c->enc);
-	buf_fini(&c->enc_state);
 	free(c);
 }
 
@@ -194,7 +193,7 @@ static void send_fault(
 		text_put(b, text, strlen(text), VM_TEXT_BYTES_MAX);
 		text_put(b, trace, strlen(trace), VM_TRACE_BYTES_MAX);
 		if (frozen)
-			cbor_put_raw(b, (struct slice){ c->enc.data, c->enc.len });
+			cbor_put_raw(b, (struct slice){ c->port->enc.data, c->port->enc.len });
 		else
 			cbor_put_null(b);
 		if (port_send(c->port, at) == 0 || !frozen)
@@ -283,12 +282,12 @@ static int freeze_body(lua_State *L)
 	size_t most = (size_t)c->limit[LIMIT_state];
 	int t;
 
-	buf_clear(&c->enc_state);
-	c->enc_state.max = most + ENVELOPE_SLACK;
+	buf_clear(&c->port->enc_state);
+	c->port->enc_state.max = most + ENVELOPE_SLACK;
 	put_stores_key(L, REG_SELF, &t);
-	c->freeze_rc = state_encode(L, t, &c->enc_state, &c->port->codec, "self");
+	c->freeze_rc = state_encode(L, t, &c->port->enc_state, &c->port->codec, "self");
 	if (c->freeze_rc) {
-		bool large = c->enc_state.failed;
+		bool large = c->port->enc_state.failed;
 
 		err_set(&c->port->em, c->freeze_rc, "%s%s", large ? "limit state: " : "",
 			c->port->codec.em.text);
@@ -297,15 +296,15 @@ static int freeze_body(lua_State *L)
 		return 0;
 	}
 	/* In the deterministic order of the keys' encodings. */
-	cbor_put_map(&c->enc, 3);
-	cbor_put_text(&c->enc, "path");
+	cbor_put_map(&c->port->enc, 3);
+	cbor_put_text(&c->port->enc, "path");
 	put_stores_key(L, REG_PATH, &t);
-	store_put(L, t, &c->enc);
-	cbor_put_text(&c->enc, "state");
-	cbor_put_bytes(&c->enc, c->enc_state.data, c->enc_state.len);
-	cbor_put_text(&c->enc, "briefcase");
-	briefcase_put(L, &c->enc);
-	if (c->enc.failed || c->enc.len > most)
+	store_put(L, t, &c->port->enc);
+	cbor_put_text(&c->port->enc, "state");
+	cbor_put_bytes(&c->port->enc, c->port->enc_state.data, c->port->enc_state.len);
+	cbor_put_text(&c->port->enc, "briefcase");
+	briefcase_put(L, &c->port->enc);
+	if (c->port->enc.failed || c->port->enc.len > most)
 		c->freeze_rc = err_set(&c->port->em, ERR_LIMIT,
 			"limit state: self, briefcase and path take more than %zu bytes", most);
 	return 0;
@@ -314,8 +313,8 @@ static int freeze_body(lua_State *L)
 int carrier_freeze(struct vm_carrier *c, lua_State *L)
 {
 	c->freeze_rc = 0;
-	buf_clear(&c->enc);
-	c->enc.max = (size_t)c->limit[LIMIT_state] + ENVELOPE_SLACK;
+	buf_clear(&c->port->enc);
+	c->port->enc.max = (size_t)c->limit[LIMIT_state] + ENVELOPE_SLACK;
 	if (!lua_checkstack(L, 8))
 		return err_set(&c->port->em, ERR_LIMIT, "limit memory: no room to freeze it");
 	lua_pushcfunction(L, freeze_body);
@@ -324,7 +323,7 @@ int carrier_freeze(struct vm_carrier *c, lua_State *L)
 		c->freeze_rc =
 			err_set(&c->port->em, ERR_LIMIT, "limit memory: no room to freeze it");
 	}
-	buf_fini(&c->enc_state);
+	buf_fini(&c->port->enc_state);
 	return c->freeze_rc;
 }
 
@@ -505,10 +504,10 @@ static int load_body(lua_State *L)
 	if (seals_push(L, s->seals))
 		return luaL_error(L, "its %s is malformed", what[3]);
 	lua_setfield(L, LUA_REGISTRYINDEX, REG_SEALS);
-	env_open(L);
+	lazy_open(L);
 	c->co = lua_newthread(L);
 	lua_setfield(L, LUA_REGISTRYINDEX, "tos.thread");
-	lua_getfield(L, LUA_REGISTRYINDEX, REG_BOOT);
+	lua_pushcfunction(L, boot);
 	lua_pushstring(L, c->entry);
 	lua_pushstring(L, c->function);
 	lua_getfield(L, LUA_REGISTRYINDEX, REG_SELF);
@@ -762,11 +761,12 @@ static int trace_body(lua_State *L)
 	else
 		luaL_traceback(L, c->co, NULL, 0);
 	s = lua_tostring(L, -1);
-	while (s && *s) { /* the prelude's own lines are no help */
+	while (s && *s) { /* the prelude's own lines, and boot's, are no help */
 		const char *eol = strchr(s, '\n');
 		size_t n = eol ? (size_t)(eol - s) + 1 : strlen(s);
 
-		if (strncmp(s, "\t[tos]:", 7) != 0 && strncmp(s, "\t?: in ", 7) != 0)
+		if (strncmp(s, "\t[tos]:", 7) != 0 && strncmp(s, "\t?: in ", 7) != 0 &&
+			strcmp(s, "\t[C]: in ?") != 0)
 			buf_add(&e->trace, s, n);
 		s += n;
 	}
@@ -816,7 +816,8 @@ static void carrier_finished(struct vm_carrier *c)
 	if (!rc) {
 		carrier_send_usage(c);
 		at = port_begin(c->port, 1, VM_FINISHED, c->number);
-		cbor_put_raw(&c->port->out, (struct slice){ c->enc.data, c->enc.len });
+		cbor_put_raw(
+			&c->port->out, (struct slice){ c->port->enc.data, c->port->enc.len });
 		rc = port_send(c->port, at);
 		if (rc)
 			err_set(&c->port->em, rc, "limit state: larger than a frame");
@@ -875,8 +876,6 @@ void carrier_settle(struct vm_carrier *c)
 	if (c->used <= SETTLE_MOST)
 		lua_gc(c->L, LUA_GCCOLLECT);
 	c->settled = c->used;
-	buf_fini(&c->enc);
-	buf_fini(&c->enc_state);
 }
 
 void carrier_dropped(struct vm_carrier *c)

@@ -5,6 +5,7 @@
  * shared and cyclic tables). Encoding is two passes for states: the first finds the tables that
  * are met more than once, so that a tree without sharing has no tags at all.
  */
+#include "vm/libs.h"
 #include "vm/vm.h"
 
 #include <lauxlib.h>
@@ -28,22 +29,18 @@ void codec_fini(struct codec *k)
 	k->cap_order = k->n_order = 0;
 }
 
-void codec_open(lua_State *L)
-{
-	luaL_newmetatable(L, BYTES_TYPE);
-	lua_pushliteral(L, "bytes");
-	lua_setfield(L, -2, "__metatable");
-	lua_pushliteral(L, "bytes");
-	lua_setfield(L, -2, "__name");
-	lua_pop(L, 1);
-}
-
 void bytes_mark(lua_State *L)
 {
 	lua_newuserdatauv(L, 0, 1);
 	lua_insert(L, -2);
 	lua_setiuservalue(L, -2, 1);
-	luaL_setmetatable(L, BYTES_TYPE);
+	if (luaL_newmetatable(L, BYTES_TYPE)) {
+		lua_pushliteral(L, "bytes");
+		lua_setfield(L, -2, "__metatable");
+		lua_pushliteral(L, "bytes");
+		lua_setfield(L, -2, "__name");
+	}
+	lua_setmetatable(L, -2);
 }
 
 /* ---- encoding */
@@ -312,6 +309,8 @@ static int enc_table(struct enc *e, int t)
 				: "is nested too deeply, or holds itself");
 	if (!lua_checkstack(e->L, 12))
 		return enc_refuse(e, ERR_NOMEM, "does not fit into memory");
+	if (lazy_is(e->L, t))
+		return enc_refuse(e, ERR_UNSUPPORTED, "is a library; it can't travel");
 	if (enc_shared(e, t))
 		return 0;
 	if (is_array(e->L, t, n, &pairs))

@@ -1,20 +1,18 @@
 /*
- * What Lua code of a carrier finds: the standard libraries without whatever loads code, reaches
- * the system or runs when nobody looks (finalizers), coroutines that pass our waits on, and the
- * prelude. A test holds the list of all reachable globals.
+ * What of Lua's libraries a carrier must not have as it is: coroutines pass our waits on, and
+ * nothing of the base library runs when nobody looks (finalizers). How chunks are compiled. What a
+ * carrier finds in all stands in lazy.c; a test holds the list of all reachable globals.
  */
 #include "vm/libs.h"
 #include "vm/vm.h"
 
 #include <lauxlib.h>
-#include <lualib.h>
 #include <string.h>
-
-#include "vm_prelude.h"
 
 static const char wait_mark; /* its address, yielded, says: pass it on to the process's loop */
 
-int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua_KFunction k)
+int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua_KContext ctx,
+	lua_KFunction k)
 {
 	struct vm_carrier *c = carrier_of(L);
 
@@ -25,7 +23,7 @@ int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua
 	c->wait_id = id;
 	c->wait_until_ms = until_ms;
 	lua_pushlightuserdata(L, (void *)&wait_mark);
-	return lua_yieldk(L, 1, 0, k);
+	return lua_yieldk(L, 1, ctx, k);
 }
 
 bool env_is_wait(lua_State *co, int n_results)
@@ -121,7 +119,7 @@ static int resume_more(lua_State *L, int status, lua_KContext ctx)
 	return resume_end(L, co_step(L, co_arg(L), 0));
 }
 
-static int co_resume(lua_State *L)
+int co_resume(lua_State *L)
 {
 	return resume_end(L, co_step(L, co_arg(L), lua_gettop(L) - 1));
 }
@@ -178,7 +176,7 @@ static int wrap_call(lua_State *L)
 	return wrap_end(L, co, co_step(L, co, lua_gettop(L)));
 }
 
-static int co_create(lua_State *L)
+int co_create(lua_State *L)
 {
 	lua_State *co;
 
@@ -189,7 +187,7 @@ static int co_create(lua_State *L)
 	return 1;
 }
 
-static int co_wrap(lua_State *L)
+int co_wrap(lua_State *L)
 {
 	co_create(L);
 	lua_pushcclosure(L, wrap_call, 1);
@@ -197,7 +195,7 @@ static int co_wrap(lua_State *L)
 }
 
 /* As of lcorolib.c: only what is suspended or dead. */
-static int co_close(lua_State *L)
+int co_close(lua_State *L)
 {
 	lua_State *co = co_arg(L);
 	lua_Debug ar;
@@ -214,34 +212,24 @@ static int co_close(lua_State *L)
 	return 2;
 }
 
-static int co_yield (lua_State *L)
+int co_yield (lua_State *L)
 {
 	if (L == carrier_of(L)->co)
 		return luaL_error(L, "attempt to yield from outside a coroutine");
 	return lua_yield(L, lua_gettop(L));
 }
 
-static void coroutine_open(lua_State *L)
-{
-	static const luaL_Reg ours[] = { { "create", co_create }, { "resume", co_resume },
-		{ "wrap", co_wrap }, { "yield", co_yield }, { "close", co_close },
-		{ NULL, NULL } };
-
-	luaL_requiref(L, LUA_COLIBNAME, luaopen_coroutine, 1);
-	luaL_setfuncs(L, ours, 0);
-	lua_pop(L, 1);
-}
-
 /* ---- base */
 
 /* A finalizer runs where no hook and no deadline reaches; Lua marks for it at this call only.
  */
-static int base_setmetatable(lua_State *L)
+int base_setmetatable(lua_State *L)
 {
 	int t = lua_type(L, 2);
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_argexpected(L, t == LUA_TNIL || t == LUA_TTABLE, 2, "nil or table");
+	lazy_fill(L, 1);
 	if (t == LUA_TTABLE) {
 		lua_pushliteral(L, "__gc");
 		if (lua_rawget(L, 2) != LUA_TNIL)
@@ -255,7 +243,7 @@ static int base_setmetatable(lua_State *L)
 	return 1;
 }
 
-static int base_collectgarbage(lua_State *L)
+int base_collectgarbage(lua_State *L)
 {
 	if (strcmp(luaL_optstring(L, 1, "count"), "count") != 0)
 		return luaL_error(L, "collectgarbage offers \"count\" only");
@@ -263,51 +251,50 @@ static int base_collectgarbage(lua_State *L)
 	return 1;
 }
 
-static void base_open(lua_State *L)
-{
-	static const char *const gone[] = { "load", "loadfile", "dofile", "loadstring", "warn",
-		"print" };
+/* Those that look at a table otherwise than by a key, and see it whole. */
 
-	luaL_requiref(L, LUA_GNAME, luaopen_base, 1);
-	for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
+int base_getmetatable(lua_State *L)
+{
+	luaL_checkany(L, 1);
+	lazy_fill(L, 1);
+	if (!lua_getmetatable(L, 1)) {
 		lua_pushnil(L);
-		lua_setfield(L, -2, gone[i]);
+		return 1;
 	}
-	lua_pushcfunction(L, base_setmetatable);
-	lua_setfield(L, -2, "setmetatable");
-	lua_pushcfunction(L, base_collectgarbage);
-	lua_setfield(L, -2, "collectgarbage");
-	lua_pop(L, 1);
+	luaL_getmetafield(L, 1, "__metatable");
+	return 1;
 }
 
-static void string_open(lua_State *L)
+int base_next(lua_State *L)
 {
-	luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
+	luaL_checktype(L, 1, LUA_TTABLE);
+	lazy_fill(L, 1);
+	lua_settop(L, 2);
+	if (lua_next(L, 1))
+		return 2;
 	lua_pushnil(L);
-	lua_setfield(L, -2, "dump");
-	lib_open_string(L);
-	lua_pop(L, 1);
-	lua_pushliteral(L, "");
-	if (lua_getmetatable(L, -1)) {
-		lua_pushliteral(L, "string");
-		lua_setfield(L, -2, "__metatable");
-		lua_pop(L, 1);
-	}
-	lua_pop(L, 1);
+	return 1;
 }
 
-/* Debian's Lua is built with the functions of 5.2; a carrier must not come to need them. */
-static void math_open(lua_State *L)
+int base_rawget(lua_State *L)
 {
-	static const char *const gone[] = { "atan2", "cosh", "frexp", "ldexp", "log10", "pow",
-		"sinh", "tanh" };
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_checkany(L, 2);
+	lazy_fill(L, 1);
+	lua_settop(L, 2);
+	lua_rawget(L, 1);
+	return 1;
+}
 
-	luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
-	for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
-		lua_pushnil(L);
-		lua_setfield(L, -2, gone[i]);
-	}
-	lua_pop(L, 1);
+int base_rawset(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_checkany(L, 2);
+	luaL_checkany(L, 3);
+	lazy_fill(L, 1);
+	lua_settop(L, 3);
+	lua_rawset(L, 1);
+	return 1;
 }
 
 /* ---- chunks */
@@ -326,33 +313,4 @@ int chunk_compile(lua_State *L, const char *text, size_t n, const char *name)
 	int status = luaL_loadbufferx(L, text, n, lua_tostring(L, -1), "t");
 	lua_remove(L, -2);
 	return status;
-}
-
-/* As the build compiled it; its text where this Lua is another than the build's. */
-static int prelude_load(lua_State *L)
-{
-	if (luaL_loadbufferx(L, (const char *)vm_prelude_compiled, sizeof vm_prelude_compiled,
-		    "=[tos]", "b") == LUA_OK)
-		return LUA_OK;
-	lua_pop(L, 1);
-	return luaL_loadbufferx(L, (const char *)vm_prelude, sizeof vm_prelude, "=[tos]", "t");
-}
-
-void env_open(lua_State *L)
-{
-	base_open(L);
-	coroutine_open(L);
-	string_open(L);
-	luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
-	lib_open_table(L);
-	lua_pop(L, 1);
-	luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, 1);
-	math_open(L);
-	lua_settop(L, 0);
-	codec_open(L);
-	if (prelude_load(L) != LUA_OK)
-		lua_error(L);
-	sys_open(L);
-	lua_call(L, 1, 1);
-	lua_setfield(L, LUA_REGISTRYINDEX, REG_BOOT);
 }

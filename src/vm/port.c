@@ -6,6 +6,7 @@
  * that breaks the rules ends the process, which ends the carriers: the kernel that sent it is
  * not ours, or broken.
  */
+#include "vm/libs.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include "base/mem.h"
 #include "wire/vmproto.h"
 
+#define ENC_KEEP_BYTES ((size_t)64 << 10)
 #ifdef TOS_HOSTILE
 #define READ_BYTES ((size_t)7) /* every frame comes in pieces */
 #else
@@ -239,6 +241,8 @@ static void port_fini(struct vm_port *p)
 		carrier_free(c);
 	map_free(p->carriers);
 	codec_fini(&p->codec);
+	buf_fini(&p->enc);
+	buf_fini(&p->enc_state);
 	buf_fini(&p->in.in);
 	buf_fini(&p->out);
 	free(p);
@@ -254,12 +258,15 @@ int port_serve(int fd)
 	p->in.max = VM_FRAME_BYTES_MAX;
 	p->in.in.max = VM_FRAME_BYTES_MAX + 2 * READ_BYTES;
 	sched_init(p);
+	lazy_init();
 	send_ready(p);
 	while (rc == 0) {
 		struct pollfd pfd = { .fd = fd, .events = POLLIN };
 		int timeout = sched_turn(p);
 
 		port_flush(p);
+		if (p->enc.cap > ENC_KEEP_BYTES)
+			buf_fini(&p->enc);
 		if (poll(&pfd, 1, timeout) > 0)
 			rc = port_read(p);
 	}

@@ -480,12 +480,12 @@ static int find_or_match(lua_State *L, bool find)
 	return 1;
 }
 
-static int str_find(lua_State *L)
+int str_find(lua_State *L)
 {
 	return find_or_match(L, true);
 }
 
-static int str_match(lua_State *L)
+int str_match(lua_State *L)
 {
 	return find_or_match(L, false);
 }
@@ -517,7 +517,7 @@ static int gmatch_next(lua_State *L)
 	return 0;
 }
 
-static int str_gmatch(lua_State *L)
+int str_gmatch(lua_State *L)
 {
 	size_t n, init;
 
@@ -676,7 +676,7 @@ static int gsub_more(lua_State *L, int status, lua_KContext ctx)
 	return 2;
 }
 
-static int str_gsub(lua_State *L)
+int str_gsub(lua_State *L)
 {
 	size_t n;
 	const char *p;
@@ -728,7 +728,7 @@ static int rep_more(lua_State *L, int status, lua_KContext ctx)
 	return 1;
 }
 
-static int str_rep(lua_State *L)
+int str_rep(lua_State *L)
 {
 	size_t n, n_sep;
 	const char *s = luaL_checklstring(L, 1, &n);
@@ -804,17 +804,17 @@ static int turn(lua_State *L, enum turn how)
 	return turn_more(L, LUA_OK, 0);
 }
 
-static int str_upper(lua_State *L)
+int str_upper(lua_State *L)
 {
 	return turn(L, UPPER);
 }
 
-static int str_lower(lua_State *L)
+int str_lower(lua_State *L)
 {
 	return turn(L, LOWER);
 }
 
-static int str_reverse(lua_State *L)
+int str_reverse(lua_State *L)
 {
 	return turn(L, REVERSE);
 }
@@ -900,7 +900,7 @@ static void push_format(lua_State *L, const char *f, size_t n, uint64_t marks)
 	luaL_pushresult(&b);
 }
 
-static int str_format(lua_State *L)
+int str_format(lua_State *L)
 {
 	size_t n;
 	const char *f = luaL_checklstring(L, 1, &n);
@@ -922,7 +922,7 @@ static int str_format(lua_State *L)
 		push_format(L, f, n, marks);
 		lua_replace(L, 1);
 	}
-	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_pushcfunction(L, lua_string_format);
 	lua_insert(L, 1);
 	lua_call(L, lua_gettop(L) - 1, 1);
 	return 1;
@@ -933,15 +933,8 @@ void lib_open_string(lua_State *L)
 	static const luaL_Reg ours[] = { { "find", str_find }, { "match", str_match },
 		{ "gmatch", str_gmatch }, { "gsub", str_gsub }, { "rep", str_rep },
 		{ "upper", str_upper }, { "lower", str_lower }, { "reverse", str_reverse },
-		{ NULL, NULL } };
+		{ "format", str_format }, { NULL, NULL } };
 
+	lazy_init();
 	luaL_setfuncs(L, ours, 0);
-	/* By this name errors of the library's own call it. */
-	lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-	lua_getfield(L, -2, "format");
-	lua_pushvalue(L, -1);
-	lua_setfield(L, -3, "string.format");
-	lua_remove(L, -2);
-	lua_pushcclosure(L, str_format, 1);
-	lua_setfield(L, -2, "format");
 }

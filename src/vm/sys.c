@@ -1,9 +1,11 @@
 /*
- * The primitives under the prelude: the table `sys`, which only the prelude's functions hold.
+ * The primitives under the prelude, which only the prelude's functions hold, and moves: what
+ * freezes the carrier.
  *
  * Arguments come from the prelude, which has checked them; a failure that a carrier can meet is
  * returned as nil, code, text.
  */
+#include "vm/libs.h"
 #include "vm/vm.h"
 
 #include <lauxlib.h>
@@ -15,10 +17,7 @@
 #include "base/text.h"
 #include "wire/vmproto.h"
 
-#define POST_SLACK           512 /* of a frame, for what stands around the folder */
-#define FAILURE_ELEMENTS_MAX 16
-
-static int push_failure(lua_State *L, int rc, const char *text)
+int push_failure(lua_State *L, int rc, const char *text)
 {
 	lua_pushnil(L);
 	lua_pushstring(L, err_word(rc));
@@ -35,14 +34,14 @@ static int sys_encode(lua_State *L)
 	const char *root = luaL_optstring(L, 2, "the value");
 
 	lua_settop(L, 2);
-	buf_clear(&c->enc);
-	c->enc.max = (size_t)c->limit[LIMIT_state];
-	if (value_encode(L, 1, &c->enc, &c->port->codec, root)) {
+	buf_clear(&c->port->enc);
+	c->port->enc.max = (size_t)c->limit[LIMIT_state];
+	if (value_encode(L, 1, &c->port->enc, &c->port->codec, root)) {
 		lua_pushnil(L);
 		lua_pushstring(L, c->port->codec.em.text);
 		return 2;
 	}
-	lua_pushlstring(L, (const char *)c->enc.data, c->enc.len);
+	lua_pushlstring(L, (const char *)c->port->enc.data, c->port->enc.len);
 	return 1;
 }
 
@@ -56,11 +55,13 @@ static int sys_decode(lua_State *L)
 	return 1;
 }
 
-static int sys_bytes(lua_State *L)
+int sys_bytes(lua_State *L)
 {
 	luaL_checktype(L, 1, LUA_TSTRING);
 	lua_settop(L, 1);
+	vm_sched.host = 1;
 	bytes_mark(L);
+	vm_sched.host = 0;
 	return 1;
 }
 
@@ -103,204 +104,9 @@ static int sys_unbox(lua_State *L)
 	return 1;
 }
 
-/* ---- posts */
-
-/* As the kernel counts, a bucket of one second, but filled a little slower: a post that the
- * kernel refuses later is worse for the carrier than one that is refused here. */
-static bool bucket_take(struct vm_bucket *k, int64_t per_s)
-{
-	int64_t now = clock_ms(), most = per_s * 1000;
-
-	if (!k->at_ms || now - k->at_ms > 2000)
-		k->level_milli = most;
-	else
-		k->level_milli += (now - k->at_ms) * per_s * 31 / 32;
-	k->at_ms = now;
-	if (k->level_milli > most)
-		k->level_milli = most;
-	if (k->level_milli < 1000)
-		return false;
-	k->level_milli -= 1000;
-	return true;
-}
-
-/* One more post with a folder of so many bytes: within the rate and the total? The kernel
- * counts again. */
-static int charge(struct vm_carrier *c, size_t bytes)
-{
-	int64_t sent = c->usage[LIMIT_sent] + c->sent;
-
-	if (c->limit[LIMIT_sent] > 0 && (int64_t)bytes > c->limit[LIMIT_sent] - sent)
-		return err_set(&c->port->em, ERR_LIMIT,
-			"limit sent: %lld of %lld bytes are used", (long long)sent,
-			(long long)c->limit[LIMIT_sent]);
-	if (c->limit[LIMIT_posts] > 0 && !bucket_take(&c->posts, c->limit[LIMIT_posts]))
-		return err_set(&c->port->em, ERR_LIMIT, "limit posts: %lld in a second",
-			(long long)c->limit[LIMIT_posts]);
-	c->sent += (int64_t)bytes;
-	c->n_posts++;
-	return 0;
-}
-
-/* The post in port->out from `at` on, its folder from `folder` on, is complete: charge and send
- * it. */
-static int send_charged(struct vm_carrier *c, size_t at, size_t folder)
-{
-	struct buf *b = &c->port->out;
-	int rc;
-
-	if (b->failed || b->len - at > FRAME_BYTES_MAX - POST_SLACK)
-		rc = err_set(&c->port->em, ERR_TOO_LARGE, "a post may take %u bytes",
-			(unsigned)(FRAME_BYTES_MAX - POST_SLACK));
-	else
-		rc = charge(c, b->len - folder);
-	if (rc) {
-		port_drop(c->port);
-		return rc;
-	}
-	rc = port_send_later(c->port, at);
-	carrier_note_activity(c);
-	return rc;
-}
-
-/* send(kind, dest, tag, deadline_ms, name, store) -> true, or nil, code, text */
-static int send_post(lua_State *L, unsigned kind, uint64_t tag, lua_Integer deadline_ms)
-{
-	struct vm_carrier *c = carrier_of(L);
-	struct buf *b = &c->port->out;
-	size_t n_dest, n_name, at, folder;
-	const char *dest = luaL_checklstring(L, 2, &n_dest),
-		   *name = luaL_checklstring(L, 5, &n_name);
-
-	luaL_checktype(L, 6, LUA_TTABLE);
-	at = port_begin(c->port, 5, VM_SEND, c->number);
-	cbor_put_uint(b, kind);
-	cbor_put_text_n(b, dest, n_dest);
-	cbor_put_uint(b, tag);
-	cbor_put_uint(b, (uint64_t)deadline_ms);
-	folder = b->len;
-	cbor_put_array(b, 2);
-	cbor_put_text_n(b, name, n_name);
-	store_put(L, 6, b);
-	return send_charged(c, at, folder);
-}
-
-static int sys_send(lua_State *L)
-{
-	lua_Integer kind = luaL_checkinteger(L, 1), tag = luaL_checkinteger(L, 3);
-	int rc;
-
-	if (kind != POST_ONEWAY && !carrier_of(L)->answers)
-		return push_failure(
-			L, ERR_UNSUPPORTED, "this kernel passes no answers of carriers on");
-	rc = send_post(L, (unsigned)kind, (uint64_t)tag, 0);
-
-	if (rc)
-		return push_failure(L, rc, carrier_of(L)->port->em.text);
-	lua_pushboolean(L, 1);
-	return 1;
-}
-
-/* ask(_, dest, _, deadline_ms, name, store) -> tag, or nil, code, text */
-static int sys_ask(lua_State *L)
-{
-	struct vm_carrier *c = carrier_of(L);
-	lua_Integer deadline_ms = luaL_checkinteger(L, 4);
-	struct vm_call *call;
-	int rc;
-
-	if (c->n_calls >= VM_CALLS_MAX)
-		return push_failure(L, ERR_FULL, "too many questions wait for an answer");
-	rc = send_post(L, POST_CALL, c->next_tag, deadline_ms);
-	if (rc)
-		return push_failure(L, rc, c->port->em.text);
-	call = mem_new(struct vm_call);
-	call->tag = c->next_tag++;
-	call->deadline_ms = clock_ms() + deadline_ms;
-	call->next = c->calls;
-	c->calls = call;
-	c->n_calls++;
-	lua_pushinteger(L, (lua_Integer)call->tag);
-	return 1;
-}
-
-static struct vm_call **call_find(struct vm_carrier *c, uint64_t tag)
-{
-	struct vm_call **at = &c->calls;
-
-	while (*at && (*at)->tag != tag)
-		at = &(*at)->next;
-	return at;
-}
-
-static void call_drop(struct vm_carrier *c, struct vm_call **at)
-{
-	struct vm_call *call = *at;
-
-	must(call);
-	*at = call->next;
-	msg_free(c, call->answer);
-	free(call);
-	c->n_calls--;
-}
-
-/* Pushes `true, name, store`, or nil, code, text of a failure. */
-static int push_answer(lua_State *L, const struct vm_msg *m)
-{
-	struct slice folder = { m->bytes + m->n_sender, m->n_folder };
-	struct cbor_cursor c;
-	struct slice code, text;
-
-	if (m->kind != POST_FAILURE) {
-		lua_pushboolean(L, 1);
-		if (folder_push(L, folder))
-			return push_failure(L, ERR_MALFORMED, "the answer is malformed");
-		return 3;
-	}
-	cbor_init(&c, folder.p, folder.n);
-	cbor_open_array(&c, 2);
-	cbor_text(&c, 0, NAME_BYTES_MAX);
-	cbor_open_array_max(&c, FAILURE_ELEMENTS_MAX); /* code, text, and the destination */
-	code = cbor_text(&c, 0, 64);
-	text = cbor_text(&c, 0, FRAME_BYTES_MAX);
-	if (c.rc)
-		return push_failure(L, ERR_MALFORMED, "the answer is malformed");
-	lua_pushnil(L);
-	lua_pushlstring(L, (const char *)code.p, code.n);
-	lua_pushlstring(L, (const char *)text.p, text.n);
-	return 3;
-}
-
-/* await(tag) -> true, name, store | nil, code, text */
-static int await_more(lua_State *L, int status, lua_KContext ctx)
-{
-	struct vm_carrier *c = carrier_of(L);
-	struct vm_call **at = call_find(c, (uint64_t)luaL_checkinteger(L, 1));
-	int n;
-
-	(void)ctx;
-	if (!*at)
-		return push_failure(L, ERR_STATE, "its answer was taken already");
-	if (!(*at)->answer && (*at)->deadline_ms > clock_ms()) {
-		/* A second wake-up for another reason would be a bug; wait on. */
-		(void)status;
-		return env_wait(L, WAIT_CALL, (*at)->tag, (*at)->deadline_ms, await_more);
-	}
-	n = (*at)->answer ? push_answer(L, (*at)->answer)
-			  : push_failure(L, ERR_TIMEOUT, "no answer within the time");
-	call_drop(c, call_find(c, (uint64_t)lua_tointeger(L, 1)));
-	return n;
-}
-
-static int sys_await(lua_State *L)
-{
-	lua_settop(L, 1);
-	return await_more(L, LUA_OK, 0);
-}
-
 /* ---- what the kernel answers with DONE */
 
-static int done_more(lua_State *L, int status, lua_KContext ctx)
+int done_more(lua_State *L, int status, lua_KContext ctx)
 {
 	struct vm_carrier *c = carrier_of(L);
 
@@ -321,11 +127,6 @@ static int clone_more(lua_State *L, int status, lua_KContext ctx)
 		return done_more(L, status, ctx);
 	lua_pushstring(L, c->done_text ? c->done_text : "");
 	return 1;
-}
-
-static int wait_done(lua_State *L, uint64_t seq)
-{
-	return env_wait(L, WAIT_DONE, seq, INT64_MAX, done_more);
 }
 
 static int go_more(lua_State *L, int status, lua_KContext ctx);
@@ -381,13 +182,13 @@ static int send_frozen(lua_State *L, unsigned kind, const char *dest, size_t n_d
 		cbor_put_text_n(b, dest, n_dest);
 	if (kind == KIND_CLONE)
 		split_put(L, 2, b);
-	cbor_put_raw(b, (struct slice){ c->enc.data, c->enc.len });
+	cbor_put_raw(b, (struct slice){ c->port->enc.data, c->port->enc.len });
 	rc = port_send(c->port, at);
-	buf_fini(&c->enc);
+	buf_fini(&c->port->enc);
 	if (rc)
 		return push_failure(L, rc, "the frozen carrier is larger than a frame");
 	c->going = kind == KIND_GO;
-	return env_wait(L, WAIT_DONE, seq, INT64_MAX, k->more);
+	return env_wait(L, WAIT_DONE, seq, INT64_MAX, 0, k->more);
 }
 
 static int go_more(lua_State *L, int status, lua_KContext ctx)
@@ -396,245 +197,35 @@ static int go_more(lua_State *L, int status, lua_KContext ctx)
 	return done_more(L, status, ctx);
 }
 
-static int sys_go(lua_State *L)
+int carrier_go(lua_State *L, struct slice dest)
 {
-	size_t n;
-	const char *dest = luaL_checklstring(L, 1, &n);
-
-	return send_frozen(L, KIND_GO, dest, n);
+	vm_sched.host = 1;
+	return send_frozen(L, KIND_GO, (const char *)dest.p, dest.n);
 }
 
-static int sys_checkpoint(lua_State *L)
+int carrier_checkpoint(lua_State *L)
 {
+	vm_sched.host = 1;
 	return send_frozen(L, KIND_CHECKPOINT, NULL, 0);
 }
 
-/* clone(dest, split) -> name | nil, code, text */
-static int sys_clone(lua_State *L)
+int carrier_clone(lua_State *L, struct slice dest)
 {
-	size_t n;
-	const char *dest = luaL_checklstring(L, 1, &n);
-
-	luaL_checktype(L, 2, LUA_TTABLE);
-	lua_settop(L, 2);
-	return send_frozen(L, KIND_CLONE, dest, n);
+	vm_sched.host = 1;
+	return send_frozen(L, KIND_CLONE, (const char *)dest.p, dest.n);
 }
 
-/* ---- inboxes */
+/* ---- time, and about itself */
 
-static uint64_t send_inbox(struct vm_carrier *c, bool open, const char *name, size_t bound)
-{
-	uint64_t seq = c->next_seq++;
-	struct buf *b = &c->port->out;
-	size_t at = port_begin(c->port, 4, VM_INBOX, c->number);
-
-	cbor_put_uint(b, seq);
-	cbor_put_bool(b, open);
-	cbor_put_text(b, name);
-	cbor_put_uint(b, bound);
-	port_send(c->port, at);
-	return seq;
-}
-
-static int open_more(lua_State *L, int status, lua_KContext ctx)
-{
-	struct vm_carrier *c = carrier_of(L);
-	size_t n;
-	const char *name = luaL_checklstring(L, 1, &n);
-	struct vm_inbox *box = carrier_inbox(c, name, n);
-
-	if (c->done_rc && box)
-		carrier_drop_inbox(c, box);
-	return done_more(L, status, ctx);
-}
-
-/* inbox_open(name, bound) -> true | nil, code, text */
-static int sys_inbox_open(lua_State *L)
-{
-	struct vm_carrier *c = carrier_of(L);
-	size_t n;
-	const char *name = luaL_checklstring(L, 1, &n);
-	lua_Integer bound = luaL_checkinteger(L, 2);
-	struct vm_inbox *box;
-
-	if (carrier_inbox(c, name, n))
-		return push_failure(L, ERR_EXISTS, "it is open already");
-	if (c->n_inboxes == VM_INBOXES_MAX)
-		return push_failure(L, ERR_FULL, "too many inboxes are open");
-	if (!lua_isyieldable(L) || c->unyieldable)
-		return luaL_error(L,
-			"cannot wait here (inside a metamethod or message handler that C calls)");
-	box = mem_new(struct vm_inbox);
-	text_copy(box->name, sizeof box->name, name, n);
-	box->last = &box->first;
-	box->bound = (size_t)bound;
-	carrier_add_inbox(c, box); /* now, since folders may come right behind DONE */
-	return env_wait(
-		L, WAIT_DONE, send_inbox(c, true, box->name, box->bound), INT64_MAX, open_more);
-}
-
-/* inbox_close(name) -> true | nil, code, text; what still waits in it is dropped */
-static int sys_inbox_close(lua_State *L)
-{
-	struct vm_carrier *c = carrier_of(L);
-	size_t n;
-	const char *name = luaL_checklstring(L, 1, &n);
-	struct vm_inbox *box = carrier_inbox(c, name, n);
-
-	if (!box)
-		return push_failure(L, ERR_CLOSED, "it is closed");
-	if (!lua_isyieldable(L) || c->unyieldable)
-		return luaL_error(L,
-			"cannot wait here (inside a metamethod or message handler that C calls)");
-	if (box->n)
-		carrier_taken(c, box, box->n);
-	carrier_drop_inbox(c, box);
-	return wait_done(L, send_inbox(c, false, name, 0));
-}
-
-static int push_folder(lua_State *L, struct vm_inbox *box)
-{
-	struct vm_carrier *c = carrier_of(L);
-	struct vm_msg *m = box->first;
-	int rc;
-
-	lua_pushlstring(L, (const char *)m->bytes, m->n_sender);
-	lua_pushinteger(L, (lua_Integer)(m->kind == POST_CALL ? m->tag : 0));
-	rc = folder_push(L, (struct slice){ m->bytes + m->n_sender, m->n_folder });
-	/* Only now: an error above leaves the folder where it is. */
-	box->first = m->next;
-	if (!box->first)
-		box->last = &box->first;
-	box->n--;
-	msg_free(c, m);
-	carrier_taken(c, box, 1);
-	if (rc)
-		return push_failure(L, ERR_MALFORMED, "the folder is malformed");
-	return 4;
-}
-
-static int next_more(lua_State *L, int status, lua_KContext ctx)
-{
-	struct vm_carrier *c = carrier_of(L);
-	size_t n;
-	const char *name = luaL_checklstring(L, 1, &n);
-	struct vm_inbox *box = carrier_inbox(c, name, n);
-
-	(void)status;
-	(void)ctx;
-	if (!box)
-		return push_failure(L, ERR_CLOSED, "it is closed");
-	if (!box->n)
-		return push_failure(L, ERR_TIMEOUT, "nothing came within the time");
-	return push_folder(L, box);
-}
-
-/* inbox_next(name, timeout_ms) -> sender, tag, folder name, store | nil, code, text */
-static int sys_inbox_next(lua_State *L)
-{
-	struct vm_carrier *c = carrier_of(L);
-	size_t n;
-	const char *name = luaL_checklstring(L, 1, &n);
-	lua_Integer timeout_ms = luaL_checkinteger(L, 2);
-	struct vm_inbox *box = carrier_inbox(c, name, n);
-
-	if (!box || box->n || timeout_ms <= 0)
-		return next_more(L, LUA_OK, 0);
-	c->wait_box = box;
-	return env_wait(L, WAIT_INBOX, 0, clock_ms() + timeout_ms, next_more);
-}
-
-static int sys_inbox_size(lua_State *L)
-{
-	size_t n;
-	const char *name = luaL_checklstring(L, 1, &n);
-	struct vm_inbox *box = carrier_inbox(carrier_of(L), name, n);
-
-	lua_pushinteger(L, box ? (lua_Integer)box->n : 0);
-	return 1;
-}
-
-/* ---- time and log */
-
-static int sleep_more(lua_State *L, int status, lua_KContext ctx)
-{
-	(void)L;
-	(void)status;
-	(void)ctx;
-	return 0;
-}
-
-static int sys_sleep(lua_State *L)
-{
-	lua_Integer ms = luaL_checkinteger(L, 1);
-
-	return env_wait(L, WAIT_SLEEP, 0, clock_ms() + ms, sleep_more);
-}
-
-static int sys_now(lua_State *L)
+int sys_now(lua_State *L)
 {
 	lua_pushnumber(L, (lua_Number)clock_wall_ms() / 1000);
 	return 1;
 }
 
-static int sys_clock(lua_State *L)
+int sys_clock(lua_State *L)
 {
 	lua_pushnumber(L, (lua_Number)clock_us() / 1e6);
-	return 1;
-}
-
-/* One event, one line: control characters become spaces. */
-static void line_put(struct buf *b, const char *text, size_t n)
-{
-	char line[VM_LOG_BYTES_MAX];
-
-	if (n > sizeof line)
-		n = sizeof line;
-	for (size_t i = 0; i < n; i++)
-		line[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i];
-	text_put(b, line, n, sizeof line);
-}
-
-/* log(text) -> true | nil, code, text */
-static int sys_log(lua_State *L)
-{
-	struct vm_carrier *c = carrier_of(L);
-	size_t n, at;
-	const char *text = luaL_checklstring(L, 1, &n);
-
-	if (!bucket_take(&c->logs, VM_LOGS_PER_S)) {
-		c->dropped_logs++;
-		return push_failure(L, ERR_LIMIT, "too many lines in this second");
-	}
-	at = port_begin(c->port, 2, VM_LOG, c->number);
-	cbor_put_uint(&c->port->out, LOG_INFO);
-	line_put(&c->port->out, text, n);
-	port_send(c->port, at);
-	carrier_note_activity(c);
-	lua_pushboolean(L, 1);
-	return 1;
-}
-
-/* ---- about itself */
-
-static void set_text(lua_State *L, const char *key, const char *text)
-{
-	lua_pushstring(L, text);
-	lua_setfield(L, -2, key);
-}
-
-static int sys_about(lua_State *L)
-{
-	const struct vm_carrier *c = carrier_of(L);
-
-	lua_createtable(L, 0, 8);
-	set_text(L, "name", c->name);
-	set_text(L, "owner", c->owner);
-	set_text(L, "home", c->home);
-	set_text(L, "kernel", c->kernel);
-	set_text(L, "entry", c->entry);
-	if (c->parent[0])
-		set_text(L, "parent", c->parent);
 	return 1;
 }
 
@@ -648,7 +239,7 @@ static void set_amount(lua_State *L, enum limit_id id, int64_t v)
 	lua_setfield(L, -2, limit_names[id]);
 }
 
-static int sys_limits(lua_State *L)
+int sys_limits(lua_State *L)
 {
 	const struct vm_carrier *c = carrier_of(L);
 
@@ -658,7 +249,7 @@ static int sys_limits(lua_State *L)
 	return 1;
 }
 
-static int sys_usage(lua_State *L)
+int sys_usage(lua_State *L)
 {
 	const struct vm_carrier *c = carrier_of(L);
 	lua_Integer waiting = 0;
@@ -711,12 +302,12 @@ static int sys_archive(lua_State *L)
 {
 	struct vm_carrier *c = carrier_of(L);
 
-	buf_clear(&c->enc);
-	c->enc.max = (size_t)c->limit[LIMIT_state];
-	briefcase_put(L, &c->enc);
-	if (c->enc.failed)
+	buf_clear(&c->port->enc);
+	c->port->enc.max = (size_t)c->limit[LIMIT_state];
+	briefcase_put(L, &c->port->enc);
+	if (c->port->enc.failed)
 		return push_failure(L, ERR_LIMIT, "limit state: the briefcase is larger");
-	lua_pushlstring(L, (const char *)c->enc.data, c->enc.len);
+	lua_pushlstring(L, (const char *)c->port->enc.data, c->port->enc.len);
 	return 1;
 }
 
@@ -728,6 +319,52 @@ static int sys_unarchive(lua_State *L)
 	s.p = (const uint8_t *)luaL_checklstring(L, 1, &s.n);
 	if (cbor_check(s.p, s.n, false) || briefcase_push(L, s))
 		return push_failure(L, ERR_MALFORMED, "not an archived briefcase");
+	return 1;
+}
+
+/* ---- what the prelude asks for */
+
+/* Folders are boxes with a metatable that only the prelude holds. */
+static const char folder_key;
+
+static int sys_folder_meta(lua_State *L)
+{
+	if (lua_rawgetp(L, LUA_REGISTRYINDEX, &folder_key) == LUA_TTABLE)
+		return 1;
+	lua_pop(L, 1);
+	lua_newtable(L);
+	lua_pushvalue(L, -1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &folder_key);
+	return 1;
+}
+
+bool folder_store(lua_State *L, int index)
+{
+	bool is_folder;
+
+	if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
+		return false;
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &folder_key);
+	is_folder = lua_rawequal(L, -1, -2);
+	lua_pop(L, 2);
+	if (is_folder)
+		lua_getiuservalue(L, index, 1);
+	return is_folder;
+}
+
+static int sys_store(lua_State *L)
+{
+	lua_settop(L, 1);
+	if (!folder_store(L, 1))
+		lua_pushnil(L);
+	return 1;
+}
+
+/* name(v, level): an error there unless v could be a folder's name */
+static int sys_name(lua_State *L)
+{
+	check_folder_name(L, 1, (int)luaL_checkinteger(L, 2) + 1);
+	lua_settop(L, 1);
 	return 1;
 }
 
@@ -745,46 +382,74 @@ static int sys_unarchive(lua_State *L)
 	}
 /* clang-format off */
 HOST(encode)
-HOST(bytes)
-HOST(send)
-HOST(ask)
-HOST(await)
-HOST(go)
-HOST(checkpoint)
-HOST(clone)
-HOST(inbox_open)
-HOST(inbox_close)
-HOST(inbox_next)
-HOST(sleep)
-HOST(log)
 HOST(archive)
 HOST(compile)
 HOST(unarchive)
 /* clang-format on */
 
-void sys_open(lua_State *L)
+bool sys_push(lua_State *L, const char *name)
 {
 	static const luaL_Reg functions[] = { { "encode", host_encode },
-		{ "decode", sys_decode }, { "bytes", host_bytes }, { "utf8", sys_utf8 },
-		{ "box", sys_box }, { "unbox", sys_unbox }, { "send", host_send },
-		{ "ask", host_ask }, { "await", host_await }, { "go", host_go },
-		{ "checkpoint", host_checkpoint }, { "clone", host_clone },
-		{ "inbox_open", host_inbox_open }, { "inbox_close", host_inbox_close },
-		{ "inbox_next", host_inbox_next }, { "inbox_size", sys_inbox_size },
-		{ "sleep", host_sleep }, { "now", sys_now }, { "clock", sys_clock },
-		{ "log", host_log }, { "about", sys_about }, { "limits", sys_limits },
-		{ "usage", sys_usage }, { "compile", host_compile },
-		{ "archive", host_archive }, { "unarchive", host_unarchive }, { NULL, NULL } };
+		{ "decode", sys_decode }, { "is_utf8", sys_utf8 }, { "box", sys_box },
+		{ "unbox", sys_unbox }, { "store", sys_store }, { "name", sys_name },
+		{ "compile", host_compile }, { "archive", host_archive },
+		{ "unarchive", host_unarchive }, { NULL, NULL } };
+	static const char *const values[][2] = { { "stores", REG_BRIEFCASE },
+		{ "seals", REG_SEALS }, { "path", REG_PATH }, { "files", REG_FILES } };
 
-	luaL_newlib(L, functions);
-	lua_getfield(L, LUA_REGISTRYINDEX, REG_BRIEFCASE);
-	lua_setfield(L, -2, "stores");
-	lua_getfield(L, LUA_REGISTRYINDEX, REG_SEALS);
-	lua_setfield(L, -2, "seals");
-	lua_getfield(L, LUA_REGISTRYINDEX, REG_PATH);
-	lua_setfield(L, -2, "path");
-	lua_getfield(L, LUA_REGISTRYINDEX, REG_FILES);
-	lua_setfield(L, -2, "files");
-	lua_pushlightuserdata(L, NULL);
-	lua_setfield(L, -2, "null");
+	for (const luaL_Reg *f = functions; f->name; f++)
+		if (strcmp(f->name, name) == 0) {
+			lua_pushcfunction(L, f->func);
+			return true;
+		}
+	for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+		if (strcmp(values[i][0], name) == 0) {
+			lua_getfield(L, LUA_REGISTRYINDEX, values[i][1]);
+			return true;
+		}
+	if (strcmp(name, "folder_meta") == 0)
+		return sys_folder_meta(L);
+	return false;
+}
+
+/* ---- the first thing that runs */
+
+static int boot_end(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)L;
+	(void)status;
+	(void)ctx;
+	return 0;
+}
+
+/* On the stack: entry, function, state, failure. */
+static int boot_begin(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status;
+	(void)ctx;
+	lua_pushglobaltable(L);
+	lua_pushvalue(L, 2);
+	if (lua_gettable(L, -2) != LUA_TFUNCTION) {
+		lua_pushfstring(
+			L, "%s defines no function %s", lua_tostring(L, 1), lua_tostring(L, 2));
+		return lua_error(L);
+	}
+	lua_replace(L, 2);
+	lua_settop(L, 4);
+	lua_callk(L, 2, 0, 0, boot_end);
+	return 0;
+}
+
+int boot(lua_State *L)
+{
+	lua_settop(L, 4);
+	lua_pushcfunction(L, host_compile);
+	lua_pushvalue(L, 1);
+	lua_call(L, 1, 1);
+	if (lua_isnil(L, -1)) {
+		lua_pushfstring(L, "the code has no file %s, its entry", lua_tostring(L, 1));
+		return lua_error(L);
+	}
+	lua_callk(L, 0, 0, 0, boot_begin);
+	return boot_begin(L, LUA_OK, 0);
 }

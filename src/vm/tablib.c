@@ -188,7 +188,7 @@ static int concat_more(lua_State *L, int status, lua_KContext ctx)
 	return lib_join(L);
 }
 
-static int tab_concat(lua_State *L)
+int tab_concat(lua_State *L)
 {
 	lua_Integer last;
 
@@ -228,7 +228,7 @@ static int insert_more(lua_State *L, int status, lua_KContext ctx)
 	return 0;
 }
 
-static int tab_insert(lua_State *L)
+int tab_insert(lua_State *L)
 {
 	lua_Integer end, at;
 
@@ -267,7 +267,7 @@ static int remove_more(lua_State *L, int status, lua_KContext ctx)
 	return 1;
 }
 
-static int tab_remove(lua_State *L)
+int tab_remove(lua_State *L)
 {
 	lua_Integer last, at;
 
@@ -306,7 +306,7 @@ static int move_more(lua_State *L, int status, lua_KContext ctx)
 	return 1;
 }
 
-static int tab_move(lua_State *L)
+int tab_move(lua_State *L)
 {
 	static const char *const reading[] = { "__index", NULL };
 	static const char *const writing[] = { "__newindex", NULL };
@@ -329,7 +329,7 @@ static int tab_move(lua_State *L)
 
 /* ---- unpack */
 
-static int tab_unpack(lua_State *L)
+int tab_unpack(lua_State *L)
 {
 	lua_Integer first = luaL_optinteger(L, 2, 1);
 	lua_Integer last = lua_isnoneornil(L, 3) ? luaL_len(L, 1) : luaL_checkinteger(L, 3);
@@ -469,7 +469,7 @@ static bool all_of_a_kind(lua_State *L, lua_Integer n)
 	return true;
 }
 
-static int tab_sort(lua_State *L)
+int tab_sort(lua_State *L)
 {
 	lua_Integer n;
 	struct merge *m;

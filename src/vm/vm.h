@@ -70,7 +70,6 @@ int state_decode(lua_State *L, struct slice bytes);
 
 /* Marks a string that is sent as bytes whatever it holds; the value at the top is replaced. */
 void bytes_mark(lua_State *L);
-void codec_open(lua_State *L);
 
 /* ---- carrier.c: one carrier */
 
@@ -156,14 +155,14 @@ struct vm_carrier {
 	char name[NAME_BYTES_MAX + 1], owner[NAME_BYTES_MAX + 1], home[NAME_BYTES_MAX + 1],
 		parent[NAME_BYTES_MAX + 1], kernel[NAME_BYTES_MAX + 1];
 	char entry[129], function[65];
+	const void *lazy[7]; /* lazy.c's: the tables that fill as they are used */
+	uint64_t opened[7];  /* and what was put into each */
 	int64_t limit[LIMIT_COUNT], usage[LIMIT_COUNT]; /* as told by START */
 	struct vm_bucket posts, logs;                   /* rates */
 	bool answers; /* the kernel passes answers of carriers on (START's field `answers`) */
 	bool going;   /* between GO and its answer the kernel hears nothing but USAGE and LOG */
 	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
 	int64_t usage_sent_ms;
-
-	struct buf enc, enc_state; /* what is being encoded */
 	int freeze_rc;
 };
 
@@ -192,8 +191,8 @@ int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur);
 int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur);
 int carrier_limits(struct vm_carrier *c, struct cbor_cursor *cur);
 
-/* Write path, state and briefcase into c->enc as `frozen`. 0, ERR_UNSUPPORTED, ERR_LIMIT; c->em
- * says why. */
+/* Write path, state and briefcase into port->enc as `frozen`. 0, ERR_UNSUPPORTED, ERR_LIMIT;
+ * port->em says why. */
 int carrier_freeze(struct vm_carrier *c, lua_State *L);
 void carrier_send_usage(struct vm_carrier *c);
 /* USAGE, but not more often than each 200 ms. */
@@ -228,18 +227,16 @@ void text_put(struct buf *b, const char *s, size_t n, size_t most);
 #define REG_SEALS "tos.seals" /* folder -> "sealed" or "append" */
 #define REG_FILES "tos.files" /* name -> content */
 #define REG_SELF  "tos.self"  /* the table that travels */
-#define REG_BOOT  "tos.boot"  /* prelude's boot(entry, function, self, failure) */
 
 /* ---- env.c: what Lua code finds */
 
-/* Open the libraries, without what a carrier must not have, and run the prelude. */
-void env_open(lua_State *L);
 /* Compile Lua text as the file `name`; pushes the function or the message. Returns a LUA_
  * status. */
 int chunk_compile(lua_State *L, const char *text, size_t n, const char *name);
 /* Leave the running thread, and every coroutine around it, until the wait is over; then k runs.
  */
-int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua_KFunction k);
+int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua_KContext ctx,
+	lua_KFunction k);
 /* True if a thread has yielded because of env_wait. */
 bool env_is_wait(lua_State *co, int n_results);
 
@@ -295,13 +292,11 @@ static inline bool sched_due(void)
 	return vm_sched.preempt;
 }
 
-/* ---- sys.c: the primitives under the prelude */
-void sys_open(lua_State *L); /* pushes the table `sys` */
-
 /* ---- port.c: descriptor 3 */
 struct vm_port {
 	/* of whoever encodes something, or fails: one at a time */
 	struct codec codec;
+	struct buf enc, enc_state;
 	struct errmsg em;
 	int fd;
 	struct frame_reader in;

@@ -17,6 +17,9 @@ function begin(self)
 			_G[name] = mine
 		end
 	end
+	for _, t in ipairs { _G, tos, string, table, coroutine, utf8, math } do
+		assert(type(getmetatable(t)) ~= "table", "what fills the tables is at hand")
+	end
 	tos.briefcase:folder("STOPPED"):push("refused")
 	tos.post("Echo", { 1, 2, { x = 3 } })
 	local n = #tos.briefcase:names()

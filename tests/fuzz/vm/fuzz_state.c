@@ -39,7 +39,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	lua_State *L = luaL_newstate();
 
 	must(L);
-	codec_open(L);
 	buf_clear(&first);
 	buf_clear(&second);
 	lua_pushcfunction(L, round_trip);

@@ -927,6 +927,42 @@ def test_doors_are_shut():
     assert logs[8] == "2"
 
 
+def test_tables_that_fill_as_they_are_used_look_full():
+    logs = logs_of(
+        """
+        local seen = {}
+        for k in next, math do seen[#seen + 1] = k end
+        print(#seen, rawget(string, "rep") ~= nil, rawget(utf8, "none"), getmetatable(table), getmetatable(_G))
+        coroutine.wrap = nil print(coroutine.wrap, rawget(coroutine, "wrap"), pcall(coroutine.create))
+        tos.call = "mine" print(tos.call, tos.ask ~= nil) tos.call = nil print(tos.call)
+        tos.path = nil print(tos.path, tos.folder ~= nil)
+        function begin(self)
+            print(select(2, pcall(function() return ("x"):nothing() end)))
+            for k, v in pairs(_G) do seen[k] = v end
+            print(seen.print == print, seen.tos == tos, seen.require == require, _G._G == _G, rawequal(require "math", math))
+            setmetatable(utf8, { __index = function(_, k) return "no " .. k end }) print(utf8.len ~= nil, utf8.other)
+            local mine = setmetatable({}, { __index = string, __newindex = table }) mine.added = 1
+            print(mine.rep("ab", 2), rawget(mine, "rep"), table.added, "10" + 5, #table, table.unpack({ 7 }))
+            print(pcall(function() self.x = string tos.checkpoint() end))
+            self.x = nil
+        end"""
+    )
+    assert logs[0] == "27 true nil nil nil"
+    assert logs[1].startswith("nil nil false")
+    assert logs[2:5] == ["mine true", "nil", "nil true"]
+    assert "main.lua:9:" in logs[5] and "method 'nothing'" in logs[5]
+    assert logs[6] == "true true true true true"
+    assert logs[7] == "true no other"
+    assert logs[8] == "abab nil 1 15 0 7"
+    assert logs[9].startswith("true")
+
+
+def test_a_library_cannot_travel():
+    for code in ("function begin(self) self.x = math end", "function begin() tos.briefcase.x = tos end"):
+        kind, text, _, _ = fault_of(code)
+        assert kind == "fault" and "can't travel" in text, text
+
+
 @pytest.mark.parametrize(
     "bytes_",
     [
