@@ -123,8 +123,8 @@ static int save_certs(
 
 /* A new key with its certificate, DIR/KEY and DIR/CERT. */
 static int make_pair(const struct issuer *by, enum cert_kind kind, const char *name,
-	unsigned roles, int64_t life_ms, const char *key_path, const char *cert_path,
-	struct errmsg *em)
+	unsigned roles, const char *only, int64_t life_ms, const char *key_path,
+	const char *cert_path, struct errmsg *em)
 {
 	AUTO(key) k = key_new();
 	int64_t now = clock_wall_ms();
@@ -134,7 +134,7 @@ static int make_pair(const struct issuer *by, enum cert_kind kind, const char *n
 	int rc;
 
 	key_public(k, public);
-	rc = cert_issue(by->key, certs_leaf(&by->certs), kind, name, roles, public,
+	rc = cert_issue_only(by->key, certs_leaf(&by->certs), kind, name, roles, only, public,
 		now - BACKDATED, now + life_ms, &der, em);
 	if (rc == 0)
 		rc = key_save(k, key_path, NULL, false, em);
@@ -360,7 +360,8 @@ int domain_kernel_add(const struct home *h, const char *name, unsigned nth,
 	unlink(key); /* without a configuration it belongs to no kernel */
 	rc = issuer_read(h, "registrar", NULL, &registrar, em);
 	if (rc == 0)
-		rc = make_pair(&registrar, CERT_KERNEL, name, 0, KERNEL_LIFE, key, cert, em);
+		rc = make_pair(
+			&registrar, CERT_KERNEL, name, 0, NULL, KERNEL_LIFE, key, cert, em);
 	issuer_done(&registrar);
 	rc = rc ? rc : copy_file(h, "root.crt", name, "root.crt", 0644, em);
 	rc = rc ? rc : copy_file(h, "revoked", name, "revoked", 0644, em);
@@ -428,7 +429,7 @@ static int write_list(const struct home *h, const struct issuer *root, uint64_t 
 }
 
 static int principal_add_by(const struct home *h, const struct issuer *root, const char *name,
-	unsigned roles, int64_t valid_ms, struct errmsg *em)
+	unsigned roles, const char *only, int64_t valid_ms, struct errmsg *em)
 {
 	char dir[HOME_PATH_MAX], key[HOME_PATH_MAX], cert[HOME_PATH_MAX];
 	int rc = path_join(dir, sizeof(dir), em, h->path, "keys", name, NULL);
@@ -441,7 +442,8 @@ static int principal_add_by(const struct home *h, const struct issuer *root, con
 		return err_set(em, ERR_EXISTS, "there is a principal %s in %s/keys already",
 			name, h->path);
 	rc = dir_make(dir, 0700, em);
-	return rc ? rc : make_pair(root, CERT_PRINCIPAL, name, roles, valid_ms, key, cert, em);
+	return rc ? rc
+		  : make_pair(root, CERT_PRINCIPAL, name, roles, only, valid_ms, key, cert, em);
 }
 
 static int make_authority(const struct home *h, const char *passphrase, struct errmsg *em)
@@ -454,12 +456,12 @@ static int make_authority(const struct home *h, const char *passphrase, struct e
 	rc = rc ? rc : at(h, key, em, "ca", NULL, "registrar.key");
 	rc = rc ? rc : at(h, crt, em, "ca", NULL, "registrar.crt");
 	rc = rc ? rc
-		: make_pair(
-			  &root, CERT_REGISTRAR, "registrar", 0, REGISTRAR_LIFE, key, crt, em);
+		: make_pair(&root, CERT_REGISTRAR, "registrar", 0, NULL, REGISTRAR_LIFE, key,
+			  crt, em);
 	rc = rc ? rc : write_list(h, &root, 1, NULL, 0, &list, em);
 	rc = rc ? rc
 		: principal_add_by(h, &root, "admin", ROLE_ADMIN | ROLE_OWNER | ROLE_AUTHOR,
-			  ADMIN_LIFE, em);
+			  NULL, ADMIN_LIFE, em);
 	issuer_done(&root);
 	return rc;
 }
@@ -535,7 +537,8 @@ int principal_name_check(const char *name, struct errmsg *em)
 }
 
 int domain_issue_principal(const struct home *h, const char *name, unsigned roles,
-	const uint8_t public_key[32], int64_t valid_ms, const char *file, struct errmsg *em)
+	const char *only, const uint8_t public_key[32], int64_t valid_ms, const char *file,
+	struct errmsg *em)
 {
 	int64_t now = clock_wall_ms();
 	AUTOBUF der = BUF_INIT;
@@ -543,15 +546,15 @@ int domain_issue_principal(const struct home *h, const char *name, unsigned role
 	int rc = issuer_read(h, "root", domain_passphrase(), &root, em);
 
 	rc = rc ? rc
-		: cert_issue(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, name, roles,
-			  public_key, now - BACKDATED, now + valid_ms, &der, em);
+		: cert_issue_only(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, name,
+			  roles, only, public_key, now - BACKDATED, now + valid_ms, &der, em);
 	rc = rc ? rc : save_certs(file, &der, certs_leaf(&root.certs), em);
 	issuer_done(&root);
 	return rc;
 }
 
 int domain_principal_add(const struct home *h, const char *name, unsigned roles,
-	int64_t valid_ms, struct errmsg *em)
+	const char *only, int64_t valid_ms, struct errmsg *em)
 {
 	struct issuer root;
 	int rc = principal_name_check(name, em);
@@ -559,7 +562,7 @@ int domain_principal_add(const struct home *h, const char *name, unsigned roles,
 	if (rc < 0)
 		return rc;
 	rc = issuer_read(h, "root", domain_passphrase(), &root, em);
-	rc = rc ? rc : principal_add_by(h, &root, name, roles, valid_ms, em);
+	rc = rc ? rc : principal_add_by(h, &root, name, roles, only, valid_ms, em);
 	issuer_done(&root);
 	return rc;
 }
@@ -593,7 +596,7 @@ static int principal_replace(const struct home *h, const char *name, struct tos_
 
 struct replaced {
 	const struct home *h;
-	const char *name;
+	const char *name, *only;
 	unsigned roles;
 	int64_t valid_ms;
 	struct principal_request *request;
@@ -603,13 +606,15 @@ static int made_here(void *arg, struct errmsg *em)
 {
 	const struct replaced *r = arg;
 
-	return domain_principal_add(r->h, r->name, r->roles, r->valid_ms, em);
+	return domain_principal_add(r->h, r->name, r->roles, r->only, r->valid_ms, em);
 }
 
 int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
-	int64_t valid_ms, struct tos_value *serials, struct errmsg *em)
+	const char *only, int64_t valid_ms, struct tos_value *serials, struct errmsg *em)
 {
-	struct replaced r = { .h = h, .name = name, .roles = roles, .valid_ms = valid_ms };
+	struct replaced r = {
+		.h = h, .name = name, .only = only, .roles = roles, .valid_ms = valid_ms
+	};
 
 	return principal_replace(h, name, serials, made_here, &r, em);
 }
@@ -687,9 +692,9 @@ int domain_principal_renew(
 	rc = rc ? rc : cert_info(certs_leaf(&c), &info, em);
 	rc = rc ? rc : not_revoked(h, &root, &info, em);
 	rc = rc ? rc
-		: cert_issue(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, info.name,
-			  info.roles, info.public_key, now - BACKDATED, now + valid_ms, &der,
-			  em);
+		: cert_issue_only(root.key, certs_leaf(&root.certs), CERT_PRINCIPAL, info.name,
+			  info.roles, info.only, info.public_key, now - BACKDATED,
+			  now + valid_ms, &der, em);
 	/* with the root behind it where it goes to another machine */
 	if (c.n > 1)
 		above = certs_leaf(&root.certs);
@@ -697,6 +702,19 @@ int domain_principal_renew(
 	certs_done(&c);
 	issuer_done(&root);
 	return rc;
+}
+
+struct tos_value *principal_only_value(const char *text)
+{
+	struct tos_value *list = tos_array();
+
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+
+		tos_push(list, tos_text_n(text, n));
+		text += n + (text[n] == '\n');
+	}
+	return list;
 }
 
 static int describe_principal(const struct home *h, const struct revocation *r,
@@ -716,6 +734,8 @@ static int describe_principal(const struct home *h, const struct revocation *r,
 				tos_push(roles, tos_text(role_word((enum role)bit)));
 		rc = tos_set(v, "name", tos_text(name));
 		rc = rc ? rc : tos_set(v, "roles", STEAL(roles));
+		if (rc == 0 && info.only[0])
+			rc = tos_set(v, "only", principal_only_value(info.only));
 		rc = rc ? rc
 			: tos_set(v, "expires", tos_text(clock_text(info.not_after_ms, when)));
 		rc = rc ? rc : tos_set(v, "serial", tos_bytes(info.serial, info.serial_len));

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/right.h"
 #include "lib/home.h"
 #include "wire/cbor.h"
 
@@ -42,13 +43,14 @@ int domain_init(const char *home, const char *passphrase, const struct listen_at
  * configuration here. */
 int domain_kernel_add(const struct home *h, const char *name, unsigned nth,
 	const struct listen_at *where, struct errmsg *em);
+/* only: what it may at most, lines as base/right.h has them; NULL or "": whatever hosts allow. */
 int domain_principal_add(const struct home *h, const char *name, unsigned roles,
-	int64_t valid_ms, struct errmsg *em);
+	const char *only, int64_t valid_ms, struct errmsg *em);
 /* The same for one that is there: a new key and certificate with these roles. serials (an array) gets what is to be
  * revoked. ERR_NOT_FOUND. */
 int domain_principal_replace(const struct home *h, const char *name, unsigned roles,
-	int64_t valid_ms, struct tos_value *serials, struct errmsg *em);
-/* Another certificate for the same key and roles, valid from now on. The old one is kept beside it
+	const char *only, int64_t valid_ms, struct tos_value *serials, struct errmsg *em);
+/* Another certificate for the same key, roles and restrictions, valid from now on. The old one is kept beside it
  * as cert-SERIAL, for domain_serials(). ERR_REVOKED if that one was revoked. */
 int domain_principal_renew(
 	const struct home *h, const char *name, int64_t valid_ms, struct errmsg *em);
@@ -59,15 +61,18 @@ struct principal_request {
 	char fingerprint[65]; /* SHA-256 of the public key, hex: for both ends to compare */
 	uint8_t public_key[32];
 	char path[HOME_PATH_MAX]; /* of what was written */
+	char only[RIGHTS_BYTES]; /* restrictions that whoever signs puts into the certificate */
 };
 /* Key (that of an earlier request, else a new one, under TOS_PASSPHRASE if that is set) and
  * request in $TOS_HOME/keys/NAME; no domain need be known there. ERR_EXISTS, ERR_NAME. */
 int principal_request(const char *home, const char *name, unsigned roles,
 	struct principal_request *out, struct errmsg *em);
+/* The lines of `only`, an array. */
+struct tos_value *principal_only_value(const char *text);
 /* Checked: it is signed by the key that it is for. ERR_MALFORMED, ERR_SIGNATURE. */
 int principal_request_read(const char *file, struct principal_request *out, struct errmsg *em);
 /* The certificate, with the root's behind it, for the roles in *r: keys/NAME/cert, without a key.
- * The same again changes nothing. ERR_EXISTS if that name has another key or other roles. */
+ * The same again changes nothing. ERR_EXISTS if that name has another key or other roles or restrictions. */
 int domain_principal_sign(
 	const struct home *h, struct principal_request *r, int64_t valid_ms, struct errmsg *em);
 int domain_principal_sign_replace(const struct home *h, struct principal_request *r,
@@ -76,7 +81,7 @@ int domain_principal_sign_replace(const struct home *h, struct principal_request
  * domain. */
 int principal_import(
 	const char *home, const char *file, struct principal_request *out, struct errmsg *em);
-/* [{name, roles: [text], expires, serial: bytes, revoked: bool, key: bool}] */
+/* [{name, roles: [text], only: [text], expires, serial: bytes, revoked: bool, key: bool}] */
 int domain_principals(const struct home *h, struct tos_value **out, struct errmsg *em);
 /* Serial numbers of the certificates of a principal (renewed ones too) or of a kernel made here;
  * appended to the array. ERR_NOT_FOUND. */

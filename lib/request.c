@@ -21,6 +21,7 @@ static void describe(struct principal_request *out, const char *name, unsigned r
 
 	snprintf(out->name, sizeof(out->name), "%.64s", name);
 	out->roles = roles;
+	out->only[0] = 0;
 	digest_bytes(public_key, 32, digest);
 	text_hex(digest, sizeof(digest), out->fingerprint);
 }
@@ -106,7 +107,7 @@ static bool is_signed(const char *cert, const struct principal_request *r)
 		return false;
 	same = cert_info((struct slice){ ders[0].data, ders[0].len }, &info, NULL) == 0 &&
 	       memcmp(info.public_key, r->public_key, sizeof(r->public_key)) == 0 &&
-	       info.roles == r->roles;
+	       info.roles == r->roles && strcmp(info.only, r->only) == 0;
 	for (size_t i = 0; i < n; i++)
 		buf_fini(&ders[i]);
 	return same;
@@ -126,13 +127,13 @@ int domain_principal_sign(
 		return 0; /* asked twice: the first answer */
 	if (access(r->path, F_OK) == 0 || access(key, F_OK) == 0)
 		return err_set(em, ERR_EXISTS,
-			"there is a principal %s in %s/keys already, with another key or other "
-			"roles; --replace revokes that one",
+			"there is a principal %s in %s/keys already, with another key, other "
+			"roles or restrictions; --replace revokes that one",
 			r->name, h->path);
 	rc = dir_make(dir, 0700, em);
 	return rc ? rc
-		  : domain_issue_principal(
-			    h, r->name, r->roles, r->public_key, valid_ms, r->path, em);
+		  : domain_issue_principal(h, r->name, r->roles, r->only, r->public_key,
+			    valid_ms, r->path, em);
 }
 
 /* The certificate and, behind it, the root it came with. */
@@ -240,8 +241,10 @@ int principal_import(
 	rc = rc ? rc : given_fits(base, &g, domain_passphrase(), em);
 	rc = rc ? rc : given_check(base, &g, em);
 	rc = rc ? rc : given_keep(base, &g, out, em);
-	if (rc == 0)
+	if (rc == 0) {
 		describe(out, g.leaf.name, g.leaf.roles, g.leaf.public_key);
+		memcpy(out->only, g.leaf.only, sizeof(out->only));
+	}
 	given_done(&g);
 	return rc;
 }

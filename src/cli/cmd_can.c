@@ -47,6 +47,31 @@ static int roles_find(struct cli *cli, const char *who, struct tos_value *roles)
 			       name);
 }
 
+/* The restrictions in the certificate of `name`, if that is known here, into args. */
+static void only_find(
+	struct cli *cli, const char *name, struct tos_value *args, const char *key)
+{
+	struct tos_value *known = NULL;
+	AUTOBUF text = BUF_INIT;
+	struct home h;
+
+	if (!name || home_open(cli->home, &h, NULL) < 0 ||
+		domain_principals(&h, &known, NULL) < 0)
+		return;
+	for (size_t i = 0; i < tos_len(known); i++) {
+		const struct tos_value *only = tos_get(tos_at(known, i), "only");
+
+		if (strcmp(tos_get_text(tos_at(known, i), "name", ""), name) != 0)
+			continue;
+		for (size_t k = 0; k < tos_len(only); k++)
+			buf_printf(
+				&text, "%s%s", k ? "\n" : "", tos_as_text(tos_at(only, k), ""));
+	}
+	tos_value_free(known);
+	if (text.len)
+		tos_set(args, key, tos_text(buf_cstr(&text)));
+}
+
 static void print_answer(const struct tos_value *answer)
 {
 	const struct tos_value *rules = tos_get(answer, "rules");
@@ -58,6 +83,12 @@ static void print_answer(const struct tos_value *answer)
 
 		printf("%s %s    (%s)\n", i ? " " : "*", tos_get_text(r, "rule", ""),
 			tos_get_text(r, "at", ""));
+	}
+	for (size_t i = 0; i < tos_len(tos_get(answer, "restrictions")); i++) {
+		const struct tos_value *r = tos_at(tos_get(answer, "restrictions"), i);
+
+		printf("%s %s\n", tos_get_bool(r, "allows", false) ? "+" : "-",
+			tos_get_text(r, "restriction", ""));
 	}
 }
 
@@ -76,6 +107,8 @@ static int run_can(struct cli *cli)
 		tos_set(args, "author", tos_text(cli_option(cli, "author")));
 	if (owner)
 		tos_set(args, "owner", tos_text(owner));
+	only_find(cli, principal_in(who), args, "only");
+	only_find(cli, cli_option(cli, "author"), args, "author_only");
 	if (rc < 0)
 		tos_value_free(args);
 	else
@@ -100,7 +133,8 @@ const struct command command_can = {
 	.about = "WHO is a principal's name, with the roles of its certificate in this TOS_HOME or those of --role; carrier-of:NAME for "
 		 "what carriers of that owner may do; kernel:NAME; class:carrier, client, extension or kernel. ACTION is a word of the "
 		 "rules, such as post, launch, arrive, kill; OBJECT an inbox, a kernel or another name as rules have them, owner:... "
-		 "being given with --owner.\n\n"
+		 "being given with --owner. The restrictions in the certificates of WHO and of --author count as well, where this "
+		 "TOS_HOME has those.\n\n"
 		 "Prints the rules that speak of it, the one that decides marked and first, and where each stands. The exit code is 0 "
 		 "if it is allowed, 3 if not. Limits, revocation and what an extension itself refuses are not asked.",
 	.examples = "tos can alice launch\tMay she launch at the default kernel?\n"

@@ -35,6 +35,34 @@ int principal_roles(struct cli *cli, unsigned otherwise, unsigned *out)
 	return 0;
 }
 
+int principal_only(struct cli *cli, const char *name, char out[RIGHTS_BYTES])
+{
+	struct errmsg why = { "" };
+	struct rights r;
+	const char *text;
+	size_t at = 0;
+
+	out[0] = 0;
+	for (size_t it = 0; (text = args_next(&cli->args, "restrict", &it));) {
+		int n = snprintf(out + at, RIGHTS_BYTES - at, "%s%s", at ? "\n" : "", text);
+
+		if (n < 0 || (size_t)n >= RIGHTS_BYTES - at)
+			return err_set(&cli->em, ERR_USAGE,
+				"restrictions take at most %d bytes together",
+				RIGHTS_BYTES - 1);
+		at += (size_t)n;
+	}
+	return out[0] && rights_parse(out, name, &r, &why) < 0
+		       ? err_set(&cli->em, ERR_USAGE, "--restrict: %s", why.text)
+		       : 0;
+}
+
+void print_only(const struct tos_value *only)
+{
+	for (size_t i = 0; i < tos_len(only); i++)
+		printf("%-11s %s\n", i ? "" : "restricted", tos_as_text(tos_at(only, i), ""));
+}
+
 int principal_expires(struct cli *cli, int64_t *out_ms)
 {
 	const char *text = cli_option(cli, "expires");
@@ -59,12 +87,12 @@ static int may_make_key(struct cli *cli, const char *name, unsigned roles)
 }
 
 /* A new key in the place of the old one, which is revoked everywhere. */
-static int principal_replace(
-	struct cli *cli, const struct home *h, const char *name, unsigned roles, int64_t ms)
+static int principal_replace(struct cli *cli, const struct home *h, const char *name,
+	unsigned roles, const char *only, int64_t ms)
 {
 	struct tos_value *serials = tos_array();
 	uint64_t number;
-	int rc = domain_principal_replace(h, name, roles, ms, serials, &cli->em);
+	int rc = domain_principal_replace(h, name, roles, only, ms, serials, &cli->em);
 
 	rc = rc ? rc : revoke_serials(cli, h, serials, &number);
 	tos_value_free(serials);
@@ -73,16 +101,18 @@ static int principal_replace(
 
 static int principal_add(struct cli *cli, const struct home *h, const char *name)
 {
+	char only[RIGHTS_BYTES];
 	unsigned roles;
 	int64_t ms;
 	int rc = principal_roles(cli, ROLE_OWNER | ROLE_AUTHOR, &roles);
 
+	rc = rc ? rc : principal_only(cli, name, only);
 	rc = rc ? rc : principal_expires(cli, &ms);
 	rc = rc ? rc : may_make_key(cli, name, roles);
 	if (rc == 0 && cli_option(cli, "replace"))
-		rc = principal_replace(cli, h, name, roles, ms);
+		rc = principal_replace(cli, h, name, roles, only, ms);
 	else
-		rc = rc ? rc : domain_principal_add(h, name, roles, ms, &cli->em);
+		rc = rc ? rc : domain_principal_add(h, name, roles, only, ms, &cli->em);
 	if (rc < 0)
 		return rc;
 	if (cli->json) {
@@ -338,8 +368,11 @@ static int principal_show(struct cli *cli, const struct home *h, const char *nam
 	}
 	if (rc == 0 && cli->json)
 		print_json(name ? tos_at(out, 0) : out);
-	else if (rc == 0)
+	else if (rc == 0) {
+		if (name)
+			print_only(tos_get(tos_at(out, 0), "only"));
 		print_used(out);
+	}
 	tos_value_free(known);
 	tos_value_free(rows);
 	tos_value_free(silent);
@@ -394,6 +427,11 @@ const struct command command_principal = {
 		 "asks a second signature for. Adding and revoking need the root key. A revoked owner's carriers are "
 		 "killed. To change roles, or after a key was lost, say add --replace; before a certificate runs out, renew: it "
 		 "gives the same key a new one. Refresh signs the revocation list anew, for kernels that hear from no registrar.\n\n"
+		 "--restrict puts into the certificate itself what its holder may at most, whatever hosts allow: as owner, the carriers "
+		 "launched with it; as author, the carriers whose code it signed, whoever launches them; in person, its acts. A rule is "
+		 "'allow|deny ACTION[,ACTION]... OBJECT' in the words of policy, * for all; up to 16 of them. With any, what none of "
+		 "them allows is denied, so the everyday actions have to be named: launch, arrive, post, clone. Renewing keeps them; "
+		 "show prints them, and 'tos can' takes them into account.\n\n"
 		 "Adding makes the key where the root key is. Who wants a key that nobody else ever had, and every officer, says "
 		 "request on their own machine, which needs no kernel and no domain: it makes the key, under TOS_PASSPHRASE if "
 		 "that is set, and a signing request. Sign, where the root key is, makes the certificate of it, with the roles "
@@ -408,6 +446,7 @@ const struct command command_principal = {
 	.examples = "tos principal show alice\tWhat alice's carriers have used\n"
 		    "tos principal add alice --role admin --replace\tOther roles, with a new key\n"
 		    "tos principal add alice --role owner,author\tSomebody who writes carriers and launches them\n"
+		    "tos principal add vera --restrict 'allow launch,arrive,post,read *'\tWhose carriers may look and change nothing\n"
 		    "tos principal request olga --role officer\tOn olga's machine: a key, and a request for its certificate\n"
 		    "tos principal sign request\tWhere the root key is\n"
 		    "tos principal import cert\tOn olga's machine again\n"
@@ -418,6 +457,7 @@ const struct command command_principal = {
 	.words = "add import list refresh renew request revoke show sign",
 	.options = {
 		{ "role", 0, "ROLE[,ROLE]...", "admin, owner, author, officer; default owner,author" },
+		{ "restrict", 0, "RULE", "add, sign: it may at most what such rules allow, 'allow|deny ACTION[,ACTION]... OBJECT'; may be repeated" },
 		{ "expires", 0, "TIME", "how long the certificate is good, default 365d" },
 		{ "replace", 0, NULL, "add, sign: a new key and these roles for one that is there; the old key is revoked" },
 		{ "here", 0, NULL, "add: make an officer's key here all the same" },

@@ -22,11 +22,14 @@ static struct tos_value *roles_value(unsigned roles)
 static void say(
 	struct cli *cli, const struct principal_request *r, const char *what, const char *then)
 {
-	struct tos_value *v = tos_map(), *roles = roles_value(r->roles);
+	struct tos_value *v = tos_map(), *roles = roles_value(r->roles),
+			 *only = principal_only_value(r->only);
 
 	if (cli->json) {
 		tos_set(v, "name", tos_text(r->name));
 		tos_set(v, "roles", STEAL(roles));
+		if (tos_len(only))
+			tos_set(v, "only", tos_value_copy(only));
 		tos_set(v, "fingerprint", tos_text(r->fingerprint));
 		tos_set(v, "file", tos_text(r->path));
 		print_json(v);
@@ -34,9 +37,12 @@ static void say(
 		printf("principal   %s, roles", r->name);
 		for (size_t i = 0; i < tos_len(roles); i++)
 			printf("%s %s", i ? "," : "", tos_as_text(tos_at(roles, i), ""));
-		printf("\nkey         SHA-256 %s\n%-11s %s; %s\n", r->fingerprint, what,
-			r->path, then);
+		putchar('\n');
+		print_only(only);
+		printf("key         SHA-256 %s\n%-11s %s; %s\n", r->fingerprint, what, r->path,
+			then);
 	}
+	tos_value_free(only);
 	tos_value_free(roles);
 	tos_value_free(v);
 }
@@ -80,6 +86,7 @@ int principal_key_sign(struct cli *cli, const struct home *h, const char *file)
 
 	rc = rc ? rc : principal_request_read(file, &r, &cli->em);
 	rc = rc ? rc : principal_roles(cli, r.roles, &r.roles);
+	rc = rc ? rc : principal_only(cli, r.name, r.only);
 	rc = rc ? rc : is_expected(cli, &r);
 	if (rc == 0 && cli_option(cli, "replace")) {
 		rc = domain_principal_sign_replace(h, &r, ms, serials, &cli->em);

@@ -3,10 +3,14 @@
 
 #include <stdint.h>
 
+#include "base/right.h"
 #include "cli/cli.h"
 
 /* --role, else `otherwise`. ERR_USAGE. */
 int principal_roles(struct cli *cli, unsigned otherwise, unsigned *out);
+/* --restrict, one a line; "" none. ERR_USAGE. */
+int principal_only(struct cli *cli, const char *name, char out[RIGHTS_BYTES]);
+void print_only(const struct tos_value *only); /* a list of them */
 /* --expires, else a year. ERR_USAGE. */
 int principal_expires(struct cli *cli, int64_t *out_ms);
 

@@ -13,7 +13,7 @@
 #include "seal/seal.h"
 
 #define RULES_MAX  4096
-#define WORD_BYTES 128
+#define WORD_BYTES RIGHT_WORD_BYTES
 #define RULE_BYTES 512
 #define CACHE_MAX  4096
 
@@ -26,15 +26,14 @@ enum who_kind {
 	WHO_KERNEL,
 	WHO_AUTHOR
 };
-enum object_kind { OBJECT_ANY, OBJECT_OWN, OBJECT_BELOW, OBJECT_OWNER, OBJECT_NAME };
 
 struct rule {
 	char *text;
 	bool allow, any_action;
 	enum who_kind who_kind;
-	enum object_kind object_kind;
 	unsigned role, rank;
-	char who[WORD_BYTES], action[16], object[WORD_BYTES];
+	char who[WORD_BYTES], action[16];
+	struct right_object object;
 };
 
 struct firewall {
@@ -45,10 +44,6 @@ struct firewall {
 
 static const struct rule no_rule = { .text = (char *)(uintptr_t) "no rule allows it" };
 
-static const char *const actions[] = { "post", "launch", "arrive", "depart", "kill", "suspend",
-	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup",
-	"drain", "set", "reload", "put", "admit", "clone", "install", "run", "stay",
-	"network" };
 static const char *const classes[] = { "carrier", "client", "extension", "kernel" };
 
 struct firewall *firewall_new(void)
@@ -84,18 +79,6 @@ static bool word_in(const char *word, const char *const *list, size_t n)
 		if (strcmp(list[i], word) == 0)
 			return true;
 	return false;
-}
-
-/* Names as they stand in certificates, addresses and inboxes; no ':' so that a mistyped prefix
- * is seen. */
-static bool plain_ok(const char *s)
-{
-	if (!*s)
-		return false;
-	for (; *s; s++)
-		if (*s <= ' ' || *s > '~' || *s == ':' || *s == '*' || *s == '"' || *s == '\\')
-			return false;
-	return true;
 }
 
 static const char *behind(const char *s, const char *prefix)
@@ -134,7 +117,7 @@ static int parse_who(struct rule *r, const char *s, struct errmsg *em)
 	if (r->who_kind == WHO_CLASS && !word_in(rest, classes, ARRAY_LEN(classes)))
 		return err_set(em, ERR_SYNTAX,
 			"'%s': a class is carrier, client, extension or kernel", s);
-	if (!plain_ok(rest))
+	if (!right_name_ok(rest))
 		return err_set(em, ERR_SYNTAX, "'%s' has no usable name", s);
 	return text_copy(r->who, sizeof(r->who), rest, strlen(rest));
 }
@@ -142,37 +125,9 @@ static int parse_who(struct rule *r, const char *s, struct errmsg *em)
 static int parse_action(struct rule *r, const char *s, struct errmsg *em)
 {
 	r->any_action = strcmp(s, "*") == 0;
-	if (!r->any_action && !word_in(s, actions, ARRAY_LEN(actions)))
+	if (!r->any_action && !right_action_ok(s))
 		return err_set(em, ERR_SYNTAX, "'%s' is no action", s);
 	return text_copy(r->action, sizeof(r->action), s, strlen(s));
-}
-
-static int parse_object(struct rule *r, const char *s, struct errmsg *em)
-{
-	const char *owner = behind(s, "owner:");
-	const char *name = owner ? owner : s;
-	char below[WORD_BYTES];
-	size_t n = strlen(s);
-
-	/* A directory and a star: whatever lies below it. */
-	if (s[0] == '/' && n > 2 && strcmp(s + n - 2, "/*") == 0) {
-		r->object_kind = OBJECT_BELOW;
-		snprintf(below, sizeof(below), "%.*s", (int)(n - 1), s);
-		if (!plain_ok(below))
-			return err_set(em, ERR_SYNTAX, "'%s': a directory is /DIR/*", s);
-		return text_copy(r->object, sizeof(r->object), below, strlen(below));
-	}
-
-	if (strcmp(s, "*") == 0)
-		r->object_kind = OBJECT_ANY;
-	else if (strcmp(s, "own") == 0)
-		r->object_kind = OBJECT_OWN;
-	else
-		r->object_kind = owner ? OBJECT_OWNER : OBJECT_NAME;
-	if (r->object_kind >= OBJECT_OWNER && !plain_ok(name))
-		return err_set(
-			em, ERR_SYNTAX, "'%s': an object is a name, owner:NAME, own or *", s);
-	return text_copy(r->object, sizeof(r->object), name, strlen(name));
 }
 
 /* Who before action before object, deny before allow: one number that compares. */
@@ -185,14 +140,9 @@ static unsigned rule_rank(const struct rule *r)
 		[WHO_CARRIER_OF] = 3,
 		[WHO_KERNEL] = 3,
 		[WHO_AUTHOR] = 3 };
-	static const unsigned object[] = { [OBJECT_ANY] = 0,
-		[OBJECT_OWN] = 1,
-		[OBJECT_BELOW] = 2,
-		[OBJECT_OWNER] = 3,
-		[OBJECT_NAME] = 3 };
 
 	return 1 + (who[r->who_kind] << 4 | (r->any_action ? 0u : 1u) << 3 |
-			   object[r->object_kind] << 1 | (r->allow ? 0u : 1u));
+			   right_object_rank(r->object.kind) << 1 | (r->allow ? 0u : 1u));
 }
 
 /* Up to `most` words into word[]; returns their number, or more than `most`. ERR_TOO_LARGE. */
@@ -235,7 +185,7 @@ static int rule_parse(struct rule *r, const char *text, struct errmsg *em)
 	if (rc == 0)
 		rc = parse_action(r, word[2], em);
 	if (rc == 0)
-		rc = parse_object(r, word[3], em);
+		rc = right_object_parse(word[3], &r->object, em);
 	r->rank = rule_rank(r);
 	return rc;
 }
@@ -300,19 +250,7 @@ static bool who_matches(const struct rule *r, const struct subject *s)
 static bool object_matches(
 	const struct rule *r, const struct subject *s, const struct object *o)
 {
-	switch (r->object_kind) {
-	case OBJECT_ANY:
-		return true;
-	case OBJECT_OWN:
-		return s->principal[0] && strcmp(s->principal, o->owner) == 0;
-	case OBJECT_BELOW:
-		return strncmp(r->object, o->name, strlen(r->object)) == 0;
-	case OBJECT_OWNER:
-		return strcmp(r->object, o->owner) == 0;
-	case OBJECT_NAME:
-		return strcmp(r->object, o->name) == 0;
-	}
-	return false;
+	return right_object_matches(&r->object, s->principal, o->name, o->owner);
 }
 
 /* What may run is admitted by name: a right to do everything is none to run anything. */
@@ -373,6 +311,23 @@ static size_t question_key(char *key, size_t cap, const struct subject *s, const
 	return n;
 }
 
+int firewall_narrow(
+	const struct subject *s, const char *action, const struct object *o, const char **why)
+{
+	const struct rights *const only[] = { s->owner_only, s->author_only };
+	const char *said = NULL;
+
+	for (size_t i = 0; i < ARRAY_LEN(only); i++) {
+		if (rights_check(only[i], action, only[i] ? only[i]->of : "", o->name, o->owner,
+			    &said) == 0)
+			continue;
+		if (why)
+			*why = said;
+		return ERR_DENIED;
+	}
+	return 0;
+}
+
 int firewall_check(struct firewall *f, const struct subject *s, const char *action,
 	const struct object *o, const char **why)
 {
@@ -380,7 +335,7 @@ int firewall_check(struct firewall *f, const struct subject *s, const char *acti
 	 */
 	struct subject who = { s->class_name ? s->class_name : "",
 		s->principal ? s->principal : "", s->roles, s->kernel ? s->kernel : "",
-		s->author ? s->author : "" };
+		s->author ? s->author : "", s->owner_only, s->author_only };
 	struct object what = { o->name ? o->name : "", o->owner ? o->owner : "" };
 	char key[512];
 	size_t n_key = question_key(key, sizeof(key), &who, action, &what);
@@ -397,7 +352,7 @@ int firewall_check(struct firewall *f, const struct subject *s, const char *acti
 	}
 	if (why)
 		*why = r->text;
-	return r->allow ? 0 : ERR_DENIED;
+	return r->allow ? firewall_narrow(&who, action, &what, why) : ERR_DENIED;
 }
 
 size_t firewall_matches(const struct firewall *f, const struct subject *s, const char *action,
@@ -433,11 +388,6 @@ size_t firewall_matches(const struct firewall *f, const struct subject *s, const
 bool firewall_rule_allows(const struct firewall *f, size_t i)
 {
 	return i < f->n && f->rules[i]->allow;
-}
-
-const char *firewall_action(size_t i)
-{
-	return i < ARRAY_LEN(actions) ? actions[i] : NULL;
 }
 
 size_t firewall_count(const struct firewall *f)

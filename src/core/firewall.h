@@ -23,6 +23,7 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/right.h"
 
 struct firewall;
 
@@ -32,6 +33,9 @@ struct subject {
 	unsigned roles;         /* as in seal.h; lesser of author and owner for carriers */
 	const char *kernel;     /* where it comes from; "" for here */
 	const char *author; /* who signed the carrier's code; "" nobody, or not known here */
+	/* What the certificates of principal and author allow at most (base/right.h); NULL: they say
+	 * nothing. Borrowed. */
+	const struct rights *owner_only, *author_only;
 };
 struct object {
 	const char *name;  /* inbox, kernel, ... */
@@ -42,16 +46,18 @@ struct firewall *firewall_new(void);
 void firewall_free(struct firewall *f);
 /* ERR_SYNTAX names the word */
 int firewall_add(struct firewall *f, const char *rule, struct errmsg *em);
-/* 0 or ERR_DENIED; *why (may be NULL) is the deciding rule's text or "no rule allows it".
+/* What host policy allows and the restrictions in the certificates allow, too: the intersection.
+ * 0 or ERR_DENIED; *why (may be NULL) is the deciding rule's text or "no rule allows it".
  * Borrowed. Decisions are cached. */
 int firewall_check(struct firewall *f, const struct subject *s, const char *action,
 	const struct object *o, const char **why);
+/* The restrictions alone: 0 or ERR_DENIED, then *why (may be NULL) says which. */
+int firewall_narrow(
+	const struct subject *s, const char *action, const struct object *o, const char **why);
 /* Which rules speak to that, by their number in the order in which they were added, the deciding one
  * first. Their count; at most `most` are written. */
 size_t firewall_matches(const struct firewall *f, const struct subject *s, const char *action,
 	const struct object *o, size_t *out, size_t most);
 bool firewall_rule_allows(const struct firewall *f, size_t i);
-/* The actions that there are, one by one; NULL past the last. */
-const char *firewall_action(size_t i);
 size_t firewall_count(const struct firewall *f);
 const char *firewall_rule(const struct firewall *f, size_t i);

@@ -88,6 +88,7 @@ void client_origin(struct kernel *k, struct link *l, struct origin *out)
 	} else if (cert) {
 		snprintf(out->principal, sizeof(out->principal), "%s", cert->name);
 		out->roles = cert->roles;
+		out->owner_only = rights_of(k, cert);
 		out->may_read = true;
 	}
 }

@@ -55,6 +55,8 @@ struct origin {
 	char kernel[64]; /* kernel it came from; "" for here */
 	char principal[CERT_NAME_MAX + 1];
 	char author[CERT_NAME_MAX + 1]; /* of the code of a carrier that is here; else "" */
+	/* rights.c: what the certificates of the two allow at most; NULL: all. Lent for good. */
+	const struct rights *owner_only, *author_only;
 	unsigned roles;
 	bool may_read;     /* local clients: uid allowed to read */
 	struct link *link; /* clients and joiners: the connection; else NULL */
@@ -277,6 +279,7 @@ struct kernel {
 	struct ext_host *exts;
 	struct extender *extender;
 	struct firewall *firewall;
+	struct map *rights; /* rights.c */
 	struct properties *properties;
 	struct metrics *metrics;
 	struct {
@@ -377,6 +380,9 @@ void audit_denial(struct kernel *k, const struct origin *from, const char *actio
 /* The firewall; a denial is audited (rate-limited) and counted. */
 int kernel_allowed(struct kernel *k, const struct origin *from, const char *action,
 	const char *object, const char *owner, struct errmsg *em);
+
+/* ---- rights.c: the restrictions in a verified certificate; NULL: it has none */
+const struct rights *rights_of(struct kernel *k, const struct cert_info *who);
 
 /* ---- streams.c: posts to carriers elsewhere */
 void streams_init(struct kernel *k);

@@ -643,6 +643,7 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 		snprintf(o->principal, sizeof(o->principal), "%s", owner.name);
 		/* Its author is not known here: no role that needs both. */
 		o->roles = carrier_roles(&owner, NULL);
+		o->owner_only = rights_of(k, &owner);
 		free(map_put_str(p->vouched_for, o->name, o));
 	}
 	ticket_fini(&t);

@@ -36,7 +36,9 @@ void subject_of(const struct origin *from, struct subject *out)
 		.principal = from->principal,
 		.roles = from->roles,
 		.kernel = from->kernel,
-		.author = from->author };
+		.author = from->author,
+		.owner_only = from->owner_only,
+		.author_only = from->author_only };
 }
 
 void audit_denial(struct kernel *k, const struct origin *from, const char *action,
@@ -346,11 +348,29 @@ static bool asks_elsewhere(
 	       (!here || a->kind == ADDRESS_CARRIER);
 }
 
+/* Elsewhere the author of a carrier's code is not known, so what certificates restrict is asked here, too. */
+static int narrowed(struct kernel *k, const struct origin *from, const struct post *p,
+	const char *inbox, struct errmsg *em)
+{
+	struct subject s;
+	const char *why = "";
+
+	subject_of(from, &s);
+	if (p->kind == POST_ANSWER || p->kind == POST_FAILURE ||
+		firewall_narrow(&s, "post", &(struct object){ inbox, "" }, &why) == 0)
+		return 0;
+	audit_denial(k, from, "post", inbox, why);
+	return err_set(em, ERR_DENIED, "%s may not post %s (%s)",
+		from->principal[0] ? from->principal : from->name, inbox, why);
+}
+
 static int route_to(struct kernel *k, const struct origin *from, const struct post *p,
 	const struct address *a, bool here, struct errmsg *em)
 {
 	if (a->kind == ADDRESS_CARRIER)
 		return route_carrier(k, from, p, a, em);
+	if (!here && a->kind == ADDRESS_INBOX && narrowed(k, from, p, a->inbox, em) < 0)
+		return ERR_DENIED;
 	if (!here)
 		return route_remote(k, from, p, a->kernel, em);
 	if (a->kind == ADDRESS_CLIENT) {

@@ -14,7 +14,7 @@
 #include "base/clock.h"
 
 #define SERIAL_BYTES 16
-#define SAN_MAX      8
+#define SAN_MAX      (8 + RIGHTS_MAX)
 #define TIME_MAX_MS  INT64_C(253402300799000) /* the last second of 9999 */
 
 OSSL_DEFINE(GENERAL_NAMES, GENERAL_NAMES_free)
@@ -220,7 +220,67 @@ static int parse_key(X509 *x, struct cert *out, struct errmsg *em)
 	return 0;
 }
 
-/* The kind or the role that this URI stands for. */
+/* ---- restrictions: "tos:only:" and the text, its bytes beyond these percent-encoded */
+
+static const char only_uri[] = "tos:only:";
+
+static bool only_plain(char c)
+{
+	return is_lower_or_digit(c) || (c >= 'A' && c <= 'Z') || (c && strchr("-._~/@*:", c));
+}
+
+static int hex_upper(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* One more line. Only what put_only() writes is taken: each text has one encoding. */
+static int parse_only(const char *s, size_t n, char only[RIGHTS_BYTES])
+{
+	size_t at = strlen(only), begin = at + (at > 0);
+
+	if (at)
+		only[at++] = '\n';
+	for (size_t i = 0; i < n; i++) {
+		char c = s[i];
+
+		if (c == '%') {
+			int high = i + 2 < n ? hex_upper(s[i + 1]) : -1;
+			int low = i + 2 < n ? hex_upper(s[i + 2]) : -1;
+
+			if (high < 0 || low < 0)
+				return ERR_MALFORMED;
+			c = (char)(high << 4 | low);
+			if (c < ' ' || c > '~' || only_plain(c))
+				return ERR_MALFORMED;
+			i += 2;
+		} else if (!only_plain(c)) {
+			return ERR_MALFORMED;
+		}
+		if (at + 2 > RIGHTS_BYTES)
+			return ERR_MALFORMED;
+		only[at++] = c;
+	}
+	only[at] = 0;
+	return at > begin ? 0 : ERR_MALFORMED;
+}
+
+static void put_only(const char *only, struct buf *text)
+{
+	bool begins = true;
+
+	for (; only && *only; only++) {
+		if (begins)
+			buf_printf(text, ",URI:%s", only_uri);
+		begins = *only == '\n';
+		if (!begins && only_plain(*only))
+			buf_printf(text, "%c", *only);
+		else if (!begins)
+			buf_printf(text, "%%%02X", (unsigned)(unsigned char)*only);
+	}
+}
+
+/* The kind or the role that this URI stands for, or a restriction. */
 static int parse_uri(const char *uri, size_t n, struct cert_info *out, int *kind)
 {
 	static const char role_uri[] = "tos:role:";
@@ -248,6 +308,9 @@ static int parse_uri(const char *uri, size_t n, struct cert_info *out, int *kind
 		out->roles |= roles[i].role;
 		return 0;
 	}
+	if (n > sizeof(only_uri) - 1 && memcmp(uri, only_uri, sizeof(only_uri) - 1) == 0)
+		return parse_only(
+			uri + sizeof(only_uri) - 1, n - (sizeof(only_uri) - 1), out->only);
 	return ERR_MALFORMED; /* nothing is ignored: it might have been a restriction */
 }
 
@@ -270,6 +333,8 @@ int cert_purpose_parse(const GENERAL_NAMES *names, struct cert_info *out, struct
 	out->kind = (enum cert_kind)kind;
 	if ((kind == CERT_PRINCIPAL) != (out->roles != 0))
 		return bad(em, "principals have roles and nobody else has");
+	if (kind != CERT_PRINCIPAL && out->only[0])
+		return bad(em, "principals have restrictions and nobody else has");
 	if (!name_ok(out->kind, out->name, strlen(out->name)))
 		return bad(em, "that name can't be given to anybody");
 	return 0;
@@ -463,31 +528,33 @@ static int put_extension(X509 *x, X509 *issuer, int nid, const char *value)
 	return ok ? 0 : -1;
 }
 
-int cert_purpose_text(
-	enum cert_kind kind, const char *name, unsigned role_bits, struct buf *text)
+int cert_purpose_text(enum cert_kind kind, const char *name, unsigned role_bits,
+	const char *only, struct buf *text)
 {
 	buf_printf(text, "URI:%s%s", kinds[kind].uri, kinds[kind].named ? name : "");
 	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
 		if (role_bits & roles[i].role)
 			buf_printf(text, ",URI:tos:role:%s", roles[i].word);
+	put_only(only, text);
 	return buf_check(text);
 }
 
-static int put_purpose(X509 *x, enum cert_kind kind, const char *name, unsigned role_bits)
+static int put_purpose(
+	X509 *x, enum cert_kind kind, const char *name, unsigned role_bits, const char *only)
 {
 	AUTOBUF text = BUF_INIT;
 
-	if (cert_purpose_text(kind, name, role_bits, &text) < 0)
+	if (cert_purpose_text(kind, name, role_bits, only, &text) < 0)
 		return -1;
 	return put_extension(x, NULL, NID_subject_alt_name, buf_cstr(&text));
 }
 
-static int put_extensions(
-	X509 *x, X509 *issuer, enum cert_kind kind, const char *name, unsigned role_bits)
+static int put_extensions(X509 *x, X509 *issuer, enum cert_kind kind, const char *name,
+	unsigned role_bits, const char *only)
 {
 	if (put_extension(x, NULL, NID_basic_constraints, kinds[kind].constraints) < 0 ||
 		put_extension(x, NULL, NID_key_usage, kinds[kind].usage) < 0 ||
-		put_purpose(x, kind, name, role_bits) < 0 ||
+		put_purpose(x, kind, name, role_bits, only) < 0 ||
 		put_extension(x, NULL, NID_subject_key_identifier, "hash") < 0)
 		return -1;
 	return issuer ? put_extension(x, issuer, NID_authority_key_identifier, "keyid") : 0;
@@ -591,9 +658,34 @@ static int put_der(X509 *x, struct buf *out, struct errmsg *em)
 	return rc < 0 ? err_set(em, rc, "no room for the certificate") : 0;
 }
 
+/* As a kernel will read them: a mistake would deny everything. */
+static int issue_only(
+	enum cert_kind kind, const char *name, const char *only, struct errmsg *em)
+{
+	struct errmsg why = { "" };
+	struct rights r;
+
+	if (!only || !*only)
+		return 0;
+	if (kind != CERT_PRINCIPAL)
+		return err_set(em, ERR_USAGE, "only principals have restrictions");
+	return rights_parse(only, name, &r, &why) < 0
+		       ? err_set(em, ERR_USAGE, "restriction: %s", why.text)
+		       : 0;
+}
+
 int cert_issue(const struct key *issuer, struct slice issuer_der, enum cert_kind kind,
 	const char *name, unsigned role_bits, const uint8_t subject_public[32],
 	int64_t not_before_ms, int64_t not_after_ms, struct buf *out, struct errmsg *em)
+{
+	return cert_issue_only(issuer, issuer_der, kind, name, role_bits, NULL, subject_public,
+		not_before_ms, not_after_ms, out, em);
+}
+
+int cert_issue_only(const struct key *issuer, struct slice issuer_der, enum cert_kind kind,
+	const char *name, unsigned role_bits, const char *only,
+	const uint8_t subject_public[32], int64_t not_before_ms, int64_t not_after_ms,
+	struct buf *out, struct errmsg *em)
 {
 	OSSL(X509, X509_free) x = X509_new();
 	OSSL(X509, X509_free) by = NULL;
@@ -601,6 +693,8 @@ int cert_issue(const struct key *issuer, struct slice issuer_der, enum cert_kind
 	int rc = issue_arguments(kind, name, role_bits, not_before_ms, not_after_ms, em);
 
 	ERR_clear_error();
+	if (rc == 0)
+		rc = issue_only(kind, name, only, em);
 	if (rc == 0)
 		rc = issue_check(issuer, issuer_der, kind, subject_public, em);
 	if (rc < 0)
@@ -611,7 +705,7 @@ int cert_issue(const struct key *issuer, struct slice issuer_der, enum cert_kind
 		put_serial(x) < 0 || put_names(x, by, name) < 0 ||
 		put_times(x, not_before_ms, not_after_ms) < 0 ||
 		put_key(x, subject_public) < 0 ||
-		put_extensions(x, by, kind, name, role_bits) < 0 ||
+		put_extensions(x, by, kind, name, role_bits, only) < 0 ||
 		X509_sign(x, issuer->pkey, NULL) <= 0)
 		return ossl_fail(em, ERR_NOMEM, "cannot make the certificate");
 	return put_der(x, out, em);

@@ -64,8 +64,8 @@ const char *cert_kind_word(enum cert_kind k);
 int cert_subject_parse(X509_NAME *subject, char out[CERT_NAME_MAX + 1], struct errmsg *em);
 int cert_purpose_parse(const GENERAL_NAMES *names, struct cert_info *out, struct errmsg *em);
 /* "URI:tos:principal:olga,URI:tos:role:officer" */
-int cert_purpose_text(
-	enum cert_kind kind, const char *name, unsigned role_bits, struct buf *text);
+int cert_purpose_text(enum cert_kind kind, const char *name, unsigned role_bits,
+	const char *only, struct buf *text);
 /* 0, ERR_EXPIRED or ERR_NOT_YET. */
 int cert_in_time(const struct cert_info *c, int64_t now_ms, int64_t skew_ms, struct errmsg *em);
 

@@ -24,7 +24,7 @@ static int put_purpose(X509_REQ *r, const char *name, unsigned roles)
 	X509_EXTENSION *e = NULL;
 	int ok = 0;
 
-	if (list && cert_purpose_text(CERT_PRINCIPAL, name, roles, &text) == 0)
+	if (list && cert_purpose_text(CERT_PRINCIPAL, name, roles, NULL, &text) == 0)
 		e = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, buf_cstr(&text));
 	if (e && sk_X509_EXTENSION_push(list, e) > 0)
 		ok = X509_REQ_add_extensions(r, list) == 1;
@@ -100,6 +100,8 @@ static int parse_names(X509_REQ *r, struct cert_request *out, struct errmsg *em)
 	rc = bad_part(em, rc ? rc : cert_purpose_parse(names, &info, em));
 	if (rc == 0 && info.kind != CERT_PRINCIPAL)
 		rc = bad(em, "it is not a principal's");
+	if (rc == 0 && info.only[0])
+		rc = bad(em, "what its key may not is for whoever signs it to say");
 	if (rc < 0)
 		return rc;
 	memcpy(out->name, info.name, sizeof(out->name));

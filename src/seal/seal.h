@@ -9,6 +9,7 @@
  *   tos:kernel:host0       a kernel
  *   tos:principal:alice    a principal, with one or more of
  *   tos:role:ROLE          ROLE is admin, owner, author or officer
+ *   tos:only:RESTRICTION   and what it may at most (base/right.h), percent-encoded
  *   tos:joiner             a key without a certificate yet, self-signed: talks to Registrar
  *
  * Nothing here does network I/O. All of it may be called from any thread, one object from one
@@ -23,6 +24,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/right.h"
 #include "wire/cose.h"
 
 #define CERT_NAME_MAX  64
@@ -68,6 +70,8 @@ struct cert_info {
 	uint8_t public_key[32];
 	uint8_t fingerprint[DIGEST_BYTES]; /* SHA-256 of the DER */
 	int64_t not_before_ms, not_after_ms;
+	/* Restrictions, one a line; "" none. What they mean is not looked at here. */
+	char only[RIGHTS_BYTES];
 };
 
 /* Sign a certificate for `subject_public` (32 bytes); its DER is appended to *out. issuer_der
@@ -75,6 +79,11 @@ struct cert_info {
  * registrar kernels only (else ERR_DENIED). ERR_NAME, ERR_USAGE. */
 int cert_issue(const struct key *issuer, struct slice issuer_der, enum cert_kind kind,
 	const char *name, unsigned roles, const uint8_t subject_public[32],
+	int64_t not_before_ms, int64_t not_after_ms, struct buf *out, struct errmsg *em);
+/* The same for a principal, with restrictions (base/right.h; NULL or "": none). ERR_USAGE: one is
+ * malformed. */
+int cert_issue_only(const struct key *issuer, struct slice issuer_der, enum cert_kind kind,
+	const char *name, unsigned roles, const char *only, const uint8_t subject_public[32],
 	int64_t not_before_ms, int64_t not_after_ms, struct buf *out, struct errmsg *em);
 int cert_info(struct slice der, struct cert_info *out, struct errmsg *em);
 /* PEM files with one or more certificates, leaf first. */

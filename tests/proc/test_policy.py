@@ -23,6 +23,7 @@ EXTENSIONS = "".join(f'extension "{n}" {{ library = "{n.lower()}" where = "kerne
                      for n in ("Echo", "Mobility", "Messenger", "Directory"))
 
 fleet = fleet_fixture(n=5, each={
+    "host0": policy("allow carrier-of:vera put Content", "allow carrier-of:vera run /usr/bin/*", "allow carrier-of:bob put Content"),
     "host1": policy("deny carrier-of:alice arrive *", "deny class:carrier post Echo"),
     "host2": 'limits { cpu = "5s" memory = "16M" posts = "10" hops = "3" }\n'
              + policy("deny author:otto * *", "allow author:otto arrive *", "allow author:otto post Directory"),
@@ -73,6 +74,80 @@ def test_rules_for_an_author_narrow_what_the_owner_may(fleet, domain):
     # and launching at a host that wants none of his code is refused there
     r = fleet.run("launch", "-e", "return 1", "--as", "bob", "--author", "otto", "--kernel", "host2")
     assert r.returncode == 3 and "deny author:otto" in r.stderr, r.stderr
+
+
+ASKS = """local function try(verb, args) return select(2, tos.call("Content", args, 10, { name = verb })) or "ok" end
+    return { stat = try("STAT", {}), put = try("PUT", { digest = ("7"):rep(64), offset = 0, size = 9, bytes = "x" }),
+        echo = select(2, tos.call("Echo", { "x" }, 5)) or "ok", away = select(2, tos.call("host3/Echo", { "x" }, 5)) or "ok" }"""
+
+
+def said(fleet, who, *args):
+    (row,) = go(fleet, who, "host0", *args, lua=ASKS)["briefcase"]["RESULTS"]
+    return {k: row[k] for k in ("stat", "put", "echo", "away")}
+
+
+def test_a_certificate_narrows_what_hosts_grant_and_grants_nothing(fleet, domain):
+    """The host grants vera's carriers to put and to run; her certificate says read only: the intersection counts."""
+    all_of_it = {"stat": "ok", "put": "ok", "echo": "ok", "away": "ok"}
+    fleet.tos("principal", "add", "vera", "--role", "owner,author")
+    assert said(fleet, "vera") == all_of_it
+    fleet.tos("principal", "add", "vera", "--role", "owner,author", "--replace",
+              "--restrict", "allow launch,arrive,post,read,run *", "--restrict", "deny post Echo", "--restrict", "allow read Registrar")
+    assert said(fleet, "vera") == {"stat": "ok", "put": "denied", "echo": "denied", "away": "denied"}
+    # What the certificate allows the host need not: nobody granted that.
+    assert not can(fleet, "carrier-of:vera", "run", "/opt/x", expect=3)["allowed"]
+    assert can(fleet, "carrier-of:vera", "run", "/usr/bin/ls")["allowed"]
+    no = can(fleet, "carrier-of:vera", "put", "Content", expect=3)
+    assert no["rules"][0]["rule"] == "allow carrier-of:vera put Content" and no["why"].endswith("a certificate does not")
+    assert no["restrictions"] == [{"of": "vera", "allows": False, "restriction": "no restriction in the certificate of vera allows it"}]
+    assert "- certificate of vera: deny post Echo\n" in fleet.tos("can", "carrier-of:vera", "post", "Echo", expect=3)
+    wait_for(lambda: any(r["event"] == "denied" and r["principal"] == "vera" and r["action"] == "put" and
+                         "certificate of vera" in r["rule"] for r in audit(domain, "host0")))
+    # In person, too: she may not kill her own carrier any more.
+    name = fleet.tos("launch", "-e", "tos.sleep(60)", "--as", "vera").split()[0]
+    r = fleet.run("kill", name, "--as", "vera")
+    assert r.returncode == 3 and "certificate of vera" in r.stderr
+    fleet.tos("kill", name)
+
+
+def test_the_authors_certificate_narrows_whoever_launches_its_code(fleet, domain):
+    fleet.tos("principal", "add", "zoe", "--role", "author", "--restrict", "allow * *", "--restrict", "deny put *",
+              "--restrict", "deny post Echo")
+    assert said(fleet, "bob") == {"stat": "ok", "put": "ok", "echo": "ok", "away": "ok"}
+    assert said(fleet, "bob", "--author", "zoe") == {"stat": "ok", "put": "denied", "echo": "denied", "away": "denied"}
+    no = can(fleet, "carrier-of:bob", "put", "Content", "--author", "zoe", expect=3)
+    assert [r["restriction"] for r in no["restrictions"]] == ["certificate of zoe: deny put *"]
+
+
+def test_restrictions_are_shown_and_renewed_and_mistakes_are_not_signed(fleet, domain):
+    rules = ["allow launch,arrive,post *", "deny post host9/x"]
+    fleet.tos("principal", "add", "yves", *[w for r in rules for w in ("--restrict", r)])
+    fleet.tos("principal", "renew", "yves", "--expires", "30d")
+    assert [p["only"] for p in fleet.json("principal", "list") if p["name"] == "yves"] == [rules]
+    assert f"restricted  {rules[0]}\n            {rules[1]}\n" in fleet.tos("principal", "show", "yves")
+    for bad in ("allow teleport *", "post *", "allow post a b", "x" * 600):
+        r = fleet.run("principal", "add", "xaver", "--restrict", bad)
+        assert r.returncode == 2 and "--restrict: " in r.stderr or "at most" in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("only, why", [
+    ("tos:only:allow%20teleport%20*", "is not understood"),
+    ("tos:only:allow%20*%20*%20*", "is not understood"),
+])
+def test_what_a_certificate_says_in_words_of_a_later_version_allows_nothing(fleet, domain, only, why):
+    s = wire.issue("wanda", ["tos:principal:wanda", "tos:role:owner", "tos:role:author", "tos:only:allow%20*%20*", only], domain.root)
+    with domain.client() as c:
+        e = wire.failure(wire.launch, c, s, s)
+    assert e.code == "denied" and why in str(e), e
+    wait_for(lambda: any(r["event"] == "denied" and r["principal"] == "wanda" and why in r["rule"] for r in audit(domain, "host0")))
+
+
+@pytest.mark.parametrize("only", ["tos:only:", "tos:only:allow * *", "tos:only:%61", "tos:only:%2a", "tos:only:a%0Ab", "tos:only:a%"])
+def test_a_malformed_restriction_makes_no_certificate(fleet, domain, only):
+    s = wire.issue("wanda", ["tos:principal:wanda", "tos:role:owner", "tos:role:author", only], domain.root)
+    with domain.client() as c:
+        e = wire.failure(wire.launch, c, s, s)
+    assert e.code == "malformed" and "bad certificate" in str(e), e
 
 
 def can(fleet, *args, expect=0):

@@ -297,18 +297,23 @@ int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],
 int admit_author(struct kernel *k, const struct cert_info *owner,
 	const struct cert_info *author, const char *action, struct errmsg *em)
 {
-	struct origin who = { .cls = ORIGIN_CARRIER, .roles = owner->roles };
+	struct origin who = {
+		.cls = ORIGIN_CARRIER, .roles = owner->roles, .owner_only = rights_of(k, owner)
+	};
 
 	snprintf(who.name, sizeof(who.name), "%s", owner->name);
 	snprintf(who.principal, sizeof(who.principal), "%s", owner->name);
 	snprintf(who.author, sizeof(who.author), "%s", author->name);
+	who.author_only = rights_of(k, author);
 	return kernel_allowed(k, &who, action, k->config.name, owner->name, em);
 }
 
 int admit_check(struct kernel *k, const struct cert_info *owner, const char *action,
 	bool counts, struct errmsg *em)
 {
-	struct origin who = { .cls = ORIGIN_CARRIER, .roles = owner->roles };
+	struct origin who = {
+		.cls = ORIGIN_CARRIER, .roles = owner->roles, .owner_only = rights_of(k, owner)
+	};
 	size_t here;
 	int rc;
 

@@ -463,6 +463,8 @@ static int spawn_check(struct cloning *c, const struct tos_value *args, struct e
 	if (rc == 0)
 		rc = admit_check(c->k, &r->owner, "clone", true, em);
 	if (rc == 0)
+		rc = admit_author(c->k, &r->owner, &r->author, "clone", em);
+	if (rc == 0)
 		rc = account_room(c->k, r->owner.name,
 			(int64_t)(c->briefcase.n + c->state.n + r->code.n), em);
 	if (rc < 0 && rc != ERR_LIMIT && rc != ERR_DENIED)

@@ -135,6 +135,8 @@ static const struct origin *speaks_as(struct resident *r)
 		snprintf(o->principal, sizeof(o->principal), "%s", r->owner.name);
 		snprintf(o->author, sizeof(o->author), "%s", r->author.name);
 		o->roles = carrier_roles(&r->owner, &r->author);
+		o->owner_only = rights_of(r->k, &r->owner);
+		o->author_only = rights_of(r->k, &r->author);
 	}
 	return o;
 }

@@ -55,6 +55,7 @@ static int act_check(struct kernel *k, const struct home_record *h, const struct
 		return err_set(em, ERR_SIGNATURE, "the act is about something else");
 	snprintf(by.name, sizeof(by.name), "%s", who->name);
 	snprintf(by.principal, sizeof(by.principal), "%s", who->name);
+	by.owner_only = rights_of(k, who);
 	return kernel_allowed(k, &by, "resolve", h->name, h->owner, em);
 }
 

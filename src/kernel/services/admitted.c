@@ -272,6 +272,7 @@ static int statement_check(struct kernel *k, struct slice bytes, struct admitted
 	struct tos_value *m = NULL;
 	struct trust trust;
 	struct cose cose;
+	const char *why = "";
 	int rc;
 
 	kernel_trust(k, &trust);
@@ -286,6 +287,10 @@ static int statement_check(struct kernel *k, struct slice bytes, struct admitted
 		rc = err_set(em, ERR_DENIED,
 			"%s has none of the roles whose signature admits here (content.admit_signed: %s)",
 			signer->name, k->config.admit_signed);
+	if (rc == 0 && rights_check(rights_of(k, signer), "admit", signer->name, "Content", "",
+			       &why) < 0)
+		rc = err_set(
+			em, ERR_DENIED, "%s may not admit content (%s)", signer->name, why);
 	return rc;
 }
 

@@ -461,6 +461,7 @@ static int act_verify(struct kernel *k, struct act *a, const struct act_rule **r
 	snprintf(who.name, sizeof(who.name), "%s", a->who.name);
 	snprintf(who.principal, sizeof(who.principal), "%s", a->who.name);
 	who.roles = a->who.roles;
+	who.owner_only = rights_of(k, &a->who);
 	return kernel_allowed(k, &who, (*rule)->action, a->target,
 		(*rule)->carrier             ? carrier_owner(k, a->target)
 		: (*rule)->fn == act_program ? program_owner(k, a->target)

@@ -12,6 +12,7 @@
 struct question {
 	struct origin who;
 	const char *action, *object, *owner;
+	struct rights *only[2]; /* of certificates: principal, author */
 };
 
 static unsigned roles_of(const struct tos_value *list, const char **unknown)
@@ -68,6 +69,52 @@ static int who_parse(const char *who, const char *action, struct origin *out, st
 		who);
 }
 
+/* As a kernel reads them: what is not understood allows nothing. */
+static void restrictions_parse(const struct tos_value *args, struct question *q)
+{
+	static const char *const keys[] = { "only", "author_only" };
+	const char *of[] = { q->who.principal, q->who.author };
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+		if (tos_get_text(args, keys[i], "")[0]) {
+			q->only[i] = mem_new(struct rights);
+			rights_parse(tos_get_text(args, keys[i], ""), of[i], q->only[i], NULL);
+		}
+	q->who.owner_only = q->only[0];
+	q->who.author_only = q->only[1];
+}
+
+/* What each certificate says; *allowed: none of them denies it. */
+static struct tos_value *restrictions_value(const struct question *q, bool *allowed)
+{
+	struct tos_value *list = tos_array();
+
+	*allowed = true;
+	for (size_t i = 0; i < ARRAY_LEN(q->only); i++) {
+		struct tos_value *m;
+		const char *why = "";
+		int rc;
+
+		if (!q->only[i])
+			continue;
+		rc = rights_check(
+			q->only[i], q->action, q->only[i]->of, q->object, q->owner, &why);
+		m = tos_map();
+		tos_set(m, "of", tos_text(q->only[i]->of));
+		tos_set(m, "allows", tos_bool(rc == 0));
+		tos_set(m, "restriction", tos_text(why));
+		tos_push(list, m);
+		*allowed = *allowed && rc == 0;
+	}
+	return list;
+}
+
+static void question_fini(struct question *q)
+{
+	free(q->only[0]);
+	free(q->only[1]);
+}
+
 static int question_parse(
 	struct kernel *k, const struct tos_value *args, struct question *q, struct errmsg *em)
 {
@@ -78,18 +125,19 @@ static int question_parse(
 	q->action = tos_get_text(args, "action", "");
 	q->object = tos_get_text(args, "object", "");
 	q->owner = tos_get_text(args, "owner", "");
-	while (firewall_action(i) && strcmp(firewall_action(i), q->action) != 0)
+	while (right_action(i) && strcmp(right_action(i), q->action) != 0)
 		i++;
-	if (!firewall_action(i)) {
+	if (!right_action(i)) {
 		AUTOBUF all = BUF_INIT;
 
-		for (i = 0; firewall_action(i); i++)
-			buf_printf(&all, "%s%s", i ? ", " : "", firewall_action(i));
+		for (i = 0; right_action(i); i++)
+			buf_printf(&all, "%s%s", i ? ", " : "", right_action(i));
 		return err_set(em, ERR_NAME, "'%.32s' is no action; there are %s", q->action,
 			buf_cstr(&all));
 	}
 	rc = who_parse(tos_get_text(args, "who", ""), q->action, &q->who, em);
 	snprintf(q->who.author, sizeof(q->who.author), "%s", tos_get_text(args, "author", ""));
+	restrictions_parse(args, q);
 	q->who.roles = roles_of(tos_get(args, "roles"), &unknown);
 	if (rc == 0 && unknown)
 		rc = err_set(em, ERR_NAME, "there is no role %.32s", unknown);
@@ -152,15 +200,16 @@ void can_verb(struct kernel *k, struct request *rq)
 	size_t at[MATCHES_SHOWN], n;
 	AUTOBUF why = BUF_INIT;
 	struct errmsg em = { "" };
-	struct tos_value *m, *rules;
+	struct tos_value *m, *rules, *restrictions;
 	struct subject s;
-	bool allowed;
+	bool allowed, narrowed;
 	int rc;
 
 	if (control_may_read(k, rq) < 0)
 		return;
 	rc = question_parse(k, rq->args, &q, &em);
 	if (rc < 0) {
+		question_fini(&q);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 		return;
 	}
@@ -171,11 +220,19 @@ void can_verb(struct kernel *k, struct request *rq)
 	if (strcmp(q.action, "post") == 0 && !inbox_class_ok(q.object, q.who.cls))
 		allowed = false;
 	why_text(&q, n, allowed, &why);
+	restrictions = restrictions_value(&q, &narrowed);
+	if (allowed && !narrowed)
+		buf_add_str(&why, "; a certificate does not");
+	allowed = allowed && narrowed;
 	m = tos_map();
 	tos_set(m, "allowed", tos_bool(allowed));
 	tos_set(m, "kernel", tos_text(k->config.name));
 	tos_set(m, "as", tos_text(origin_class_word(q.who.cls)));
 	tos_set(m, "why", tos_text(buf_cstr(&why)));
 	tos_set(m, "rules", rules);
+	if (tos_len(restrictions))
+		tos_set(m, "restrictions", STEAL(restrictions));
+	tos_value_free(restrictions);
+	question_fini(&q);
 	request_ok(rq, m);
 }

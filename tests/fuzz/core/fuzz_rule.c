@@ -1,5 +1,6 @@
 /* Rules, one a line: any that is taken is kept as written, and deciding by them is the same
- * twice. */
+ * twice. The same as the restrictions of a certificate: they never allow what was denied, and nothing at all
+ * when one of them is malformed. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -9,9 +10,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	AUTOFREE char *text = mem_dup(data, size);
+	AUTOFREE char *text = mem_dup(data, size), *lines = mem_dup(data, size);
 	struct firewall *f = firewall_new();
-	struct subject s = { "carrier", "alice", 3, "host1", "" };
+	struct rights only;
+	struct subject s = { "carrier", "alice", 3, "host1", "", NULL, NULL };
 	struct object o = { "Echo", "alice" };
 	const char *why[2] = { NULL, NULL };
 	int rc[2];
@@ -31,6 +33,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		rc[i] = firewall_check(f, &s, "post", &o, &why[i]);
 	must(rc[0] == rc[1] && why[0] == why[1]);
 	must(firewall_count(f) > 0 || rc[0] == ERR_DENIED);
+	if (rights_parse(lines, "alice", &only, NULL) < 0)
+		must(only.n == 0);
+	s.owner_only = &only;
+	must(firewall_check(f, &s, "post", &o, NULL) == ERR_DENIED || rc[0] == 0);
+	must(only.n > 0 || firewall_check(f, &s, "post", &o, NULL) == ERR_DENIED);
 	firewall_free(f);
 	return 0;
 }

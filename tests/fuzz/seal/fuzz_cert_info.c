@@ -19,6 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must(a.name[0] && strlen(a.name) <= CERT_NAME_MAX);
 	must(a.serial_len >= 1 && a.serial_len <= sizeof(a.serial));
 	must((a.kind == CERT_PRINCIPAL) == (a.roles != 0));
+	must(!a.only[0] || a.kind == CERT_PRINCIPAL);
+	must(strnlen(a.only, sizeof(a.only)) < sizeof(a.only));
 	/* nothing vouches for itself */
 	must(trust_verify(&t, &der, 1, &b, NULL) < 0);
 	return 0;

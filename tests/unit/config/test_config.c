@@ -275,8 +275,8 @@ static void configured_rules_add_to_the_defaults_unless_those_are_off(void **sta
 
 static void the_default_rules_are_rules_and_do_what_they_should(void **state)
 {
-	struct subject owner = { "client", "alice", ROLE_OWNER, "", "" };
-	struct subject carrier = { "carrier", "bob", 0, "host1", "" };
+	struct subject owner = { "client", "alice", ROLE_OWNER, "", "", NULL, NULL };
+	struct subject carrier = { "carrier", "bob", 0, "host1", "", NULL, NULL };
 	struct object mine = { "host0#1", "alice" }, other = { "host0#2", "bob" },
 		      echo = { "Echo", "" };
 	struct object control = { "Control", "" }, private = { "carrier", "" };

@@ -12,10 +12,11 @@
 #include "core/firewall.h"
 #include "seal/seal.h"
 
-static const struct subject alices_carrier = { "carrier", "alice", ROLE_OWNER, "host1", "" };
-static const struct subject alice = { "client", "alice", ROLE_OWNER, "", "" };
-static const struct subject root = { "client", "root", ROLE_ADMIN, "", "" };
-static const struct subject kernel1 = { "kernel", "", 0, "host1", "" };
+static const struct subject alices_carrier = { "carrier", "alice", ROLE_OWNER, "host1", "",
+	NULL, NULL };
+static const struct subject alice = { "client", "alice", ROLE_OWNER, "", "", NULL, NULL };
+static const struct subject root = { "client", "root", ROLE_ADMIN, "", "", NULL, NULL };
+static const struct subject kernel1 = { "kernel", "", 0, "host1", "", NULL, NULL };
 
 static struct firewall *with(const char *const *rules, size_t n)
 {
@@ -218,7 +219,7 @@ static void rules_for_an_author_narrow_and_never_grant(void **state)
 	struct firewall *f = WITH("allow carrier-of:alice post *", "deny author:mallory * *",
 		"allow author:mallory post Echo", "allow author:mallory post Shells",
 		"allow author:zoe * *");
-	struct subject s = { "carrier", "alice", ROLE_OWNER, "", "mallory" };
+	struct subject s = { "carrier", "alice", ROLE_OWNER, "", "mallory", NULL, NULL };
 
 	(void)state;
 	assert_int_equal(ask(f, &s, "post", "Echo", ""), 0);
@@ -226,12 +227,12 @@ static void rules_for_an_author_narrow_and_never_grant(void **state)
 	s.author = "alice";
 	assert_int_equal(ask(f, &s, "post", "Monitor", ""), 0);
 	/* what the author's may, the owner's must be allowed as well */
-	s = (struct subject){ "carrier", "bob", ROLE_OWNER, "", "mallory" };
+	s = (struct subject){ "carrier", "bob", ROLE_OWNER, "", "mallory", NULL, NULL };
 	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
 	s.author = "zoe";
 	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
 	/* only code is meant, not the author in person */
-	s = (struct subject){ "client", "alice", ROLE_OWNER, "", "mallory" };
+	s = (struct subject){ "client", "alice", ROLE_OWNER, "", "mallory", NULL, NULL };
 	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
 	firewall_free(f);
 }
@@ -254,7 +255,8 @@ static void the_first_rule_that_matches_is_the_one_that_decides(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 2 * 2 * 3 * 2 * 2 * 2 * 2; i++) {
 		struct subject s = { classes[i & 1], principals[i >> 1 & 1],
-			i >> 2 & 1 ? ROLE_OWNER : 0, "", i >> 5 & 1 ? "mallory" : "" };
+			i >> 2 & 1 ? ROLE_OWNER : 0, "", i >> 5 & 1 ? "mallory" : "", NULL,
+			NULL };
 		struct object o = { object[i >> 3 & 1], i >> 4 & 1 ? "alice" : "" };
 		int rc = firewall_check(f, &s, action[i % 3], &o, &why);
 
@@ -270,11 +272,97 @@ static void the_first_rule_that_matches_is_the_one_that_decides(void **state)
 	firewall_free(f);
 }
 
+static void restrictions(struct rights *r, const char *of, const char *text)
+{
+	struct errmsg em = { "" };
+
+	assert_int_equal(rights_parse(text, of, r, &em), 0);
+}
+
+static void certificates_narrow_what_hosts_allow(void **state)
+{
+	struct firewall *f = WITH("allow carrier-of:alice * *",
+		"allow carrier-of:alice run /usr/*", "deny carrier-of:alice read Control");
+	struct subject s = { "carrier", "alice", ROLE_OWNER, "", "zoe", NULL, NULL };
+	struct rights a, z;
+	const char *why = NULL;
+	struct object o = { "Content", "" };
+
+	(void)state;
+	restrictions(&a, "alice", "allow post,read *\nallow run /usr/bin/*\ndeny read Journal");
+	restrictions(&z, "zoe", "allow * *\ndeny run /usr/bin/sh\ndeny post Echo");
+	s.owner_only = &a;
+	assert_int_equal(ask(f, &s, "read", "Content", ""), 0);
+	assert_int_equal(ask(f, &s, "put", "Content", ""), ERR_DENIED);
+	assert_int_equal(ask(f, &s, "read", "Journal", ""), ERR_DENIED);
+	/* the certificate grants nothing that the host denies */
+	assert_int_equal(ask(f, &s, "read", "Control", ""), ERR_DENIED);
+	assert_int_equal(ask(f, &s, "run", "/usr/bin/ls", ""), 0);
+	assert_int_equal(ask(f, &s, "run", "/usr/sbin/ls", ""), ERR_DENIED);
+	assert_int_equal(ask(f, &s, "run", "/usr/bin/sh", ""), 0);
+	assert_int_equal(ask(f, &s, "post", "Echo", ""), 0);
+	/* and the author's, too */
+	s.author_only = &z;
+	assert_int_equal(ask(f, &s, "run", "/usr/bin/sh", ""), ERR_DENIED);
+	assert_int_equal(ask(f, &s, "run", "/usr/bin/ls", ""), 0);
+	assert_int_equal(ask(f, &s, "post", "Echo", ""), ERR_DENIED);
+	s.owner_only = NULL;
+	assert_int_equal(ask(f, &s, "put", "Content", ""), 0);
+	s.owner_only = &a;
+	assert_int_equal(firewall_check(f, &s, "put", &o, &why), ERR_DENIED);
+	assert_string_equal(why, "no restriction in the certificate of alice allows it");
+	o.name = "Journal";
+	assert_int_equal(firewall_check(f, &s, "read", &o, &why), ERR_DENIED);
+	assert_string_equal(why, "certificate of alice: deny read Journal");
+	/* its own, in person */
+	restrictions(&a, "alice", "allow kill own");
+	s = alice;
+	s.owner_only = &a;
+	firewall_add(f, "allow principal:alice * *", NULL);
+	assert_int_equal(ask(f, &s, "kill", "host0#1", "alice"), 0);
+	assert_int_equal(ask(f, &s, "kill", "host0#2", "bob"), ERR_DENIED);
+	firewall_free(f);
+}
+
+static void a_restriction_that_is_not_understood_allows_nothing(void **state)
+{
+	static const char *const bad[] = { "allow teleport *", "permit * *", "allow *",
+		"allow * * *", "allow post, *", "allow ,post *", "allow post,,read *",
+		"allow post a:b", " ", "", "allow post *\n\nallow read *",
+		"allow * *\nallow Post *", "allow *,post *" };
+	char many[RIGHTS_BYTES];
+	struct errmsg em;
+	struct rights r;
+	const char *why;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		int rc = rights_parse(bad[i], "alice", &r, &em);
+
+		/* no text is no restriction; whoever has none does not come here */
+		assert_int_equal(rc, bad[i][0] ? ERR_SYNTAX : 0);
+		assert_int_equal(
+			rights_check(&r, "post", "alice", "Echo", "", &why), ERR_DENIED);
+		assert_non_null(strstr(why, "certificate of alice"));
+	}
+	many[0] = 0;
+	for (int i = 0; i <= RIGHTS_MAX; i++)
+		strcat(many, "allow post a\n");
+	assert_int_equal(rights_parse(many, "alice", &r, &em), ERR_SYNTAX);
+	assert_int_equal(rights_check(&r, "post", "alice", "a", "", NULL), ERR_DENIED);
+	memset(many, 'a', sizeof(many) - 1);
+	many[sizeof(many) - 1] = 0;
+	assert_int_equal(rights_parse(many, "alice", &r, &em), ERR_SYNTAX);
+	assert_int_equal(rights_check(NULL, "post", "alice", "a", "", NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rules_for_an_author_narrow_and_never_grant),
 		cmocka_unit_test(the_first_rule_that_matches_is_the_one_that_decides),
+		cmocka_unit_test(certificates_narrow_what_hosts_allow),
+		cmocka_unit_test(a_restriction_that_is_not_understood_allows_nothing),
 		cmocka_unit_test(nothing_is_allowed_without_a_rule),
 		cmocka_unit_test(the_more_specific_rule_wins_whatever_the_order),
 		cmocka_unit_test(at_a_tie_deny_wins),

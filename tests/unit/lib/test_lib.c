@@ -345,11 +345,11 @@ static void a_revoked_certificate_stays_on_the_list(void **state)
 
 	(void)state;
 	assert_int_equal(home_open(home, &h, NULL), 0);
-	assert_int_equal(domain_principal_add(&h, "eve", ROLE_OWNER, 86400000, NULL), 0);
+	assert_int_equal(domain_principal_add(&h, "eve", ROLE_OWNER, NULL, 86400000, NULL), 0);
 	assert_int_equal(
-		domain_principal_add(&h, "eve", ROLE_OWNER, 86400000, NULL), ERR_EXISTS);
+		domain_principal_add(&h, "eve", ROLE_OWNER, NULL, 86400000, NULL), ERR_EXISTS);
 	assert_int_equal(
-		domain_principal_add(&h, "../eve", ROLE_OWNER, 86400000, NULL), ERR_NAME);
+		domain_principal_add(&h, "../eve", ROLE_OWNER, NULL, 86400000, NULL), ERR_NAME);
 	assert_int_equal(domain_serials(&h, false, "eve", serials, NULL), 0);
 	assert_int_equal(domain_serials(&h, false, "nobody", serials, NULL), ERR_NOT_FOUND);
 	for (uint64_t i = 2; i < 4; i++) {
@@ -735,7 +735,7 @@ static void only_owners_launch_and_only_authors_sign(void **state)
 
 	(void)state;
 	assert_int_equal(home_open(home, &h, NULL), 0);
-	assert_int_equal(domain_principal_add(&h, "reader", ROLE_OFFICER, 86400000, NULL), 0);
+	assert_int_equal(domain_principal_add(&h, "reader", ROLE_OFFICER, NULL, 86400000, NULL), 0);
 	assert_int_equal(tos_principal_load(home, "reader", &p, &err), 0);
 	assert_int_equal(tos_shell_sign(s, p, &err), ERR_DENIED);
 	assert_int_equal(tos_shell_launch(s, NULL, p, name, &err), ERR_DENIED);

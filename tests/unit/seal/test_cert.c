@@ -117,6 +117,48 @@ static void issuers_issue_only_what_they_may(void **state)
 	assert_int_equal(try_issue(root, NULL, CERT_ROOT, "a", 0, then), ERR_USAGE);
 }
 
+static int issue_only_to(enum cert_kind kind, const char *only, struct cert_info *info)
+{
+	AUTO(key) k = key_new();
+	AUTOBUF out = BUF_INIT;
+	uint8_t public_key[32];
+	int rc;
+
+	key_public(k, public_key);
+	rc = cert_issue_only(d.root_key, slice_buf(&d.root), kind, "alice",
+		kind == CERT_PRINCIPAL ? ROLE_OWNER : 0, only, public_key, d.now_ms,
+		d.now_ms + DAY, &out, NULL);
+	return rc ? rc : cert_info(slice_buf(&out), info, NULL);
+}
+
+static void a_principals_certificate_says_what_it_may_at_most(void **state)
+{
+	static const char *const texts[] = { "allow * *", "allow post,read *\ndeny post Echo",
+		"allow run /usr/bin/*\nallow read owner:a@b\nallow kill own",
+		"allow post a,b+c#d;e&f=g%h'i" };
+	char most[RIGHTS_BYTES] = "allow post ", many[2 * RIGHTS_BYTES] = "";
+	struct cert_info info;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		assert_int_equal(issue_only_to(CERT_PRINCIPAL, texts[i], &info), 0);
+		assert_string_equal(info.only, texts[i]);
+	}
+	assert_int_equal(issue_only_to(CERT_PRINCIPAL, "", &info), 0);
+	assert_string_equal(info.only, "");
+	for (int i = 0; i < RIGHTS_MAX; i++)
+		snprintf(many + strlen(many), sizeof(many) - strlen(many),
+			"%sallow put %%%%%%%d", i ? "\n" : "", i);
+	assert_int_equal(issue_only_to(CERT_PRINCIPAL, many, &info), 0);
+	assert_string_equal(info.only, many);
+	strcat(many, "\nallow put more");
+	assert_int_equal(issue_only_to(CERT_PRINCIPAL, many, &info), ERR_USAGE);
+	memset(most + strlen(most), '%', 500);
+	assert_int_equal(issue_only_to(CERT_PRINCIPAL, most, &info), ERR_USAGE);
+	assert_int_equal(issue_only_to(CERT_PRINCIPAL, "allow teleport *", &info), ERR_USAGE);
+	assert_int_equal(issue_only_to(CERT_KERNEL, "allow * *", &info), ERR_USAGE);
+}
+
 static void bad_names_roles_and_times_are_not_issued(void **state)
 {
 	static const char *const names[] = { "", "Host0", "-a", "a b", "a,URI:tos:root", "a/b",
@@ -361,6 +403,7 @@ int main(void)
 		cmocka_unit_test(each_kind_is_recognised),
 		cmocka_unit_test(validity_beyond_2049_is_kept),
 		cmocka_unit_test(issuers_issue_only_what_they_may),
+		cmocka_unit_test(a_principals_certificate_says_what_it_may_at_most),
 		cmocka_unit_test(bad_names_roles_and_times_are_not_issued),
 		cmocka_unit_test(roles_have_words),
 		cmocka_unit_test(chains_to_the_root_are_trusted),
