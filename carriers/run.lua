@@ -1,7 +1,7 @@
 -- run: what `tos run` sends. One carrier stays at home and conducts; one goes to each host, waits there
 -- until its turn has come, does the task, and tells. The plan is that of the library waves.
 --
--- TASK, a map, is what both are told: { role, hosts, client?, boss?, host?, at?, argv? or carrier?, files?, env?,
+-- TASK, a map, is what both are told: { role, hosts, client?, boss?, host?, at?, argv? or carrier?, action?, files?, env?,
 -- stdin?, limits?, timeout, arrive, where?, dry?, undo?, turns, output, waves?, max_fail?, retries?, pause?,
 -- durable? }. Posts to inbox `run` of the one at home: folders ready, done (from the others), and the words
 -- pause, resume, stop, retry from people: tos post host0#1/run stop.
@@ -153,6 +153,23 @@ local function run_program(task, argv)
 	return result
 end
 
+-- A named action of this host's; as a program's, but what it may print is little.
+local function run_action(task)
+	local r, code, text = tos.call("Executor", { "ACTION", { name = task.action.name, args = task.action.args, dry = task.dry } },
+		task.timeout + SLACK / 2)
+	if not r then
+		return { ok = false, code = code, text = text }
+	elseif task.dry then
+		return { ok = true, text = "would run action " .. r.action }
+	end
+	local result = { ok = r.code == 0, exit = r.code, signal = r.signal, stdout = r.stdout, stderr = r.stderr }
+	result.cut = (r.stdout_cut or 0) ~= 0 or (r.stderr_cut or 0) ~= 0 or nil
+	if r.cause == "wall" then
+		result.code, result.text = "timed-out", "it took longer than the host gives it"
+	end
+	return result
+end
+
 -- A carrier of the user's, as if it had been launched to here.
 local function run_carrier(self, task)
 	if task.dry then
@@ -176,6 +193,8 @@ local function perform(self, task, what)
 		result = run_program(task, task.undo)
 	elseif task.carrier then
 		result = run_carrier(self, task)
+	elseif task.action then
+		result = run_action(task)
 	else
 		result = run_program(task, task.argv)
 	end

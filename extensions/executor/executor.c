@@ -537,6 +537,25 @@ static void pass(struct tos_ext *x, const struct tos_message *m, const char *ver
 			on_passed);
 }
 
+/* A named action of the host's: the kernel has tosd run it, and answers when it has ended. */
+static void action(
+	struct tos_ext *x, const struct tos_message *m, const struct tos_value *args)
+{
+	struct tos_value *to = tos_type(args) == TOS_MAP ? tos_value_copy(args) : tos_map();
+	struct ask *a = ask_new(x, m);
+
+	if (!a) {
+		tos_value_free(to);
+		return;
+	}
+	tos_set(to, "for", tos_text(a->carrier));
+	if (tos_call(x, "Programs", "ACTION", one(to), m->deadline_ms ? m->deadline_ms : READ_MS,
+		    on_passed, a) < 0) {
+		refuse(x, a->token, FULL, "the kernel takes no more calls");
+		ask_free(a);
+	}
+}
+
 static void wait_for(struct job *j, uint64_t token)
 {
 	if (!token)
@@ -892,12 +911,14 @@ static void answer(struct tos_ext *x, const struct tos_message *m)
 		read_verb(x, m, args);
 	else if (strcmp(verb, "STOP") == 0)
 		stop_verb(x, m, args);
+	else if (strcmp(verb, "ACTION") == 0)
+		action(x, m, args);
 	else if (strcmp(verb, "SIGNAL") == 0 || strcmp(verb, "STATUS") == 0 ||
 		 strcmp(verb, "WRITE") == 0 || strcmp(verb, "LIST") == 0)
 		pass(x, m, verb, args);
 	else
 		refuse(x, m->token, MALFORMED,
-			"Executor knows RUN, WAIT, READ, WRITE, SIGNAL, STOP, STATUS and LIST");
+			"Executor knows RUN, WAIT, READ, WRITE, SIGNAL, STOP, STATUS, LIST and ACTION");
 }
 
 static void wake(struct tos_ext *x, struct tos_inbox *in)
@@ -950,7 +971,9 @@ static const struct tos_inbox_spec inboxes[] = {
 			"READ {handle} -> {stdout, stderr, ended}\n"
 			"WRITE {handle, data, close}, SIGNAL {handle, signal}\n"
 			"STOP {handle, after} -> its end: SIGTERM, then SIGKILL after so many s\n"
-			"STATUS {handle}, LIST -> {programs}" },
+			"STATUS {handle}, LIST -> {programs}\n"
+			"ACTION {name, args, dry} -> {code or signal, cause, stdout, stderr, ...}: a named\n"
+			"action of the host's, which policy grants by its name" },
 	{ 0 },
 };
 

@@ -194,6 +194,31 @@ static int add_text(
 	return v ? tos_set(task, key, tos_text(v)) : 0;
 }
 
+/* A named action of the hosts': its arguments are the words. */
+static int add_action(struct run *r, struct tos_value *task, const char *name)
+{
+	struct tos_value *action = map_of("name", tos_text(name)), *args = tos_map();
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < r->cli->args.n_word; i++) {
+		const char *v = r->cli->args.word[i], *eq = strchr(v, '=');
+		AUTOFREE char *key = mem_strdup(v);
+
+		if (!eq || eq == v) {
+			rc = err_set(&r->cli->em, ERR_USAGE,
+				"'%s' is no argument of an action, such as address=192.0.2.7", v);
+			break;
+		}
+		key[eq - v] = 0;
+		rc = tos_set(args, key, tos_text(eq + 1));
+	}
+	rc = rc ? rc : tos_set(action, "args", STEAL(args));
+	rc = rc ? rc : tos_set(task, "action", STEAL(action));
+	tos_value_free(args);
+	tos_value_free(action);
+	return rc;
+}
+
 static int add_command(struct run *r, struct tos_value *task)
 {
 	struct tos_value *argv = tos_array();
@@ -269,7 +294,9 @@ static int task_make(struct run *r, struct tos_value *task)
 	rc = rc ? rc : add_limits(cli, task);
 	rc = rc ? rc : add_stdin(cli, task);
 	rc = rc ? rc : add_files(r, task);
-	if (rc == 0 && !r->is_carrier)
+	if (rc == 0 && cli_option(cli, "action"))
+		rc = add_action(r, task, cli_option(cli, "action"));
+	else if (rc == 0 && !r->is_carrier)
 		rc = add_command(r, task);
 	return rc;
 }
@@ -442,9 +469,14 @@ static int run_run(struct cli *cli)
 	struct tos_value *task;
 	int code;
 
-	r.is_carrier = !cli->args.dashes;
+	r.is_carrier = !cli->args.dashes && !cli_option(cli, "action");
 	r.durable = cli_option(cli, "durable");
-	if (cli->args.dashes && (cli->args.n_before || !cli->args.n_word))
+	if (cli_option(cli, "action") &&
+		(cli->args.dashes || cli_option(cli, "file") || cli_option(cli, "undo")))
+		code = cli_usage(cli,
+			"--action takes the action's arguments, as in tos run --action block "
+			"address=192.0.2.7, and neither a command nor --file or --undo");
+	else if (cli->args.dashes && (cli->args.n_before || !cli->args.n_word))
 		code = cli_usage(cli, "a command stands behind --, as in tos run -- uname -a");
 	else if (r.is_carrier && cli->args.n_word != 1)
 		code = cli_usage(
@@ -465,7 +497,7 @@ static int run_run(struct cli *cli)
 
 const struct command command_run = {
 	.name = "run",
-	.args = "[-- COMMAND [ARG]... | CARRIER]",
+	.args = "[-- COMMAND [ARG]... | CARRIER | --action NAME [ARG=VALUE]...]",
 	.summary = "Run a command or a carrier on many hosts",
 	.about = "Runs a command in a sandbox on every host at once, or on those that --hosts, --group and --where name, prints what "
 		 "it prints as it comes, each line with its host in front, and a table at the end on standard error. The exit code "
@@ -476,6 +508,8 @@ const struct command command_run = {
 		 "has changed.\n\n"
 		 "A carrier (a Lua source or the name of a shipped one) is begun on each of the hosts instead, and what it puts into "
 		 "RESULTS is printed together.\n\n"
+		 "With --action a privileged step that the hosts' configuration names is run by them, if a rule there grants it: "
+		 "'tos action' lists them.\n\n"
 		 "One carrier at home conducts, and one goes to each host, so the work goes on when this command has gone: Ctrl-C "
 		 "detaches (exit code 130) and 'tos wait' prints the outcome. A host that can't be reached is down, after --arrive at "
 		 "the latest. --timeout is what the command gets on each host, 60 s unless told; then it is ended there.\n\n"
@@ -490,7 +524,8 @@ const struct command command_run = {
 		    "tos run --where 'os=Linux,memory>4G' -- free -m\tOn those that have it\n"
 		    "tos run --wave 1,10%,100% --max-fail 5% -- sh -c 'test -r /etc/hostname'\tCarefully\n"
 		    "tos run --file ./agent -- agent --once\tA program of one's own\n"
-		    "tos run facts --group all\tA carrier\n",
+		    "tos run facts --group all\tA carrier\n"
+		    "tos run --action block address=192.0.2.7\tA privileged step that the hosts name\n",
 	.run = run_run,
 	.max_args = ARGS_ANY,
 	.words = "carriers",
@@ -506,6 +541,7 @@ const struct command command_run = {
 		{ "dry-run", 'n', NULL, "only look: which hosts, in which wave, and may and can it be run there" },
 		{ "env", 'e', "NAME=VALUE", "in the command's environment; without a value the one here; may be repeated" },
 		{ "stdin", 0, "FILE", "what the command reads, - for standard input; at most 256K" },
+		{ "action", 0, "NAME", "run this action of the hosts; what stands behind are its arguments" },
 		{ "file", 'f', "FILE", "bring this program and run it as COMMAND; one for each type of machine" },
 		{ "limit", 'l', "NAME=VALUE", "of the program: memory=64M, cpu=5s, processes=10; may be repeated" },
 		{ "data", 'd', "NAME=VALUE", "push VALUE, text or JSON, into a carrier's folder NAME; may be repeated" },

@@ -34,6 +34,7 @@
 	X(metrics)                                                                             \
 	X(audit)                                                                               \
 	X(doctor)                                                                              \
+	X(action)                                                                              \
 	X(programs)                                                                            \
 	X(content)                                                                             \
 	X(extension)                                                                           \

@@ -36,6 +36,8 @@ enum tosd_type {
 	/* struct tosd_spawn_program; fds: the program, open for reading; answered by
 	 * PROGRAM_SPAWNED or FAILED, then later DIED */
 	TOSD_SPAWN_PROGRAM,
+	/* struct tosd_action_ask: run a named action; answered by ACTION_ENDED, always */
+	TOSD_ACTION_ASK,
 	/* tosd -> kernel */
 	/* struct tosd_config_msg: first message; fds: listeners in order, then the state
 	 * directory */
@@ -51,6 +53,7 @@ enum tosd_type {
 	/* struct tosd_kept: a program that outlived an earlier kernel; fds as PROGRAM_SPAWNED */
 	TOSD_PROGRAM_KEPT,
 	TOSD_RELOADED, /* struct tosd_reloaded: asked for, or on SIGHUP */
+	TOSD_ACTION_ENDED, /* struct tosd_action_ended */
 };
 
 /* How tos-kernel ends. Any other status or a signal: it is started again, with back-off. */
@@ -172,6 +175,46 @@ struct tosd_layers {
 	struct tosd_layer layer[TOSD_LAYERS_MAX];
 };
 
+/* Named actions: see action.h. */
+#define TOSD_ACTIONS_MAX   32
+#define TOSD_ACTION_ARGS   8
+#define TOSD_ACTION_WORDS  32  /* the program and its arguments */
+#define TOSD_ACTION_TEXT   768 /* of all of them, a NUL behind each */
+#define TOSD_ACTION_VALUE  72  /* a value, its NUL included */
+#define TOSD_ACTION_MS_MIN 100
+#define TOSD_ACTION_MS_MAX 600000
+#define TOSD_ACTION_OUTPUT 4096 /* kept of each stream */
+#define TOSD_ACTIONS_ASKED 32   /* at once, those that wait included; more is out of protocol */
+struct tosd_action {
+	char name[TOSD_NAME_BYTES];
+	uint32_t n_words, n_text, n_args, timeout_ms;
+	char text[TOSD_ACTION_TEXT];
+	struct {
+		char name[28];
+		uint32_t kind; /* enum action_kind */
+	} arg[TOSD_ACTION_ARGS];
+};
+/* Only what is to be done: how stands in the table that tosd has. */
+struct tosd_action_ask {
+	struct tosd_head head;
+	uint64_t slot;      /* as of struct tosd_spawn */
+	uint32_t within_ms; /* to begin: later nobody waits for it any more */
+	uint32_t n_values;
+	char name[TOSD_NAME_BYTES];
+	char value[TOSD_ACTION_ARGS][TOSD_ACTION_VALUE];
+};
+struct tosd_action_ended {
+	struct tosd_head head;
+	uint64_t slot;
+	int32_t rc;     /* enum err; negative: it was not run, text says why */
+	int32_t status; /* as by waitpid() */
+	uint32_t timed_out, ran_ms;
+	uint32_t n[2];   /* of stdout, stderr */
+	uint64_t cut[2]; /* bytes beyond what is kept */
+	char text[TOSD_TEXT_BYTES];
+	char output[2][TOSD_ACTION_OUTPUT];
+};
+
 /* What tosd needs of the configuration; tos-kernel --check-config writes one to descriptor 3
  * and, in its normalised text form, the whole configuration to standard output. */
 struct tosd_config {
@@ -191,6 +234,8 @@ struct tosd_config {
 	} ext[TOSD_EXT_MAX];
 	char installed_privileges[128]; /* the most that installed extensions get */
 	uint64_t vm_address_bytes;
+	uint32_t n_actions, pad;
+	struct tosd_action action[TOSD_ACTIONS_MAX];
 	char log_level[12];
 	uint32_t log_json;
 	uint32_t

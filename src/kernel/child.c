@@ -3,6 +3,7 @@
  * by its slot, a number that is never used twice in one boot. What is said to a tos-vm is in
  * vms.c.
  */
+#include "kernel/services/actions.h"
 #include "kernel/services/extender.h"
 #include "kernel/services/programs.h"
 #include "kernel/settings.h"
@@ -424,6 +425,14 @@ static int on_checked(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
+static int on_action(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	(void)fds;
+	(void)n_fds;
+	action_ended(arg, msg);
+	return 0;
+}
+
 void tosd_reload(struct kernel *k)
 {
 	struct tosd_simple m = { .slot = 0 };
@@ -442,6 +451,7 @@ static const struct ipc_rule tosd_rules[] = {
 	{ TOSD_PROGRAM_KEPT, 1, sizeof(struct tosd_kept), 4, on_program_kept },
 	{ TOSD_STOP, 1, sizeof(struct tosd_simple), 0, on_stop },
 	{ TOSD_RELOADED, 1, sizeof(struct tosd_reloaded), 0, on_checked },
+	{ TOSD_ACTION_ENDED, 1, sizeof(struct tosd_action_ended), 0, on_action },
 };
 
 static void on_tosd(uv_poll_t *poll, int status, int events)

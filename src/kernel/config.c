@@ -25,6 +25,7 @@
 #include "core/firewall.h"
 #include "core/name.h"
 #include "core/place.h"
+#include "kernel/config_action.h"
 #include "seal/seal.h"
 #include "wire/frame.h"
 
@@ -51,6 +52,7 @@ enum key_kind {
 	KEY_PIN,   /* a path and a digest */
 	KEY_PLACE,
 	KEY_PATH,
+	KEY_TEXT, /* checked by its own function later */
 	KEY_RULE,
 	KEY_BOOL,
 	KEY_U32,
@@ -175,6 +177,9 @@ static const struct key keys[] = {
 	ITEM("extension", "places", KEY_PLACE, config_extension, places[0], 16),
 	ITEM("extension", "ca", KEY_PATH, config_extension, ca, 0),
 	ITEM("extension", "property", KEY_PROPERTY, config_extension, property[0], 16),
+	ITEM("action", "run", KEY_TEXT, tosd_action, text, TOSD_ACTION_WORDS),
+	ITEM("action", "args", KEY_TEXT, tosd_action, text, TOSD_ACTION_ARGS),
+	ITEM("action", "timeout", KEY_TEXT, tosd_action, text, 0),
 };
 
 static const struct {
@@ -187,6 +192,7 @@ static const struct {
 	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE }, { "content", CFGF_NONE },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
+	{ "action", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 };
 
 static const char *const default_rules[] = {
@@ -429,6 +435,8 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 					 s);
 	case KEY_PIN:
 		return pin_check(s, em);
+	case KEY_TEXT:
+		return 0;
 	case KEY_RULE:
 		return rule_check(s, em);
 	default:
@@ -712,6 +720,12 @@ static bool is_live(const struct key *k)
 	return false;
 }
 
+/* Of a section that comes more than once; lists are told by themselves. */
+static bool is_item(const struct key *k)
+{
+	return strcmp(k->section, "extension") == 0 || strcmp(k->section, "action") == 0;
+}
+
 size_t config_keys(void)
 {
 	return ARRAY_LEN(keys);
@@ -721,7 +735,7 @@ bool config_key_get(size_t i, struct config_key *out)
 {
 	const struct key *k = &keys[i];
 
-	if (k->list || strcmp(k->section, "extension") == 0)
+	if (k->list || is_item(k))
 		return false;
 	*out = (struct config_key){ .section = k->section,
 		.name = k->name,
@@ -783,7 +797,7 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 		const char *s;
 		int rc;
 
-		if (k->list || strcmp(k->section, "extension") == 0)
+		if (k->list || is_item(k))
 			continue;
 		s = scalar(cfg, k);
 		if (s)
@@ -836,7 +850,7 @@ static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_line
 }
 
 /* A section's title as it may stand in a message: nobody has checked it yet. */
-static const char *title_shown(const char *title, char out[68])
+const char *config_title(const char *title, char out[68])
 {
 	size_t n = 0;
 
@@ -862,7 +876,7 @@ static int peers_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 
 		if (!name_kernel_ok(name))
 			return err_set(em, ERR_CONFIG, "%s:%d: peer '%s' is no kernel's name",
-				cfg->filename, sec->line, title_shown(name, shown));
+				cfg->filename, sec->line, config_title(name, shown));
 		snprintf(p->name, sizeof(p->name), "%s", name);
 		p->n_address = cfg_size(sec, "address");
 		for (size_t k = 0; k < p->n_address; k++)
@@ -936,7 +950,7 @@ static int extension_fill(
 		return err_set(em, ERR_CONFIG,
 			"%s:%d: extension '%s': a name begins with a capital letter, then "
 			"letters, digits, - and .",
-			file, sec->line, title_shown(name, shown));
+			file, sec->line, config_title(name, shown));
 	if (!library)
 		return err_set(em, ERR_CONFIG, "%s:%d: extension %s has no library", file,
 			sec->line, name);
@@ -1019,6 +1033,8 @@ static int config_fill(
 	if (!cfg_getstr(cfg, "advertise"))
 		advertise_default(c);
 	rc = peers_fill(cfg, c, em);
+	if (rc == 0)
+		rc = config_actions_fill(cfg, c, em);
 	return rc < 0 ? rc : extensions_fill(cfg, c, em);
 }
 
@@ -1362,6 +1378,7 @@ int config_print(const struct config *c, struct buf *out)
 		print_peer(&c->peers[i], out);
 	for (size_t i = 0; i < c->n_extensions; i++)
 		print_extension(&c->extensions[i], out);
+	config_actions_print(c, out);
 	return buf_check(out);
 }
 
@@ -1434,6 +1451,8 @@ int config_to_tosd(const struct config *c, struct tosd_config *out, struct errms
 	out->n_require = (uint32_t)c->n_require;
 	memcpy(out->require, c->require, sizeof(out->require));
 	out->vm_address_bytes = c->vm_address_bytes;
+	out->n_actions = (uint32_t)c->n_actions;
+	memcpy(out->action, c->actions, sizeof(out->action));
 	snprintf(out->installed_privileges, sizeof(out->installed_privileges), "%s",
 		c->extender_privileges);
 	snprintf(out->log_level, sizeof(out->log_level), "%s", c->log_level);

@@ -23,6 +23,7 @@
  *   read-fs" property = {"/path=value"} } policy { rules = { "allow role:admin * *", ... } }
  *   extender { kernel = {"Mobility"}  privileges = "read-proc"  memory = "512M" }   # what may be
  *                                                                            installed at run time
+ *   action "block" { run = {"/usr/sbin/nft", "add", ..., "{address}"}  args = {"address"}  timeout = "10s" }
  *   local { principals = { 1000 } }   # uids that may read besides the owner of the state
  *                                     directory
  *   clock { skew = "5m" }
@@ -82,6 +83,8 @@ struct config {
 	size_t n_extender_kernel;
 	char extender_privileges[128];
 	uint64_t extender_memory;
+	struct tosd_action actions[TOSD_ACTIONS_MAX]; /* tosd has a table of its own */
+	size_t n_actions;
 	bool default_extensions; /* those configured are besides the default ones */
 	uint32_t uid_base;
 	char log_level[12];

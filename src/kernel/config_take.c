@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "kernel/config.h"
+#include "kernel/config_action.h"
 
 /* Where it stands in the file, of both. */
 static void given_copy(struct config *to, const struct config *from, size_t i)
@@ -168,4 +168,5 @@ void config_take(struct config *now, struct config *fresh, config_change_fn *fn,
 	lists_take(now, fresh, fn, arg);
 	peers_take(now, fresh, fn, arg);
 	extensions_take(now, fresh, fn, arg);
+	config_actions_take(now, fresh, fn, arg);
 }

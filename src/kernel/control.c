@@ -2,6 +2,7 @@
  * Inbox Control: what clients read, launch and ask for (doc/inboxes.md). Local clients are
  * known by their uid, acts by the signature of a principal.
  */
+#include "kernel/services/actions.h"
 #include "kernel/services/programs.h"
 #include "kernel/home/family.h"
 #include "kernel/settings.h"
@@ -977,6 +978,7 @@ const struct verb control_verbs[] = {
 	{ "CAN", can_verb },
 	{ "ACCOUNTS", accounts_verb },
 	{ "PROGRAMS", programs_list_verb },
+	{ "ACTIONS", actions_list_verb },
 	{ "METRICS", metrics_verb },
 	{ "DOCTOR", doctor_verb },
 	{ "AUDIT", audit_verb },

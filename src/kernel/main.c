@@ -9,6 +9,7 @@
 #include "kernel/services/content.h"
 #include "kernel/settings.h"
 #include "kernel/kernel.h"
+#include "kernel/services/actions.h"
 #include "kernel/services/extender.h"
 #include "kernel/services/journal.h"
 #include "kernel/services/programs.h"
@@ -386,6 +387,7 @@ static void on_tick(uv_timer_t *t)
 	homes_tick(k, now);
 	vms_tick(k, now);
 	programs_tick(k, now);
+	actions_tick(now);
 	accounts_save(k);
 	lazy_flush(k);
 	restored_tick(k, now);
@@ -565,6 +567,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	calls_init(k);
 	vms_init(k);
 	programs_init(k);
+	actions_init();
 	rc = telemetry_init(k, em);
 	router_init(k);
 	if (rc == 0)

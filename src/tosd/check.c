@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "ipc/action.h"
 #include "tosd/tosd.h"
 
 #define CHECK_MS   10000
@@ -60,7 +61,7 @@ static bool is_text(const char *p, size_t cap)
 }
 
 /* The checker is ours, but it read the file: believe nothing about its table. */
-static bool table_ok(const struct tosd_config *c)
+bool check_table(const struct tosd_config *c)
 {
 	if (c->version != TOSD_MSG_VERSION || c->length != sizeof(*c))
 		return false;
@@ -83,6 +84,11 @@ static bool table_ok(const struct tosd_config *c)
 		if (!is_text(c->ext[i].name, sizeof(c->ext[i].name)) ||
 			!is_text(c->ext[i].path, sizeof(c->ext[i].path)) ||
 			!is_text(c->ext[i].privileges, sizeof(c->ext[i].privileges)))
+			return false;
+	if (c->n_actions > TOSD_ACTIONS_MAX)
+		return false;
+	for (uint32_t i = 0; i < c->n_actions; i++)
+		if (action_check(&c->action[i], NULL) < 0)
 			return false;
 	return true;
 }
@@ -156,7 +162,7 @@ int check_config(struct tosd *t, struct errmsg *em)
 			"tos-kernel and tosd are of different builds (%s)", t->kernel.path);
 	if (rc == 0) {
 		memcpy(&t->config, a[0].bytes.data, sizeof(t->config));
-		if (!table_ok(&t->config))
+		if (!check_table(&t->config))
 			rc = err_set(em, ERR_VERSION,
 				"tos-kernel and tosd are of different builds (%s)",
 				t->kernel.path);

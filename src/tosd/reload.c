@@ -1,7 +1,8 @@
 /*
  * The configuration is checked while the kernel runs, by the same sandboxed tos-kernel
  * --check-config as at the start, but without waiting for it: supervise.c watches its pidfd. tosd
- * itself takes nothing from it but whether the file is good; tos-kernel reads it again.
+ * itself takes nothing from it but whether the file is good, and the named actions; tos-kernel reads
+ * it again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,16 +20,21 @@
 #include "ipc/ipc.h"
 #include "tosd/tosd.h"
 
-#define CHECK_MS 10000
+#define CHECK_MS   10000
+#define PIPE_BYTES 65536
+
+/* It is read when the checker has ended, so all of it must fit into a pipe. */
+_Static_assert(sizeof(struct tosd_config) <= PIPE_BYTES, "the table fits into a pipe");
 
 static struct {
 	pid_t pid;
 	int pidfd, said; /* what it writes to stderr */
+	int table;       /* and the table */
 	int64_t deadline_ms;
 	bool again; /* asked for while one was under way */
 	bool due;   /* tos-kernel is to hear of it */
 	struct tosd_reloaded news;
-} check = { .pidfd = -1, .said = -1 };
+} check = { .pidfd = -1, .said = -1, .table = -1 };
 
 static void done(int rc, const char *text)
 {
@@ -44,8 +50,7 @@ static void done(int rc, const char *text)
 		log_notice("the configuration was checked");
 }
 
-/* The tables that it makes go to /dev/null: what they are for is fixed since the start. */
-static pid_t start(struct tosd *t, int text_fd)
+static pid_t start(struct tosd *t, int text_fd, int table_fd)
 {
 	char *argv[] = { "tos-kernel", "--check-config", "-c",
 		(char *)(uintptr_t)t->config_path, NULL };
@@ -58,7 +63,7 @@ static pid_t start(struct tosd *t, int text_fd)
 		.null_fd = t->null_fd,
 		.out_fd = t->null_fd,
 		.log_fd = text_fd,
-		.socket_fd = t->null_fd,
+		.socket_fd = table_fd,
 		.library_fd = -1,
 		.program_fd = t->kernel.fd,
 		.status_fd = text_fd,
@@ -74,7 +79,7 @@ static pid_t start(struct tosd *t, int text_fd)
 
 int reload_begin(struct tosd *t)
 {
-	int said[2];
+	int said[2], table[2];
 
 	if (check.pid) {
 		check.again = true;
@@ -84,11 +89,20 @@ int reload_begin(struct tosd *t)
 		done(ERR_IO, strerror(errno));
 		return -1;
 	}
-	check.pid = start(t, said[1]);
+	if (pipe2(table, O_CLOEXEC) < 0) {
+		mem_close(said[0]);
+		mem_close(said[1]);
+		done(ERR_IO, strerror(errno));
+		return -1;
+	}
+	fcntl(table[0], F_SETFL, O_NONBLOCK);
+	check.pid = start(t, said[1], table[1]);
 	mem_close(said[1]);
+	mem_close(table[1]);
 	check.pidfd = check.pid > 0 ? (int)syscall(SYS_pidfd_open, check.pid, 0) : -1;
 	if (check.pidfd < 0) {
 		mem_close(said[0]);
+		mem_close(table[0]);
 		if (check.pid > 0) {
 			kill(check.pid, SIGKILL);
 			waitpid(check.pid, NULL, 0);
@@ -98,6 +112,7 @@ int reload_begin(struct tosd *t)
 		return -1;
 	}
 	check.said = said[0];
+	check.table = table[0];
 	check.deadline_ms = clock_ms() + CHECK_MS;
 	return check.pidfd;
 }
@@ -116,25 +131,48 @@ static void read_said(char *out, size_t cap)
 	snprintf(out, cap, "%s", line);
 }
 
-bool reload_ended(int epoll)
+/* All else that is in the table is fixed since the start. */
+static bool table_take(struct tosd *t)
+{
+	static struct tosd_config fresh;
+	size_t n = 0;
+	ssize_t got;
+
+	while (n < sizeof(fresh) &&
+		(got = read(check.table, (char *)&fresh + n, sizeof(fresh) - n)) > 0)
+		n += (size_t)got;
+	if (n != sizeof(fresh) || !check_table(&fresh))
+		return false;
+	t->config.n_actions = fresh.n_actions;
+	memcpy(t->config.action, fresh.action, sizeof(fresh.action));
+	return true;
+}
+
+bool reload_ended(struct tosd *t, int epoll)
 {
 	char text[TOSD_TEXT_BYTES];
-	bool again = check.again;
+	bool again = check.again, good;
 	int status;
 
 	if (!check.pid || waitpid(check.pid, &status, WNOHANG) != check.pid)
 		return false;
 	read_said(text, sizeof(text));
+	good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (good && !again && !table_take(t)) {
+		good = false;
+		snprintf(text, sizeof(text), "tos-kernel --check-config wrote no table");
+	}
 	mem_close(check.said);
+	mem_close(check.table);
 	/* a launcher just being made may hold a copy, with which it would go on being watched */
 	epoll_ctl(epoll, EPOLL_CTL_DEL, check.pidfd, NULL);
 	mem_close(check.pidfd);
 	check.pid = 0;
-	check.said = check.pidfd = -1;
+	check.said = check.table = check.pidfd = -1;
 	check.again = false;
 	if (again)
 		return true; /* the file may have changed since */
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+	if (good)
 		done(0, "");
 	else
 		done(ERR_CONFIG, *text ? text : "tos-kernel --check-config died");

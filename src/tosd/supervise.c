@@ -80,7 +80,8 @@ enum watch {
 	WATCH_KERNEL_PID,
 	WATCH_LAUNCHER, /* and, behind each, its process */
 	WATCH_END = WATCH_LAUNCHER + 2 * LAUNCHERS,
-	WATCH_CHECK_PID = WATCH_END
+	WATCH_CHECK_PID = WATCH_END,
+	WATCH_ACTION, /* so many of them */
 };
 
 struct peer {
@@ -365,6 +366,8 @@ static void tell_kernel(void)
 	}
 	if (rc == 0 && super.kernel.fd >= 0)
 		rc = reload_tell(super.kernel.fd, &em);
+	if (rc == 0 && super.kernel.fd >= 0)
+		rc = action_tell(super.kernel.fd, &em);
 	if (rc < 0 && rc != ERR_AGAIN && rc != ERR_CLOSED)
 		kernel_end("cannot speak to tos-kernel", rc, &em);
 }
@@ -674,6 +677,14 @@ static int on_reload(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
+static int on_action(void *arg, const void *msg, int *fds, size_t n_fds)
+{
+	(void)arg;
+	(void)fds;
+	(void)n_fds;
+	return action_ask(super.t, msg);
+}
+
 static const struct ipc_rule kernel_rules[] = {
 	{ TOSD_SPAWN, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_spawn), IPC_ANY_FDS,
 		on_spawn },
@@ -683,6 +694,8 @@ static const struct ipc_rule kernel_rules[] = {
 	{ TOSD_KERNEL_READY, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0,
 		on_ready },
 	{ TOSD_RELOAD, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_simple), 0, on_reload },
+	{ TOSD_ACTION_ASK, PHASE_UP | PHASE_STOPPING, sizeof(struct tosd_action_ask), 0,
+		on_action },
 };
 
 /* Read a batch. Returns 0, or why the peer must be ended; ERR_CLOSED when it has closed. */
@@ -868,6 +881,7 @@ static void on_kernel_death(void)
 	super.phase = PHASE_ENDING;
 	super.ready = false;
 	reload_forget();
+	action_forget();
 	end_children();
 }
 
@@ -885,7 +899,7 @@ static void reap_strangers(void)
 			si.si_pid == super.maker[LAUNCHER_SANDBOXES].peer.pid ||
 			si.si_pid == super.maker[LAUNCHER_PROGRAMS].peer.pid ||
 			si.si_pid == super.maker[LAUNCHER_NETWORKED].peer.pid ||
-			si.si_pid == reload_pid())
+			si.si_pid == reload_pid() || action_has(si.si_pid))
 			return; /* has its own descriptor, which is looked at next */
 		for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
 			if (super.child[i].state != CHILD_FREE &&
@@ -1061,8 +1075,10 @@ static void dispatch(uint32_t id)
 		on_launcher_readable(m);
 	else if (launcher && process && m->peer.pid > 0)
 		on_launcher_death(m);
-	else if (id == WATCH_CHECK_PID && reload_ended(super.epoll))
+	else if (id == WATCH_CHECK_PID && reload_ended(super.t, super.epoll))
 		reload();
+	else if (id >= WATCH_ACTION && id < WATCH_ACTION + ACTION_WATCHES)
+		action_event(id);
 	else if (id < TOSD_CHILDREN && super.child[id].pidfd >= 0)
 		on_child_death(&super.child[id]);
 }
@@ -1088,6 +1104,7 @@ static void deadlines(void)
 		m->deadline_ms = now + LAUNCH_MS;
 	}
 	reload_expire(now);
+	action_turn(super.t, super.stopping || super.config_broken);
 	if (super.phase == PHASE_ENDING && super.n_children == super.n_kept)
 		super.phase = PHASE_DOWN;
 }
@@ -1110,6 +1127,8 @@ static int timeout_ms(void)
 		at = super.kernel.next_ms;
 	if (reload_deadline() < at)
 		at = reload_deadline();
+	if (action_deadline() < at)
+		at = action_deadline();
 	if (at == INT64_MAX)
 		return -1;
 	left = at - clock_ms();
@@ -1119,7 +1138,7 @@ static int timeout_ms(void)
 /* When there is nothing more to do; the exit status is tosd's. */
 static bool finished(int *status)
 {
-	if (super.phase != PHASE_DOWN)
+	if (super.phase != PHASE_DOWN || action_runs())
 		return false;
 	if (super.config_broken) {
 		log_error("tos-kernel cannot work with its configuration or store; see above");
@@ -1156,7 +1175,7 @@ static void turn(void)
 	tell_kernel();
 	watch_change(&super.kernel, WATCH_KERNEL,
 		(super.free_head != NIL ? EPOLLIN : 0u) |
-			(super.unsent || reload_due() ? EPOLLOUT : 0u));
+			(super.unsent || reload_due() || action_due() ? EPOLLOUT : 0u));
 }
 
 static void init(struct tosd *t)
@@ -1187,6 +1206,7 @@ static void init(struct tosd *t)
 	super.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	must(super.epoll >= 0 && super.signals >= 0);
 	watch(super.signals, WATCH_SIGNAL, EPOLLIN);
+	action_init(super.epoll, WATCH_ACTION);
 }
 
 int supervise(struct tosd *t)

@@ -8,6 +8,7 @@
  *   place.c      programs, listeners, the state directory and its lock, uids
  *   launcher.c   the small children that make sandboxes
  *   programs.c   programs: what is kept of each, where it goes
+ *   action.c     named actions, which tosd runs itself
  *   kernel.c     starts tos-kernel
  *   reload.c     has the configuration checked again
  *   supervise.c  the loop: children, deaths, restarts, signals
@@ -59,6 +60,8 @@ struct tosd {
 /* check.c: fills config and config_text. The checker's own errors have gone to stderr by then.
  */
 int check_config(struct tosd *t, struct errmsg *em);
+/* Whether the table that a checker wrote is one. */
+bool check_table(const struct tosd_config *c);
 
 /* place.c */
 int program_open(
@@ -127,6 +130,22 @@ bool program_report(const struct program_row *p, int *status);
 int program_signal(uint32_t what);       /* the signal that is passed on to programs; else 0 */
 uid_t program_uid(const struct tosd *t); /* that all of this kernel's have on the host */
 
+/* action.c: what runs is told by epoll, with numbers from first_watch on. */
+#define ACTION_RUNNING 8 /* at once, of all names */
+#define ACTION_ROWS    (TOSD_ACTIONS_ASKED + ACTION_RUNNING) /* these of a kernel that is gone */
+#define ACTION_WATCHES (3 * ACTION_ROWS)
+void action_init(int epoll, uint32_t first_watch);
+void action_event(uint32_t id);
+/* ERR_MALFORMED: whoever asks so is not ours any more. All else is answered. */
+int action_ask(const struct tosd *t, const struct tosd_action_ask *m);
+void action_turn(const struct tosd *t, bool stopping);
+int64_t action_deadline(void); /* monotonic; INT64_MAX: none */
+bool action_runs(void);
+bool action_has(pid_t pid);
+bool action_due(void); /* there is something to tell */
+int action_tell(int fd, struct errmsg *em);
+void action_forget(void); /* the tos-kernel that asked is gone */
+
 /* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative
  * enum err. */
 int kernel_start(struct tosd *t, int *fd, struct errmsg *em);
@@ -136,11 +155,12 @@ int exec_wait(int status_fd, struct errmsg *em);
 /* The same until it writes its first byte, which goes to out; ERR_SANDBOX if it never does. */
 int exec_wait_byte(int status_fd, char *out, struct errmsg *em);
 
-/* reload.c: the configuration is checked again, beside everything else. reload_begin() returns the
+/* reload.c: the configuration is checked again, beside everything else; of what tosd itself goes by
+ * the named actions are taken from it. reload_begin() returns the
  * checker's pidfd to watch, or -1: one is under way, or it failed. reload_ended() reaps it, and is
  * true where another is to begin. */
 int reload_begin(struct tosd *t);
-bool reload_ended(int epoll);
+bool reload_ended(struct tosd *t, int epoll);
 pid_t reload_pid(void);        /* 0: none */
 int64_t reload_deadline(void); /* monotonic; INT64_MAX: none is under way */
 void reload_expire(int64_t now_ms);

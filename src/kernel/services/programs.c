@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "kernel/services/actions.h"
 
 #define ENDED_KEPT_MS 600000 /* an ended one that nobody forgets */
 #define ANSWER_BYTES  65536  /* of output in one answer */
@@ -487,7 +488,7 @@ static void read_verb(struct kernel *k, struct request *rq)
 
 /* Who asks: a carrier that is here, by what this kernel knows of it. Others have no right to run
  * anything but what policy gives their class by name. */
-static int starter_read(struct kernel *k, const struct tos_value *args, struct origin *from,
+int program_starter(struct kernel *k, const struct tos_value *args, struct origin *from,
 	struct resident **out, struct errmsg *em)
 {
 	const char *name = tos_get_text(args, "for", "");
@@ -496,7 +497,7 @@ static int starter_read(struct kernel *k, const struct tos_value *args, struct o
 	memset(from, 0, sizeof(*from));
 	if (!r || r->state != SHELL_RUNNING)
 		return err_set(em, ERR_STATE,
-			"programs are run on behalf of carriers that are here, and %s is not",
+			"programs and actions are run on behalf of carriers that are here, and %s is not",
 			name[0] ? name : "nobody");
 	from->cls = ORIGIN_CARRIER;
 	snprintf(from->name, sizeof(from->name), "%s", r->name);
@@ -592,7 +593,7 @@ static void start_verb(struct kernel *k, struct request *rq)
 	struct resident *r = NULL;
 	struct origin from;
 	struct program *p;
-	int rc = starter_read(k, rq->args, &from, &r, &em);
+	int rc = program_starter(k, rq->args, &from, &r, &em);
 
 	if (rc < 0) {
 		request_fail(rq, rc, "%s", em.text);
@@ -755,5 +756,6 @@ const struct verb programs_verbs[] = {
 	{ "SIGNAL", signal_verb },
 	{ "WRITE", write_verb },
 	{ "FORGET", forget_verb },
+	{ "ACTION", action_verb },
 	{ NULL, NULL },
 };

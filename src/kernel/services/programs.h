@@ -72,6 +72,9 @@ void programs_leave(struct kernel *k, const char *carrier);
 size_t programs_running(const struct kernel *k);
 /* PROGRAMS of Control: everybody's, without handles. Takes rq. */
 void programs_list_verb(struct kernel *k, struct request *rq);
+/* Who asks, by `for` of args: a carrier that is here and runs. ERR_STATE; *from is set in any case. */
+int program_starter(struct kernel *k, const struct tos_value *args, struct origin *from,
+	struct resident **out, struct errmsg *em);
 /* End one that is named by its number or name, for people. Takes rq. */
 void programs_stop(struct kernel *k, struct request *rq, const char *which);
 const char *program_owner(struct kernel *k, const char *which); /* "": there is none */

@@ -221,6 +221,21 @@ static void a_mistake_is_named_with_file_and_line(void **state)
 			"none of kernel, isolated" },
 		{ "name = a\nextension \"Echo\" { library = \"echo\" property = {\"x\"} }\n",
 			"/path=value" },
+		{ "name = a\naction \"x\" { }\n", "tosd.conf:2: action 'x': run begins with" },
+		{ "name = a\naction \"X y\" { run = {\"/bin/true\"} }\n",
+			"tosd.conf:2: action 'X y': an action's name" },
+		{ "name = a\naction \"x\" { run = {\"true\"} }\n", "absolute path" },
+		{ "name = a\naction \"x\" { run = {\"/bin/a/../b\"} }\n", "absolute path" },
+		{ "name = a\naction \"x\" { run = {\"/bin/true\", \"{who}\"} }\n",
+			"run has {who}, and there is no such argument" },
+		{ "name = a\naction \"x\" { run = {\"/bin/true\"} args = {\"name\"} }\n",
+			"does not use the argument {name}" },
+		{ "name = a\naction \"x\" { run = {\"/bin/true\"} args = {\"who:anybody\"} }\n",
+			"'who:anybody' is not NAME:KIND" },
+		{ "name = a\naction \"x\" { run = {\"/bin/true\"} timeout = \"1h\" }\n",
+			"timeout is from 100ms to 600s" },
+		{ "name = a\naction \"x\" { run = {\"/bin/true\"} }\naction \"x\" { run = {\"/bin/true\"} }\n",
+			"tosd.conf:3: " },
 		{ "name = a\nregistrar = \"${HOME}\"\n",
 			"tosd.conf:2: ${...} is not expanded" },
 		{ "name = a\nregistrar = \"\\x24{HOME}\"\n", "not plain text" },
@@ -240,6 +255,34 @@ static void a_mistake_is_named_with_file_and_line(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		assert_refused(bad[i][0], bad[i][1]);
 	assert_int_equal(config_parse("name = a\0", 9, "x", NULL, NULL), ERR_CONFIG);
+}
+
+static void an_action_goes_to_tosd_as_it_was_written(void **state)
+{
+	static struct tosd_config out;
+	struct config *c = read_text("name = a\ndefault_extensions = false\n"
+				     "action \"block\" { run = {\"/usr/sbin/nft\", \"{ {address} \\\"x\\\" }\"}\n"
+				     "args = {\"address\"} timeout = \"2s\" }\n"
+				     "action \"again\" { run = {\"/bin/true\"} }\n");
+	AUTOBUF text = BUF_INIT;
+
+	(void)state;
+	config_to_tosd(c, &out, NULL); /* libraries of extensions need not be here */
+	assert_int_equal(c->n_actions, 2);
+	assert_int_equal(out.n_actions, 2);
+	assert_string_equal(out.action[0].name, "block");
+	assert_string_equal(out.action[0].text + sizeof("/usr/sbin/nft"), "{ {address} \"x\" }");
+	assert_int_equal(out.action[0].timeout_ms, 2000);
+	assert_string_equal(out.action[0].arg[0].name, "address");
+	assert_int_equal(out.action[1].timeout_ms, 30000);
+	assert_int_equal(config_print(c, &text), 0);
+	assert_non_null(strstr(buf_cstr(&text),
+		"action \"block\" {\n\trun = {\"/usr/sbin/nft\", \"{ {address} \\\"x\\\" }\"}\n"
+		"\targs = {\"address:address\"}\n\ttimeout = \"2000ms\"\n}\n"));
+	drop(c);
+	c = read_text(buf_cstr(&text));
+	assert_memory_equal(&c->actions[0], &out.action[0], sizeof(out.action[0]));
+	drop(c);
 }
 
 static void a_list_may_be_added_to(void **state)
@@ -363,6 +406,7 @@ int main(void)
 		cmocka_unit_test(every_key_arrives_where_it_belongs),
 		cmocka_unit_test(what_is_printed_reads_back_and_prints_the_same),
 		cmocka_unit_test(a_mistake_is_named_with_file_and_line),
+		cmocka_unit_test(an_action_goes_to_tosd_as_it_was_written),
 		cmocka_unit_test(a_list_may_be_added_to),
 		cmocka_unit_test(configured_rules_add_to_the_defaults_unless_those_are_off),
 		cmocka_unit_test(the_default_rules_are_rules_and_do_what_they_should),

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "ipc/action.h"
 #include "ipc/ipc.h"
 #include "ipc/tosd_msg.h"
 
@@ -54,6 +55,18 @@ static int read_key(struct tosd_config *c, const char *key, char *value)
 		set_text(c->ext[c->n_ext].privileges, sizeof(c->ext[0].privileges),
 			privileges ? privileges : "");
 		c->n_ext++;
+	} else if (strcmp(key, "action") == 0 && c->n_actions < TOSD_ACTIONS_MAX) {
+		/* action NAME TIMEOUT_MS ARG,ARG|- WORD... */
+		struct tosd_action *a = &c->action[c->n_actions++];
+		char *name = strtok(value, " "), *ms = strtok(NULL, " "),
+		     *args = strtok(NULL, " "), *words = strtok(NULL, "");
+
+		set_text(a->name, sizeof(a->name), name ? name : "");
+		a->timeout_ms = (uint32_t)strtoul(ms ? ms : "0", NULL, 10);
+		for (char *w = strtok(args, ",-"); w; w = strtok(NULL, ","))
+			action_arg_add(a, w, NULL);
+		for (char *w = strtok(words, " "); w; w = strtok(NULL, " "))
+			action_word_add(a, w, NULL);
 	} else if (strcmp(key, "hang") == 0)
 		pause();
 	else if (strcmp(key, "short") == 0)
@@ -193,6 +206,55 @@ static void do_signal(const char *rest)
 	send_msg(&m, TOSD_SIGNAL, sizeof(m));
 }
 
+/* act SLOT WITHIN_MS NAME VALUE...: whatever tosd may think of it */
+static void do_act(char *rest)
+{
+	struct tosd_action_ask m = { 0 };
+	char *slot = strtok(rest, " "), *ms = strtok(NULL, " "), *w = strtok(NULL, " ");
+
+	m.slot = strtoul(slot, NULL, 10);
+	m.within_ms = (uint32_t)strtoul(ms, NULL, 10);
+	snprintf(m.name, sizeof(m.name), "%s", w ? w : "");
+	while ((w = strtok(NULL, " ")) && m.n_values < TOSD_ACTION_ARGS)
+		snprintf(m.value[m.n_values++], TOSD_ACTION_VALUE, "%s", w);
+	send_msg(&m, TOSD_ACTION_ASK, sizeof(m));
+}
+
+static void act_garbage(const char *kind)
+{
+	struct tosd_action_ask m = { .slot = 1, .within_ms = 1000, .name = "echo" };
+
+	/* Of these the first must still be there. */
+	if (strcmp(kind, "slot") == 0 || strcmp(kind, "many") == 0)
+		snprintf(m.name, sizeof(m.name), "nap");
+	if (strcmp(kind, "name") == 0)
+		memset(m.name, 'x', sizeof(m.name));
+	else if (strcmp(kind, "value") == 0) {
+		m.n_values = 1;
+		memset(m.value[0], '7', sizeof(m.value[0]));
+	} else if (strcmp(kind, "values") == 0)
+		m.n_values = 1000000;
+	send_msg(&m, TOSD_ACTION_ASK, strcmp(kind, "length") == 0 ? sizeof(m) - 1 : sizeof(m));
+	if (strcmp(kind, "slot") == 0)
+		send_msg(&m, TOSD_ACTION_ASK, sizeof(m));
+	for (int i = 0; strcmp(kind, "many") == 0 && i < 100; i++) {
+		m.slot++;
+		send_msg(&m, TOSD_ACTION_ASK, sizeof(m));
+	}
+}
+
+static void say_ended(const struct tosd_action_ended *e)
+{
+	char text[200];
+	size_t n = 0;
+
+	for (size_t i = 0; i < e->n[0] && n < sizeof(text) - 1; i++)
+		text[n++] = e->output[0][i] == '\n' ? '|' : e->output[0][i];
+	text[n] = 0;
+	say("ACTION %lu rc=%d status=%d late=%u n=%u cut=%lu %s%s", (unsigned long)e->slot, e->rc,
+		e->status, e->timed_out, e->n[0], (unsigned long)e->cut[0], e->text, text);
+}
+
 static void obey(char *line)
 {
 	char *word = strtok(line, " "), *rest = strtok(NULL, "");
@@ -205,6 +267,10 @@ static void obey(char *line)
 		do_spawn(rest);
 	else if (strcmp(word, "signal") == 0)
 		do_signal(rest);
+	else if (strcmp(word, "act") == 0)
+		do_act(rest);
+	else if (strcmp(word, "act-garbage") == 0)
+		act_garbage(rest);
 	else if (strcmp(word, "ready") == 0) {
 		struct tosd_simple m = { 0 };
 
@@ -237,6 +303,8 @@ static void on_tosd(void)
 		struct tosd_failed failed;
 		struct tosd_died died;
 		struct tosd_layers layers;
+		struct tosd_reloaded reloaded;
+		struct tosd_action_ended ended;
 	} m;
 	int fds[IPC_FDS_MAX];
 	size_t n, n_fds;
@@ -254,6 +322,10 @@ static void on_tosd(void)
 		say("DIED %lu cause=%u status=%d cpu_us=%lu peak=%lu",
 			(unsigned long)m.died.slot, m.died.cause, m.died.status,
 			(unsigned long)m.died.cpu_us, (unsigned long)m.died.peak_bytes);
+	else if (m.head.type == TOSD_ACTION_ENDED)
+		say_ended(&m.ended);
+	else if (m.head.type == TOSD_RELOADED)
+		say("RELOADED %d %s", m.reloaded.rc, m.reloaded.text);
 	else if (m.head.type == TOSD_STOP) {
 		say("STOP");
 		if (!muted)
