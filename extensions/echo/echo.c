@@ -5,10 +5,15 @@
 /* One line, whatever is in it: the output may be a log or a terminal. */
 static void print_line(const char *sender, const char *text)
 {
-	printf("%s: ", sender);
-	for (size_t i = 0; text[i] && i < 4096; i++)
-		putchar((unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : text[i]);
-	putchar('\n');
+	char line[1024];
+	size_t n = 0;
+
+	while (n < sizeof(line) && text[n]) {
+		line[n] =
+			(char)((unsigned char)text[n] < ' ' || text[n] == 127 ? ' ' : text[n]);
+		n++;
+	}
+	printf("%s: %.*s\n", sender, (int)n, line);
 }
 
 static void wake(struct tos_ext *x, struct tos_inbox *in)

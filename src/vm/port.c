@@ -170,6 +170,17 @@ static int on_pause(struct vm_carrier *c, struct cbor_cursor *cur)
 	return 0;
 }
 
+static int on_charge(struct vm_carrier *c, struct cbor_cursor *cur)
+{
+	uint64_t us = cbor_uint(cur, INT64_MAX);
+
+	cbor_close(cur);
+	if (cbor_finish(cur))
+		return ERR_MALFORMED;
+	sched_owes(c, (int64_t)us);
+	return 0;
+}
+
 /* Negative: the frame breaks the rules. */
 static int port_frame(struct vm_port *p, struct slice frame)
 {
@@ -196,6 +207,8 @@ static int port_frame(struct vm_port *p, struct slice frame)
 		return carrier_limits(v, &c);
 	case VM_PAUSE:
 		return on_pause(v, &c);
+	case VM_CHARGE:
+		return on_charge(v, &c);
 	default:
 		return ERR_MALFORMED;
 	}
@@ -267,6 +280,7 @@ int port_serve(int fd)
 		port_flush(p);
 		if (p->enc.cap > ENC_KEEP_BYTES)
 			buf_fini(&p->enc);
+		vm_sched.came = 0;
 		if (poll(&pfd, 1, timeout) > 0)
 			rc = port_read(p);
 	}

@@ -3,7 +3,11 @@
  *
  * Carriers that are ready stand in two queues: `woken`, what has just become so, and `spent`,
  * what used up its last slice. Woken ones come first, so that a message is not kept waiting by
- * what computes, but not for ever.
+ * what computes, but not for ever: each carrier has a credit of CPU time, which its turn among the
+ * spent fills, and so does its part of what the others use while it waits. Who wakes without credit,
+ * because it wakes all the time or because the kernel says (CHARGE) that it has much work with it,
+ * waits for its turn among the spent; who owes more than a turn gives is passed over. What could not
+ * be interrupted in time is taken many times over, for meanwhile nobody else could be served.
  *
  * No hook stands while Lua runs: a count hook, however rare, halves its speed. A timer's signal,
  * or SIGIO where something has come for another carrier, sets a hook for the next instruction of
@@ -49,8 +53,15 @@
 #define TELL_US        ((int64_t)50000)                /* of CPU time, between USAGEs */
 #define WOKEN_US       ((int64_t)4000) /* of woken carriers before a spent one has a turn */
 #define WOKEN_LEAST_US ((int64_t)100)
-#define SETTLE_US      ((int64_t)500000)
-#define TURN_MOST_MS   60000
+#define CREDIT_MOST_US ((int64_t)2000)
+#define DEBT_MOST_US   ((int64_t)200000)
+/* Where more than so many are ready one that wakes is kept back only for more than this part. */
+#define PARTS_MOST      50
+#define OVERRUN_US      ((int64_t)1000 * SCHED_SLOWER)
+#define OVERRUN_TIMES   8
+#define PASSED_OVER_MAX 1000 /* in one turn */
+#define SETTLE_US       ((int64_t)500000)
+#define TURN_MOST_MS    60000
 
 struct vm_sched vm_sched;
 static struct vm_port *the_port;
@@ -198,6 +209,7 @@ static void on_io(int signo)
 	int err = errno;
 
 	(void)signo;
+	vm_sched.came = 1;
 	if (vm_sched.running)
 		preempt();
 	errno = err;
@@ -255,6 +267,12 @@ static void enqueue_first(struct vm_carrier *c)
 		enqueue(c, vm_sched.spent.next);
 }
 
+static void enqueue_last(struct vm_carrier *c)
+{
+	c->had_turn = false;
+	enqueue(c, &vm_sched.spent);
+}
+
 static void dequeue(struct vm_carrier *c)
 {
 	if (!c->queued)
@@ -265,10 +283,37 @@ static void dequeue(struct vm_carrier *c)
 	vm_sched.n_ready--;
 }
 
+static void credit_give(struct vm_carrier *c, int64_t us)
+{
+	c->credit_us += us;
+	if (c->credit_us > CREDIT_MOST_US)
+		c->credit_us = CREDIT_MOST_US;
+}
+
+void sched_owes(struct vm_carrier *c, int64_t us)
+{
+	c->credit_us -= us < DEBT_MOST_US ? us : DEBT_MOST_US;
+	if (c->credit_us < -DEBT_MOST_US)
+		c->credit_us = -DEBT_MOST_US;
+}
+
+/* To one that has not been ready: what was its due meanwhile. */
+static void awake(struct vm_carrier *c)
+{
+	if (c->queued)
+		return;
+	credit_give(c, (vm_sched.fair_ns - c->fair_ns) / 1000);
+	c->fair_ns = vm_sched.fair_ns;
+	if (c->credit_us > 0 || list_empty(&vm_sched.spent))
+		enqueue(c, &vm_sched.woken);
+	else
+		enqueue_last(c);
+}
+
 void sched_wake(struct vm_carrier *c)
 {
 	c->state = VM_READY_TO_RUN;
-	enqueue(c, &vm_sched.woken);
+	awake(c);
 }
 
 void sched_note_deadline(const struct vm_carrier *c)
@@ -285,7 +330,7 @@ void sched_pause(struct vm_carrier *c, bool pause)
 	if (pause)
 		dequeue(c);
 	else if (c->state == VM_READY_TO_RUN)
-		enqueue(c, &vm_sched.woken);
+		awake(c);
 }
 
 void sched_forget(struct vm_carrier *c)
@@ -319,6 +364,8 @@ static void slice_begin(struct vm_carrier *c, int64_t now, int64_t most_us)
 	vm_sched.thread = c->co;
 	vm_sched.jump_ok = 1;
 	vm_sched.running = c;
+	if (vm_sched.came && !c->fresh) /* since we last looked */
+		preempt();
 	if (most_us > SLICE_US)
 		most_us = SLICE_US;
 	if (!vm_sched.armed_us || vm_sched.armed_us > now + most_us)
@@ -384,19 +431,32 @@ static int64_t settle(int64_t now)
 	return now;
 }
 
+/* Of a slice that others had to wait for. */
+static void slice_pay(struct vm_carrier *c, int64_t used_us, int64_t most_us)
+{
+	int64_t parts = (int64_t)vm_sched.n_ready + 1, over = used_us - most_us - OVERRUN_US;
+
+	if (parts == 1)
+		return;
+	vm_sched.fair_ns += used_us * 1000 / (parts < PARTS_MOST ? parts : PARTS_MOST);
+	sched_owes(c, used_us + (over > 0 ? over * (OVERRUN_TIMES - 1) : 0));
+}
+
 static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
 {
+	int64_t used_us;
+
 	dequeue(c);
 	slice_begin(c, now, most_us);
 	slice_run();
 	slice_end(c);
-	c->left_us = most_us - (vm_sched.cpu_mark_us - vm_sched.cpu_began_us);
-	if (c->left_us < WOKEN_LEAST_US)
-		c->left_us = 0;
-	if (c->state == VM_READY_TO_RUN && c->left_us)
+	used_us = vm_sched.cpu_mark_us - vm_sched.cpu_began_us;
+	slice_pay(c, used_us, most_us);
+	c->fair_ns = vm_sched.fair_ns;
+	if (c->state == VM_READY_TO_RUN && most_us - used_us >= WOKEN_LEAST_US)
 		enqueue_first(c);
 	else if (c->state == VM_READY_TO_RUN)
-		enqueue(c, &vm_sched.spent);
+		enqueue_last(c);
 	else if (c->state == VM_WAITING)
 		waits(c);
 }
@@ -431,9 +491,44 @@ static int64_t woken_us(void)
 	return us > SLICE_US ? SLICE_US : us < WOKEN_LEAST_US ? WOKEN_LEAST_US : us;
 }
 
-static int64_t slice_us(void)
+static int64_t slice_us(const struct vm_carrier *c)
 {
-	return vm_sched.n_ready > 1 ? SLICE_US : ALONE_US;
+	return vm_sched.n_ready == 1           ? ALONE_US
+	       : c->credit_us > SLICE_US       ? SLICE_US
+	       : c->credit_us > WOKEN_LEAST_US ? c->credit_us
+					       : WOKEN_LEAST_US;
+}
+
+/* Whose turn it is among the spent. Where all owe much it may be one that owes. */
+static struct vm_carrier *spent_next(void)
+{
+	struct vm_carrier *c = first_of(&vm_sched.spent);
+
+	for (int i = 0; c && i < PASSED_OVER_MAX; i++) {
+		if (!c->had_turn)
+			credit_give(c, SLICE_US);
+		c->had_turn = true;
+		if (c->credit_us > 0)
+			break;
+		dequeue(c);
+		enqueue_last(c);
+		c = first_of(&vm_sched.spent);
+	}
+	return c;
+}
+
+/* Whether there is something to read. */
+static bool came(struct vm_port *p)
+{
+	struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
+
+	if (!vm_sched.async) {
+		async_set(true);
+		/* What came before it was on gave no signal. */
+		if (poll(&pfd, 1, 0) > 0)
+			vm_sched.came = 1;
+	}
+	return vm_sched.came;
 }
 
 int sched_turn(struct vm_port *p)
@@ -447,20 +542,15 @@ int sched_turn(struct vm_port *p)
 		run_slice(c, now, woken_us());
 		now = now_us();
 	}
-	c = first_of(&vm_sched.spent);
+	c = spent_next();
 	if (c) {
-		struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
-
 		port_flush(p); /* what the others said does not wait for it */
-
-		/* What came before it was on gave no signal. */
-		if (!vm_sched.async) {
-			async_set(true);
-			if (poll(&pfd, 1, 0) > 0)
-				return 0;
-		}
-		run_slice(c, now, c->left_us ? c->left_us : slice_us());
-		now = now_us();
+		/* On one core the answer may be there by now. */
+		if (came(p) && now - vm_sched.spent_us < WOKEN_US)
+			return 0;
+		vm_sched.came = 0;
+		run_slice(c, now, slice_us(c));
+		now = vm_sched.spent_us = now_us();
 	}
 	if (vm_sched.n_ready)
 		return 0;

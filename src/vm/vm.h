@@ -125,7 +125,9 @@ struct vm_carrier {
 	struct list queue, unsettled;
 	int64_t settle_us; /* when it has waited long enough to be made small */
 	size_t settled;    /* its heap then */
-	int64_t left_us;   /* of its slice, where something came before that was over */
+	int64_t credit_us; /* of CPU time, before others; below 0 it owes them */
+	int64_t fair_ns;   /* the scheduler's, when it was last ready */
+	bool had_turn;     /* among the spent, and got credit for it */
 	bool fresh;        /* it stands in `woken` */
 	bool queued, paused;
 	bool preempted;       /* the running thread has yielded because its slice is over */
@@ -251,8 +253,10 @@ struct vm_sched {
 	struct list woken, spent; /* ready: what has just become so; what used up its slice */
 	size_t n_ready, n_woken;
 	int64_t next_deadline_us; /* no waiting carrier's time comes before it */
+	int64_t fair_ns;          /* CPU time that each has been due */
 	int64_t cpu_mark_us;      /* of the process, up to where it is accounted for */
 	bool async;               /* SIGIO comes when there is something to read */
+	int64_t spent_us;         /* when a spent one last ran */
 	int64_t told_us;          /* when the kernel last heard of us; CPU of the process */
 
 	/* Of the running slice; read by the signal handlers. */
@@ -266,7 +270,8 @@ struct vm_sched {
 	volatile sig_atomic_t host; /* inside what must not be left by a jump */
 	volatile sig_atomic_t jump_ok;
 	volatile sig_atomic_t told_stuck;
-	volatile int64_t armed_us; /* when the timer fires; 0: it does not */
+	volatile sig_atomic_t came; /* something to read, since port.c last looked */
+	volatile int64_t armed_us;  /* when the timer fires; 0: it does not */
 };
 extern struct vm_sched vm_sched;
 
@@ -276,6 +281,8 @@ void sched_wake(struct vm_carrier *c);
 /* c waits until its deadline. */
 void sched_note_deadline(const struct vm_carrier *c);
 void sched_pause(struct vm_carrier *c, bool pause);
+/* c has cost others so much CPU time beside what its slices take. */
+void sched_owes(struct vm_carrier *c, int64_t us);
 void sched_forget(struct vm_carrier *c);
 /* Charge what the process has used since the last such call to c. */
 void sched_charge(struct vm_carrier *c);

@@ -17,6 +17,7 @@
  *   [36, c, limits, usage]    LIMITS  limits and clones changed; both {name: int}
  *   [37, c, bool]             PAUSE   suspended: not to run, not even to the end of its slice;
  *                                     false: go on
+ *   [38, c, us]               CHARGE  the kernel has used so much CPU time for it
  * vm -> kernel
  *   [48, version]             READY   sandbox on, libraries there
  *   [49, c]                   STARTED top-level chunk is about to run
@@ -51,6 +52,7 @@ enum vm_frame {
 	VM_END = 35,
 	VM_LIMITS = 36,
 	VM_PAUSE = 37,
+	VM_CHARGE = 38,
 	VM_READY = 48,
 	VM_STARTED = 49,
 	VM_SEND = 50,

@@ -1176,6 +1176,47 @@ def test_slices_are_fair():
         assert max(used.values()) < 2 * min(used.values()), used
 
 
+def used_of_each(vm, n, least_us):
+    """CPU time of carriers 1..n when the second has used that much."""
+    used = dict.fromkeys(range(1, n + 1), 0)
+    while used[2] < least_us:
+        frame = vm.read()
+        if frame[0] == USAGE:
+            used[frame[1]] = frame[2]
+        if frame[0] == CHECKPOINT:
+            vm.send(DONE, frame[1], frame[2], "", "", None)
+    return used
+
+
+# Slices that can't be ended in time; and a carrier that is always just awake.
+GREEDY = {
+    "no pause": STOPPED["closed"].replace("assert(", "pcall(error, "),
+    "always awake": "for _ = 1, 200000 do end tos.checkpoint()",
+}
+
+
+@as_shipped
+@pytest.mark.parametrize("shape", GREEDY)
+def test_who_is_in_the_way_of_others_gets_no_more_than_they(shape):
+    with Vm() as vm:
+        for n in range(2, 5):
+            vm.run(LOOP, carrier=n, limits={"cpu": 3600000})
+        vm.start("function begin() while true do %s end end" % GREEDY[shape], carrier=1, limits={"cpu": 3600000})
+        used = used_of_each(vm, 4, 400000)
+        assert used[1] < 1.5 * used[2], used
+
+
+@as_shipped
+def test_work_that_others_have_with_one_is_its_own():
+    with Vm() as vm:
+        for n in range(1, 5):
+            vm.run(LOOP, carrier=n, limits={"cpu": 3600000})
+        for _ in range(20):
+            vm.send(CHARGE, 1, 10000)
+        used = used_of_each(vm, 4, 400000)
+        assert used[1] < 0.8 * used[2], used
+
+
 @as_shipped
 def test_cpu_is_counted_for_each_and_its_limit_stops_one():
     with Vm() as vm:
