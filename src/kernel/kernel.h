@@ -214,6 +214,8 @@ struct resident {
 	int64_t vm_death_ms;
 	struct rate post_rate, log_rate, sent_rate, cpu_share;
 	bool throttled;          /* its share, or its owner's, is used up */
+	struct list costs;       /* in the kernel's, while cost_us is not 0 */
+	int64_t cost_us;         /* of the kernel's time, and not charged yet */
 	struct origin speaks_as; /* once it has posted */
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
@@ -243,6 +245,8 @@ struct resident {
 struct kernel {
 	uv_loop_t *loop;
 	struct config config;
+	struct list costs; /* residents that the kernel has worked for since the last tick */
+	int64_t costs_us, costs_cpu_us;
 	char conf_path[TOSD_PATH_BYTES], dir[TOSD_PATH_BYTES], dir_outside[TOSD_PATH_BYTES];
 	char socket_path[TOSD_PATH_BYTES];
 	bool as_root, ready, stopping, exts_gone;
@@ -543,6 +547,7 @@ void vm_freeze(struct resident *r, bool freeze);
 int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
 	uint64_t tag, struct slice folder);
 int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
+void vm_charge(struct resident *r, int64_t us); /* CPU time that others spent on it */
 void vm_limits(struct resident *r);                                      /* they have changed */
 uint64_t vm_cpu_us(const struct resident *r); /* as far as it has been told */
 void vm_told_usage(struct resident *r, uint64_t cpu_us);
@@ -946,6 +951,11 @@ struct tos_value *accounts_value(struct kernel *k, const char *principal);
 void share_open(struct resident *r); /* a stay begins */
 void share_used(struct resident *r, int64_t cpu_us);
 void shares_tick(struct kernel *k, int64_t now_ms);
+
+/* ---- cost.c: the kernel's work for carriers here is charged to them */
+void costs_init(struct kernel *k);
+void cost_note(struct resident *r, int64_t us); /* a frame of it took so long */
+void costs_tick(struct kernel *k);
 
 /* ---- telemetry.c */
 /* A map that says which carrier: name, id, incarnation, and n, the departure it is about. */

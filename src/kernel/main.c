@@ -383,6 +383,7 @@ static void on_tick(uv_timer_t *t)
 	accounts_tick(k, now);
 	journal_tick(k, now);
 	shares_tick(k, now);
+	costs_tick(k);
 	handoff_tick(k, now);
 	homes_tick(k, now);
 	vms_tick(k, now);

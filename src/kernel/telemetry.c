@@ -117,6 +117,8 @@ static const struct {
 	{ "answers_repeated_total", "counter", "Hand-off answers repeated from the journal." },
 	{ "vouches_refused_total", "counter", "Vouchings for carriers that did not hold." },
 	{ "vms_started_total", "counter", "Processes started for carriers." },
+	{ "carriers_charged_us_total", "counter",
+		"microseconds of the kernel's CPU time charged to the carriers that it worked for" },
 	{ "vms_spare_used_total", "counter",
 		"Of them, those that were ready before their carrier." },
 	{ "vms_shared_total", "counter",

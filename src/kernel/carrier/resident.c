@@ -42,6 +42,7 @@ struct resident *resident_new(struct kernel *k)
 	r->asked = map_new();
 	list_init(&r->held);
 	list_init(&r->signing);
+	list_init(&r->costs);
 	r->since_ms = clock_wall_ms();
 	for (int i = 0; i < LIMIT_COUNT; i++)
 		r->minimum[i] = -1;
@@ -212,6 +213,7 @@ void resident_free(struct resident *r)
 	blob_free(&r->briefcase);
 	blob_free(&r->state_bytes);
 	list_del(&r->signing);
+	list_del(&r->costs);
 	blob_free(&r->hop);
 	blob_free(&r->hop_cose);
 	blob_free(&r->envelope);

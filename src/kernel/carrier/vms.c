@@ -158,6 +158,7 @@ static void spares_want(struct kernel *k, uint64_t address_bytes)
 
 void vms_init(struct kernel *k)
 {
+	costs_init(k);
 	k->vms = map_new();
 	processors = uv_available_parallelism();
 	uv_timer_init(k->loop, &k->spare_timer);
@@ -548,7 +549,33 @@ void vm_limits(struct resident *r)
 	vm_send(r->vm, &b, at);
 }
 
+void vm_charge(struct resident *r, int64_t us)
+{
+	AUTOBUF b = BUF_INIT;
+	size_t at;
+
+	if (!r->vm || !r->vm_runs || !r->vm->stream || map_size(r->vm->carriers) < 2)
+		return;
+	at = vm_frame_begin(&b, r, 1, VM_CHARGE);
+	cbor_put_uint(&b, (uint64_t)us);
+	vm_send(r->vm, &b, at);
+}
+
 /* ---- what it says */
+
+/* It may be gone by the end of its frame. */
+static int carrier_frame(
+	struct vm *v, struct resident *r, int type, struct cbor_cursor *c, struct errmsg *em)
+{
+	uint64_t number = r->vm_number;
+	int64_t began_us = clock_us();
+	int rc = vm_frame(r, type, c, em);
+
+	r = map_find(v->carriers, &number, sizeof(number));
+	if (r)
+		cost_note(r, clock_us() - began_us);
+	return rc;
+}
 
 /* Of the process itself, or of a carrier that has left it. */
 static int vm_own_frame(struct vm *v, int type, uint64_t number, struct cbor_cursor *c)
@@ -614,7 +641,7 @@ static void on_vm_frame(void *arg, struct stream *s, struct slice frame)
 	if (!r || type == VM_STUCK)
 		rc = vm_own_frame(v, type, number, &c);
 	else
-		rc = vm_frame(r, type, &c, &em);
+		rc = carrier_frame(v, r, type, &c, &em);
 	if (rc < 0)
 		vm_bad(v, err_show(rc, &em));
 }
