@@ -1,5 +1,5 @@
 -- Coordinates the upgrade of a replicated service: tells each replica's carrier (REPLICA) which transaction it takes part
--- in, and has all of them switch to the new release, or none. DRY: they say what they would do.
+-- in, and has all of them switch to the new RELEASE, or none. DRY: they say what they would do.
 local commit = require "commit"
 
 function begin()
@@ -11,7 +11,8 @@ function begin()
 		dry = tos.briefcase:has("DRY"),
 		begun = function(tx)
 			for _, replica in ipairs(replicas) do
-				tos.post(replica .. "/tx", tx)
+				tos.post(replica .. "/replica", { tx = tx, release = tos.briefcase.RELEASE[1],
+					hold = tos.briefcase:has("HOLD") and tos.briefcase.HOLD[1] or nil })
 			end
 		end,
 	}
