@@ -18,6 +18,7 @@
 #define CAPTURE_BYTES (256u << 10) /* of each stream, unless asked otherwise */
 #define CAPTURE_MAX   (512u << 10) /* two of them fit into one answer, nearly */
 #define CAPTURED_MAX  (32u << 20)  /* of all that have ended */
+#define INPUT_BYTES   (256u << 10) /* what the kernel keeps of stdin until it is read */
 #define LINE_MAX_     8192
 #define READ_MS       60000
 #define AGAIN_MS      5 /* a full inbox is tried again */
@@ -51,7 +52,10 @@ struct job {
 	bool stays, ended, lines;
 	enum mode mode;
 	struct capture out[2];
-	uint64_t waiter[WAITERS_MAX];
+	struct {
+		uint64_t token;
+		int64_t until_ms;
+	} waiter[WAITERS_MAX];
 	size_t n_waiters;
 	struct tos_value *end; /* the kernel's last word */
 	int64_t ended_ms;
@@ -76,6 +80,7 @@ struct executor {
 /* What a call to the kernel was made for. */
 struct ask {
 	uint64_t token;
+	int64_t until_ms; /* nobody waits for the answer any more */
 	char handle[33];
 	char carrier[192], owner[80];
 	bool wait, stays, lines, input, dry;
@@ -213,7 +218,7 @@ static void job_drop(struct job *j)
 	struct job **at = &e->jobs;
 
 	for (size_t i = 0; i < j->n_waiters; i++)
-		refuse(j->x, j->waiter[i], NOT_FOUND, "the program was forgotten");
+		refuse(j->x, j->waiter[i].token, NOT_FOUND, "the program was forgotten");
 	while (*at != j)
 		at = &(*at)->next;
 	*at = j->next;
@@ -288,7 +293,7 @@ static void job_end(struct job *j)
 	j->ended = true;
 	j->ended_ms = tos_now_ms(j->x);
 	for (size_t i = 0; i < j->n_waiters; i++)
-		reply(j->x, j->waiter[i], job_result(j));
+		reply(j->x, j->waiter[i].token, job_result(j));
 	j->n_waiters = 0;
 	tos_set(m, "handle", tos_text(j->handle));
 	tos_post(j->x, "Programs", "FORGET", one(m));
@@ -507,6 +512,7 @@ static struct ask *ask_new(struct tos_ext *x, const struct tos_message *m)
 		return NULL;
 	}
 	a->token = m->token;
+	a->until_ms = tos_now_ms(x) + m->deadline_ms;
 	snprintf(a->carrier, sizeof(a->carrier), "%s", m->sender);
 	snprintf(a->owner, sizeof(a->owner), "%s", tos_get_text(m->info, "owner", ""));
 	return a;
@@ -538,8 +544,7 @@ static void pass(struct tos_ext *x, const struct tos_message *m, const char *ver
 }
 
 /* A named action of the host's: the kernel has tosd run it, and answers when it has ended. */
-static void action(
-	struct tos_ext *x, const struct tos_message *m, const struct tos_value *args)
+static void action(struct tos_ext *x, const struct tos_message *m, const struct tos_value *args)
 {
 	struct tos_value *to = tos_type(args) == TOS_MAP ? tos_value_copy(args) : tos_map();
 	struct ask *a = ask_new(x, m);
@@ -549,23 +554,38 @@ static void action(
 		return;
 	}
 	tos_set(to, "for", tos_text(a->carrier));
-	if (tos_call(x, "Programs", "ACTION", one(to), m->deadline_ms ? m->deadline_ms : READ_MS,
-		    on_passed, a) < 0) {
+	if (tos_call(x, "Programs", "ACTION", one(to),
+		    m->deadline_ms ? m->deadline_ms : READ_MS, on_passed, a) < 0) {
 		refuse(x, a->token, FULL, "the kernel takes no more calls");
 		ask_free(a);
 	}
 }
 
-static void wait_for(struct job *j, uint64_t token)
+/* Those whose time is up heard so from the kernel. */
+static void waiters_trim(struct job *j)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < j->n_waiters; i++)
+		if (tos_now_ms(j->x) < j->waiter[i].until_ms)
+			j->waiter[n++] = j->waiter[i];
+	j->n_waiters = n;
+}
+
+static void wait_for(struct job *j, uint64_t token, int64_t until_ms)
 {
 	if (!token)
 		return;
+	if (j->n_waiters == WAITERS_MAX)
+		waiters_trim(j);
 	if (j->ended)
 		reply(j->x, token, job_result(j));
 	else if (j->n_waiters == WAITERS_MAX)
 		refuse(j->x, token, FULL, "too many wait for this program");
-	else
-		j->waiter[j->n_waiters++] = token;
+	else {
+		j->waiter[j->n_waiters].token = token;
+		j->waiter[j->n_waiters++].until_ms = until_ms;
+	}
 }
 
 /* What is to be written at once, and whether more may follow. */
@@ -578,6 +598,16 @@ static void write_input(struct tos_ext *x, const struct ask *a, const char *hand
 	tos_set(m, "data", tos_bytes(a->text, a->n_text));
 	tos_set(m, "close", tos_bool(!a->input));
 	tos_post(x, "Programs", "WRITE", one(m));
+}
+
+static void kernel_kill(struct tos_ext *x, const struct ask *a, const char *handle)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "for", tos_text(a->carrier));
+	tos_set(m, "handle", tos_text(handle));
+	tos_set(m, "signal", tos_text("KILL"));
+	tos_post(x, "Programs", "SIGNAL", one(m));
 }
 
 static void on_started(struct tos_ext *x, void *arg, int rc, const char *text,
@@ -604,6 +634,7 @@ static void on_started(struct tos_ext *x, void *arg, int rc, const char *text,
 	if (!j) {
 		j = job_new(x, handle);
 		if (!j) {
+			kernel_kill(x, a, handle); /* nobody would hear of it */
 			refuse(x, a->token, FULL, "too many programs are remembered");
 			ask_free(a);
 			return;
@@ -621,7 +652,7 @@ static void on_started(struct tos_ext *x, void *arg, int rc, const char *text,
 			job_read(j);
 	}
 	if (a->wait)
-		wait_for(j, a->token);
+		wait_for(j, a->token, a->until_ms);
 	else
 		reply(x, a->token, tos_value_copy(row));
 	ask_free(a);
@@ -689,9 +720,12 @@ static int run_read(struct executor *e, const struct tos_value *args, struct ask
 		a->capture = (size_t)most;
 	}
 	p = tos_as_bytes(stdin_, &n);
-	snprintf(text, cap, "stdin is a text");
+	snprintf(text, cap, "stdin is a text of at most %u bytes; WRITE takes more",
+		INPUT_BYTES);
 	if (stdin_ && !p)
 		return USAGE;
+	if (n > INPUT_BYTES)
+		return TOO_LARGE;
 	if (n) {
 		a->text = malloc(n);
 		if (!a->text)
@@ -756,7 +790,7 @@ static void wait_verb(
 	if (j && j->mode == READ)
 		refuse(x, m->token, USAGE, "who reads a program's output reads its end, too");
 	else if (j)
-		wait_for(j, m->token);
+		wait_for(j, m->token, tos_now_ms(x) + m->deadline_ms);
 	else
 		pass(x, m, "STATUS", args);
 }
@@ -772,7 +806,7 @@ static void on_stopping(struct tos_ext *x, void *arg, int rc, const char *text,
 	if (rc < 0 && !(j && j->ended))
 		refuse(x, a->token, rc, text);
 	else if (j && j->mode != READ)
-		wait_for(j, a->token);
+		wait_for(j, a->token, a->until_ms);
 	else
 		reply(x, a->token, tos_map());
 	ask_free(a);
@@ -894,6 +928,13 @@ static void kept(struct tos_ext *x, const struct tos_value *row)
 		job_read(j);
 }
 
+/* What needs no handle, which only its carrier knows. */
+static bool is_local(const char *verb)
+{
+	return strcmp(verb, "RUN") == 0 || strcmp(verb, "LIST") == 0 ||
+	       strcmp(verb, "ACTION") == 0;
+}
+
 static void answer(struct tos_ext *x, const struct tos_message *m)
 {
 	const struct tos_value *first = tos_at(m->elements, 0);
@@ -901,7 +942,12 @@ static void answer(struct tos_ext *x, const struct tos_message *m)
 	const char *verb = named ? tos_as_text(first, "") : m->folder;
 	const struct tos_value *args = named ? tos_at(m->elements, 1) : first;
 
-	if (strcmp(verb, "KEPT") == 0 && !m->sender[0])
+	/* The kernel goes by the carrier's name: another kernel that had it once may still speak for
+	 * it, and would start programs with the rights of the one that is here. */
+	if (tos_get_text(m->info, "kernel", "")[0] && is_local(verb))
+		refuse(x, m->token, DENIED,
+			"a carrier runs programs where it is; go there first");
+	else if (strcmp(verb, "KEPT") == 0 && !m->sender[0])
 		kept(x, args);
 	else if (strcmp(verb, "RUN") == 0)
 		run(x, m, args);

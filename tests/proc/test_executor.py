@@ -6,7 +6,9 @@ import os
 import pytest
 
 from conftest import fleet_fixture
+import wire
 from fleet import KERNEL, Failed as fleet_failed, wait_for
+from test_trust import hop
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 
@@ -249,6 +251,33 @@ def test_another_carriers_handle_is_refused(fleet, domain):
     wait_for(lambda: not fleet.metric("host1", "tos_programs_running"))
 
 
+def test_whoever_gives_up_waiting_makes_room_for_who_waits_next(fleet, domain):
+    rows = results(fleet, """
+        local job = assert(tos.call('Executor', {'RUN', {program = '/bin/sh', args = {'-c', 'read x; exit 4'}, input = true}}, 20))
+        for i = 1, 20 do
+            local a, code = tos.call('Executor', {'WAIT', {handle = job.handle}}, 0.05)
+            assert(not a and code ~= 'full', code)
+        end
+        tos.call('Executor', {'WRITE', {handle = job.handle, data = 'go\\n', close = true}}, 20)
+        return tos.call('Executor', {'WAIT', {handle = job.handle}}, 20).code""")
+    assert rows == [{"value": 4}], rows
+
+
+def test_more_input_than_is_kept_is_refused_and_all_that_is_taken_arrives(fleet, domain):
+    count = call("{'RUN', {program = '/usr/bin/wc', args = {'-c'}, stdin = ('x'):rep(%d), wait = true}}")
+    assert results(fleet, count % (256 << 10))[0]["stdout"] == f"{256 << 10}\n"
+    assert results(fleet, count % ((256 << 10) + 1))[0]["refused"] == "too-large"
+
+
+def test_a_time_to_kill_that_no_clock_has_is_refused(fleet, domain):
+    rows = results(fleet, """
+        local job = assert(tos.call('Executor', {'RUN', {program = '/bin/sleep', args = {'60'}}}, 20))
+        local a, code = tos.call('Executor', {'SIGNAL', {handle = job.handle, signal = 'CONT', kill_ms = math.maxinteger}}, 20)
+        local s = tos.call('Executor', {'STATUS', {handle = job.handle}}, 20)
+        return { code = code, state = s.state }""")
+    assert rows == [{"code": "usage", "state": "running"}], rows
+
+
 def test_stop_kills_what_ignores_sigterm(fleet, domain):
     (o,) = results(fleet, """
         local p = tos.call('Executor', {'RUN', {program = '/bin/sh', output = 'lines',
@@ -398,3 +427,26 @@ def sleeping(seconds):
         except OSError:
             pass
     return found
+
+
+def test_a_kernel_that_had_a_carrier_once_runs_nothing_as_it(fleet, domain):
+    """host1 may speak for a carrier that has been there; it has no part in what that one may at host0."""
+    d = wire.Domain(fleet.home)
+    admin = d.principal("admin")
+    with d.client() as client:
+        t, got = wire.launch(client, admin, admin, path=["host1", "host0"], limits={**wire.LIMITS, "programs": 2},
+                             source="function begin(self) if tos.kernel() == 'host0' then tos.inbox('w'):next(600) end end\n")
+    wait_for(lambda: any((r["name"], r["kernel"], r["state"]) == (got["name"], "host0", "running") for r in fleet.json("ps")))
+    fleet.tos("down", "host1")
+    try:
+        with d.as_kernel("host1", "host0", directory=fleet.path) as link:
+            link.send(wire.VOUCH, t, [hop(d.kernel("host0"), t, "host0", "host1")])
+            # it may speak; what it asks is answered to the carrier, where that is
+            link.post("host0/Executor", "RUN", {"program": "/usr/bin/true"}, sender=got["name"])
+            link.call("host0/Echo", "behind it", sender="host1/Kernel")
+            assert run(fleet, "/usr/bin/true", path="host0")["code"] == 0
+        runs = [line for line in fleet.log_text("host0").splitlines() if "program started" in line]
+        assert runs and not any(f"carrier={got['name']} " in line for line in runs), runs
+    finally:
+        fleet.up()
+    fleet.tos("kill", got["name"])

@@ -16,6 +16,7 @@
 #define ENDED_KEPT_MS 600000 /* an ended one that nobody forgets */
 #define ANSWER_BYTES  65536  /* of output in one answer */
 #define STOP_MS       5000   /* from SIGTERM to SIGKILL, for people */
+#define KILL_MOST_MS  86400000
 
 static void program_free(struct program *p);
 
@@ -689,9 +690,11 @@ static void signal_verb(struct kernel *k, struct request *rq)
 		return;
 	while (i < ARRAY_LEN(signals) && strcmp(signals[i].word, word) != 0)
 		i++;
-	if (i == ARRAY_LEN(signals) || kill_ms < 0) {
+	if (i == ARRAY_LEN(signals) || kill_ms < 0 || kill_ms > KILL_MOST_MS) {
 		request_fail(rq, ERR_USAGE,
-			"a signal is TERM, KILL, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP or CONT");
+			i < ARRAY_LEN(signals)
+				? "kill_ms is a number of milliseconds, of a day at most"
+				: "a signal is TERM, KILL, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP or CONT");
 		return;
 	}
 	if (p->state == PROGRAM_ENDED) {
