@@ -874,6 +874,9 @@ void client_origin(struct kernel *k, struct link *l, struct origin *out);
 void watch_event(struct kernel *k, const char *name, struct tos_value *event); /* takes event */
 void watch_end(struct kernel *k, const char *name); /* nothing more is to come */
 int registrar_init(struct kernel *k, struct errmsg *em);
+/* Its owner or author was revoked: it must not run. */
+bool revocation_ends(const struct resident *r);
+#define REVOKED_TEXT "the certificate of its owner or author was revoked"
 /* a higher number is kept, journaled, acted on */
 int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em);
 void directory_register(struct kernel *k);
@@ -963,6 +966,9 @@ struct tos_value *audit_carrier(const struct resident *r, uint64_t n);
 /* takes map; t NULL: its own transaction */
 void audit_event(
 	struct kernel *k, struct store_txn *t, const char *event, struct tos_value *map);
+/* The same of a request that is refused; what another kernel brings, so many a second. Takes map. */
+void audit_refused(
+	struct kernel *k, const struct request *rq, const char *event, struct tos_value *map);
 /* For what may follow within a tick; lent, and gone after the next flush. */
 struct store_txn *kernel_lazy(struct kernel *k);
 void lazy_flush(struct kernel *k);

@@ -1,4 +1,5 @@
 """What must not get old: the revocation list, certificates; and who had a name before."""
+import base64
 import json
 import os
 import sqlite3
@@ -150,6 +151,48 @@ def test_a_kernels_certificate_renews_itself_at_two_thirds_of_its_life(fleet, do
         admin = domain.principal("admin")
         serials = c.call("host0/Control", "ACT", {"cose": wire.act(admin, "host0", "remove", "host2")})["serials"]
     assert {s.lstrip(b"\0") for s in serials} == {s.serial.lstrip(b"\0") for s in (short, host2)}
+
+
+def test_removing_a_kernel_names_every_certificate_that_it_ever_got(fleet, domain):
+    """It asks for many at once, and goes on asking with the old one; then its host is given to another."""
+    fleet.tos("down", "host2")
+    registrar = wire.load(f"{fleet.home}/ca/registrar.key", f"{fleet.home}/ca/registrar.crt")
+    own = domain.kernel("host2")
+    short = wire.issue("host2", ["tos:kernel:host2"], registrar, begin_s=-3600, life_s=4000, key=own.key)
+    got = {short.serial.lstrip(b"\0")}
+
+    def take(answer):
+        got.add(wire.Signer(own.key, answer["chain"]).serial.lstrip(b"\0"))
+
+    with domain.as_kernel("host2", "host0", signer=wire.Signer(own.key, short.chain + registrar.chain),
+                          directory=fleet.path, boot=1 << 44) as c:
+        for tag in range(1, 5):
+            c.post("host0/Registrar", "RENEW", {"public_key": own.public}, kind=wire.CALL, sender="host2/Kernel", tag=tag)
+        for tag in range(1, 5):
+            try:
+                take(c.answer(tag))
+            except wire.Failure as e:
+                assert e.code == "wrong-state"
+        for _ in range(3):
+            c.tag += 10
+            take(c.call("host0/Registrar", "RENEW", {"public_key": own.public}, sender="host2/Kernel"))
+    assert len(got) == 2
+    key, cert = wire.joiner().pem(fleet.path, "joiner")
+    with domain.client() as c:
+        admin = domain.principal("admin")
+        text = c.call("host0/Control", "ACT",
+                      {"cose": wire.act(admin, "host0", "enroll", "host2", {"replace": True})})["token"]
+    raw = text.split(".", 1)[1]
+    secret = wire.cbor2.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))["secret"]
+    c = wire.connect_tls(domain.address("host0"), key, cert)
+    c.hello(domain=domain.fingerprint.hex())
+    fresh = wire.joiner()
+    take(c.call("host0/Registrar", "ENROLL", {"name": "host2", "secret": secret, "public_key": fresh.public, "address": ""}))
+    c.close()
+    with domain.client() as c:
+        serials = c.call("host0/Control", "ACT", {"cose": wire.act(admin, "host0", "remove", "host2")})["serials"]
+    assert got <= {s.lstrip(b"\0") for s in serials}
+    fleet.up()
 
 
 def test_a_renewal_is_for_whom_the_link_shows_and_for_its_own_key(fleet, domain):

@@ -692,6 +692,11 @@ static void go_on(struct kernel *k, void *arg)
 	r->scheduled = false;
 	if (r->state != SHELL_READY || r->vm || k->stopping || restored_waits(r))
 		return;
+	/* That came while it was departing, or the kernel died before it had killed it. */
+	if (revocation_ends(r)) {
+		resident_end(r, SHELL_EV_KILL, REVOKED_TEXT);
+		return;
+	}
 	if (r->completed) {
 		resident_event(r, SHELL_EV_START, NULL);
 		ask_mobility(r, "");

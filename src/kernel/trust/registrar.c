@@ -14,6 +14,7 @@
 #define TOKEN_DEFAULT_MS 3600000
 #define TOKEN_MOST_MS    ((int64_t)30 * 86400000)
 #define CERT_BACKDATE_MS 300000
+#define STRANGERS_PER_S  10
 
 /* ---- tokens */
 
@@ -46,6 +47,7 @@ struct enroll_act {
 };
 
 static struct tos_value *serials_of(const struct tos_value *row);
+static struct tos_value *row_with(struct tos_value *row, struct slice der);
 
 static void token_saved(void *arg, int rc, const struct errmsg *em)
 {
@@ -234,6 +236,22 @@ static int issue(struct kernel *k, const char *name, const uint8_t key[32], stru
 		CERT_KERNEL, name, 0, key, now - CERT_BACKDATE_MS, until, der, em);
 }
 
+/* By whoever can reach this host: so many a second, or strangers would fill the store. */
+static void enrolment_refused(struct kernel *k, struct tos_value *m)
+{
+	static struct log_rate rate;
+
+	if (log_rate_ok(&rate, STRANGERS_PER_S)) {
+		if (rate.dropped)
+			tos_set(m, "dropped_before", tos_int(rate.dropped));
+		rate.dropped = 0;
+		audit_event(k, NULL, "enrolment-refused", m);
+		return;
+	}
+	metric_add(k->metrics, "audit_rows_dropped_total", NULL, 1);
+	tos_value_free(m);
+}
+
 static void enroll_verb(struct kernel *k, struct request *rq)
 {
 	const char *name = tos_get_text(rq->args, "name", "");
@@ -270,7 +288,7 @@ static void enroll_verb(struct kernel *k, struct request *rq)
 	tos_set(m, "name", tos_text(name));
 	if (rc < 0) {
 		tos_set(m, "text", tos_text(err_show(rc, &em)));
-		audit_event(k, NULL, "enrolment-refused", m);
+		enrolment_refused(k, m);
 		tos_value_free(token);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 		return;
@@ -287,11 +305,8 @@ static void enroll_verb(struct kernel *k, struct request *rq)
 	tos_set(token, "certificate", tos_bytes(der.data, der.len));
 	put_row(t, T_TOKEN, (struct slice){ digest, sizeof(digest) }, token,
 		clock_wall_ms() + 30 * (int64_t)86400000);
-	struct tos_value *row = tos_map();
-
-	tos_set(row, "certificate", tos_bytes(der.data, der.len));
-	tos_set(row, "wall", tos_int(clock_wall_ms()));
-	put_row(t, T_ENROLLED, slice_text(name), row, 0);
+	put_row(t, T_ENROLLED, slice_text(name),
+		row_with(get_row(k, T_ENROLLED, slice_text(name)), slice_buf(&der)), 0);
 	audit_event(k, t, "enrolled", m);
 	rc = store_commit(t, enrolled, e);
 	if (rc < 0)
@@ -335,6 +350,48 @@ static void before_add(struct tos_value *row, const struct cert_info *old)
 	tos_set(row, "before", list);
 }
 
+/* A name's row with a new certificate; the one that it replaces is not forgotten. Takes row; NULL: there
+ * is none so far. */
+static struct tos_value *row_with(struct tos_value *row, struct slice der)
+{
+	struct cert_info was;
+	size_t n;
+	const uint8_t *old = tos_get_bytes(row, "certificate", &n);
+
+	if (!row)
+		row = tos_map();
+	if (old && cert_info((struct slice){ old, n }, &was, NULL) == 0)
+		before_add(row, &was);
+	tos_set(row, "certificate", tos_bytes(der.p, der.n));
+	tos_set(row, "wall", tos_int(clock_wall_ms()));
+	return row;
+}
+
+/* An earlier RENEW was answered with it, and the answer was lost, or is not used yet: asking often gives
+ * nobody certificates that the row does not name. */
+static bool given_already(
+	const struct cert_info *old, const struct tos_value *row, struct slice *der)
+{
+	struct cert_info now;
+
+	der->p = tos_get_bytes(row, "certificate", &der->n);
+	return der->p && cert_info(*der, &now, NULL) == 0 &&
+	       memcmp(now.public_key, old->public_key, sizeof(now.public_key)) == 0 &&
+	       now.not_after_ms > old->not_after_ms &&
+	       clock_wall_ms() < now.not_before_ms + (now.not_after_ms - now.not_before_ms) / 2;
+}
+
+static bool row_names(const struct tos_value *row, const struct cert_info *who)
+{
+	struct cert_info now;
+	size_t n;
+	const uint8_t *der = tos_get_bytes(row, "certificate", &n);
+
+	return der && cert_info((struct slice){ der, n }, &now, NULL) == 0 &&
+	       now.serial_len == who->serial_len &&
+	       memcmp(now.serial, who->serial, now.serial_len) == 0;
+}
+
 /* The certificate that the asking kernel shows on its link, or our own. */
 static const struct cert_info *renewing(struct kernel *k, const struct request *rq)
 {
@@ -372,6 +429,8 @@ static void renew_verb(struct kernel *k, struct request *rq)
 	struct errmsg em = { "" };
 	struct enrolling *e;
 	struct store_txn *t;
+	struct slice given;
+	uint8_t name[DIGEST_BYTES];
 	size_t n_key;
 	const uint8_t *key = tos_get_bytes(rq->args, "public_key", &n_key);
 	int rc;
@@ -387,7 +446,15 @@ static void renew_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	row = get_row(k, T_ENROLLED, slice_text(old->name));
+	digest_bytes(old->name, strlen(old->name), name);
 	rc = renew_check(old, row, key, &em);
+	if (rc == 0 && given_already(old, row, &given)) {
+		request_ok(rq, enrol_answer(k, given));
+		tos_value_free(row);
+		return;
+	}
+	if (rc == 0 && map_find(k->acting, name, sizeof(name)))
+		rc = err_set(&em, ERR_STATE, "it is just being renewed; ask again");
 	if (rc == 0)
 		rc = issue(k, old->name, key, &der, &em);
 	m = tos_map();
@@ -401,13 +468,14 @@ static void renew_verb(struct kernel *k, struct request *rq)
 	}
 	if (!row)
 		row = tos_map(); /* made beside the root, without a token */
-	before_add(row, old);
-	tos_set(row, "certificate", tos_bytes(der.data, der.len));
-	tos_set(row, "wall", tos_int(clock_wall_ms()));
+	if (!row_names(row, old))
+		before_add(row, old);
+	row = row_with(row, slice_buf(&der));
 	e = mem_new(struct enrolling);
 	e->k = k;
 	e->rq = rq;
-	digest_bytes(der.data, der.len, e->token);
+	memcpy(e->token, name, sizeof(name));
+	map_put(k->acting, e->token, sizeof(e->token), e);
 	e->answer = enrol_answer(k, slice_buf(&der));
 	t = store_begin(k->store);
 	put_row(t, T_ENROLLED, slice_text(old->name), row, 0);
@@ -423,32 +491,64 @@ const struct verb registrar_verbs[] = {
 	{ NULL, NULL },
 };
 
+struct removing {
+	struct kernel *k;
+	struct request *rq;
+	char name[64];
+	struct tos_value *serials;
+};
+
+static void on_removed(void *arg, int rc, const struct errmsg *em)
+{
+	AUTOFREE struct removing *r = arg;
+	struct tos_value *args, *m;
+
+	if (rc < 0) {
+		tos_value_free(r->serials);
+		request_fail(r->rq, rc, "%s", err_show(rc, em));
+		return;
+	}
+	args = tos_map();
+	tos_set(args, "name", tos_text(r->name));
+	kernel_notify(r->k, r->k->config.name, "Directory", "REMOVE", args);
+	m = tos_map();
+	tos_set(m, "kernel", tos_text(r->name));
+	tos_set(m, "serials", r->serials);
+	request_ok(r->rq, m);
+}
+
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name)
 {
-	struct tos_value *row, *m, *serials, *args;
+	struct tos_value *row, *m;
+	struct errmsg em = { "" };
+	struct removing *r;
 	struct store_txn *t;
+	int rc;
 
 	if (!k->registrar) {
 		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
 			k->config.name, k->config.registrar);
 		return;
 	}
+	if (!name_kernel_ok(name)) {
+		request_fail(rq, ERR_NAME, "%s is not a kernel's name", name);
+		return;
+	}
+	r = mem_new(struct removing);
+	r->k = k;
+	r->rq = rq;
+	snprintf(r->name, sizeof(r->name), "%s", name);
 	row = get_row(k, T_ENROLLED, slice_text(name));
-	serials = serials_of(row);
+	r->serials = serials_of(row);
 	tos_value_free(row);
 	t = store_begin(k->store);
 	store_del(t, T_ENROLLED, name, strlen(name));
 	m = tos_map();
 	tos_set(m, "name", tos_text(name));
 	audit_event(k, t, "kernel-removed", m);
-	store_commit(t, NULL, NULL);
-	args = tos_map();
-	tos_set(args, "name", tos_text(name));
-	kernel_notify(k, k->config.name, "Directory", "REMOVE", args);
-	m = tos_map();
-	tos_set(m, "kernel", tos_text(name));
-	tos_set(m, "serials", serials);
-	request_ok(rq, m);
+	rc = store_commit(t, on_removed, r);
+	if (rc < 0)
+		on_removed(r, rc, &em);
 }
 
 /* ---- the Directory */
@@ -487,6 +587,11 @@ static bool serial_revoked(const struct kernel *k, const struct cert_info *who)
 	return k->revocation && revocation_has(k->revocation, who->serial, who->serial_len);
 }
 
+bool revocation_ends(const struct resident *r)
+{
+	return serial_revoked(r->k, &r->owner) || serial_revoked(r->k, &r->author);
+}
+
 /* A revoked owner's or author's carriers are killed, a revoked kernel's links closed. */
 static void revocation_act(struct kernel *k)
 {
@@ -495,10 +600,8 @@ static void revocation_act(struct kernel *k)
 	size_t it = 0;
 
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		if ((serial_revoked(k, &r->owner) || serial_revoked(k, &r->author)) &&
-			r->state != SHELL_DEPARTING) {
-			resident_end(r, SHELL_EV_KILL,
-				"the certificate of its owner or author was revoked");
+		if (revocation_ends(r) && r->state != SHELL_DEPARTING) {
+			resident_end(r, SHELL_EV_KILL, REVOKED_TEXT);
 			it = 0;
 		}
 	for (l = links_next(k->links, NULL); l; l = next) {
