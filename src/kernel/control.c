@@ -948,7 +948,7 @@ void launch_verb(struct kernel *k, struct request *rq)
 		tos_set(m, "owner", tos_text(r->owner.name));
 		tos_set(m, "code", tos_text(err_word(rc)));
 		tos_set(m, "text", tos_text(err_show(rc, &em)));
-		audit_event(k, NULL, "launch-refused", m);
+		audit_refused(k, rq, "launch-refused", m);
 		metric_add(k->metrics, "launches_refused_total", NULL, 1);
 		resident_free(r);
 		request_fail(rq, rc, "%s", err_show(rc, &em));

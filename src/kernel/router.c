@@ -700,9 +700,8 @@ static void relay_dial_verb(struct kernel *k, struct request *rq)
 static void dial_verb(struct kernel *k, struct request *rq)
 {
 	const char *name = tos_get_text(rq->args, "name", "");
-	struct peer *p = peer_get(k, name);
 
-	if (strcmp(rq->from.kernel, k->config.registrar) != 0 || !p) {
+	if (strcmp(rq->from.kernel, k->config.registrar) != 0 || !peer_get(k, name)) {
 		request_fail(rq, ERR_DENIED, "only the registrar may ask that");
 		return;
 	}

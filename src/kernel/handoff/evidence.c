@@ -201,6 +201,15 @@ void audit_refusal(struct kernel *k, struct store_txn *t, const char *kernel, co
 	audit_event(k, t, event, m);
 }
 
+void audit_refused(
+	struct kernel *k, const struct request *rq, const char *event, struct tos_value *m)
+{
+	if (rq->from.kernel[0])
+		audit_refusal(k, NULL, rq->from.kernel, event, m);
+	else
+		audit_event(k, NULL, event, m);
+}
+
 bool refusal_may_be_kept(struct kernel *k, const char *kernel)
 {
 	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;

@@ -205,8 +205,8 @@ static void change(struct kernel *k, struct request *rq, const struct admitted *
 		on_changed(c, rc, &em);
 }
 
-static int refuse(
-	struct kernel *k, const struct admitted *a, const char *who, int rc, struct errmsg *em)
+static int refuse(struct kernel *k, const struct request *rq, const struct admitted *a,
+	const char *who, int rc, struct errmsg *em)
 {
 	struct tos_value *m = tos_map();
 
@@ -214,7 +214,7 @@ static int refuse(
 	tos_set(m, "who", tos_text(who));
 	tos_set(m, "code", tos_text(err_word(rc)));
 	tos_set(m, "text", tos_text(err_show(rc, em)));
-	audit_event(k, NULL, "admit-refused", m);
+	audit_refused(k, rq, "admit-refused", m);
 	metric_add(k->metrics, "admit_refused_total", NULL, 1);
 	return rc;
 }
@@ -242,7 +242,7 @@ void admitted_add(struct kernel *k, struct request *rq, const struct tos_value *
 	if (rc == 0 && old && old->withdrawn && strcmp(how, "act") != 0)
 		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", old->by);
 	if (rc < 0) {
-		refuse(k, &a, by, rc, &em);
+		refuse(k, rq, &a, by, rc, &em);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 	} else {
 		change(k, rq, &a);
@@ -312,7 +312,7 @@ void admitted_signed(struct kernel *k, struct request *rq)
 	if (rc == 0)
 		rc = room(&a, &em);
 	if (rc < 0) {
-		refuse(k, &a, rq->from.name, rc, &em);
+		refuse(k, rq, &a, rq->from.name, rc, &em);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 		return;
 	}

@@ -142,6 +142,7 @@ static void on_finished(struct kernel *k, void *arg, int rc, const char *text)
 	t->at %= t->n_sources;
 	t->next = 0;
 	t->size = -1;
+	pieces_drop(t); /* one that was asked for twice may still be on its way */
 	transfer_go(t);
 }
 

@@ -16,8 +16,9 @@
 
 #include "base/text.h"
 
-#define HAS_MAX  4096
-#define LIST_MAX 1000
+#define HAS_MAX     4096
+#define LIST_MAX    1000
+#define READING_MAX ((size_t)64 << 20) /* bytes of pieces that are being read for GETs */
 
 bool content_digest(const struct tos_value *args, uint8_t out[DIGEST_BYTES])
 {
@@ -109,6 +110,8 @@ struct reading {
 	char name[CONTENT_NAME_MAX + 1];
 };
 
+static size_t reading_bytes; /* of this process's one kernel */
+
 static void read_work(uv_work_t *w)
 {
 	struct reading *r = w->data;
@@ -125,6 +128,7 @@ static void read_done(uv_work_t *w, int status)
 	struct kernel *k = r->rq->k;
 	struct tos_value *m;
 
+	reading_bytes -= r->want;
 	mem_close(r->fd);
 	if (status < 0 || r->got < 0) {
 		request_fail(r->rq, ERR_IO, "the content can't be read: %s",
@@ -191,14 +195,18 @@ static void get_verb(struct kernel *k, struct request *rq)
 	r->rq = rq;
 	r->offset = offset;
 	r->want = (size_t)(end - offset < most ? end - offset : most);
-	r->bytes = mem_try(r->want ? r->want : 1);
+	/* A GET is small and its answer is not: whoever sends many waits for the first of them. */
+	r->bytes =
+		reading_bytes + r->want <= READING_MAX ? mem_try(r->want ? r->want : 1) : NULL;
 	if (r->bytes) {
+		reading_bytes += r->want;
 		uv_queue_work(k->loop, &r->work, read_work, read_done);
 		return;
 	}
 	mem_close(r->fd);
 	free(r);
-	request_fail(rq, ERR_NOMEM, "no memory for a piece of content");
+	request_fail(rq, ERR_FULL, "too much content is being read at %s; ask again",
+		k->config.name);
 }
 
 static void list_verb(struct kernel *k, struct request *rq)
@@ -405,9 +413,17 @@ static void cancel_verb(struct kernel *k, struct request *rq)
 
 static void fetch_verb(struct kernel *k, struct request *rq)
 {
+	const struct content_file *f;
 	uint8_t digest[DIGEST_BYTES];
 
-	if (may(k, rq, "put") && digest_or_fail(rq, digest))
+	if (!may(k, rq, "put") || !digest_or_fail(rq, digest))
+		return;
+	f = content_find(k, digest);
+	if (f && !visible(&rq->from, f->shared, f->owner))
+		request_fail(rq, ERR_DENIED,
+			"it is at %s already, and private to whoever put it: PUT shows that you have it",
+			k->config.name);
+	else
 		content_fetch(k, rq, rq->args);
 }
 

@@ -516,7 +516,7 @@ void act_verb(struct kernel *k, struct request *rq)
 	if (rc < 0) {
 		tos_set(m, "code", tos_text(err_word(rc)));
 		tos_set(m, "text", tos_text(err_show(rc, &em)));
-		audit_event(k, NULL, "act-refused", m);
+		audit_refused(k, rq, "act-refused", m);
 		metric_add(k->metrics, "acts_refused_total", NULL, 1);
 		act_fail(a, rc, err_show(rc, &em));
 		return;
