@@ -104,6 +104,9 @@ struct tosd_spawn {
 /* A program to run in a sandbox of its own. Text is arguments, then environment, each with a NUL
  * behind it. */
 #define TOSD_PROGRAMS     256 /* at a time, at the most */
+/* Of all kinds. While they are that many tosd reads nothing, not even that one is to be ended: tos-kernel
+ * asks for fewer. */
+#define TOSD_CHILDREN 4096
 #define TOSD_ARGS_MAX     512 /* of arguments and environment, each */
 #define TOSD_ARGS_BYTES   16384
 #define TOSD_COOKIE_BYTES 1024

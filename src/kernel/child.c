@@ -19,6 +19,8 @@
 #include "ipc/ipc.h"
 
 #define TOSD_QUEUE_MAX 8192
+/* Beside programs, which have a bound of their own. */
+#define CHILDREN_MAX (TOSD_CHILDREN - 2 * TOSD_PROGRAMS)
 
 struct child {
 	enum tosd_kind kind;
@@ -129,6 +131,8 @@ static void child_forget(struct kernel *k, struct child *c)
 static int spawn(struct kernel *k, const struct child *c, struct tosd_spawn *m,
 	const char *label, int fd)
 {
+	if (map_size(k->children) > CHILDREN_MAX)
+		return ERR_LIMIT;
 	m->slot = c->slot;
 	m->kind = c->kind;
 	head_set(&m->head, TOSD_SPAWN, sizeof(*m));

@@ -279,24 +279,27 @@ static int give(int dir, uid_t uid, int depth)
 	}
 	while (rc == 0 && (e = readdir(d)) != NULL) {
 		struct stat st;
-		int fd;
+		int fd, below;
 
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
-		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		/* What is looked at is what is given, whatever its name leads to by then. */
+		fd = openat(dirfd(d), e->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0)
 			continue;
 		/* A hard link to a file of somebody else's would give that away. */
-		if (!S_ISDIR(st.st_mode) && st.st_nlink != 1)
+		if (fstat(fd, &st) < 0 || (!S_ISDIR(st.st_mode) && st.st_nlink != 1)) {
+			mem_close(fd);
 			continue;
-		if (st.st_uid != uid &&
-			fchownat(dirfd(d), e->d_name, uid, uid, AT_SYMLINK_NOFOLLOW) < 0)
-			rc = ERR_IO;
-		if (rc == 0 && S_ISDIR(st.st_mode) && depth > 0) {
-			fd = openat(dirfd(d), e->d_name,
-				O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			if (fd >= 0)
-				rc = give(fd, uid, depth - 1);
 		}
+		if (st.st_uid != uid && fchownat(fd, "", uid, uid, AT_EMPTY_PATH) < 0)
+			rc = ERR_IO;
+		below = rc == 0 && S_ISDIR(st.st_mode) && depth > 0
+				? openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+				: -1;
+		mem_close(fd);
+		if (below >= 0)
+			rc = give(below, uid, depth - 1);
 	}
 	closedir(d);
 	return rc;

@@ -169,10 +169,11 @@ static struct maker *maker_of(const struct child *c)
 	return &super.maker[c->by];
 }
 
-/* It goes on without the kernel that asked for it. */
+/* It goes on without the kernel that asked for it. One that is to end does not: no kernel would be told
+ * of it, and its row would never be free. */
 static bool child_stays(const struct child *c)
 {
-	return c->program && c->program->stays && !super.stopping;
+	return c->program && c->program->stays && !c->kill_wanted && !super.stopping;
 }
 
 static struct child *child_find(uint64_t slot)
@@ -205,7 +206,9 @@ static void child_drop(struct child *c)
 		mem_close(c->fd);
 	if (c->pidfd >= 0)
 		mem_close(c->pidfd);
-	c->fd = c->pidfd = -1;
+	if (c->library >= 0) /* it was never launched */
+		mem_close(c->library);
+	c->fd = c->pidfd = c->library = -1;
 	program_drop(c->program);
 	c->program = NULL;
 	c->state = CHILD_FREE;
@@ -952,7 +955,7 @@ static void kept_offer(void)
 	for (uint32_t i = 0; i < TOSD_CHILDREN; i++) {
 		struct child *c = &super.child[i];
 
-		if (c->state != CHILD_RUNNING || !child_stays(c) || c->kill_wanted)
+		if (c->state != CHILD_RUNNING || !child_stays(c))
 			continue;
 		c->state = CHILD_KEPT;
 		super.unsent++;

@@ -23,7 +23,6 @@
 #include "ipc/tosd_msg.h"
 #include "sandbox/sandbox.h"
 
-#define TOSD_CHILDREN 4096
 #define TOSD_UIDS     1024 /* of one kernel: itself, 31 extensions, the rest for tos-vm */
 #define TOSD_UIDS_EXT 32
 

@@ -410,6 +410,24 @@ def test_one_that_does_not_stay_dies_with_the_kernel_and_all_die_with_tosd(fleet
         fleet.tos("kill", name)
 
 
+def test_a_kernel_that_dies_while_a_program_that_stays_is_being_made_is_started_again(fleet, domain):
+    name = fleet.launch("""function begin()
+        tos.call('Executor', {'RUN', {program = 'sleep', args = {'9999'}, wait = true, limits = {wall = 1}}}, 20)
+        tos.call('Executor', {'RUN', {program = 'sleep', args = {'9999'}, stay = true, name = 'm', limits = {wall = 20}}}, 20)
+    end""", "--path", "host1", "--limit", "places=1")
+    wait_for(lambda: sleeping("9999"))
+    fleet.freeze("host1", "tosd-programs")
+    try:
+        wait_for(lambda: [p["state"] for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "m"] == ["starting"])
+        fleet.kill("host1")
+        wait_for(lambda: not fleet.processes("host1", "tos-kernel"))
+    finally:
+        fleet.thaw("host1", "tosd-programs")
+    wait_for(lambda: answers(fleet))
+    wait_for(lambda: not sleeping("9999"))
+    fleet.tos("kill", name)
+
+
 def answers(fleet):
     try:
         return fleet.status("host1")
