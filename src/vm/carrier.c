@@ -4,6 +4,7 @@
  * Its Lua heap is counted against its cap by our allocator. What comes for it while it does
  * something else waits in C memory, counted in `held`.
  */
+#include "vm/code.h"
 #include "vm/libs.h"
 #include "vm/vm.h"
 
@@ -86,6 +87,7 @@ void carrier_free(struct vm_carrier *c)
 		return;
 	sched_forget(c);
 	heap_drop(c);
+	code_unref(c->code);
 	calls_free(c);
 	while (c->n_inboxes)
 		carrier_drop_inbox(c, c->inbox[0]);
@@ -456,20 +458,20 @@ static int seals_push(lua_State *L, struct slice map)
 	return cbor_finish(&c);
 }
 
-static void load_files(lua_State *L, struct slice bytes)
+/* Its code is shared with others, and counts for each as what waits outside its heap does. */
+static void load_code(lua_State *L, struct slice bundle)
 {
 	struct vm_carrier *c = carrier_of(L);
-	struct bundle b;
+	size_t bytes;
 
-	if (bundle_decode(bytes, &b, &c->port->em))
+	if (code_ref(bundle, &c->code, &c->port->em))
 		luaL_error(L, "code: %s", c->port->em.text);
-	lua_createtable(L, 0, (int)b.n_files);
-	for (uint64_t i = 0; i < b.n_files; i++) {
-		lua_pushlstring(L, (const char *)b.files[i].name.p, b.files[i].name.n);
-		lua_pushlstring(L, (const char *)b.files[i].content.p, b.files[i].content.n);
-		lua_rawset(L, -3);
+	bytes = code_bytes(c->code);
+	if (bytes > c->cap) {
+		c->refused = true;
+		luaL_error(L, "not enough memory for its code");
 	}
-	lua_setfield(L, LUA_REGISTRYINDEX, REG_FILES);
+	c->held += bytes;
 }
 
 /* Protected; on its return `boot` and its arguments lie on co. */
@@ -481,7 +483,7 @@ static int load_body(lua_State *L)
 	const char *bad = NULL;
 
 	lua_settop(L, 0);
-	load_files(L, s->bundle);
+	load_code(L, s->bundle);
 	if (briefcase_push(L, s->briefcase))
 		bad = what[0];
 	else

@@ -6,6 +6,7 @@
  * that breaks the rules ends the process, which ends the carriers: the kernel that sent it is
  * not ours, or broken.
  */
+#include "vm/code.h"
 #include "vm/libs.h"
 #include "vm/vm.h"
 
@@ -253,6 +254,7 @@ static void port_fini(struct vm_port *p)
 	while ((c = map_next(p->carriers, &it, NULL, NULL)))
 		carrier_free(c);
 	map_free(p->carriers);
+	code_forget();
 	codec_fini(&p->codec);
 	buf_fini(&p->enc);
 	buf_fini(&p->enc_state);

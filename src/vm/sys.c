@@ -5,6 +5,7 @@
  * Arguments come from the prelude, which has checked them; a failure that a carrier can meet is
  * returned as nil, code, text.
  */
+#include "vm/code.h"
 #include "vm/libs.h"
 #include "vm/vm.h"
 
@@ -276,24 +277,37 @@ int sys_usage(lua_State *L)
 /* compile(file, globals?) -> function, or nil where there is no such file */
 static int sys_compile(lua_State *L)
 {
-	const char *name = luaL_checkstring(L, 1), *text;
-	size_t n;
+	const char *name = luaL_checkstring(L, 1);
+	int status;
 
 	lua_settop(L, 2);
-	lua_getfield(L, LUA_REGISTRYINDEX, REG_FILES);
-	lua_pushvalue(L, 1);
-	lua_rawget(L, 3);
-	text = lua_tolstring(L, 4, &n);
-	if (!text) {
+	status = code_load(L, carrier_of(L)->code, name);
+	if (status == CODE_NO_FILE) {
 		lua_pushnil(L);
 		return 1;
 	}
-	if (chunk_compile(L, text, n, name) != LUA_OK)
+	if (status != LUA_OK)
 		return lua_error(L);
 	if (lua_istable(L, 2)) { /* a chunk's one upvalue is its globals */
 		lua_pushvalue(L, 2);
 		if (!lua_setupvalue(L, -2, 1))
 			lua_pop(L, 1);
+	}
+	return 1;
+}
+
+/* files() -> name -> content */
+static int sys_files(lua_State *L)
+{
+	const struct code *k = carrier_of(L)->code;
+
+	lua_createtable(L, 0, (int)code_n_files(k));
+	for (size_t i = 0; i < code_n_files(k); i++) {
+		struct slice name, content = code_file(k, i, &name);
+
+		lua_pushlstring(L, (const char *)name.p, name.n);
+		lua_pushlstring(L, (const char *)content.p, content.n);
+		lua_rawset(L, -3);
 	}
 	return 1;
 }
@@ -392,10 +406,10 @@ bool sys_push(lua_State *L, const char *name)
 	static const luaL_Reg functions[] = { { "encode", host_encode },
 		{ "decode", sys_decode }, { "is_utf8", sys_utf8 }, { "box", sys_box },
 		{ "unbox", sys_unbox }, { "store", sys_store }, { "name", sys_name },
-		{ "compile", host_compile }, { "archive", host_archive },
-		{ "unarchive", host_unarchive }, { NULL, NULL } };
+		{ "compile", host_compile }, { "files", sys_files },
+		{ "archive", host_archive }, { "unarchive", host_unarchive }, { NULL, NULL } };
 	static const char *const values[][2] = { { "stores", REG_BRIEFCASE },
-		{ "seals", REG_SEALS }, { "path", REG_PATH }, { "files", REG_FILES } };
+		{ "seals", REG_SEALS }, { "path", REG_PATH } };
 
 	for (const luaL_Reg *f = functions; f->name; f++)
 		if (strcmp(f->name, name) == 0) {

@@ -117,6 +117,7 @@ struct vm_bucket {
 struct vm_carrier {
 	uint64_t number; /* the kernel's */
 	struct vm_port *port;
+	struct code *code;
 	enum vm_state state;
 	lua_State *L, *co; /* co: the thread in which begin runs, anchored in the registry */
 	int n_args;        /* for the next resume of co */
@@ -139,7 +140,7 @@ struct vm_carrier {
 	size_t used, peak, cap; /* bytes of Lua's heap */
 	struct arena heap;
 	bool refused; /* an allocation was refused since the last time somebody looked */
-	size_t held;  /* bytes of answers and folders that wait outside Lua's heap */
+	size_t held;  /* bytes outside Lua's heap: its code, answers and folders that wait */
 
 	enum vm_wait wait;
 	uint64_t wait_id;
@@ -227,7 +228,6 @@ void text_put(struct buf *b, const char *s, size_t n, size_t most);
 			       */
 #define REG_PATH  "tos.path"  /* one such */
 #define REG_SEALS "tos.seals" /* folder -> "sealed" or "append" */
-#define REG_FILES "tos.files" /* name -> content */
 #define REG_SELF  "tos.self"  /* the table that travels */
 
 /* ---- env.c: what Lua code finds */

@@ -3,6 +3,7 @@ local sys = ...
 local error, ipairs, pairs, format, mtype, sort =
 	sys("error", "ipairs", "pairs", "string.format", "math.type", "table.sort")
 local box, files = sys("box", "files")
+files = files()
 
 local code_meta = { __name = "folder", __metatable = "folder" }
 local C = {}

@@ -450,6 +450,30 @@ def test_require_finds_files_of_the_bundle_only():
     assert logs[8] == "1 nil true true"  # its second value: the module's globals
 
 
+def test_code_that_was_compiled_before_is_the_same_code():
+    fails = "function begin(self)\n  local t = require 'lib'\n  error('no ' .. t.luck(self))\nend"
+    files = {"lib.lua": b"local n = 0 return { luck = function(self) n = n + 1 lib_n = n return 'luck ' .. n .. lib_n end }"}
+    with Vm() as vm:
+        for i in range(1, 5):
+            _, last = vm.outcome(fails, carrier=i, files=files)
+            assert last[3] == "main.lua:3: no luck 11" and "main.lua:3: in function 'begin'" in last[4], last
+        _, last = vm.outcome(fails.replace("no ", "bad "), carrier=9, files=files)
+        assert last[3] == "main.lua:3: bad luck 11"
+        for i in range(10, 110):  # more than are kept, of which none is taken for another
+            logs, _ = vm.outcome("function begin() print(%d) print(#tos.briefcase.CODE:read('main.lua')) end" % i, carrier=i)
+            assert logs == [str(i), str(74 + (i > 99))]
+            vm.send(END, i)
+            vm.expect(FORGOTTEN, i)
+
+
+def test_code_counts_for_the_carriers_memory():
+    with Vm() as vm:
+        _, last = (vm.start("function begin() end", files={"big": b"x" * (2 << 20)}, limits={"memory": 1 << 20}), vm.frame())
+        assert last[0] == FAULT and last[2] == "limit", last
+        logs, _ = vm.outcome("function begin() print(tos.usage().memory > 2 << 20) end", carrier=2, files={"big": b"x" * (2 << 20)})
+        assert logs == ["true"]
+
+
 # ---- posts
 
 
