@@ -28,6 +28,7 @@
 #endif
 
 #define INSIDE_ID 1000u
+#define TURN_NS   100000u
 
 _Noreturn static void give_up(int status_fd, const char *what, int error)
 {
@@ -317,11 +318,31 @@ static int enter_root(const struct sandbox_plan *p, const char **what)
 	return rc;
 }
 
+/* What the others wait for is not kept from the processor by what computes for the whole of a turn,
+ * and gets no more of it for that. Since Linux 6.12; earlier ones do nothing with it. */
+static void short_turns(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime_ns, deadline_ns, period_ns;
+	} a = { .size = 0 };
+
+	if (syscall(SYS_sched_getattr, 0, &a, sizeof(a), 0) < 0 || a.policy != SCHED_OTHER)
+		return;
+	a.runtime_ns = TURN_NS;
+	syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
 static int confine(const struct sandbox_plan *p, const char **what)
 {
 	const struct sandbox_profile *row = sandbox_profile(p->kind);
 	int rc;
 
+	if (p->kind == SANDBOX_KERNEL)
+		short_turns();
 	*what = "cannot set limits";
 	if ((rc = set_limits(p)) < 0)
 		return rc;

@@ -7,7 +7,7 @@
  * spent fills, and so does its part of what the others use while it waits. Who wakes without credit,
  * because it wakes all the time or because the kernel says (CHARGE) that it has much work with it,
  * waits for its turn among the spent; who owes more than a turn gives is passed over. What could not
- * be interrupted in time is taken many times over, for meanwhile nobody else could be served.
+ * be interrupted in time costs many times over, for meanwhile nobody else could be served.
  *
  * No hook stands while Lua runs: a count hook, however rare, halves its speed. A timer's signal,
  * or SIGIO where something has come for another carrier, sets a hook for the next instruction of
@@ -54,11 +54,12 @@
 #define WOKEN_US       ((int64_t)4000) /* of woken carriers before a spent one has a turn */
 #define WOKEN_LEAST_US ((int64_t)100)
 #define CREDIT_MOST_US ((int64_t)2000)
-#define DEBT_MOST_US   ((int64_t)200000)
+#define DEBT_MOST_US   ((int64_t)500000)
 /* Where more than so many are ready one that wakes is kept back only for more than this part. */
-#define PARTS_MOST      50
-#define OVERRUN_US      ((int64_t)1000 * SCHED_SLOWER)
-#define OVERRUN_TIMES   8
+#define PARTS_MOST 50
+/* What runs for so long beyond its slice pays for it twice, four times as long sixteen times: so it is for who
+ * waits. */
+#define OVERRUN_US      ((int64_t)250 * SCHED_SLOWER)
 #define PASSED_OVER_MAX 1000 /* in one turn */
 #define SETTLE_US       ((int64_t)500000)
 #define TURN_MOST_MS    60000
@@ -434,12 +435,12 @@ static int64_t settle(int64_t now)
 /* Of a slice that others had to wait for. */
 static void slice_pay(struct vm_carrier *c, int64_t used_us, int64_t most_us)
 {
-	int64_t parts = (int64_t)vm_sched.n_ready + 1, over = used_us - most_us - OVERRUN_US;
+	int64_t parts = (int64_t)vm_sched.n_ready + 1, over = used_us - most_us;
 
 	if (parts == 1)
 		return;
 	vm_sched.fair_ns += used_us * 1000 / (parts < PARTS_MOST ? parts : PARTS_MOST);
-	sched_owes(c, used_us + (over > 0 ? over * (OVERRUN_TIMES - 1) : 0));
+	sched_owes(c, used_us + (over > 0 ? over * over / OVERRUN_US : 0));
 }
 
 static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
