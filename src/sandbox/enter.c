@@ -202,7 +202,9 @@ static int set_limits(const struct sandbox_plan *p)
 		uint64_t value;
 	} limits[] = { { RLIMIT_AS, or_plan(row->as, p->address_bytes) },
 		{ RLIMIT_DATA, or_plan(row->data, p->data_bytes) },
-		{ RLIMIT_CPU, or_plan(row->cpu, p->cpu_s) },
+		/* A program's is set behind its process 1, which lives as long as it does. */
+		{ RLIMIT_CPU, p->kind == SANDBOX_PROGRAM ? SANDBOX_UNLIMITED
+							 : or_plan(row->cpu, p->cpu_s) },
 		{ RLIMIT_FSIZE, or_plan(row->fsize, p->file_bytes) },
 		{ RLIMIT_NOFILE, or_plan(row->nofile, p->files) }, { RLIMIT_CORE, row->core },
 		{ RLIMIT_MEMLOCK, row->memlock },

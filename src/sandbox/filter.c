@@ -178,6 +178,8 @@ static const struct {
 	{ "semop", PL, ALWAYS, ENOSYS }, { "semctl", PL, ALWAYS, ENOSYS }, { "semtimedop", PL, ALWAYS, ENOSYS }, { "msgget", PL, ALWAYS, ENOSYS },
 	{ "msgsnd", PL, ALWAYS, ENOSYS }, { "msgrcv", PL, ALWAYS, ENOSYS }, { "msgctl", PL, ALWAYS, ENOSYS }, { "mq_open", PL, ALWAYS, ENOSYS },
 	{ "mq_unlink", PL, ALWAYS, ENOSYS },
+	/* a file in memory that no process has mapped is in no count */
+	{ "memfd_create", PL, ALWAYS, ENOSYS }, { "memfd_secret", PL, ALWAYS, ENOSYS },
 	{ "socket", P, FAMILIES, EAFNOSUPPORT }, { "ioctl", P, STUFFING, EPERM },
 };
 /* clang-format on */

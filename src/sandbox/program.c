@@ -18,9 +18,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -295,11 +297,16 @@ static void prepare(const struct sandbox_plan *p)
 /* In a child that shares our memory until it executes. */
 _Noreturn static void child(const struct sandbox_plan *p)
 {
+	struct rlimit cpu = { p->cpu_s, p->cpu_s };
 	sigset_t none;
 
 	setsid();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (p->cpu_s && prlimit(0, RLIMIT_CPU, &cpu, NULL) < 0) {
+		start.failed = true;
+		give_up("cannot bound its CPU time", errno);
+	}
 	if (start.path)
 		execve(start.path, start.argv, p->envp);
 	else
@@ -307,6 +314,40 @@ _Noreturn static void child(const struct sandbox_plan *p)
 			AT_EMPTY_PATH);
 	start.failed = true;
 	give_up("cannot execute the program", errno);
+}
+
+/* Between two looks at its memory; longer where a look takes long: at most one part in LOOK_SHARE of a processor goes
+ * into that. */
+#define LOOK_MS    200
+#define LOOK_SHARE 50
+
+static int64_t now_us(clockid_t clock)
+{
+	struct timespec t = { 0 };
+
+	clock_gettime(clock, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* True: it holds more than it may. Each of its processes is bounded by RLIMIT_DATA at every moment; this is for their
+ * sum, and for shared memory. */
+static bool look(const struct sandbox_plan *p, struct sandbox_report *r, int64_t *next_us)
+{
+	int64_t begun = now_us(CLOCK_MONOTONIC), cpu = now_us(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t held = sandbox_held(false);
+
+	if (held > p->data_bytes)
+		held = sandbox_held(true);
+	cpu = (now_us(CLOCK_THREAD_CPUTIME_ID) - cpu) * LOOK_SHARE;
+	*next_us = begun + (cpu > LOOK_MS * 1000 ? cpu : LOOK_MS * 1000);
+	if (held > r->held)
+		r->held = held;
+	return held > p->data_bytes;
+}
+
+_Noreturn static void report_end(const struct sandbox_report *r)
+{
+	_exit(write(SANDBOX_FD_STATUS, r, sizeof(*r)) < 0 ? 126 : 0);
 }
 
 /* To the program, its process group, or whoever is left. */
@@ -319,6 +360,8 @@ static void pass_on(pid_t main_pid, int sig)
 _Noreturn void sandbox_init(const struct sandbox_plan *p)
 {
 	struct sandbox_report report = { .magic = SANDBOX_REPORT_MAGIC };
+	struct timespec pause;
+	int64_t next_us, left_us;
 	sigset_t all;
 	pid_t pid, got;
 	int status, sig;
@@ -341,15 +384,25 @@ _Noreturn void sandbox_init(const struct sandbox_plan *p)
 		close(fd);
 	if (write(SANDBOX_FD_STATUS, "", 1) != 1)
 		_exit(127);
+	next_us = now_us(CLOCK_MONOTONIC) + LOOK_MS * 1000;
 	for (;;) {
 		while ((got = waitpid(-1, &status, WNOHANG)) > 0)
 			if (got == pid) {
 				report.status = status;
-				if (write(SANDBOX_FD_STATUS, &report, sizeof(report)) < 0)
-					_exit(126);
-				_exit(0);
+				report_end(&report);
 			}
-		if (sigwait(&all, &sig) == 0 && sig != SIGCHLD)
+		left_us = next_us - now_us(CLOCK_MONOTONIC);
+		if (left_us <= 0) {
+			if (look(p, &report, &next_us)) { /* all of them end with us */
+				report.status = SIGKILL;
+				report.over = 1;
+				report_end(&report);
+			}
+			continue;
+		}
+		pause = (struct timespec){ left_us / 1000000, left_us % 1000000 * 1000 };
+		sig = sigtimedwait(&all, NULL, &pause);
+		if (sig > 0 && sig != SIGCHLD)
 			pass_on(pid, sig);
 	}
 }

@@ -158,10 +158,21 @@ int sandbox_program_mounts(const struct sandbox_plan *p);
 struct sandbox_report {
 	uint32_t magic;
 	int32_t status; /* as by waitpid() */
+	uint64_t held;  /* bytes by all its processes, the most that was seen; 0: nothing was */
+	uint32_t over;  /* it was ended because that was more than it may hold */
+	uint32_t pad;
 };
 #define SANDBOX_REPORT_MAGIC 0x70726f67u
-/* As process 1: run the program, pass signals on to it, reap what it leaves, report, exit. */
+/* As process 1: run the program, pass signals on to it, reap what it leaves, end it when all its
+ * processes hold more than data_bytes together, report, exit. */
 _Noreturn void sandbox_init(const struct sandbox_plan *p);
+
+/* usage.c: bytes that all processes of this pid namespace but number 1 hold: anonymous, shared memory, swapped. What
+ * several of them share is counted for each, or exact: once. 0 where there is no /proc. */
+uint64_t sandbox_held(bool exact);
+/* The sum of the lines "KEY: N kB", in bytes; *found: how many there were. */
+uint64_t sandbox_sum_kb(
+	const char *text, const char *const *keys, size_t n_keys, size_t *found);
 
 /* The pieces, for the launcher and the probes. Each returns 0 or a negative errno. */
 int sandbox_mounts(const struct sandbox_plan *p);

@@ -100,16 +100,12 @@ void program_started(struct program_row *p, const int fds[PROGRAM_FDS])
 	p->report_fd = fds[PROGRAM_FDS - 1];
 }
 
-bool program_report(const struct program_row *p, int *status)
+bool program_report(const struct program_row *p, struct sandbox_report *out)
 {
-	struct sandbox_report r;
-
 	/* Its writer is dead, so this waits for nobody. */
-	if (p->report_fd < 0 || read(p->report_fd, &r, sizeof(r)) != (ssize_t)sizeof(r) ||
-		r.magic != SANDBOX_REPORT_MAGIC)
-		return false;
-	*status = r.status;
-	return true;
+	return p->report_fd >= 0 &&
+	       read(p->report_fd, out, sizeof(*out)) == (ssize_t)sizeof(*out) &&
+	       out->magic == SANDBOX_REPORT_MAGIC;
 }
 
 int program_signal(uint32_t what)

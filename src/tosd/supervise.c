@@ -752,6 +752,7 @@ static uint32_t cause_of(const struct child *c, int status, uint64_t cpu_us)
 
 static void on_child_death(struct child *c)
 {
+	struct sandbox_report report = { 0 };
 	struct rusage u = { 0 };
 	int status;
 
@@ -764,9 +765,13 @@ static void on_child_death(struct child *c)
 		.cpu_us = (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
 			  (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec),
 		.peak_bytes = (uint64_t)u.ru_maxrss * 1024 };
-	if (c->program && program_report(c->program, &status))
+	if (c->program && program_report(c->program, &report)) {
+		status = report.status;
 		c->died.status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
-	c->died.cause = cause_of(c, status, c->died.cpu_us);
+		if (report.held > c->died.peak_bytes)
+			c->died.peak_bytes = report.held;
+	}
+	c->died.cause = report.over ? TOSD_MEMORY_LIMIT : cause_of(c, status, c->died.cpu_us);
 	log_info("sandbox ended", KV_STR("label", c->label), KV_INT("pid", c->pid),
 		KV_INT("cause", c->died.cause), KV_INT("status", c->died.status));
 	if (c->state == CHILD_STARTED || c->state == CHILD_KEPT)

@@ -124,13 +124,13 @@ void program_input_ends(struct program_row *p); /* NULL is fine */
 int program_launch(struct program_row *p, int launcher_fd, const struct launch_request *r,
 	struct errmsg *em);
 void program_started(struct program_row *p, const int fds[PROGRAM_FDS]); /* takes them */
-/* How the program ended, if it got so far: in *status, as by waitpid(). */
-bool program_report(const struct program_row *p, int *status);
+/* How the program ended, if it got so far. */
+bool program_report(const struct program_row *p, struct sandbox_report *out);
 int program_signal(uint32_t what);       /* the signal that is passed on to programs; else 0 */
 uid_t program_uid(const struct tosd *t); /* that all of this kernel's have on the host */
 
 /* action.c: what runs is told by epoll, with numbers from first_watch on. */
-#define ACTION_RUNNING 8 /* at once, of all names */
+#define ACTION_RUNNING 8                                     /* at once, of all names */
 #define ACTION_ROWS    (TOSD_ACTIONS_ASKED + ACTION_RUNNING) /* these of a kernel that is gone */
 #define ACTION_WATCHES (3 * ACTION_ROWS)
 void action_init(int epoll, uint32_t first_watch);

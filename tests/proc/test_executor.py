@@ -155,6 +155,48 @@ def test_its_memory_files_processes_and_time_are_bounded(fleet, domain):
     assert o["cause"] == "wall" and o["ran_ms"] < 10000
 
 
+HOGS = """
+import mmap, os, sys, time
+how, n, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) << 20
+def fill(block):
+    for at in range(0, len(block), 4096):
+        block[at] = 1
+block = bytearray(size) if how == "common" else None
+for _ in range(n):
+    if os.fork() == 0:
+        if how == "each":
+            block = bytearray(size)
+        elif how == "shared":
+            block = mmap.mmap(-1, size)
+        if how != "common":
+            fill(block)
+        time.sleep(1 if how == "common" else 15)
+        os._exit(0)
+for _ in range(n):
+    os.wait()
+print("all ended")
+"""
+
+
+@pytest.mark.parametrize("how, n, size", [("each", 4, 25), ("shared", 1, 90)])
+def test_all_processes_of_a_program_share_its_memory_limit(fleet, domain, how, n, size):
+    """None of them is over 64M by what it asked for itself; together, or in shared memory, they are."""
+    o = run(fleet, "python3", "-c", HOGS, how, str(n), str(size))
+    assert (o["cause"], o["stdout"]) == ("memory", ""), o
+    assert o["peak_bytes"] > 64 << 20 and o["ran_ms"] < 14000
+    wait_for(lambda: not fleet.metric("host1", "tos_programs_running"))
+
+
+def test_what_processes_have_in_common_counts_once(fleet, domain):
+    o = run(fleet, "python3", "-c", HOGS, "common", "6", "30")
+    assert (o["cause"], o["stdout"]) == ("exited", "all ended\n"), o
+
+
+def test_memory_that_no_process_maps_is_not_to_be_had(fleet, domain):
+    o = run(fleet, "python3", "-c", "import os; os.memfd_create('x')")
+    assert o["code"] == 1 and "not implemented" in o["stderr"], o
+
+
 def test_a_fork_bomb_ends_with_its_program(fleet, domain):
     o = sh(fleet, "bomb() { bomb | bomb & }; bomb; sleep 1; echo survived", more="limits = {wall = 6}")
     assert o["cause"] in ("exited", "wall", "signalled", "cpu")

@@ -259,6 +259,22 @@ static void without_namespaces_the_level_is_reduced(void **state)
 	assert_string_equal(h.level, h.seccomp ? "reduced" : "none");
 }
 
+static void lines_of_proc_are_summed_by_their_whole_key(void **state)
+{
+	static const char *const keys[] = { "RssAnon", "VmSwap" };
+	size_t found;
+
+	(void)state;
+	assert_int_equal(sandbox_sum_kb("Name:\tx\nVmRSS:\t     900 kB\nRssAnon:\t     12 kB\n"
+					"RssAnonX:\t 7 kB\nVmSwap:\t0 kB\nVmSwa",
+				 keys, 2, &found),
+		12 * 1024);
+	assert_int_equal(found, 2);
+	assert_int_equal(sandbox_sum_kb("", keys, 2, &found), 0);
+	assert_int_equal(found, 0);
+	assert_int_equal(sandbox_sum_kb("RssAnon:", keys, 2, &found), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +293,7 @@ int main(void)
 		cmocka_unit_test(kernel_filter_allows_inet_but_not_vsock),
 		cmocka_unit_test(extension_filter_refuses_sockets),
 		cmocka_unit_test(another_architecture_is_killed),
+		cmocka_unit_test(lines_of_proc_are_summed_by_their_whole_key),
 		cmocka_unit_test(probing_finds_layers_and_a_level),
 		cmocka_unit_test(without_namespaces_the_level_is_reduced),
 	};
