@@ -1,7 +1,7 @@
 -- run: what `tos run` sends. One carrier stays at home and conducts; one goes to each host, waits there
 -- until its turn has come, does the task, and tells. The plan is that of the library waves.
 --
--- TASK, a map, is what both are told: { role, hosts, client?, boss?, host?, at?, argv? or carrier?, action?, files?, env?,
+-- TASK, a map, is what both are told: { role, hosts, key?, client?, boss?, host?, at?, argv? or carrier?, action?, files?, env?,
 -- stdin?, limits?, timeout, arrive, where?, dry?, undo?, turns, output, waves?, max_fail?, retries?, pause?,
 -- durable? }. Posts to inbox `run` of the one at home: folders ready, done (from the others), and the words
 -- pause, resume, stop, retry from people: tos post host0#1/run stop.
@@ -207,7 +207,7 @@ end
 local function ask(self, task, name, result)
 	local misses = 0
 	while misses < 10 do
-		local word, code = tos.call(task.boss .. "/run", { { host = task.host, result = result } }, ASK, { name = name })
+		local word, code = tos.call(task.boss .. "/run", { { host = task.host, result = result, key = task.key } }, ASK, { name = name })
 		if word then
 			return word
 		end
@@ -388,6 +388,8 @@ function conductor.on_word(c, word)
 	end
 end
 
+conductor.tells = { ready = conductor.on_ready, done = conductor.on_done, undone = conductor.on_undone }
+
 -- The next folder that came, at the latest when somebody is overdue.
 function conductor.step(c)
 	local now, next_due = tos.clock(), math.huge
@@ -406,18 +408,21 @@ function conductor.step(c)
 	if not m then
 		return
 	end
-	local data = m.data
-	if m.name == "" then
+	local data, deal = m.data, conductor.tells[m.name]
+	-- Any carrier may post to any other: people steer a run, and its own members report, with its key.
+	if (m.name == "" or m.name == "client") and m.sender:find("#", 1, true) then
+		return m.wants_answer and m:refuse("denied", "carriers do not steer this run")
+	elseif m.name == "" then
 		return conductor.on_word(c, data)
 	elseif m.name == "client" then
 		c.task.client = data
 		return
 	end
-	if type(data) ~= "table" or not c.known[data.host] then
+	if type(data) ~= "table" or not c.known[data.host] or not deal or data.key ~= c.task.key then
 		return m.wants_answer and m:refuse("malformed", "that is none of this run")
 	end
 	local result = type(data.result) == "table" and data.result or {}
-	conductor["on_" .. m.name](c, m, data.host, result)
+	deal(c, m, data.host, result)
 end
 
 -- Who is there, and of those, who is meant?

@@ -16,7 +16,8 @@
 --	               their policy does not admit ends the matter; then they take it together. downgrade = true: the
 --	               newest that is offered, though it be older than what runs
 --
--- Posts to inbox `steward`: status, stop, look, { upgrade = { program, args, version... } }.
+-- Posts of clients to inbox `steward`: status, stop, look, { upgrade = { program, args, version... } }. Carriers, whose
+-- owners may be others, are refused.
 
 local commit = require "commit"
 local releases = require "releases"
@@ -409,6 +410,11 @@ function steward.step(c, wait_s)
 		return
 	elseif m.name == "beat" then
 		steward.on_beat(c, m)
+	elseif m.sender:find("#", 1, true) then
+		-- Any carrier may post to any other, and this one may do more than most.
+		if m.wants_answer then
+			m:refuse("denied", "carriers do not steer this one; its owner does, by 'tos call'")
+		end
 	elseif d == "status" then
 		m:answer({ steward.rows(c) })
 	elseif d == "look" and c.app.watch and not c.order then

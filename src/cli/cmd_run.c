@@ -18,6 +18,7 @@
 #include "base/where.h"
 #include "cli/commands.h"
 #include "lib/bundle.h"
+#include "seal/seal.h"
 
 #define TIMEOUT_S   60
 #define ARRIVE_S    30
@@ -277,8 +278,13 @@ static int task_make(struct run *r, struct tos_value *task)
 	bool turns = cli_option(cli, "wave") || cli_option(cli, "where") ||
 		     cli_option(cli, "undo") || cli_option(cli, "retries") ||
 		     cli_option(cli, "dry-run");
+	uint8_t key[16];
+	char hex[2 * sizeof(key) + 1];
 	int rc = tos_set(task, "hosts", tos_value_copy(r->hosts));
 
+	/* By which the one at home knows the others: any carrier may post to it. */
+	random_bytes(key, sizeof(key));
+	rc = rc ? rc : tos_set(task, "key", tos_text(text_hex(key, sizeof(key), hex)));
 	rc = rc ? rc : tos_set(task, "turns", tos_bool(turns));
 	rc = rc ? rc : tos_set(task, "dry", tos_bool(cli_option(cli, "dry-run") != NULL));
 	rc = rc ? rc : tos_set(task, "durable", tos_bool(r->durable));

@@ -139,6 +139,30 @@ def test_it_is_paused_resumed_and_stopped_by_posts(fleet):
     assert p.returncode == 1 and "2 done, 2 not begun; stopped" in err, err
 
 
+def test_other_carriers_neither_steer_a_run_nor_report_for_it(fleet):
+    p = fleet.start("run", "mark.lua", "--wave", "1", "--pause", "each")
+    line = p.stderr.readline()
+    assert line.startswith("paused behind wave 1"), line
+    name = line.split("tos post ")[1].split("/")[0]
+    fleet.tos("launch", "-e", f"""
+        local to = "{name}/run"
+        for _, verb in ipairs {{ "done", "ready", "undone", "word", "no such" }} do
+            for _, host in ipairs {{ "host0", "host1", "host2", "host3" }} do
+                local a, code = tos.call(to, {{{{ host = host, result = {{ ok = true }} }}}}, 20, {{ name = verb }})
+                assert(not a and code == "malformed", tostring(code))
+            end
+        end
+        local a, code = tos.call(to, {{ "stop" }}, 20)
+        assert(not a and code == "denied", tostring(code))
+        tos.post(to, "stop")
+        tos.post(to, "host0/client/thief", {{ name = "client" }})""", "--wait")
+    fleet.tos("post", f"{name}/run", "resume")
+    line = p.stderr.readline()
+    assert line.startswith("paused behind wave 2"), line
+    fleet.tos("post", f"{name}/run", "stop")
+    p.communicate(timeout=60)
+
+
 def test_a_durable_run_survives_its_home(fleet):
     p = fleet.start("run", "gate.lua", "--durable", "--hosts", "host1,host2", "--json")
     at_gate(fleet, "host1")

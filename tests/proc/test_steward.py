@@ -58,6 +58,18 @@ def test_what_died_is_started_again_where_it_was(fleet, app):
     assert wait_for(lambda: len(programs(SECONDS)) == 5)
 
 
+def test_other_carriers_are_refused(fleet, app):
+    """It runs programs with its owner's rights: whoever may post to it must not have it run others."""
+    before = all_run(fleet, app)
+    fleet.tos("launch", "-e", f"""
+        for _, what in ipairs {{ {{ upgrade = {{ args = {{ "1" }}, version = 9 }} }}, "stop", "look", "status" }} do
+            local a, code = tos.call("{app}/steward", {{ what }}, 20)
+            assert(not a and code == "denied", tostring(code))
+        end
+        tos.post("{app}/steward", "stop")""", "--wait")
+    assert {n: r["pid"] for n, r in all_run(fleet, app).items()} == {n: r["pid"] for n, r in before.items()}
+
+
 def test_all_are_upgraded_or_none(fleet, app):
     all_run(fleet, app)
     def call(what):
