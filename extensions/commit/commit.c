@@ -11,7 +11,8 @@
 #include <stdarg.h>
 #include <time.h>
 
-#define LOAD_MOST 200
+#define LOAD_MOST    200
+#define LEFT_MOST_MS 604800000 /* as timeout/most_ms */
 
 int64_t wall_ms(void)
 {
@@ -102,6 +103,13 @@ void coordinator_of(const char *tx, char out[KERNEL_BYTES])
 	out[n] = '\0';
 }
 
+int64_t left_of(const struct tos_value *args)
+{
+	int64_t left = tos_get_int(args, "left_ms", 0);
+
+	return left < 0 ? 0 : left > LEFT_MOST_MS ? LEFT_MOST_MS : left;
+}
+
 int ask(struct tos_ext *x, const char *kernel, const char *verb, struct tos_value *args,
 	uint32_t timeout_ms, tos_answer_fn *done, void *arg)
 {
@@ -178,12 +186,13 @@ void tick_soon(struct commit *c)
 
 /* ---- the journal, at the start */
 
-static void load(struct commit *c, const struct tos_value *after);
+static void load(struct commit *c);
 
+/* From where it was: a row that is loaded twice would be two. */
 static void load_again(struct tos_ext *x, void *arg)
 {
 	(void)x;
-	load(arg, NULL);
+	load(arg);
 }
 
 static void on_rows(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
@@ -211,19 +220,21 @@ static void on_rows(struct tos_ext *x, void *arg, int rc, const char *text, cons
 			part_load(c, v);
 	}
 	if (tos_get_bool(answer, "more", false) && n > 0) {
-		load(c, tos_get(tos_at(rows, n - 1), "key"));
+		tos_value_free(c->after);
+		c->after = tos_value_copy(tos_get(tos_at(rows, n - 1), "key"));
+		load(c);
 		return;
 	}
 	c->loaded = true;
 	tick_soon(c);
 }
 
-static void load(struct commit *c, const struct tos_value *after)
+static void load(struct commit *c)
 {
 	struct tos_value *args = tos_map();
 
-	if (after)
-		tos_set(args, "after", tos_value_copy(after));
+	if (c->after)
+		tos_set(args, "after", tos_value_copy(c->after));
 	tos_set(args, "most", tos_int(LOAD_MOST));
 	if (tos_call(c->x, "Journal", "LIST", one(args), 0, on_rows, c) < 0)
 		tos_timer(c->x, 1000, load_again, c);
@@ -239,7 +250,7 @@ static void on_info(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	(void)x;
 	c->restored_ms = tos_get_int(tos_at(elements, 0), "restored_ms", 0);
 	if (rc == 0)
-		load(c, NULL);
+		load(c);
 	else
 		c->loading = false; /* the next folder tries again */
 }
@@ -397,6 +408,7 @@ static void stop(struct tos_ext *x)
 
 	tx_free_all(c);
 	part_free_all(c);
+	tos_value_free(c->after);
 	free(c);
 }
 

@@ -54,7 +54,8 @@ struct commit {
 	struct entry *entries;
 	size_t n_txs, n_parts;
 	bool loading, loaded;
-	int64_t restored_ms; /* wall; what the store held before may be missing */
+	struct tos_value *after; /* the last key that was loaded; NULL: none */
+	int64_t restored_ms;     /* wall; what the store held before may be missing */
 	bool ticking;
 	int64_t in_doubt; /* as the property says */
 };
@@ -69,6 +70,8 @@ void no(struct tos_ext *x, uint64_t token, int rc, const char *text);
 size_t value_bytes(const struct tos_value *v);
 /* The kernel part of a transaction's name. */
 void coordinator_of(const char *tx, char out[KERNEL_BYTES]);
+/* What another kernel says is left, within what a transaction may take. */
+int64_t left_of(const struct tos_value *args);
 /* A call to the Commit of that kernel; takes args. */
 int ask(struct tos_ext *x, const char *kernel, const char *verb, struct tos_value *args,
 	uint32_t timeout_ms, tos_answer_fn *done, void *arg);

@@ -845,7 +845,7 @@ static void want_votes(struct tx *t, const struct asker *a)
 	t->dry = tos_get_bool(a->args, "dry", false);
 	if (tos_get(a->args, "data"))
 		t->data = tos_value_copy(tos_get(a->args, "data"));
-	if (ms > 0 && now + ms < t->deadline)
+	if (ms > 0 && ms < t->deadline - now)
 		t->deadline = now + ms;
 	t->poll_wanted = true;
 }

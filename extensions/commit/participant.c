@@ -281,7 +281,7 @@ static void on_entered(struct tos_ext *x, void *arg, int rc, const char *text,
 	}
 	p->one_phase = tos_get_int(v, "phases", 2) == 1;
 	if (p->state == P_ENTERING || p->state == P_JOINED) {
-		p->deadline = tos_now_ms(x) + tos_get_int(v, "left_ms", 0);
+		p->deadline = tos_now_ms(x) + left_of(v);
 		if (strcmp(state, "aborted") == 0)
 			abort_part(p, tos_get_text(v, "text", "it was aborted"));
 		else
@@ -402,7 +402,7 @@ void part_poll(struct commit *c, const struct asker *a)
 	} else if (p->state == P_ABORTED || p->state == P_DECIDING) {
 		poll_answer(p, false);
 	} else if (p->state == P_JOINED || p->state == P_ASKED) {
-		p->deadline = tos_now_ms(c->x) + tos_get_int(a->args, "left_ms", 0);
+		p->deadline = tos_now_ms(c->x) + left_of(a->args);
 		p->dry = tos_get_bool(a->args, "dry", false);
 		tos_value_free(p->data);
 		p->data = tos_value_copy(tos_get(a->args, "data"));

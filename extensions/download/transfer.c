@@ -177,7 +177,8 @@ static int64_t number_at(const char *p, size_t n)
 	memcpy(text, p, n);
 	text[n] = 0;
 	v = strtoll(text, &end, 10);
-	return end == text || v < 0 ? -1 : v;
+	/* More than any file has would not add up with where it begins. */
+	return end == text || v < 0 || v > INT64_MAX / 4 ? -1 : v;
 }
 
 static size_t on_header(char *p, size_t size, size_t n, void *arg)

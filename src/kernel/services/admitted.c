@@ -244,6 +244,10 @@ void admitted_add(struct kernel *k, struct request *rq, const struct tos_value *
 	if (rc < 0) {
 		refuse(k, rq, &a, by, rc, &em);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
+	} else if (old && holds(k, old) && strcmp(how, "download") == 0 &&
+		   strcmp(old->how, "download") != 0) {
+		/* What somebody answers for keeps its name, its end and its signer. */
+		request_ok(rq, admitted_row(old));
 	} else {
 		change(k, rq, &a);
 	}
