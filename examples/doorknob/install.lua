@@ -44,6 +44,17 @@ local function heard(self, conf, line)
 	tos.post(conf.correlator, tos.kernel() .. " " .. line, { name = "report" })
 end
 
+-- The panel's response: this host is to hear nothing more from there. How is the host's business, which names it as
+-- an action of its own, granted to our owner; all that is said is the address.
+local function shut_out(self, address)
+	local ok, code, text = tos.call("Executor", { "ACTION", { name = "block", args = { address = address } } }, 20)
+	if ok and ok.code ~= 0 then
+		code, text = "failed", ok.stderr
+	end
+	tos.post(self.panel, { host = tos.kernel(), address = address, text = code and ("%s: %s"):format(code, text) or nil },
+		{ name = "blocked" })
+end
+
 local function hex(digest)
 	return (digest:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
 end
@@ -78,6 +89,8 @@ function begin(self)
 		elseif m.sender == self.panel then
 			if m.name == "order" and m.data.stop then
 				break
+			elseif m.name == "order" and m.data.block then
+				shut_out(self, m.data.block)
 			end
 		elseif m.sender ~= "Executor" and m.sender ~= tos.kernel() .. "/Executor" then
 			tos.log("not from the panel, nor from the sensor: " .. m.sender)

@@ -4,17 +4,22 @@
  * built on libtos like any launcher.
  *
  *   doorknob-panel --sensor DIGEST --correlator DIGEST [--carriers FOLDER] [--chains K] [--threshold N]
- *                  [--until-alarm] [--for S] HOST... -- SENSOR-ARGUMENT...
+ *                  [--block] [--never ADDRESS]... [--respond COMMAND] [--until-alarm] [--for S]
+ *                  HOST... -- SENSOR-ARGUMENT...
  *
  * Hosts are divided into K chains. On a terminal it draws a table anew whenever something changes, and `q` or Ctrl-C ends
- * it; elsewhere it prints a line an event. The carriers are install.lua and correlate.lua in FOLDER (the present one).
+ * it; elsewhere it prints a line an event. An alarm can be responded to: --block has every host shut its source out, by
+ * the host's own action `block` (never one that --never names); --respond runs COMMAND with the alarm's words as
+ * arguments (source, time, targets), to tell somebody. The carriers are install.lua and correlate.lua in FOLDER (the present one).
  */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,11 +33,16 @@
 #define DEPLOY_S    60 /* for all of them to start */
 #define FAREWELL_S  30 /* for all of them to stop */
 #define EVERY_S     2
+#define BLOCK_S     20 /* for all of them to shut somebody out */
+#define NEVER_MAX   64
+#define WORDS_MAX   64 /* of an alarm, for the command; the rest is in one */
+#define RESPOND_MAX 8  /* commands at once */
 
 struct host {
 	char name[129], carrier[129], state[16], text[160];
 	int64_t attempts, exposed;
-	double heard; /* when; 0: never */
+	double heard;   /* when; 0: never */
+	unsigned asked; /* to shut somebody out, and has not answered */
 };
 
 struct panel {
@@ -42,8 +52,11 @@ struct panel {
 	size_t n_hosts;
 	char correlator[129], alarms[ALARMS_KEPT][TEXT_BYTES];
 	size_t n_alarms; /* so far; the last ones are kept */
-	bool terminal, until_alarm, correlating, correlator_stopped;
-	double begun, limit_s;
+	bool terminal, until_alarm, correlating, correlator_stopped, block;
+	const char *respond, *never[NEVER_MAX];
+	size_t n_never, n_blocked, n_open; /* hosts that did, that did not */
+	pid_t responding[RESPOND_MAX];
+	double begun, limit_s, block_until;
 	char threshold[8];
 	uint8_t sensor[32], correlate[32];
 	unsigned chains;
@@ -135,6 +148,114 @@ static void event_say(
 	fflush(stdout);
 }
 
+/* ---- what is done about an alarm */
+
+static void order(struct panel *p, const char *dest, const char *what, struct tos_value *value)
+{
+	struct tos_value *elements = tos_array(), *m = tos_map();
+
+	tos_set(m, what, value);
+	tos_push(elements, m);
+	tos_send(p->c, dest, "order", elements, NULL);
+	tos_value_free(elements);
+}
+
+/* Every host that is watched shuts it out, not only those that were tried: the next one's turn would come. */
+static void block(struct panel *p, const char *source)
+{
+	char inbox[160];
+
+	for (size_t i = 0; i < p->n_never; i++)
+		if (strcmp(p->never[i], source) == 0) {
+			event_say(p, "-", "spared", source);
+			return;
+		}
+	for (size_t i = 0; i < p->n_hosts; i++) {
+		struct host *h = &p->hosts[i];
+
+		if (!*h->carrier || host_ended(h)) {
+			p->n_open++;
+			event_say(p, h->name, "open", "nobody there could be told");
+			continue;
+		}
+		snprintf(inbox, sizeof inbox, "%s/work", h->carrier);
+		order(p, inbox, "block", tos_text(source));
+		h->asked++;
+	}
+	p->block_until = now_s() + BLOCK_S;
+}
+
+static void blocked_take(struct panel *p, const struct tos_value *v)
+{
+	struct host *h = host_find(p, tos_get_text(v, "host", ""));
+	const char *text = tos_get_text(v, "text", "");
+
+	if (h == NULL || h->asked == 0)
+		return;
+	h->asked--;
+	p->n_blocked += !*text;
+	p->n_open += *text != 0;
+	snprintf(h->text, sizeof h->text, "%s %s %.80s", *text ? "does not block" : "blocks",
+		tos_get_text(v, "address", "?"), text);
+	event_say(p, h->name, *text ? "open" : "blocked",
+		*text ? text : tos_get_text(v, "address", "?"));
+}
+
+static bool blocking(const struct panel *p)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->n_hosts; i++)
+		n += p->hosts[i].asked != 0 && !host_ended(&p->hosts[i]);
+	return n > 0 && now_s() < p->block_until;
+}
+
+/* Its words as arguments, no shell: they come from the network. */
+static void respond(struct panel *p, char *words)
+{
+	char *argv[WORDS_MAX + 2] = { (char *)(uintptr_t)p->respond }, *rest = words;
+	size_t n = 1, at = 0;
+	int rc;
+
+	while (n < WORDS_MAX && rest != NULL && *rest != 0)
+		argv[n++] = strsep(&rest, " ");
+	if (rest != NULL && *rest != 0)
+		argv[n] = rest;
+	while (at < RESPOND_MAX && p->responding[at] > 0)
+		at++;
+	if (at == RESPOND_MAX) {
+		event_say(p, "-", "no answer", "too many commands run already");
+		return;
+	}
+	rc = posix_spawnp(&p->responding[at], p->respond, NULL, NULL, argv, environ);
+	if (rc != 0) {
+		p->responding[at] = 0;
+		event_say(p, "-", "no answer", strerror(rc));
+	}
+}
+
+/* True while one of them runs. */
+static bool responding(struct panel *p)
+{
+	bool some = false;
+	int status;
+
+	for (size_t i = 0; i < RESPOND_MAX; i++) {
+		if (p->responding[i] <= 0)
+			continue;
+		if (waitpid(p->responding[i], &status, WNOHANG) == 0) {
+			some = true;
+			continue;
+		}
+		p->responding[i] = 0;
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+			event_say(p, "-", "no answer", "the command failed");
+		else
+			event_say(p, "-", "responded", p->respond);
+	}
+	return some;
+}
+
 /* ---- what is heard */
 
 static void status_take(struct panel *p, const struct tos_value *v)
@@ -165,10 +286,19 @@ static void status_take(struct panel *p, const struct tos_value *v)
 
 static void alarm_take(struct panel *p, const char *line)
 {
+	char words[TEXT_BYTES], source[64];
+
 	snprintf(p->alarms[p->n_alarms++ % ALARMS_KEPT], TEXT_BYTES, "%.599s", line);
 	event_say(p, "-", "ALARM", line);
 	if (p->terminal)
 		putchar('\a');
+	snprintf(words, sizeof words, "%.599s",
+		strncmp(line, "alarm ", 6) == 0 ? line + 6 : line);
+	snprintf(source, sizeof source, "%.*s", (int)strcspn(words, " "), words);
+	if (p->block)
+		block(p, source);
+	if (p->respond != NULL)
+		respond(p, words);
 }
 
 /* One folder, if one comes within the time. */
@@ -183,6 +313,8 @@ static void hear(struct panel *p, uint32_t timeout_ms)
 		status_take(p, tos_at(elements, 0));
 	else if (strcmp(folder, "alarm") == 0)
 		alarm_take(p, tos_as_text(tos_at(elements, 0), "?"));
+	else if (strcmp(folder, "blocked") == 0)
+		blocked_take(p, tos_at(elements, 0));
 	else if (strcmp(folder, "correlator") == 0)
 		p->correlator_stopped = true;
 	tos_value_free(elements);
@@ -313,16 +445,6 @@ static int deploy(struct panel *p)
 	return 0;
 }
 
-static void order(struct panel *p, const char *dest)
-{
-	struct tos_value *elements = tos_array(), *m = tos_map();
-
-	tos_set(m, "stop", tos_bool(true));
-	tos_push(elements, m);
-	tos_send(p->c, dest, "order", elements, NULL);
-	tos_value_free(elements);
-}
-
 /* Every carrier is told to stop its program, to take it away and to end; the correlator last. */
 static int farewell(struct panel *p)
 {
@@ -335,7 +457,7 @@ static int farewell(struct panel *p)
 
 		snprintf(inbox, sizeof inbox, "%s/work", h->carrier);
 		if (*h->carrier && !host_ended(h))
-			order(p, inbox);
+			order(p, inbox, "stop", tos_bool(true));
 	}
 	while (left > 0 && now_s() < end) {
 		left = 0;
@@ -346,7 +468,7 @@ static int farewell(struct panel *p)
 	}
 	if (*p->correlator) {
 		snprintf(inbox, sizeof inbox, "%s/reports", p->correlator);
-		order(p, inbox);
+		order(p, inbox, "stop", tos_bool(true));
 		while (!p->correlator_stopped && now_s() < end)
 			hear(p, 200);
 	}
@@ -359,12 +481,14 @@ static int farewell(struct panel *p)
 
 static void watch(struct panel *p)
 {
+	bool responds = false;
+
 	while (!asked_to_end) {
 		struct pollfd in[2] = { { .fd = tos_connection_fd(p->c), .events = POLLIN },
 			{ .fd = p->terminal ? STDIN_FILENO : -1, .events = POLLIN } };
 		char key;
 
-		if (poll(in, 2, 1000) < 0 && errno != EINTR)
+		if (poll(in, 2, responds ? 50 : 1000) < 0 && errno != EINTR)
 			return;
 		if (in[1].revents != 0 && read(STDIN_FILENO, &key, 1) == 1 &&
 			(key == 'q' || key == 4))
@@ -372,7 +496,8 @@ static void watch(struct panel *p)
 		hear(p, in[0].revents != 0 ? 1000 : 0);
 		silent_find(p);
 		draw(p);
-		if (p->until_alarm && p->n_alarms > 0)
+		responds = responding(p);
+		if (p->until_alarm && p->n_alarms > 0 && !responds && !blocking(p))
 			return;
 		if (p->limit_s > 0 && now_s() - p->begun > p->limit_s)
 			return;
@@ -398,7 +523,8 @@ static int usage(void)
 {
 	fprintf(stderr,
 		"usage: doorknob-panel --sensor DIGEST --correlator DIGEST [--carriers FOLDER] [--chains K]\n"
-		"             [--threshold N] [--until-alarm] [--for SECONDS] HOST... -- SENSOR-ARGUMENT...\n");
+		"             [--threshold N] [--block] [--never ADDRESS]... [--respond COMMAND] [--until-alarm]\n"
+		"             [--for SECONDS] HOST... -- SENSOR-ARGUMENT...\n");
 	return 2;
 }
 
@@ -415,6 +541,12 @@ static int args_read(struct panel *p, int argc, char **argv)
 
 		if (strcmp(a, "--until-alarm") == 0)
 			p->until_alarm = true;
+		else if (strcmp(a, "--block") == 0)
+			p->block = true;
+		else if (strcmp(a, "--never") == 0 && p->n_never < NEVER_MAX && ++i)
+			p->never[p->n_never++] = value;
+		else if (strcmp(a, "--respond") == 0 && ++i)
+			p->respond = value;
 		else if (strcmp(a, "--sensor") == 0 && ++i)
 			sensor = digest_read(value, p->sensor) == 0;
 		else if (strcmp(a, "--correlator") == 0 && ++i)
@@ -473,9 +605,12 @@ int main(int argc, char **argv)
 	rc |= farewell(&p);
 	if (p.terminal)
 		tcsetattr(STDIN_FILENO, TCSANOW, &before);
-	printf("%zu alarm%s; sensors: %zu stopped, %zu missed, %zu failed\n", p.n_alarms,
+	printf("%zu alarm%s; sensors: %zu stopped, %zu missed, %zu failed", p.n_alarms,
 		p.n_alarms == 1 ? "" : "s", hosts_in(&p, "stopped"), hosts_in(&p, "missed"),
 		hosts_in(&p, "failed") + hosts_in(&p, "down"));
+	if (p.block)
+		printf("; blocked at %zu, open at %zu", p.n_blocked, p.n_open);
+	putchar('\n');
 	tos_disconnect(p.c);
 	tos_principal_free(p.me);
 	return rc;

@@ -105,16 +105,27 @@ def test_a_bad_configuration_names_its_line():
 # ---- all of it
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-@pytest.mark.skipif(not all(map(shutil.which, ("nmap", "ip"))), reason="nmap or iproute2 is missing")
-def test_a_scan_from_outside_is_reported_and_everything_is_taken_away_again():
-    r = subprocess.run([os.path.join(EXAMPLE, "run"), "4"], env=dict(os.environ, TOS_BUILD=BUILD), capture_output=True, text=True,
-                       timeout=120)
+@pytest.mark.skipif(not all(map(shutil.which, ("nmap", "nft", "ip"))), reason="nmap, nftables or iproute2 is missing")
+def test_a_scan_from_outside_is_reported_and_its_address_blocked_on_every_host(tmp_path):
+    told, command = tmp_path / "told", tmp_path / "tell"
+    command.write_text(f'#!/bin/sh\necho "$@" >>{told}\n')
+    command.chmod(0o755)
+    r = subprocess.run([os.path.join(EXAMPLE, "run"), "4"], env=dict(os.environ, TOS_BUILD=BUILD, RESPOND=str(command)),
+                       capture_output=True, text=True, timeout=120)
     said = r.stdout
     assert r.returncode == 0, said + r.stderr
     assert said.count(" started ") == 4 and said.count(" stopped ") == 4
     (alarm,) = [line for line in said.splitlines() if " ALARM " in line]
     assert "alarm 10.78.0.200 " in alarm
-    assert "1 alarm; sensors: 4 stopped, 0 missed, 0 failed" in said
+    # the command is given the alarm's words, one by one
+    assert told.read_text().splitlines() == [alarm.split(" alarm ")[1]]
+    assert sorted(line.split()[1:] for line in said.splitlines() if line.endswith(" blocked   10.78.0.200")) == [
+        [f"host{i}", "blocked", "10.78.0.200"] for i in range(4)]
+    assert "1 alarm; sensors: 4 stopped, 0 missed, 0 failed; blocked at 4, open at 0" in said
+    # shut out: what was open before is filtered now
+    assert said.count("21212/tcp open") == 4 and said.index("21212/tcp open") < said.index("--- a scanner")
+    after = said[said.index("--- and again"):]
+    assert "21212/tcp open" not in after and after.count("21212/tcp filtered") == 4
     # and nothing of it is left
     assert not subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.count("-outside")
 
