@@ -106,10 +106,12 @@ function begin(self)
 	end
 	if handle then
 		tos.call("Executor", { "STOP", { handle = handle } }, 20)
-		-- The bytes go, but where they came from. That they were admitted stays known: what is withdrawn never comes back.
-		if tos.kernel() ~= conf.trusted then
-			tos.call("Content", { digest = tos.bytes(conf.sensor) }, 10, { name = "DROP" })
-		end
+	end
+	-- The bytes go, but where they came from. That they were admitted stays known: what is withdrawn never comes back.
+	if tos.kernel() ~= conf.trusted then
+		tos.call("Content", { digest = tos.bytes(conf.sensor) }, 10, { name = "DROP" })
+	end
+	if handle then
 		say(self, "stopped")
 	end
 end

@@ -1,6 +1,7 @@
 """The doorknob monitor of examples/: its sensor and correlator by themselves, then all of it between namespaces, with a real scanner."""
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from fleet import BUILD, wait_for
+from fleet import BUILD, process_table, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 EXAMPLE = os.path.join(HERE, "../../examples/doorknob")
@@ -146,7 +147,7 @@ def test_what_was_taken_away_can_be_brought_again_and_strangers_give_no_orders(t
     lab("up", "2")
     try:
         digests = [lab("in", "host0", "tos", "content", "put", p).split()[0] for p in (SENSOR, CORRELATOR)]
-        for _ in range(2):
+        for kill in (False, True):
             panel = subprocess.Popen(
                 [os.path.join(EXAMPLE, "../lab"), "in", "host0", os.path.join(BUILD, "examples/doorknob-panel"), "--sensor", digests[0],
                  "--correlator", digests[1], "--carriers", EXAMPLE, "--for", "60", "host0", "host1", "--", "ports", "2323"],
@@ -159,9 +160,16 @@ def test_what_was_taken_away_can_be_brought_again_and_strangers_give_no_orders(t
             for name in crew:  # an order of somebody else's
                 lab("in", "host0", "tos", "post", f"{name}/work", '{"stop": true}', "--folder", "order")
                 wait_for(lambda n=name: "not from the panel" in lab("in", "host0", "tos", "log", n))
+            if kill:  # by hand: it is told well within the time of a report
+                (sensor,) = [pid for pid in map(int, subprocess.check_output(["ip", "netns", "pids", lab("space", "host1").strip()]).split())
+                             if process_table()[pid][3][0] == b"sensor"]
+                os.kill(sensor, signal.SIGKILL)
+                killed = time.monotonic()
+                assert panel.stdout.readline().split()[1:3] == ["host1", "down"]
+                assert time.monotonic() - killed < 2
             panel.terminate()
             out = panel.communicate(timeout=60)[0]
-            assert "0 alarms; sensors: 2 stopped, 0 missed, 0 failed" in out, out
+            assert f"0 alarms; sensors: {2 - kill} stopped, 0 missed, {0 + kill} failed" in out, out
             assert digests[0] not in lab("in", "host1", "tos", "content", "list")
     finally:
         lab("down")

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from conftest import fleet_fixture
-from fleet import KERNEL
+from fleet import BUILD, KERNEL
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SWEEP = os.path.join(TOP, "examples/sweep")
@@ -82,3 +82,52 @@ def test_the_readme_shows_what_there_is(fleet):
     assert [(r["kernel"], str(int(r["outdated"])), str(int(r["unlicensed"]))) for r in rows] == shown
     r = subprocess.run(["sh", "-n", SWEEP + "/sweep"], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
+
+
+# ---- the doorknob's sensors, on thirty of them
+
+DOORKNOB = os.path.join(TOP, "examples/doorknob")
+WATCHED = [f"host{i}" for i in range(10, 40)]
+
+
+def deploy(fleet, sensor, chains, expect):
+    """Until each host says so: the time, and the panel's last word."""
+    correlator = fleet.tos("content", "put", os.path.join(BUILD, "examples/doorknob-correlator")).split()[0]
+    panel = subprocess.Popen(
+        [os.path.join(BUILD, "examples/doorknob-panel"), "--sensor", sensor, "--correlator", correlator, "--carriers", DOORKNOB,
+         "--chains", str(chains), "--for", "60", *WATCHED, "--", "1000"], env=fleet.env, stdout=subprocess.PIPE, text=True)
+    said = {}
+    for line in panel.stdout:
+        at, host, state = line.split()[:3]
+        if host == "-":
+            continue
+        said[host] = (state, float(at))
+        if len(said) == len(WATCHED):
+            break
+    panel.terminate()
+    last = panel.communicate(timeout=60)[0].splitlines()[-1]
+    assert {state for state, _ in said.values()} == {expect}, said
+    return max(at for _, at in said.values()), last
+
+
+def test_the_trusted_host_serves_as_many_as_there_are_chains(fleet, tmp_path, capsys):
+    took, served = {}, {}
+    for chains in (3, len(WATCHED)):
+        sensor = tmp_path / f"sensor{chains}"  # any program; one of its own each time, so that nobody has it
+        with open("/bin/sleep", "rb") as f:
+            sensor.write_bytes(f.read() + os.urandom(1 << 20))
+        sensor.chmod(0o755)
+        digest = fleet.tos("content", "put", str(sensor)).split()[0]
+        before = fleet.metric("host0", "tos_content_read_bytes_total") or 0
+        took[chains], last = deploy(fleet, digest, chains, "started")
+        served[chains] = (fleet.metric("host0", "tos_content_read_bytes_total") - before) / sensor.stat().st_size
+        assert last.startswith("0 alarms; sensors: 30 stopped, 0 missed, 0 failed"), last
+    with capsys.disabled():
+        print(f"\n30 hosts: {took[3]:.2f} s in 3 chains, {took[30]:.2f} s each from the trusted host, which served "
+              f"{served[3]:.0f} and {served[30]:.0f} of them")
+    assert round(served[3], 2) == 3 and round(served[30], 2) == 30  # its own word for bytes, so no part was sent again
+
+
+def test_a_sensor_that_the_trusted_host_does_not_have_runs_nowhere(fleet):
+    _, last = deploy(fleet, hashlib.sha256(b"somebody's").hexdigest(), 3, "failed")
+    assert last.startswith("0 alarms; sensors: 0 stopped, 0 missed, 30 failed"), last
