@@ -49,6 +49,7 @@ enum child_state {
 struct child {
 	enum child_state state;
 	bool kill_wanted, killed, died_early;
+	bool orphan; /* of a kernel that is dead: nobody hears of it, and it is only awaited */
 	uint32_t next; /* in the queue, or of the free rows */
 	uint64_t slot;
 	uint32_t kind, ext, cpu_s, privileges;
@@ -71,7 +72,7 @@ enum phase {
 	PHASE_DOWN = 1, /* no tos-kernel */
 	PHASE_UP = 2,
 	PHASE_STOPPING = 4, /* TOSD_STOP was sent */
-	PHASE_ENDING = 8,   /* tos-kernel is dead, its children are being ended */
+	PHASE_ENDING = 8,   /* there will be no other: its children are being ended */
 };
 
 enum watch {
@@ -108,6 +109,7 @@ static struct super {
 	struct maker maker[LAUNCHERS];
 	struct child child[TOSD_CHILDREN];
 	uint32_t n_children, n_kept; /* of the former, programs that outlive the kernel */
+	uint32_t n_orphans;          /* of the former; no sandbox is made while there are any */
 	uint32_t free_head;
 	uint32_t unsent; /* rows whose news is to be sent */
 	int64_t stop_ms; /* when to stop asking and kill; 0: not stopping */
@@ -179,7 +181,8 @@ static bool child_stays(const struct child *c)
 static struct child *child_find(uint64_t slot)
 {
 	for (uint32_t i = 0; i < TOSD_CHILDREN; i++)
-		if (super.child[i].state != CHILD_FREE && super.child[i].slot == slot)
+		if (super.child[i].state != CHILD_FREE && !super.child[i].orphan &&
+			super.child[i].slot == slot)
 			return &super.child[i];
 	return NULL;
 }
@@ -211,6 +214,8 @@ static void child_drop(struct child *c)
 	c->fd = c->pidfd = c->library = -1;
 	program_drop(c->program);
 	c->program = NULL;
+	super.n_orphans -= c->orphan;
+	c->orphan = false;
 	c->state = CHILD_FREE;
 	c->next = super.free_head;
 	super.free_head = (uint32_t)(c - super.child);
@@ -231,7 +236,7 @@ static void child_news(struct child *c, enum child_state state)
 		c->died_early = state == CHILD_DEAD;
 		return;
 	}
-	if (super.kernel.fd < 0) {
+	if (super.kernel.fd < 0 || c->orphan) {
 		if (had)
 			super.unsent--;
 		if (state == CHILD_STARTED)
@@ -450,9 +455,12 @@ static int launch(struct child *c, struct errmsg *em)
 	return rc;
 }
 
+/* Not beside what a dead kernel has left: of a carrier, a program and an extension never two run
+ * at a time, and none finds its port or file still taken. */
 static void launch_next(struct maker *m)
 {
-	while (m->queue_head != NIL && m->peer.fd >= 0 && m->n_in_flight < IN_FLIGHT_MAX) {
+	while (super.n_orphans == 0 && m->queue_head != NIL && m->peer.fd >= 0 &&
+		m->n_in_flight < IN_FLIGHT_MAX) {
 		struct child *c = &super.child[m->queue_head];
 		struct errmsg em = { "" };
 		int rc = c->kill_wanted ? ERR_CANCELLED : launch(c, &em);
@@ -808,7 +816,8 @@ static void peer_reaped(struct peer *p)
 		p->backoff_ms = BACKOFF_MIN_MS;
 	else
 		backoff_more(p);
-	p->next_ms = now + p->backoff_ms;
+	/* From one start to the next: who ran that long is started at once. */
+	p->next_ms = p->since_ms + p->backoff_ms;
 }
 
 /* Programs that wait for the next kernel: they do not keep it from being started. */
@@ -820,11 +829,20 @@ static void kept_count(void)
 			super.n_kept++;
 }
 
+/* It is ended, and its row and its number are its own until it is dead. */
+static void child_orphan(struct child *c)
+{
+	super.n_orphans += !c->orphan;
+	c->orphan = true;
+	child_kill(c);
+}
+
 /* tos-kernel is gone: nobody is left to whom its children belong. */
 static void end_children(void)
 {
 	for (uint32_t i = 0; i < TOSD_CHILDREN; i++) {
 		struct child *c = &super.child[i];
+		bool stays = child_stays(c);
 
 		switch (c->state) {
 		case CHILD_FREE:
@@ -834,7 +852,7 @@ static void end_children(void)
 			child_drop(c);
 			break;
 		case CHILD_DEAD:
-			if (child_stays(c)) {
+			if (stays) {
 				c->state = CHILD_RUNNING;
 				c->died_early = true;
 			} else {
@@ -843,7 +861,7 @@ static void end_children(void)
 			break;
 		case CHILD_KEPT:
 		case CHILD_STARTED:
-			if (child_stays(c)) {
+			if (stays) {
 				c->state = CHILD_RUNNING;
 				break;
 			}
@@ -852,14 +870,14 @@ static void end_children(void)
 				break;
 			}
 			c->state = CHILD_RUNNING;
-			child_kill(c);
+			child_orphan(c);
 			break;
 		case CHILD_LAUNCHING:
 		case CHILD_RUNNING:
-			if (c->died_early && !child_stays(c))
+			if (c->died_early && !stays)
 				child_drop(c);
-			else if (c->state == CHILD_LAUNCHING || !child_stays(c))
-				child_kill(c);
+			else if (c->state == CHILD_LAUNCHING || !stays)
+				child_orphan(c);
 			break;
 		}
 	}
@@ -886,7 +904,8 @@ static void on_kernel_death(void)
 		log_error("tos-kernel ended", KV_INT("status", WEXITSTATUS(status)));
 	else
 		log_error("tos-kernel was killed", KV_INT("signal", WTERMSIG(status)));
-	super.phase = PHASE_ENDING;
+	/* The next one reads its store while these are being ended; its sandboxes wait. */
+	super.phase = super.stopping || super.config_broken ? PHASE_ENDING : PHASE_DOWN;
 	super.ready = false;
 	reload_forget();
 	action_forget();
@@ -1146,7 +1165,7 @@ static int timeout_ms(void)
 /* When there is nothing more to do; the exit status is tosd's. */
 static bool finished(int *status)
 {
-	if (super.phase != PHASE_DOWN || action_runs())
+	if (super.phase != PHASE_DOWN || super.n_orphans > 0 || action_runs())
 		return false;
 	if (super.config_broken) {
 		log_error("tos-kernel cannot work with its configuration or store; see above");
