@@ -7,10 +7,8 @@
 static unsigned fault_at; /* 0: off */
 static unsigned fault_count;
 
-void *mem_zero(size_t bytes)
+static void *must_have(void *p)
 {
-	void *p = calloc(1, bytes ? bytes : 1);
-
 	if (!p) {
 		static const char msg[] = "out of memory\n";
 
@@ -20,12 +18,18 @@ void *mem_zero(size_t bytes)
 	return p;
 }
 
+void *mem_zero(size_t bytes)
+{
+	return must_have(calloc(1, bytes ? bytes : 1));
+}
+
 void *mem_dup(const void *p, size_t bytes)
 {
-	char *copy = mem_zero(bytes + 1);
+	char *copy = must_have(bytes == SIZE_MAX ? NULL : malloc(bytes + 1));
 
 	if (bytes)
 		memcpy(copy, p, bytes);
+	copy[bytes] = 0;
 	return copy;
 }
 
@@ -51,6 +55,11 @@ bool fault_alloc(unsigned nth)
 void *mem_try(size_t bytes)
 {
 	return fault_now() ? NULL : calloc(1, bytes ? bytes : 1);
+}
+
+void *mem_try_raw(size_t bytes)
+{
+	return fault_now() ? NULL : malloc(bytes ? bytes : 1);
 }
 
 void *mem_try_resize(void *p, size_t bytes)

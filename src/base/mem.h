@@ -21,6 +21,7 @@ char *mem_strdup(const char *s);            /* aborts; s may be NULL, then NULL 
 void *mem_dup(const void *p, size_t bytes); /* aborts; a NUL is put behind the copy */
 
 void *mem_try(size_t bytes);                 /* NULL when memory is gone or a test says so */
+void *mem_try_raw(size_t bytes);             /* the same, not cleared: twice as quick */
 void *mem_try_resize(void *p, size_t bytes); /* NULL: p is untouched */
 
 /* Tests: let the nth (1...) mem_try from now on fail. False once a whole run passed without

@@ -31,7 +31,7 @@ struct tos_value {
 		bool b;
 		int64_t i;
 		double f;
-		uint8_t *bytes;           /* with a NUL behind them */
+		uint8_t *bytes;           /* behind this struct, and a NUL behind them */
 		struct tos_value **items; /* map: key, value, key, value; tag: the one value */
 	};
 };
@@ -64,10 +64,10 @@ static size_t n_items(const struct tos_value *v)
 
 static struct tos_value *node(enum tos_type type)
 {
-	struct tos_value *v = mem_try(sizeof(*v));
+	struct tos_value *v = mem_try_raw(sizeof(*v));
 
 	if (v)
-		v->type = type;
+		*v = (struct tos_value){ .type = type };
 	return v;
 }
 
@@ -83,8 +83,6 @@ void tos_value_free(struct tos_value *v)
 		v->link = NULL;
 		todo = v;
 	} else {
-		if (is_string(v))
-			free(v->bytes);
 		free(v);
 	}
 	while (todo) {
@@ -99,8 +97,6 @@ void tos_value_free(struct tos_value *v)
 				todo = child;
 				continue;
 			}
-			if (is_string(child))
-				free(child->bytes);
 			free(child);
 		}
 		free(one->items);
@@ -144,19 +140,15 @@ static struct tos_value *string_new(enum tos_type type, const void *p, size_t n)
 {
 	struct tos_value *v;
 
-	if (n == SIZE_MAX)
+	if (n > SIZE_MAX - sizeof(*v) - 1)
 		return NULL;
-	v = node(type);
+	v = mem_try_raw(sizeof(*v) + n + 1);
 	if (!v)
 		return NULL;
-	v->bytes = mem_try(n + 1);
-	if (!v->bytes) {
-		free(v);
-		return NULL;
-	}
+	*v = (struct tos_value){ .type = type, .n = n, .bytes = (uint8_t *)(v + 1) };
 	if (n)
 		memcpy(v->bytes, p, n);
-	v->n = n;
+	v->bytes[n] = 0;
 	return v;
 }
 
@@ -421,11 +413,13 @@ int tos_set_value(struct tos_value *map, struct tos_value *key, struct tos_value
 
 int tos_set(struct tos_value *map, const char *key, struct tos_value *v)
 {
-	if (key && !text_utf8(key, strlen(key))) {
+	size_t n = key ? strlen(key) : 0;
+
+	if (!text_utf8(key, n)) {
 		tos_value_free(v);
 		return ERR_USAGE;
 	}
-	return tos_set_value(map, tos_text(key), v);
+	return tos_set_value(map, key ? string_new(TOS_TEXT, key, n) : NULL, v);
 }
 
 bool tos_unset(struct tos_value *map, const char *key)
@@ -481,16 +475,34 @@ struct tos_value *tos_at_mut(struct tos_value *array, size_t i)
 	return tos_type(array) == TOS_ARRAY && i < array->n ? array->items[i] : NULL;
 }
 
+/* map_search() for what nearly every key is. */
+static int text_order(const char *s, size_t n, const struct tos_value *key)
+{
+	struct key_ref a, b;
+
+	if (key->type == TOS_TEXT)
+		return n != key->n ? (n < key->n ? -1 : 1) : memcmp(s, key->bytes, n);
+	a = key_of_text(s);
+	b = key_of(key);
+	return key_compare(&a, &b);
+}
+
 static struct tos_value *value_at_key(const struct tos_value *map, const char *key)
 {
-	struct key_ref k = key_of_text(key);
-	bool found;
-	size_t i;
+	size_t n = strlen(key), lo = 0, hi = tos_type(map) == TOS_MAP ? map->n : 0;
 
-	if (tos_type(map) != TOS_MAP)
-		return NULL;
-	i = map_search(map, &k, &found);
-	return found ? map->items[2 * i + 1] : NULL;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		int order = text_order(key, n, map->items[2 * mid]);
+
+		if (order == 0)
+			return map->items[2 * mid + 1];
+		if (order < 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return NULL;
 }
 
 struct tos_value *tos_get_mut(struct tos_value *map, const char *key)
@@ -755,7 +767,7 @@ static struct tos_value *container_new(
 	else
 		cbor_fail(c, ERR_TOO_LARGE);
 	if (v && items) {
-		v->items = mem_try((size_t)items * sizeof(struct tos_value *));
+		v->items = mem_try_raw((size_t)items * sizeof(struct tos_value *));
 		if (!v->items) {
 			free(v);
 			v = NULL;
