@@ -568,7 +568,10 @@ void resident_want_link(struct resident *r, bool want);
 struct resident *resident_find(struct kernel *k, const char *name);
 struct resident *resident_by_id(struct kernel *k, const uint8_t id[DIGEST_BYTES]);
 int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em);
+/* rows.c */
 void resident_put(struct store_txn *t, struct resident *r); /* its row */
+/* Write the row; whoever must know that it is durable commits by itself. */
+void resident_save(struct resident *r);
 void resident_del(struct store_txn *t, struct resident *r);
 /* Ready and nothing in its way: start it, or have it moved on. */
 void resident_go_on(struct resident *r);
@@ -694,6 +697,7 @@ void handoff_expire(struct kernel *k);
 void handoff_sign(struct kernel *k);
 struct tos_value *incarnation_value(const struct incarnation *e);
 int incarnation_read(const struct tos_value *v, struct incarnation *out);
+int incarnation_pick(struct slice encoded, struct incarnation *out);
 /* ticket_expires_ms: of the carrier's ticket; 0 not known */
 void incarnation_learn(struct kernel *k, const uint8_t id[DIGEST_BYTES],
 	const struct incarnation *e, int64_t ticket_expires_ms);

@@ -16,6 +16,7 @@
 #include "core/path.h"
 #include "seal/records.h"
 #include "tos/extension.h"
+#include "wire/pick.h"
 
 #define SPAWNER_CALL_MS 60000u
 #define ASKED_BYTES                                                                            \
@@ -126,11 +127,10 @@ void clone_put(const struct resident *r, struct tos_value *row)
 		tos_set(row, "clones", tos_value_copy(r->clones));
 }
 
-void clone_load(struct resident *r, const struct tos_value *row)
+void clone_load(struct resident *r, struct slice clone_base, struct slice clones)
 {
-	r->clone_base = (uint64_t)tos_get_int(row, "clone_base", 0);
-	if (tos_get(row, "clones"))
-		r->clones = tos_value_copy(tos_get(row, "clones"));
+	r->clone_base = (uint64_t)pick_int(clone_base, 0);
+	r->clones = pick_value(clones);
 }
 
 /* ---- answers */

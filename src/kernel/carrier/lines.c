@@ -29,6 +29,25 @@ void lines_push(struct lines *l, struct tos_value *v)
 	tos_push(l->list, v);
 }
 
+void lines_push_encoded(struct lines *l, struct slice line)
+{
+	struct tos_value *v = NULL;
+	uint8_t *p;
+
+	if (tos_len(l->list) > 0) {
+		if (tos_decode(line.p, line.n, LINES_BYTES_MAX, &v) == 0)
+			lines_push(l, v);
+		return;
+	}
+	p = mem_try_resize(l->before, l->before_bytes + line.n);
+	if (!p)
+		return; /* as a tree that could not be made */
+	memcpy(p + l->before_bytes, line.p, line.n);
+	l->before = p;
+	l->before_bytes += line.n;
+	l->n_before++;
+}
+
 int lines_load(struct lines *l, struct slice array)
 {
 	struct cbor_cursor c;

@@ -1,6 +1,6 @@
 /*
  * A carrier's trail, or its log: lines that it brought along, kept encoded as they came, and those of
- * this stay. Most lines travel on without anybody looking at them.
+ * this stay, encoded too where they are made so. Most lines travel on without anybody looking at them.
  */
 #pragma once
 
@@ -18,6 +18,8 @@ void lines_fini(struct lines *l);
 size_t lines_count(const struct lines *l);
 /* takes v */
 void lines_push(struct lines *l, struct tos_value *v);
+/* One encoded line, well-formed; copied. */
+void lines_push_encoded(struct lines *l, struct slice line);
 /* An encoded array, checked before; copied. What was there is forgotten. */
 int lines_load(struct lines *l, struct slice array);
 int lines_encode(const struct lines *l, struct buf *b);

@@ -13,11 +13,9 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "seal/folders.h"
 #include "tos/extension.h"
 #include "wire/vmproto.h"
 
-#define DAY_MS             ((int64_t)86400000)
 #define LOG_LINES_MAX      1000
 #define TRAIL_MAX          10000
 #define COMPLETED_CALL_MS  30000u
@@ -276,21 +274,33 @@ int resident_event(struct resident *r, enum shell_event ev, struct errmsg *em)
 	return 0;
 }
 
+/* Most lines are never looked at here: it is made as it travels. The order is that of the keys'
+ * encodings. */
 void resident_trail(struct resident *r, const char *event, const char *peer, const char *error)
 {
-	struct tos_value *line;
+	bool has_peer = peer && peer[0] && text_utf8(peer, strlen(peer));
+	bool has_error = error && error[0] && text_utf8(error, strlen(error));
+	AUTOBUF b = BUF_INIT;
 
-	if (lines_count(&r->trail) >= TRAIL_MAX)
+	if (lines_count(&r->trail) >= TRAIL_MAX || !text_utf8(event, strlen(event)))
 		return;
-	line = tos_map();
-	tos_set(line, "event", tos_text(event));
-	tos_set(line, "kernel", tos_text(r->k->config.name));
-	tos_set(line, "wall", tos_int(clock_wall_ms()));
-	if (peer && peer[0])
-		tos_set(line, "peer", tos_text(peer));
-	if (error && error[0])
-		tos_set(line, "error", tos_text(error));
-	lines_push(&r->trail, line);
+	cbor_put_map(&b, 3u + has_peer + has_error);
+	if (has_peer) {
+		cbor_put_text(&b, "peer");
+		cbor_put_text(&b, peer);
+	}
+	cbor_put_text(&b, "wall");
+	cbor_put_int(&b, clock_wall_ms());
+	if (has_error) {
+		cbor_put_text(&b, "error");
+		cbor_put_text(&b, error);
+	}
+	cbor_put_text(&b, "event");
+	cbor_put_text(&b, event);
+	cbor_put_text(&b, "kernel");
+	cbor_put_text(&b, r->k->config.name);
+	if (buf_check(&b) == 0)
+		lines_push_encoded(&r->trail, slice_buf(&b));
 }
 
 void resident_log(struct resident *r, const char *level, const char *text)
@@ -306,319 +316,6 @@ void resident_log(struct resident *r, const char *level, const char *text)
 	log_info("carrier says", KV_STR("carrier", r->name), KV_STR("level", level),
 		KV_STR("text", text));
 	home_event(r->k, r->ticket.home, r->name, "log", NULL, text);
-}
-
-/* ---- the envelope */
-
-static int put_encoded(struct buf *b, const struct tos_value *v, struct slice *out)
-{
-	uint8_t *bytes = NULL;
-	size_t n = 0, at = b->len;
-	int rc = tos_encode(v, &bytes, &n);
-
-	if (rc == 0)
-		rc = buf_add(b, bytes, n);
-	free(bytes);
-	/* The buffer may move: remember the offset, the caller adds the base at the end. */
-	*out = (struct slice){ (const uint8_t *)at, n };
-	return rc;
-}
-
-static int put_lines(struct buf *b, const struct lines *l, struct slice *out)
-{
-	size_t at = b->len;
-	int rc = lines_encode(l, b);
-
-	*out = (struct slice){ (const uint8_t *)at, b->len - at };
-	return rc;
-}
-
-static struct tos_value *counters_of(const struct resident *r)
-{
-	struct tos_value *m = tos_map();
-
-	for (int i = 0; i < LIMIT_COUNT; i++)
-		if (r->usage.used[i] > 0)
-			tos_set(m, limit_names[i], tos_int(r->usage.used[i]));
-	tos_set(m, "hops", tos_int((int64_t)r->hop_count));
-	tos_set(m, "launched", tos_int(r->launched_ms));
-	family_counters(r, m);
-	return m;
-}
-
-int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out)
-{
-	AUTOBUF parts = BUF_MAX((size_t)160 << 20);
-	struct tos_value *value[PART_COUNT] = { NULL };
-	struct envelope env = { 0 };
-	int rc = 0;
-
-	value[PART_CHANNELS] = tos_array();
-	value[PART_CODE] = tos_bytes(r->code_digest, DIGEST_BYTES);
-	value[PART_COUNTERS] = counters_of(r);
-	value[PART_TICKET] = tos_bytes(r->ticket_cose.p, r->ticket_cose.n);
-	value[PART_STATE] = tos_bytes(r->state_bytes.p, r->state_bytes.n);
-	const struct tos_value *lent[PART_COUNT] = {
-		[PART_PATH] = path, [PART_HOPS] = r->hops, [PART_UNDELIVERED] = r->undelivered
-	};
-
-	for (int i = 0; i < PART_COUNT && rc == 0; i++) {
-		if (i == PART_BRIEFCASE)
-			continue;
-		if (i == PART_TRAIL || i == PART_LOG)
-			rc = put_lines(
-				&parts, i == PART_LOG ? &r->log : &r->trail, &env.part[i]);
-		else
-			rc = put_encoded(&parts, lent[i] ? lent[i] : value[i], &env.part[i]);
-	}
-	for (int i = 0; i < PART_COUNT; i++) {
-		if (i != PART_BRIEFCASE)
-			env.part[i].p = parts.data + (uintptr_t)env.part[i].p;
-		tos_value_free(value[i]);
-	}
-	env.part[PART_BRIEFCASE] = blob_slice(&r->briefcase);
-	if (rc == 0) {
-		envelope_encode(out, &env);
-		rc = buf_check(out);
-	}
-	return rc;
-}
-
-static int decode_part(const struct envelope *env, enum envelope_part part,
-	struct tos_value **out, struct errmsg *em)
-{
-	struct tos_value *v = NULL;
-	int rc = tos_decode(env->part[part].p, env->part[part].n, (size_t)256 << 20, &v);
-
-	if (rc < 0)
-		return err_set(em, rc, "the envelope's part %s does not decode",
-			envelope_part_names[part]);
-	tos_value_free(*out);
-	*out = v;
-	return 0;
-}
-
-int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg *em)
-{
-	struct envelope env;
-	struct tos_value *counters = NULL, *state = NULL, *ticket = NULL, *code = NULL;
-	size_t n;
-	const uint8_t *p;
-	int rc = envelope_decode(bytes, &env, em);
-
-	if (rc == 0)
-		rc = decode_part(&env, PART_PATH, &r->path, em);
-	if (rc == 0)
-		rc = lines_load(&r->trail, env.part[PART_TRAIL]);
-	if (rc == 0)
-		rc = lines_load(&r->log, env.part[PART_LOG]);
-	if (rc == 0)
-		rc = decode_part(&env, PART_HOPS, &r->hops, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_UNDELIVERED, &r->undelivered, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_COUNTERS, &counters, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_STATE, &state, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_TICKET, &ticket, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_CODE, &code, em);
-	if (rc == 0) {
-		for (int i = 0; i < LIMIT_COUNT; i++)
-			r->usage.used[i] = tos_get_int(counters, limit_names[i], 0);
-		r->hop_count = (uint64_t)tos_get_int(counters, "hops", 0);
-		r->launched_ms = tos_get_int(counters, "launched", 0);
-		family_counted(r, counters);
-		blob_set(&r->briefcase, env.part[PART_BRIEFCASE]);
-		p = tos_as_bytes(state, &n);
-		blob_set(&r->state_bytes, (struct slice){ p, n });
-		p = tos_as_bytes(ticket, &n);
-		blob_set(&r->ticket_cose, (struct slice){ p, n });
-		p = tos_as_bytes(code, &n);
-		if (n == DIGEST_BYTES)
-			memcpy(r->code_digest, p, n);
-		else
-			rc = err_set(em, ERR_MALFORMED,
-				"the envelope's code digest has %zu bytes", n);
-	}
-	tos_value_free(counters);
-	tos_value_free(state);
-	tos_value_free(ticket);
-	tos_value_free(code);
-	return rc;
-}
-
-static int digest_part(struct tos_value *out, const char *name, struct slice bytes)
-{
-	uint8_t digest[DIGEST_BYTES];
-
-	digest_bytes(bytes.p, bytes.n, digest);
-	return tos_set(out, name, tos_bytes(digest, sizeof(digest)));
-}
-
-/* A folder's digest is that of [name, [elements]], so that folders can be sealed one by one
- * later. */
-static int digest_folders(struct tos_value *out, struct slice briefcase, struct errmsg *em)
-{
-	struct cbor_cursor c;
-	uint64_t n;
-	int rc = 0;
-
-	cbor_init(&c, briefcase.p, briefcase.n);
-	n = cbor_open_map_max(&c, 1 << 20);
-	for (uint64_t i = 0; i < n && rc == 0 && c.rc == 0; i++) {
-		struct slice name = cbor_text(&c, 0, 128);
-		struct slice elements = cbor_any(&c);
-		uint8_t digest[DIGEST_BYTES];
-		char key[160];
-
-		if (c.rc < 0)
-			break;
-		snprintf(key, sizeof(key), "folder/%.*s", (int)name.n, (const char *)name.p);
-		folder_digest(name, elements, digest);
-		rc = tos_set(out, key, tos_bytes(digest, sizeof(digest)));
-	}
-	if (rc == 0 && c.rc < 0)
-		rc = err_set(em, c.rc, "the briefcase does not decode");
-	return rc;
-}
-
-int envelope_digests(const struct envelope *env, struct tos_value **out, struct errmsg *em)
-{
-	static const enum envelope_part parts[] = { PART_STATE, PART_PATH, PART_COUNTERS,
-		PART_TRAIL, PART_LOG, PART_UNDELIVERED, PART_CHANNELS };
-	struct tos_value *m = tos_map();
-	int rc = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(parts) && rc == 0; i++)
-		rc = digest_part(m, envelope_part_names[parts[i]], env->part[parts[i]]);
-	if (rc == 0)
-		rc = digest_folders(m, env->part[PART_BRIEFCASE], em);
-	if (rc < 0)
-		tos_value_free(m);
-	else
-		*out = m;
-	return rc;
-}
-
-/* ---- the store */
-
-void resident_key(const struct resident *r, struct buf *out)
-{
-	buf_add(out, r->id, DIGEST_BYTES);
-}
-
-void resident_put(struct store_txn *t, struct resident *r)
-{
-	AUTOBUF key = BUF_INIT, env = BUF_MAX((size_t)160 << 20);
-	struct tos_value *row = tos_map(), *limits = tos_map();
-	uint8_t *bytes = NULL;
-	size_t n = 0;
-
-	resident_key(r, &key);
-	if (r->ticket.fast && !r->saved && (r->hop_count > 0 || r->suffix[0])) {
-		tos_value_free(row);
-		tos_value_free(limits);
-		return; /* in memory only from departure 0 on */
-	}
-	r->completion_due = false;
-	tos_set(row, "name", tos_text(r->name));
-	clone_put(r, row);
-	tos_set(row, "state",
-		tos_text(shell_state_word(
-			r->paused && r->state == SHELL_SUSPENDED ? SHELL_READY : r->state)));
-	tos_set(row, "e", incarnation_value(&r->e));
-	tos_set(row, "n", tos_int((int64_t)r->n));
-	tos_set(row, "completed", tos_bool(r->completed));
-	tos_set(row, "since", tos_int(r->since_ms));
-	/* What departs differs from what was sent only in the entry of the path. */
-	if (r->state == SHELL_DEPARTING) {
-		tos_set(row, "path", tos_value_copy(r->path));
-	} else {
-		resident_envelope(r, r->path, &env);
-		tos_set(row, "envelope", tos_bytes(env.data, env.len));
-	}
-	if (r->code_changed)
-		tos_set(row, "code_here", tos_bytes(r->code.p, r->code.n));
-	if (r->fault)
-		tos_set(row, "fault", tos_value_copy(r->fault));
-	if (r->state == SHELL_DEPARTING) {
-		tos_set(row, "dest", tos_text(r->dest));
-		tos_set(row, "outcome", tos_bool(r->outcome_move));
-		tos_set(row, "asking", tos_bool(r->asking));
-		tos_set(row, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
-		tos_set(row, "sent_envelope", tos_bytes(r->envelope.p, r->envelope.n));
-	}
-	for (int i = 0; i < LIMIT_COUNT; i++)
-		tos_set(limits, limit_names[i], tos_int(r->usage.limit[i]));
-	tos_set(row, "limits", limits);
-	if (tos_encode(row, &bytes, &n) == 0) {
-		store_put(t, T_RESIDENT, key.data, key.len, bytes, n, 0);
-		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, n, 0);
-	}
-	free(bytes);
-	tos_value_free(row);
-	if (!r->saved) {
-		struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
-
-		/* Kept a day longer than any carrier that runs it can be, and written again only
-		 * when that moves on by a day. */
-		int64_t until_ms = r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS;
-		struct store_stats st;
-
-		/* Only when nothing waits for the disk is it known that the row is there, and a
-		 * transaction that failed since may have been the one that held it. */
-		store_stats(r->k->store, &st);
-		if (code && (until_ms > code->kept_until_ms + DAY_MS || st.queued ||
-				    st.failures != code->kept_failures)) {
-			code->kept_failures = st.failures;
-			char hex[2 * DIGEST_BYTES + 1];
-
-			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
-				code->bundle.n, until_ms);
-			account_stored(r->k, STORED_CODE,
-				text_hex(r->code_digest, DIGEST_BYTES, hex), r->owner.name,
-				code->bundle.n, until_ms);
-			code->kept_until_ms = until_ms;
-		}
-	}
-	r->saved = true;
-}
-
-void resident_del(struct store_txn *t, struct resident *r)
-{
-	AUTOBUF key = BUF_INIT;
-
-	resident_key(r, &key);
-	store_del(t, T_RESIDENT, key.data, key.len);
-	account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
-	r->saved = false;
-}
-
-static void saved(void *arg, int rc, const struct errmsg *em)
-{
-	(void)arg;
-	if (rc < 0)
-		log_error("a carrier's state could not be saved", KV_ERR(rc, em));
-}
-
-/* Write the row; whoever must know that it is durable commits by itself. */
-static void resident_save(struct resident *r)
-{
-	struct store_txn *t;
-
-	if (r->ending)
-		return;
-	t = store_begin(r->k->store);
-	resident_put(t, r);
-	store_commit(t, saved, r->k);
-}
-
-void resident_forced(struct resident *r)
-{
-	incarnation_learn(r->k, r->id, &r->e, r->ticket.expires_ms);
-	resident_save(r);
 }
 
 /* ---- going on */
@@ -758,6 +455,13 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	home_report(r);
 }
 
+static void end_saved(void *arg, int rc, const struct errmsg *em)
+{
+	(void)arg;
+	if (rc < 0)
+		log_error("a carrier's end could not be saved", KV_ERR(rc, em));
+}
+
 void resident_end(struct resident *r, enum shell_event ev, const char *why)
 {
 	struct kernel *k = r->k;
@@ -779,7 +483,7 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	audit_event(k, t, shell_state_word(r->state), m);
 	home_ended(t, r, r->state, why);
 	FAULT_AT(END_COMMIT);
-	store_commit(t, saved, k);
+	store_commit(t, end_saved, k);
 	metric_add(k->metrics, "carriers_ended_total", NULL, 1);
 	resident_free(r);
 }
@@ -1235,131 +939,6 @@ void residents_tick(struct kernel *k, int64_t now_ms)
 			!r->completed_call && !r->scheduled && now_ms >= r->ask_again_ms)
 			resident_completed(r, "");
 	}
-}
-
-/* ---- at start */
-
-static int load_row(void *arg, struct slice key, struct slice body, int64_t expires_ms)
-{
-	struct kernel *k = arg;
-	struct resident *r = resident_new(k);
-	struct tos_value *row = NULL;
-	struct errmsg em = { "" };
-	struct code *code = NULL;
-	char hex[2 * DIGEST_BYTES + 1];
-	size_t n;
-	const uint8_t *p;
-	int state, rc;
-
-	(void)expires_ms;
-	(void)key;
-	rc = tos_decode(body.p, body.n, (size_t)512 << 20, &row);
-	if (rc == 0) {
-		snprintf(r->name, sizeof(r->name), "%s", tos_get_text(row, "name", ""));
-		p = tos_get_bytes(row, "envelope", &n);
-		if (!p)
-			p = tos_get_bytes(row, "sent_envelope", &n);
-		rc = resident_load_envelope(r, (struct slice){ p, n }, &em);
-		if (rc == 0 && tos_get(row, "path")) {
-			tos_value_free(r->path);
-			r->path = tos_value_copy(tos_get(row, "path"));
-		}
-	}
-	if (rc == 0)
-		/* An expired or revoked one is loaded all the same and ended by the rules for
-		 * that. */
-		rc = ticket_stored(
-			blob_slice(&r->ticket_cose), &r->ticket, r->id, &r->owner, &em);
-	if (rc == 0) {
-		family_is(r, r->id, tos_get_text(row, "suffix", ""));
-		clone_load(r, row);
-		rc = family_budget(r, &em);
-	}
-	if (rc == 0) {
-		/* Once for all that run it. */
-		code = map_find(k->codes, r->code_digest, DIGEST_BYTES);
-		if (!code)
-			code = code_find(k, r->code_digest, &em);
-		rc = code ? 0 : ERR_NOT_FOUND;
-	}
-	state = shell_state_parse(tos_get_text(row, "state", ""));
-	if (rc == 0 && state < 0)
-		rc = err_set(&em, ERR_STORE, "unknown state");
-	if (rc < 0 || !code) {
-		/* Nothing is dropped: the row stays in the store, the operator is told. */
-		log_error("a carrier in the store could not be loaded; its row is kept",
-			KV_STR("carrier", r->name), KV_ERR(rc, &em));
-		metric_add(k->metrics, "residents_unloadable_total", NULL, 1);
-		r->name[0] = 0;
-		resident_free(r);
-		tos_value_free(row);
-		return 0;
-	}
-	r->state = (enum shell_state)state;
-	blob_set(&r->code, blob_slice(&code->bundle));
-	p = tos_get_bytes(row, "code_here", &n);
-	if (p) {
-		blob_set(&r->code, (struct slice){ p, n });
-		r->code_changed = true;
-	}
-	r->author = code->author;
-	incarnation_read(tos_get(row, "e"), &r->e);
-	r->n = (uint64_t)tos_get_int(row, "n", 0);
-	r->completed = tos_get_bool(row, "completed", false);
-	r->since_ms = tos_get_int(row, "since", 0);
-	for (int i = 0; i < LIMIT_COUNT; i++)
-		r->usage.limit[i] = tos_get_int(tos_get(row, "limits"), limit_names[i], 0);
-	if (tos_get(row, "fault"))
-		r->fault = tos_value_copy(tos_get(row, "fault"));
-	if (r->state == SHELL_DEPARTING) {
-		snprintf(r->dest, sizeof(r->dest), "%s", tos_get_text(row, "dest", ""));
-		r->outcome_move = tos_get_bool(row, "outcome", false);
-		r->asking = tos_get_bool(row, "asking", false); /* until it is answered */
-		p = tos_get_bytes(row, "hop", &n);
-		blob_set(&r->hop_cose, (struct slice){ p, n });
-		p = tos_get_bytes(row, "sent_envelope", &n);
-		blob_set(&r->envelope, (struct slice){ p, n });
-		r->n_undelivered = tos_len(r->undelivered);
-		r->sent = true; /* after a restart a departing copy always counts as sent */
-		r->in_doubt = true;
-	} else {
-		shell_next(r->state, SHELL_EV_REBOOT, &r->state);
-	}
-	r->saved = r->loaded = true;
-	r->quarantined = restored_holds_back(k);
-	account_stored(k, STORED_RESIDENT, r->name, r->owner.name, body.n, 0);
-	account_stored(k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
-		r->owner.name, code->bundle.n,
-		r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS);
-	account_open(r, false);
-	r->report_due = true;
-	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
-	rate_init(&r->log_rate, 200, clock_ms());
-	map_put_str(k->residents, r->name, r);
-	tos_value_free(row);
-	return 0;
-}
-
-int residents_load(struct kernel *k, struct errmsg *em)
-{
-	struct resident *r;
-	int64_t began = clock_ms();
-	size_t it = 0;
-	int rc;
-
-	k->residents = map_new();
-	rc = store_each(k->store, T_RESIDENT, (struct slice){ NULL, 0 }, load_row, k, em);
-	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		if (r->state == SHELL_READY) {
-			resident_trail(r, "restarted", "", "");
-			if (!r->completed)
-				resident_undelivered(r);
-			resident_go_on(r);
-		}
-	if (map_size(k->residents))
-		log_info("carriers loaded", KV_INT("carriers", map_size(k->residents)),
-			KV_INT("ms", clock_ms() - began));
-	return rc;
 }
 
 /* ---- Shells: what extensions may do with a completed carrier */

@@ -35,6 +35,27 @@ int incarnation_read(const struct tos_value *v, struct incarnation *out)
 	return 0;
 }
 
+int incarnation_pick(struct slice encoded, struct incarnation *out)
+{
+	struct cbor_cursor c;
+	struct incarnation e = { 0 };
+	struct slice nonce;
+	int rc;
+
+	*out = e;
+	cbor_init(&c, encoded.p, encoded.n);
+	cbor_open_array(&c, 2);
+	e.count = cbor_uint(&c, INT64_MAX);
+	nonce = cbor_bytes(&c, sizeof(e.nonce), sizeof(e.nonce));
+	cbor_close(&c);
+	rc = cbor_finish(&c);
+	if (rc < 0)
+		return rc;
+	memcpy(e.nonce, nonce.p, nonce.n);
+	*out = e;
+	return 0;
+}
+
 struct known {
 	struct incarnation e;
 	int64_t until_ms; /* wall */

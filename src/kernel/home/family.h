@@ -50,7 +50,7 @@ void clone_checkpoint(struct resident *r);
 void clone_forget(struct resident *r);
 /* Into and from its row in the store. */
 void clone_put(const struct resident *r, struct tos_value *row);
-void clone_load(struct resident *r, const struct tos_value *row);
+void clone_load(struct resident *r, struct slice clone_base, struct slice clones);
 /* Another incarnation goes on than the one that may have made clones elsewhere. */
 void clone_renumber(struct resident *r);
 void shells_spawn(struct kernel *k, struct request *rq);

@@ -4,6 +4,7 @@
  */
 #include "kernel/handoff/evidence.h"
 #include "kernel/home/family.h"
+#include "kernel/home/records.h"
 #include "kernel/handoff/forced.h"
 
 #include <string.h>
@@ -13,7 +14,6 @@
 #include "base/log.h"
 #include "wire/record.h"
 
-#define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
 #define COMMAND_AGAIN_MS 1000
 #define SAVE_SOON_MS     200
 #define REPORTS_AGAIN_MS 10000
@@ -30,26 +30,6 @@ struct outcome_waiter {
 };
 
 /* ---- records */
-
-struct home_record *home_new(struct kernel *k, const char *name)
-{
-	struct home_record *h = mem_new(struct home_record);
-
-	snprintf(h->name, sizeof(h->name), "%s", name);
-	list_init(&h->waiters);
-	h->launched_ms = h->since_ms = clock_wall_ms();
-	h->k = k;
-	return h;
-}
-
-void home_place(struct home_record *h, const char *kernel, uint64_t came)
-{
-	if (strcmp(h->kernel, kernel) != 0)
-		snprintf(h->places[h->n_places++ % ARRAY_LEN(h->places)], sizeof(h->places[0]),
-			"%s", kernel);
-	snprintf(h->kernel, sizeof(h->kernel), "%s", kernel);
-	h->came = came;
-}
 
 /* Of those that the home remembers. */
 static bool place_was(const struct home_record *h, const char *kernel)
@@ -114,187 +94,6 @@ void home_free(struct home_record *h)
 bool home_busy(const struct home_record *h)
 {
 	return h->raising || h->closing;
-}
-
-static struct tos_value *budgets_value(const int64_t v[LIMIT_COUNT])
-{
-	struct tos_value *m = tos_map();
-
-	for (size_t i = 0; i < SPLIT_COUNT; i++)
-		tos_set(m, limit_names[split_limits[i]], tos_int(v[split_limits[i]]));
-	return m;
-}
-
-static void budgets_read(const struct tos_value *m, int64_t v[LIMIT_COUNT])
-{
-	for (size_t i = 0; i < SPLIT_COUNT; i++)
-		v[split_limits[i]] = tos_get_int(m, limit_names[split_limits[i]], 0);
-}
-
-static void put_family(const struct home_record *h, struct tos_value *m)
-{
-	tos_set(m, "budget", budgets_value(h->budget));
-	if (h->born[0]) {
-		tos_set(m, "born", tos_text(h->born));
-		tos_set(m, "birth", tos_bytes(h->birth, DIGEST_BYTES));
-	}
-	if (h->n_registered) {
-		tos_set(m, "gave", budgets_value(h->gave));
-		tos_set(m, "registered", tos_int((int64_t)h->n_registered));
-	}
-	if (h->family_wanted[0])
-		tos_set(m, "family_wanted", tos_text(h->family_wanted));
-}
-
-static void read_family(const struct tos_value *m, struct home_record *h)
-{
-	struct ticket t = { .path = NULL };
-	struct cose cose;
-	size_t n;
-	const uint8_t *p = tos_get_bytes(m, "birth", &n);
-
-	if (p && n == DIGEST_BYTES)
-		memcpy(h->birth, p, n);
-	snprintf(h->born, sizeof(h->born), "%s", tos_get_text(m, "born", ""));
-	snprintf(h->family_wanted, sizeof(h->family_wanted), "%s",
-		tos_get_text(m, "family_wanted", ""));
-	budgets_read(tos_get(m, "budget"), h->budget);
-	budgets_read(tos_get(m, "gave"), h->gave);
-	h->n_registered = (uint64_t)tos_get_int(m, "registered", 0);
-	/* A row of a version that knew no clones. */
-	if (!tos_get(m, "budget") &&
-		cose_decode(blob_slice(&h->ticket_cose), &cose, NULL) == 0 &&
-		ticket_decode(cose.payload, &t, NULL) == 0)
-		memcpy(h->budget, t.limits, sizeof(h->budget));
-	ticket_fini(&t);
-}
-
-void home_put(struct store_txn *t, const struct home_record *h)
-{
-	struct tos_value *m = tos_map(), *outcome = h->closing ? h->end_outcome : h->outcome;
-	uint8_t *bytes = NULL;
-	size_t n;
-
-	tos_set(m, "name", tos_text(h->name));
-	tos_set(m, "id", tos_bytes(h->id, DIGEST_BYTES));
-	tos_set(m, "owner", tos_text(h->owner));
-	tos_set(m, "state", tos_text(shell_state_word(h->closing ? h->end_state : h->state)));
-	tos_set(m, "kernel", tos_text(h->kernel));
-	tos_set(m, "from", tos_text(h->from));
-	tos_set(m, "e", incarnation_value(h->raising ? &h->next_e : &h->e));
-	tos_set(m, "n", tos_int((int64_t)h->n));
-	tos_set(m, "came", tos_int((int64_t)h->came));
-	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
-	tos_set(m, "wanted", tos_text(h->wanted));
-	tos_set(m, "command_due", tos_bool(h->command_due));
-	tos_set(m, "launched", tos_int(h->launched_ms));
-	tos_set(m, "since", tos_int(h->since_ms));
-	tos_set(m, "ended", tos_int(h->closing ? h->end_ms : h->ended_ms));
-	tos_set(m, "expires", tos_int(h->expires_ms));
-	tos_set(m, "ticket", tos_bytes(h->ticket_cose.p, h->ticket_cose.n));
-	put_family(h, m);
-	if (outcome)
-		tos_set(m, "result", tos_value_copy(outcome));
-	if (h->fault && !h->closing)
-		tos_set(m, "fault", tos_value_copy(h->fault));
-	if (tos_encode(m, &bytes, &n) == 0) {
-		store_put(t, T_HOME, h->name, strlen(h->name), bytes, n,
-			h->expires_ms + KEEP_AFTER_MS);
-		account_stored(
-			h->k, STORED_HOME, h->name, h->owner, n, h->expires_ms + KEEP_AFTER_MS);
-	}
-	free(bytes);
-	tos_value_free(m);
-}
-
-static int home_read(struct kernel *k, struct slice body, struct home_record **out)
-{
-	struct home_record *h;
-	struct tos_value *m = NULL;
-	size_t n;
-	const uint8_t *p;
-	int state, rc = tos_decode(body.p, body.n, (size_t)512 << 20, &m);
-
-	if (rc < 0)
-		return rc;
-	h = home_new(k, tos_get_text(m, "name", ""));
-	p = tos_get_bytes(m, "id", &n);
-	if (p && n == DIGEST_BYTES)
-		memcpy(h->id, p, n);
-	snprintf(h->owner, sizeof(h->owner), "%s", tos_get_text(m, "owner", ""));
-	home_place(h, tos_get_text(m, "kernel", ""), (uint64_t)tos_get_int(m, "came", 0));
-	snprintf(h->from, sizeof(h->from), "%s", tos_get_text(m, "from", ""));
-	snprintf(h->wanted, sizeof(h->wanted), "%s", tos_get_text(m, "wanted", ""));
-	state = shell_state_parse(tos_get_text(m, "state", ""));
-	h->state = state < 0 ? SHELL_LOST : (enum shell_state)state;
-	incarnation_read(tos_get(m, "e"), &h->e);
-	h->n = (uint64_t)tos_get_int(m, "n", 0);
-	h->in_doubt = tos_get_bool(m, "in_doubt", false);
-	h->command_due = tos_get_bool(m, "command_due", false);
-	h->launched_ms = tos_get_int(m, "launched", 0);
-	h->since_ms = tos_get_int(m, "since", 0);
-	h->ended_ms = tos_get_int(m, "ended", 0);
-	h->expires_ms = tos_get_int(m, "expires", 0);
-	p = tos_get_bytes(m, "ticket", &n);
-	if (p)
-		blob_set(&h->ticket_cose, (struct slice){ p, n });
-	read_family(m, h);
-	if (tos_get(m, "result"))
-		h->outcome = tos_value_copy(tos_get(m, "result"));
-	if (tos_get(m, "fault"))
-		h->fault = tos_value_copy(tos_get(m, "fault"));
-	tos_value_free(m);
-	*out = h;
-	return 0;
-}
-
-static int home_row_load(void *arg, struct slice key, struct slice body, int64_t expires_ms)
-{
-	struct kernel *k = arg;
-	struct home_record *h = NULL;
-
-	(void)expires_ms;
-	if (home_read(k, body, &h) < 0) {
-		log_error("a home record could not be read; it is kept in the store",
-			KV_INT("bytes", key.n));
-		return 0;
-	}
-	account_stored(
-		k, STORED_HOME, h->name, h->owner, body.n, h->expires_ms + KEEP_AFTER_MS);
-	if (shell_ended(h->state)) /* what is left of it is here */
-		home_place(h, k->config.name, 0);
-	if (shell_ended(h->state) && clock_wall_ms() - h->ended_ms > IN_MEMORY_MS)
-		home_free(h);
-	else
-		map_put_str(k->homes, h->name, h);
-	return 0;
-}
-
-int homes_load(struct kernel *k, struct errmsg *em)
-{
-	k->homes = map_new();
-	k->notes = map_new();
-	list_init(&k->families);
-	k->waiting = map_new();
-	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
-}
-
-/* The record, from memory or, when it ended long ago, from the store (then it stays in memory a
- * while). */
-struct home_record *home_find(struct kernel *k, const char *name)
-{
-	struct home_record *h = map_find_str(k->homes, name);
-	AUTOBUF body = BUF_MAX((size_t)512 << 20);
-
-	if (h || !name[0])
-		return h;
-	if (store_get(k->store, T_HOME, name, strlen(name), &body, NULL) < 0 ||
-		home_read(k, slice_buf(&body), &h) < 0)
-		return NULL;
-	if (shell_ended(h->state))
-		home_place(h, k->config.name, 0);
-	map_put_str(k->homes, h->name, h);
-	return h;
 }
 
 struct home_saving {
@@ -365,24 +164,6 @@ static void raise_end(struct kernel *k, struct home_record *h, int rc)
 		h->e = h->next_e;
 		incarnation_learn(k, h->id, &h->e, h->expires_ms);
 	}
-}
-
-struct tos_value *home_row(const struct home_record *h)
-{
-	struct tos_value *m = tos_map();
-	const char *at = strchr(h->name, '#');
-
-	tos_set(m, "name", tos_text(h->name));
-	tos_set(m, "state", tos_text(shell_state_word(h->state)));
-	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
-	tos_set(m, "kernel", tos_text(h->kernel));
-	tos_set(m, "home", at ? tos_text_n(h->name, (size_t)(at - h->name)) : tos_text(""));
-	tos_set(m, "owner", tos_text(h->owner));
-	tos_set(m, "hop", tos_int((int64_t)h->n));
-	tos_set(m, "since_ms", tos_int(h->since_ms));
-	tos_set(m, "trust", tos_text(TRUST_USER));
-	family_row(h->name, m);
-	return m;
 }
 
 struct tos_value *outcome_of(struct resident *r)
