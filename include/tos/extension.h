@@ -25,7 +25,7 @@
  *   };
  *
  * Changes: 1.0 first version. 1.1 what is outside: tos_place, tos_connect, tos_watch, tos_trusted,
- * tos_audit. Fields are only ever added at the end.
+ * tos_audit. 1.2 tos_directory, tos_accept. Fields are only ever added at the end.
  */
 #pragma once
 
@@ -33,7 +33,7 @@
 #include <tos/value.h>
 
 #define TOS_ABI_MAJOR 1
-#define TOS_ABI_MINOR 1
+#define TOS_ABI_MINOR 2
 #define TOS_ABI       (uint32_t)sizeof(struct tos_extension), TOS_ABI_MAJOR, TOS_ABI_MINOR
 
 struct tos_ext;   /* the extension as its host sees it */
@@ -154,7 +154,8 @@ struct tos_extension {
 	const char *doc;
 	const struct tos_inbox_spec *inboxes;       /* ends with a zero entry */
 	const struct tos_property_spec *properties; /* ends with a zero entry; may be NULL */
-	/* words with spaces between: "read-proc read-fs"; NULL: none. Enforced when isolated */
+	/* words with spaces between: read-proc read-fs directory net-out net-in; NULL: none.
+	 * Enforced when isolated */
 	const char *privileges;
 	/* 0, or a negative code: it is not loaded; may be NULL */
 	int (*start)(struct tos_ext *x);
@@ -208,6 +209,10 @@ struct tos_host_table {
 	int (*watch)(struct tos_ext *x, int fd, unsigned events, tos_watch_fn *fn, void *arg);
 	const void *(*trusted)(struct tos_ext *x, size_t *n);
 	void (*audit)(struct tos_ext *x, const char *event, struct tos_value *map);
+	/* 1.2 */
+	const char *(*directory)(struct tos_ext *x);
+	int (*accept)(
+		struct tos_ext *x, uint32_t timeout_ms, tos_connected_fn *done, void *arg);
 };
 /* Hosts place this pointer first in struct tos_ext and struct tos_inbox. */
 #define TOS_HOST(p) (*(const struct tos_host_table *const *)(const void *)(p))
@@ -329,4 +334,24 @@ static inline const void *tos_trusted(struct tos_ext *x, size_t *n)
 static inline void tos_audit(struct tos_ext *x, const char *event, struct tos_value *map)
 {
 	TOS_HOST(x)->audit(x, event, map);
+}
+
+/* ---- 1.2 */
+
+/* With the privilege directory, where isolated: the path of the directory that the configuration
+ * grants, "/data" as a rule; files and directories there can be made, written, renamed and removed
+ * unless it is granted to be read only, and stay. NULL: none. */
+static inline const char *tos_directory(struct tos_ext *x)
+{
+	return TOS_HOST(x)->directory(x);
+}
+/* With the privilege net-in: the next connection that somebody makes to the address which the
+ * configuration names. The kernel listens there; those whom nobody has asked for wait. done comes
+ * exactly once, later, unless this fails: text is the address of the other side; or timed-out
+ * (timeout_ms 0: 30 s), denied (no address is configured, or the privilege was not granted). Ask
+ * again for the one after it, as long as you have room: 64 descriptors in all. */
+static inline int tos_accept(
+	struct tos_ext *x, uint32_t timeout_ms, tos_connected_fn *done, void *arg)
+{
+	return (TOS_HOST(x)->accept)(x, timeout_ms, done, arg);
 }

@@ -108,6 +108,7 @@ struct body {
 	int64_t due; /* nothing in calls, connects and timers is due before this */
 	/* outside */
 	struct tos_value *places;
+	char *directory;
 	struct blob trusted;
 	struct list connects;
 	size_t n_connects;
@@ -455,27 +456,28 @@ static const void *host_trusted(struct tos_ext *x, size_t *n)
 	return b->trusted.n ? b->trusted.p : NULL;
 }
 
-static int host_connect(struct tos_ext *x, const char *host, uint16_t port, uint32_t timeout_ms,
-	tos_connected_fn *done, void *arg)
+static const char *host_directory(struct tos_ext *x)
 {
-	struct body *b = body_of(x);
-	struct connecting *c;
-	int rc;
+	return body_of(x)->directory;
+}
 
-	if (!b->ops->connect)
-		return ERR_UNSUPPORTED;
-	if (!host || !*host || strlen(host) > 255 || !port || !done)
-		return ERR_NAME;
-	if (b->n_connects >= EXT_CONNECTS_MAX)
-		return ERR_LIMIT;
-	c = mem_new(struct connecting);
-	timeout_ms = timeout_ms ? timeout_ms : 30000;
+static struct connecting *connecting_new(
+	struct body *b, uint32_t *timeout_ms, tos_connected_fn *done, void *arg)
+{
+	struct connecting *c = mem_new(struct connecting);
+
+	*timeout_ms = *timeout_ms ? *timeout_ms : 30000;
 	*c = (struct connecting){ .number = ++b->next_connect,
-		.due = clock_ms() + timeout_ms + 1000, /* the kernel's answer comes first */
+		.due = clock_ms() + *timeout_ms + 1000, /* the kernel's answer comes first */
 		.done = done,
 		.arg = arg,
 		.fd = -1 };
-	rc = b->ops->connect(b->arg, c->number, host, port, timeout_ms);
+	return c;
+}
+
+/* rc: whether the kernel was asked. */
+static int connecting_begun(struct body *b, struct connecting *c, int rc)
+{
 	if (rc < 0) {
 		free(c);
 		return rc;
@@ -484,6 +486,39 @@ static int host_connect(struct tos_ext *x, const char *host, uint16_t port, uint
 	b->n_connects++;
 	due_at(b, c->due);
 	return 0;
+}
+
+static int host_accept(
+	struct tos_ext *x, uint32_t timeout_ms, tos_connected_fn *done, void *arg)
+{
+	struct body *b = body_of(x);
+	struct connecting *c;
+
+	if (!b->ops->accept)
+		return ERR_UNSUPPORTED;
+	if (!done)
+		return ERR_NAME;
+	if (b->n_connects >= EXT_CONNECTS_MAX)
+		return ERR_LIMIT;
+	c = connecting_new(b, &timeout_ms, done, arg);
+	return connecting_begun(b, c, b->ops->accept(b->arg, c->number, timeout_ms));
+}
+
+static int host_connect(struct tos_ext *x, const char *host, uint16_t port, uint32_t timeout_ms,
+	tos_connected_fn *done, void *arg)
+{
+	struct body *b = body_of(x);
+	struct connecting *c;
+
+	if (!b->ops->connect)
+		return ERR_UNSUPPORTED;
+	if (!host || !*host || strlen(host) > 255 || !port || !done)
+		return ERR_NAME;
+	if (b->n_connects >= EXT_CONNECTS_MAX)
+		return ERR_LIMIT;
+	c = connecting_new(b, &timeout_ms, done, arg);
+	return connecting_begun(
+		b, c, b->ops->connect(b->arg, c->number, host, port, timeout_ms));
 }
 
 static int host_watch(struct tos_ext *x, int fd, unsigned events, tos_watch_fn *fn, void *arg)
@@ -522,8 +557,10 @@ static void host_audit(struct tos_ext *x, const char *event, struct tos_value *m
 	tos_value_free(map);
 }
 
-void body_outside(struct body *b, const struct tos_value *places, struct slice trusted)
+void body_outside(struct body *b, const struct tos_value *places, struct slice trusted,
+	const char *directory)
 {
+	b->directory = mem_strdup(directory);
 	b->places = places ? tos_value_copy(places) : NULL;
 	blob_set(&b->trusted, trusted);
 }
@@ -589,6 +626,11 @@ size_t body_watched(const struct body *b, struct pollfd *out, size_t most)
 	return n;
 }
 
+size_t body_watching(const struct body *b)
+{
+	return b->n_watches;
+}
+
 static struct watch *watch_of(struct body *b, int fd)
 {
 	for (size_t i = 0; i < b->n_watches; i++)
@@ -627,6 +669,7 @@ static void outside_free(struct body *b)
 		connecting_free(b, c);
 	}
 	tos_value_free(b->places);
+	free(b->directory);
 	blob_free(&b->trusted);
 }
 
@@ -654,6 +697,8 @@ static const struct tos_host_table host_table = {
 	.watch = host_watch,
 	.trusted = host_trusted,
 	.audit = host_audit,
+	.directory = host_directory,
+	.accept = host_accept,
 };
 
 /* ---- the checks ---- */

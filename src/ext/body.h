@@ -39,9 +39,10 @@ struct body_ops {
 	void (*count)(void *arg, const char *name, uint64_t delta);
 	void (*property)(void *arg, const char *path, const char *value);
 	void (*busy)(void *arg); /* body_run() has something to do */
-	/* Both NULL: what is outside is not to be had here. */
+	/* All NULL: what is outside is not to be had here. */
 	int (*connect)(void *arg, uint64_t number, const char *host, uint16_t port,
 		uint32_t timeout_ms);
+	int (*accept)(void *arg, uint64_t number, uint32_t timeout_ms);
 	void (*audit)(void *arg, const char *event, struct slice map);
 };
 
@@ -85,10 +86,12 @@ int body_privileges_ok(const char *asked, const char *granted, struct errmsg *em
 
 /* ---- what is outside (tos-ext only) */
 struct pollfd;
-/* Before body_start(): the configured places, and certificates; both copied. */
-void body_outside(struct body *b, const struct tos_value *places, struct slice trusted);
-/* The outcome of a connect; takes fd. */
+/* Before body_start(): the configured places, certificates, the directory or NULL; all copied. */
+void body_outside(struct body *b, const struct tos_value *places, struct slice trusted,
+	const char *directory);
+/* The outcome of a connect or accept; takes fd. */
 void body_connected(struct body *b, uint64_t number, int rc, const char *text, int fd);
 /* What is watched, at most `most`; and what poll() said of it. */
 size_t body_watched(const struct body *b, struct pollfd *out, size_t most);
+size_t body_watching(const struct body *b);
 void body_polled(struct body *b, const struct pollfd *in, size_t n);

@@ -55,6 +55,12 @@ struct ext_callbacks {
 	/* The places and certificates that such an extension is told of at its start: a map
 	 * {places, trusted}, or NULL. May be NULL itself. */
 	struct tos_value *(*outside)(void *arg, const char *name);
+	/* It declares and was granted net-in, and is about to start: the address to which others
+	 * connect is opened, if it has one. A failure keeps it from starting. NULL: never. */
+	int (*listen)(void *arg, const char *name, struct errmsg *em);
+	/* It wants the next connection to that address; as connect. */
+	void (*accept)(void *arg, const char *key, const char *name, uint32_t life,
+		uint64_t number, uint32_t timeout_ms);
 	/* A row for the audit trail; map as it was sent. NULL: dropped. */
 	void (*audit)(
 		void *arg, const char *ext, const char *event, const struct tos_value *map);
@@ -120,6 +126,10 @@ struct tos_value *ext_declared(const struct ext_host *h, const char *key);
  * socket could not be handed over now; try again soon. fd stays the caller's. */
 int ext_connected(struct ext_host *h, const char *key, uint32_t life, uint64_t number, int rc,
 	const char *text, int fd);
+/* Who asked in that life: 1 is the one of its name that others find; 0 is not, yet or any more; -1
+ * is over. */
+int ext_serves(const struct ext_host *h, const char *key, uint32_t life);
+bool ext_has_name(const struct ext_host *h, const char *name);
 bool ext_has_inbox(const struct ext_host *h, const char *inbox, uint32_t *flags);
 /* Inboxes with this flag, in load order: NULL ends. */
 const char *ext_hook(const struct ext_host *h, uint32_t flag, size_t i);

@@ -741,6 +741,23 @@ int ext_connected(struct ext_host *h, const char *key, uint32_t life, uint64_t n
 	return remote_connected(e, number, rc, text, fd);
 }
 
+int ext_serves(const struct ext_host *h, const char *key, uint32_t life)
+{
+	const struct ext *e = host_by_key(h, key);
+
+	if (!e || !e->stream || e->restarts != life)
+		return -1;
+	return e->state == EXT_READY && e == host_published(h, e->name);
+}
+
+bool ext_has_name(const struct ext_host *h, const char *name)
+{
+	for (const struct ext *e = h->first; e; e = e->next)
+		if (strcmp(e->name, name) == 0)
+			return true;
+	return false;
+}
+
 bool ext_has_inbox(const struct ext_host *h, const char *inbox, uint32_t *flags)
 {
 	struct decl_inbox *in;

@@ -58,7 +58,10 @@ struct ext {
 	bool hidden;     /* not published yet */
 	bool publishing; /* it is, as soon as the one it replaces has given its inboxes back */
 	bool retiring;   /* replaced or removed: deals with what it has */
-	bool keep;       /* what waits for it, so that it can be somebody else's */
+	bool replaced;
+	uint64_t watching; /* its descriptors, and sockets on their way to it */
+	uint64_t handed;   /* sockets, in this life */
+	bool keep;         /* what waits for it, so that it can be somebody else's */
 	bool process_gone; /* no process of it is left or asked for */
 	struct ext *heir;  /* is to get what it has not taken */
 	int64_t retire_due;

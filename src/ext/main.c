@@ -40,10 +40,14 @@
 struct side {
 	struct body *body;
 	const struct tos_extension *spec;
+	const char *directory; /* where it may write; NULL: nowhere */
 	struct frame_reader in;
 	struct buf out;
 	struct map *tokens; /* calls to be answered: number to deadline */
 	bool stop;
+	size_t watching,
+		came; /* descriptors watched, sockets that came; and what the kernel was told */
+	size_t watching_told, came_told;
 	int fds[FDS_MAX]; /* that came and whose frame did not yet */
 	size_t n_fds;
 };
@@ -246,6 +250,17 @@ static int on_connect(
 	return 0;
 }
 
+static int on_accept(void *arg, uint64_t number, uint32_t timeout_ms)
+{
+	struct side *s = arg;
+	size_t at = out_begin(s, EXT_ACCEPT, 2);
+
+	cbor_put_uint(&s->out, number);
+	cbor_put_uint(&s->out, timeout_ms);
+	out_end(s, at);
+	return 0;
+}
+
 static void on_audit(void *arg, const char *event, struct slice map)
 {
 	struct side *s = arg;
@@ -272,6 +287,7 @@ static const struct body_ops ops = {
 	.property = on_property,
 	.busy = on_busy,
 	.connect = on_connect,
+	.accept = on_accept,
 	.audit = on_audit,
 };
 
@@ -333,7 +349,7 @@ static int on_start(struct side *s, struct cbor_cursor *c)
 		&ops, s, &s->body);
 	rc = configure(s, tos_get(v, "properties"), &em);
 	trusted.p = tos_get_bytes(v, "trusted", &trusted.n);
-	body_outside(s->body, tos_get(v, "places"), trusted);
+	body_outside(s->body, tos_get(v, "places"), trusted, s->directory);
 	tos_value_free(v);
 	if (!rc)
 		rc = body_start(s->body, &em);
@@ -412,6 +428,7 @@ static int on_connected(struct side *s, struct cbor_cursor *c)
 		!c_string(why, sizeof(why), text) || (code == 0 && s->n_fds == 0))
 		return ERR_MALFORMED;
 	if (code == 0) {
+		s->came++;
 		fd = s->fds[0];
 		memmove(s->fds, s->fds + 1, --s->n_fds * sizeof(int));
 	}
@@ -525,6 +542,22 @@ static void forget_expired(struct side *s)
 		}
 }
 
+/* One that is replaced is left alone while somebody is connected to it. */
+static void tell_watching(struct side *s)
+{
+	size_t at;
+
+	s->watching = s->body ? body_watching(s->body) : 0;
+	if (s->watching == s->watching_told && s->came == s->came_told)
+		return;
+	s->watching_told = s->watching;
+	s->came_told = s->came;
+	at = out_begin(s, EXT_WATCHING, 2);
+	cbor_put_uint(&s->out, s->watching);
+	cbor_put_uint(&s->out, s->came);
+	out_end(s, at);
+}
+
 static void serve(struct side *s)
 {
 	while (!s->stop) {
@@ -534,6 +567,7 @@ static void serve(struct side *s)
 		int64_t wait = s->body ? body_run(s->body) : -1;
 
 		forget_expired(s);
+		tell_watching(s);
 		write_some(s);
 		if (s->out.len)
 			p[0].events |= POLLOUT;
@@ -569,7 +603,7 @@ static void side_fini(struct side *s)
 
 static const char *library_path(int argc, char **argv)
 {
-	if (argc == 3)
+	if (argc >= 3)
 		return argv[2];
 	return access(LIBRARY_COPY, R_OK) == 0 ? LIBRARY_COPY : LIBRARY_FD;
 }
@@ -613,10 +647,12 @@ int main(int argc, char **argv)
 
 	if (argc == 3 && strcmp(argv[1], "--describe") == 0)
 		return describe(argv[2]);
-	if (argc < 2 || argc > 3) {
-		fprintf(stderr, "usage: tos-ext NAME [LIBRARY]   (started by tosd)\n");
+	if (argc < 2 || argc > 4) {
+		fprintf(stderr,
+			"usage: tos-ext NAME [LIBRARY [DIRECTORY]]   (started by tosd)\n");
 		return 64;
 	}
+	s.directory = argc == 4 ? argv[3] : NULL;
 	s.tokens = map_new();
 	log_init("tos-ext", argv[1], LOG_INFO, false);
 	if (fcntl(KERNEL_FD, F_SETFL, O_NONBLOCK) < 0)

@@ -300,10 +300,10 @@ void remote_answer(struct ext *e, uint64_t seq, enum post_kind kind, struct slic
 }
 
 /* What it declares and what it was granted: the configuration may grant more than it asks for. */
-static bool net_out(const struct ext *e)
+static bool has_privilege(const struct ext *e, const char *word)
 {
-	return body_privileges_ok("net-out", e->decl->privileges, NULL) == 0 &&
-	       body_privileges_ok("net-out", e->privileges, NULL) == 0;
+	return body_privileges_ok(word, e->decl->privileges, NULL) == 0 &&
+	       body_privileges_ok(word, e->privileges, NULL) == 0;
 }
 
 int remote_connected(struct ext *e, uint64_t number, int rc, const char *text, int fd)
@@ -322,8 +322,12 @@ int remote_connected(struct ext *e, uint64_t number, int rc, const char *text, i
 	frame_end(&b, at);
 	if (buf_check(&b) < 0)
 		return ERR_NOMEM;
-	if (rc == 0)
-		return stream_send_fd(e->stream, b.data, b.len, fd);
+	if (rc == 0) {
+		rc = stream_send_fd(e->stream, b.data, b.len, fd);
+		e->watching += rc == 0;
+		e->handed += rc == 0;
+		return rc;
+	}
 	return stream_send(e->stream, b.data, b.len);
 }
 
@@ -342,7 +346,7 @@ static int send_start(struct ext *e)
 	tos_set(v, "kernel", tos_text(e->host->kernel));
 	tos_set(v, "properties", properties);
 	tos_set(v, "seq", tos_int((int64_t)e->first_seq));
-	outside = e->host->cb->outside && net_out(e)
+	outside = e->host->cb->outside && has_privilege(e, "net-out")
 			  ? e->host->cb->outside(e->host->arg, e->name)
 			  : NULL;
 	for (size_t i = 0; i < tos_len(outside); i++)
@@ -433,6 +437,16 @@ static int on_hello(struct ext *e, struct cbor_cursor *c)
 	tos_value_free(hello);
 	if (rc < 0) {
 		remote_broken(e, rc, em.text);
+		return 0;
+	}
+	if (has_privilege(e, "net-in") && e->host->cb->listen)
+		rc = e->host->cb->listen(e->host->arg, e->name, &em);
+	if (rc < 0) {
+		/* Who has the address may go. */
+		if (e->hidden && !e->publishing)
+			remote_broken(e, rc, em.text);
+		else
+			remote_end(e, em.text);
 		return 0;
 	}
 	e->state = EXT_STARTING;
@@ -643,11 +657,40 @@ static int on_connect(struct ext *e, struct cbor_cursor *c)
 	if (rc < 0 || number <= e->last_connect || !*host || !port)
 		return ERR_MALFORMED;
 	e->last_connect = number;
-	if (!net_out(e) || !e->host->cb->connect)
+	if (!has_privilege(e, "net-out") || !e->host->cb->connect)
 		return remote_connected(
 			e, number, ERR_DENIED, "it does not have the privilege net-out", -1);
 	e->host->cb->connect(e->host->arg, e->key, e->name, e->restarts, number, host,
 		(uint16_t)port, timeout_ms);
+	return 0;
+}
+
+static int on_accept(struct ext *e, struct cbor_cursor *c)
+{
+	uint64_t number = cbor_uint(c, INT64_MAX);
+	uint32_t timeout_ms = (uint32_t)cbor_uint(c, UINT32_MAX);
+	int rc = frame_done(c);
+
+	if (rc < 0 || number <= e->last_connect)
+		return ERR_MALFORMED;
+	e->last_connect = number;
+	if (!has_privilege(e, "net-in") || !e->host->cb->accept)
+		return remote_connected(
+			e, number, ERR_DENIED, "it does not have the privilege net-in", -1);
+	e->host->cb->accept(e->host->arg, e->key, e->name, e->restarts, number, timeout_ms);
+	return 0;
+}
+
+static int on_watching(struct ext *e, struct cbor_cursor *c)
+{
+	uint64_t n = cbor_uint(c, EXT_WATCHES_MAX), came = cbor_uint(c, UINT64_MAX);
+	int rc = frame_done(c);
+
+	if (rc < 0 || came > e->handed)
+		return ERR_MALFORMED;
+	e->watching = n + (e->handed - came);
+	if (e->retiring)
+		host_busy(e->host); /* that may have been what it waited for */
 	return 0;
 }
 
@@ -689,6 +732,8 @@ static const struct {
 	{ EXT_FORWARD, IN(EXT_READY), on_forward },
 	{ EXT_DRAINED, IN(EXT_READY), on_drained },
 	{ EXT_CONNECT, IN(EXT_STARTING) | IN(EXT_READY), on_connect },
+	{ EXT_ACCEPT, IN(EXT_STARTING) | IN(EXT_READY), on_accept },
+	{ EXT_WATCHING, IN(EXT_STARTING) | IN(EXT_READY), on_watching },
 	{ EXT_AUDIT, IN(EXT_STARTING) | IN(EXT_READY), on_audit },
 };
 
@@ -763,6 +808,7 @@ int remote_attach(struct ext *e, int fd, int pid, struct errmsg *em)
 	e->pid = pid;
 	e->state = EXT_GREETING;
 	e->last_connect = 0;
+	e->watching = e->handed = 0;
 	e->first_seq = e->host->next_seq;
 	e->last_seq = e->first_seq - 1;
 	e->host->next_seq += (uint64_t)1 << 32;

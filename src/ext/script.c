@@ -463,6 +463,12 @@ static int l_kernel(lua_State *L)
 	return 1;
 }
 
+static int l_directory(lua_State *L)
+{
+	lua_pushstring(L, tos_directory(started(L)));
+	return 1;
+}
+
 static int l_now(lua_State *L)
 {
 	lua_pushnumber(L, (lua_Number)clock_ms() / 1000);
@@ -470,8 +476,8 @@ static int l_now(lua_State *L)
 }
 
 static const luaL_Reg functions[] = { { "call", l_call }, { "count", l_count },
-	{ "kernel", l_kernel }, { "log", l_log }, { "now", l_now }, { "post", l_post },
-	{ "timer", l_timer }, { NULL, NULL } };
+	{ "directory", l_directory }, { "kernel", l_kernel }, { "log", l_log },
+	{ "now", l_now }, { "post", l_post }, { "timer", l_timer }, { NULL, NULL } };
 static const luaL_Reg methods[] = { { "fail", l_fail }, { "reply", l_reply }, { NULL, NULL } };
 
 /* ---- what comes in */

@@ -72,7 +72,7 @@ void swap_drained(struct ext *e)
 			inherit_one(e, in, kept, bytes);
 	}
 	e->heir = NULL;
-	e->retiring = true;
+	e->retiring = e->replaced = true;
 	e->retire_due = clock_ms() + FINISH_MS;
 	heir->hidden = heir->publishing = false;
 	ext_announce(heir);
@@ -175,7 +175,8 @@ static bool idle(const struct ext *e)
 	for (size_t i = 0; e->decl && i < e->decl->n_inboxes; i++)
 		if (e->decl->inbox[i].waiting)
 			return false;
-	return map_size(e->tokens) == 0;
+	/* Whoever is connected to what was replaced has not asked for that. */
+	return map_size(e->tokens) == 0 && !(e->replaced && e->watching);
 }
 
 static int64_t leaving_turn(struct ext *e, int64_t now)

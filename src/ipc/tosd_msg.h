@@ -218,6 +218,16 @@ struct tosd_action_ended {
 	char output[2][TOSD_ACTION_OUTPUT];
 };
 
+/* What an extension may have of the host's files, if it has the privilege. */
+#define TOSD_FILE_BYTES      ((uint64_t)64 << 20) /* of file_bytes, where nothing is said */
+#define TOSD_DIRECTORY_BYTES 256
+struct tosd_grant {
+	char name[TOSD_NAME_BYTES];
+	char directory[TOSD_DIRECTORY_BYTES]; /* "": one of its own below the state directory */
+	uint32_t read_only, pad;
+	uint64_t file_bytes; /* of each file */
+};
+
 /* What tosd needs of the configuration; tos-kernel --check-config writes one to descriptor 3
  * and, in its normalised text form, the whole configuration to standard output. */
 struct tosd_config {
@@ -234,7 +244,10 @@ struct tosd_config {
 		char name[TOSD_NAME_BYTES];
 		char path[TOSD_PATH_BYTES]; /* the shared object */
 		char privileges[128];       /* as granted by the configuration */
+		struct tosd_grant grant;
 	} ext[TOSD_EXT_MAX];
+	uint32_t n_installed, pad_installed; /* grants to extensions that are installed, by their names */
+	struct tosd_grant installed[TOSD_EXT_INSTALLED];
 	char installed_privileges[128]; /* the most that installed extensions get */
 	uint64_t vm_address_bytes;
 	uint32_t n_actions, pad;

@@ -52,7 +52,8 @@ enum key_kind {
 	KEY_PIN,   /* a path and a digest */
 	KEY_PLACE,
 	KEY_PATH,
-	KEY_TEXT, /* checked by its own function later */
+	KEY_TEXT,      /* checked by its own function later */
+	KEY_DIRECTORY, /* a path, perhaps " read-only" */
 	KEY_RULE,
 	KEY_BOOL,
 	KEY_U32,
@@ -95,6 +96,12 @@ struct key {
 	{                                                                                      \
 		.section = sec, .name = nm, .kind = kd,                                        \
 		.cap = sizeof(((struct struct_name *)0)->item), .list = most                   \
+	}
+
+#define FILE_SIZE(sec)                                                                         \
+	{                                                                                      \
+		.section = sec, .name = "file_size", .kind = KEY_BYTES, .min = 1 << 12,        \
+		.max = (int64_t)1 << 40, .def = (int64_t)TOSD_FILE_BYTES                       \
 	}
 
 #ifdef TOS_SMALL
@@ -176,10 +183,19 @@ static const struct key keys[] = {
 	ITEM("extension", "privileges", KEY_WORDS, config_extension, privileges, 0),
 	ITEM("extension", "places", KEY_PLACE, config_extension, places[0], 16),
 	ITEM("extension", "ca", KEY_PATH, config_extension, ca, 0),
+	ITEM("extension", "directory", KEY_DIRECTORY, config_extension, directory, 0),
+	FILE_SIZE("extension"),
+	ITEM("extension", "listen", KEY_LISTEN, config_extension, listen, 0),
 	ITEM("extension", "property", KEY_PROPERTY, config_extension, property[0], 16),
 	ITEM("action", "run", KEY_TEXT, tosd_action, text, TOSD_ACTION_WORDS),
 	ITEM("action", "args", KEY_TEXT, tosd_action, text, TOSD_ACTION_ARGS),
 	ITEM("action", "timeout", KEY_TEXT, tosd_action, text, 0),
+	ITEM("installed", "places", KEY_PLACE, config_extension, places[0], 16),
+	ITEM("installed", "ca", KEY_PATH, config_extension, ca, 0),
+	ITEM("installed", "directory", KEY_DIRECTORY, config_extension, directory, 0),
+	FILE_SIZE("installed"),
+	ITEM("installed", "listen", KEY_LISTEN, config_extension, listen, 0),
+	ITEM("installed", "property", KEY_PROPERTY, config_extension, property[0], 16),
 };
 
 static const struct {
@@ -193,6 +209,7 @@ static const struct {
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "action", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
+	{ "installed", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 };
 
 static const char *const default_rules[] = {
@@ -376,6 +393,31 @@ static int place_check(const char *s, struct errmsg *em)
 	return place_parse(s, &p, &why) < 0 ? err_set(em, ERR_CONFIG, "%s", why.text) : 0;
 }
 
+/* Nothing of the host's own, and no way around by "..". */
+static int directory_check(const char *s, struct errmsg *em)
+{
+	static const char *const no[] = { "/", "/proc", "/sys", "/dev", "/etc", "/root", "/run",
+		"/boot" };
+	size_t n = strcspn(s, " ");
+	bool flag = strcmp(s + n, " read-only") == 0;
+	char path[TOSD_DIRECTORY_BYTES];
+
+	if (s[0] != '/' || (s[n] && !flag) || text_copy(path, sizeof(path), s, n) < 0)
+		return err_set(em, ERR_CONFIG,
+			"'%s' is not an absolute path, or one with \" read-only\" behind it",
+			s);
+	for (const char *at = path; (at = strstr(at, "/..")); at += 3)
+		if (!at[3] || at[3] == '/')
+			return err_set(em, ERR_CONFIG, "'%s': write the path without ..", s);
+	for (size_t i = 0; i < ARRAY_LEN(no); i++)
+		if (strcmp(path, no[i]) == 0)
+			return err_set(em, ERR_CONFIG,
+				"'%s' is the host's, and no extension's: name a directory that was "
+				"made for it",
+				path);
+	return 0;
+}
+
 static int text_check(const struct key *k, const char *s, struct errmsg *em)
 {
 	static const char *const levels[] = { "debug", "info", "notice", "warning", "error",
@@ -418,6 +460,8 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 					 s);
 	case KEY_PLACE:
 		return place_check(s, em);
+	case KEY_DIRECTORY:
+		return directory_check(s, em);
 	case KEY_PATH:
 		return s[0] == '/' ? 0 : err_set(em, ERR_CONFIG, "'%s' is no absolute path", s);
 	case KEY_ROLES:
@@ -723,7 +767,8 @@ static bool is_live(const struct key *k)
 /* Of a section that comes more than once; lists are told by themselves. */
 static bool is_item(const struct key *k)
 {
-	return strcmp(k->section, "extension") == 0 || strcmp(k->section, "action") == 0;
+	return strcmp(k->section, "extension") == 0 || strcmp(k->section, "action") == 0 ||
+	       strcmp(k->section, "installed") == 0;
 }
 
 size_t config_keys(void)
@@ -922,6 +967,7 @@ static void extensions_default(struct config *c)
 		snprintf(x->name, sizeof(x->name), "%s", default_extensions[i].name);
 		snprintf(x->privileges, sizeof(x->privileges), "%s",
 			default_extensions[i].privileges);
+		x->file_bytes = TOSD_FILE_BYTES;
 		x->isolated = default_extensions[i].isolated;
 		library_resolve(x, default_extensions[i].library);
 	}
@@ -939,18 +985,59 @@ static int extension_property(struct config_extension *x, const char *text)
 	return 0;
 }
 
+static void text_fill(cfg_t *sec, const char *key, char *out, size_t cap)
+{
+	const char *s = cfg_getstr(sec, key);
+
+	snprintf(out, cap, "%s", s ? s : "");
+}
+
+/* What configured and installed ones have alike. */
+static int grants_fill(
+	cfg_t *sec, struct config_extension *x, const char *file, struct errmsg *em)
+{
+	const char *size = cfg_getstr(sec, "file_size");
+	int64_t bytes = (int64_t)TOSD_FILE_BYTES;
+
+	x->n_places = cfg_size(sec, "places");
+	for (unsigned i = 0; i < x->n_places; i++)
+		snprintf(x->places[i], sizeof(x->places[i]), "%s",
+			cfg_getnstr(sec, "places", i));
+	text_fill(sec, "ca", x->ca, sizeof(x->ca));
+	text_fill(sec, "directory", x->directory, sizeof(x->directory));
+	text_fill(sec, "listen", x->listen, sizeof(x->listen));
+	if (size)
+		(void)number_check(key_find("extension", "file_size"), size, &bytes, NULL);
+	x->file_bytes = (uint64_t)bytes;
+	for (unsigned i = 0; i < cfg_size(sec, "property"); i++)
+		if (extension_property(x, cfg_getnstr(sec, "property", i)) < 0)
+			return err_set(em, ERR_CONFIG,
+				"%s:%d: extension %s: a property is too long", file, sec->line,
+				x->name);
+	return 0;
+}
+
+static int extension_name_ok(cfg_t *sec, const char *file, struct errmsg *em)
+{
+	char shown[68];
+
+	if (name_inbox_ok(cfg_title(sec)))
+		return 0;
+	return err_set(em, ERR_CONFIG,
+		"%s:%d: extension '%s': a name begins with a capital letter, then letters, digits, "
+		"- and .",
+		file, sec->line, config_title(cfg_title(sec), shown));
+}
+
 static int extension_fill(
 	cfg_t *sec, struct config_extension *x, const char *file, struct errmsg *em)
 {
 	const char *library = cfg_getstr(sec, "library"), *where = cfg_getstr(sec, "where");
 	const char *privileges = cfg_getstr(sec, "privileges"), *name = cfg_title(sec);
-	char shown[68];
+	int rc = extension_name_ok(sec, file, em);
 
-	if (!name_inbox_ok(name))
-		return err_set(em, ERR_CONFIG,
-			"%s:%d: extension '%s': a name begins with a capital letter, then "
-			"letters, digits, - and .",
-			file, sec->line, config_title(name, shown));
+	if (rc < 0)
+		return rc;
 	if (!library)
 		return err_set(em, ERR_CONFIG, "%s:%d: extension %s has no library", file,
 			sec->line, name);
@@ -958,17 +1045,34 @@ static int extension_fill(
 	snprintf(x->privileges, sizeof(x->privileges), "%s", privileges ? privileges : "");
 	x->isolated = where && strcmp(where, "isolated") == 0;
 	library_resolve(x, library);
-	x->n_places = cfg_size(sec, "places");
-	for (unsigned i = 0; i < x->n_places; i++)
-		snprintf(x->places[i], sizeof(x->places[i]), "%s",
-			cfg_getnstr(sec, "places", i));
-	snprintf(
-		x->ca, sizeof(x->ca), "%s", cfg_getstr(sec, "ca") ? cfg_getstr(sec, "ca") : "");
-	for (unsigned i = 0; i < cfg_size(sec, "property"); i++)
-		if (extension_property(x, cfg_getnstr(sec, "property", i)) < 0)
-			return err_set(em, ERR_CONFIG,
-				"%s:%d: extension %s: a property is too long", file, sec->line,
-				name);
+	return grants_fill(sec, x, file, em);
+}
+
+static int installed_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
+{
+	unsigned n = cfg_size(cfg, "installed");
+
+	if (n > ARRAY_LEN(c->installed))
+		return err_set(em, ERR_CONFIG, "%s: more than %zu sections installed",
+			cfg->filename, ARRAY_LEN(c->installed));
+	for (unsigned i = 0; i < n; i++) {
+		struct config_extension *x = &c->installed[i];
+		cfg_t *sec = cfg_getnsec(cfg, "installed", i);
+		int rc = extension_name_ok(sec, cfg->filename, em);
+
+		if (rc == 0 && extension_known(c, cfg_title(sec)))
+			rc = err_set(em, ERR_CONFIG,
+				"%s:%d: extension %s is configured here: it can't be installed, too",
+				cfg->filename, sec->line, cfg_title(sec));
+		if (rc < 0)
+			return rc;
+		snprintf(x->name, sizeof(x->name), "%s", cfg_title(sec));
+		x->isolated = true;
+		rc = grants_fill(sec, x, cfg->filename, em);
+		if (rc < 0)
+			return rc;
+		c->n_installed++;
+	}
 	return 0;
 }
 
@@ -1033,9 +1137,9 @@ static int config_fill(
 	if (!cfg_getstr(cfg, "advertise"))
 		advertise_default(c);
 	rc = peers_fill(cfg, c, em);
-	if (rc == 0)
-		rc = config_actions_fill(cfg, c, em);
-	return rc < 0 ? rc : extensions_fill(cfg, c, em);
+	rc = rc ? rc : config_actions_fill(cfg, c, em);
+	rc = rc ? rc : extensions_fill(cfg, c, em);
+	return rc ? rc : installed_fill(cfg, c, em);
 }
 
 /* What libconfuse would do behind our back: names of the environment are put into quoted text.
@@ -1342,22 +1446,35 @@ static void print_peer(const struct config_peer *p, struct buf *out)
 	buf_add_str(out, "}\n");
 }
 
-static void print_extension(const struct config_extension *x, struct buf *out)
+static void print_text(struct buf *out, const char *name, const char *value)
 {
-	buf_printf(out, "extension \"%s\" {\n\tlibrary = ", x->name);
-	quoted(out, x->library);
-	buf_printf(out,
-		"\n\twhere = \"%s\"\n\tprivileges = ", x->isolated ? "isolated" : "kernel");
-	quoted(out, x->privileges);
+	if (!value[0])
+		return;
+	buf_printf(out, "\t%s = ", name);
+	quoted(out, value);
 	buf_add_u8(out, '\n');
+}
+
+static void print_extension(
+	const char *section, const struct config_extension *x, struct buf *out)
+{
+	buf_printf(out, "%s \"%s\" {\n", section, x->name);
+	if (strcmp(section, "extension") == 0) {
+		buf_add_str(out, "\tlibrary = ");
+		quoted(out, x->library);
+		buf_printf(out, "\n\twhere = \"%s\"\n\tprivileges = ",
+			x->isolated ? "isolated" : "kernel");
+		quoted(out, x->privileges);
+		buf_add_u8(out, '\n');
+	}
 	if (x->n_places)
 		print_list(
 			out, "\t", "places", x->places[0], sizeof(x->places[0]), x->n_places);
-	if (x->ca[0]) {
-		buf_add_str(out, "\tca = ");
-		quoted(out, x->ca);
-		buf_add_u8(out, '\n');
-	}
+	print_text(out, "ca", x->ca);
+	print_text(out, "directory", x->directory);
+	if (x->file_bytes != TOSD_FILE_BYTES)
+		buf_printf(out, "\tfile_size = \"%llu\"\n", (unsigned long long)x->file_bytes);
+	print_text(out, "listen", x->listen);
 	buf_add_str(out, "\tproperty = {");
 	for (size_t i = 0; i < x->n_property; i++) {
 		char text[260];
@@ -1377,7 +1494,9 @@ int config_print(const struct config *c, struct buf *out)
 	for (size_t i = 0; i < c->n_peers; i++)
 		print_peer(&c->peers[i], out);
 	for (size_t i = 0; i < c->n_extensions; i++)
-		print_extension(&c->extensions[i], out);
+		print_extension("extension", &c->extensions[i], out);
+	for (size_t i = 0; i < c->n_installed; i++)
+		print_extension("installed", &c->installed[i], out);
 	config_actions_print(c, out);
 	return buf_check(out);
 }
@@ -1414,56 +1533,4 @@ int config_key_set(struct config *c, size_t i, const char *value, struct errmsg 
 	int rc = value ? value_check(&keys[i], value, em) : 0;
 
 	return rc ? rc : value_store(&keys[i], value, c, em);
-}
-
-/* ---- for tosd */
-
-static int extension_to_tosd(
-	const struct config_extension *x, struct tosd_config *out, struct errmsg *em)
-{
-	if (x->library[0] != '/')
-		return err_set(em, ERR_CONFIG,
-			"extension %s: no library '%s' was found among the shipped ones",
-			x->name, x->library);
-	if (access(x->library, R_OK) < 0)
-		return err_set(em, ERR_CONFIG, "extension %s: %s: %s", x->name, x->library,
-			strerror(errno));
-	if (!x->isolated)
-		return 0;
-	snprintf(out->ext[out->n_ext].name, sizeof(out->ext[0].name), "%s", x->name);
-	snprintf(out->ext[out->n_ext].path, sizeof(out->ext[0].path), "%s", x->library);
-	snprintf(out->ext[out->n_ext].privileges, sizeof(out->ext[0].privileges), "%s",
-		x->privileges);
-	out->n_ext++;
-	return 0;
-}
-
-int config_to_tosd(const struct config *c, struct tosd_config *out, struct errmsg *em)
-{
-	memset(out, 0, sizeof(*out)); /* padding too: it goes over a socket */
-	out->version = TOSD_MSG_VERSION;
-	out->length = sizeof(*out);
-	snprintf(out->name, sizeof(out->name), "%s", c->name);
-	snprintf(out->state_dir, sizeof(out->state_dir), "%s", c->state_dir);
-	out->n_listen = (uint32_t)c->n_listen;
-	memcpy(out->listen, c->listen, sizeof(out->listen));
-	out->uid_base = c->uid_base;
-	out->n_require = (uint32_t)c->n_require;
-	memcpy(out->require, c->require, sizeof(out->require));
-	out->vm_address_bytes = c->vm_address_bytes;
-	out->n_actions = (uint32_t)c->n_actions;
-	memcpy(out->action, c->actions, sizeof(out->action));
-	snprintf(out->installed_privileges, sizeof(out->installed_privileges), "%s",
-		c->extender_privileges);
-	snprintf(out->log_level, sizeof(out->log_level), "%s", c->log_level);
-	out->log_json = c->log_json;
-	out->restart_ms = c->restart_ms;
-	out->test_no_userns = c->test_no_userns;
-	for (size_t i = 0; i < c->n_extensions; i++) {
-		int rc = extension_to_tosd(&c->extensions[i], out, em);
-
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
 }

@@ -21,6 +21,8 @@
  *                                                                                            D12
  *   extension "Monitor" { library = "monitor" where = "isolated" privileges = "read-proc
  *   read-fs" property = {"/path=value"} } policy { rules = { "allow role:admin * *", ... } }
+ *   extension: also directory = "/srv/x [read-only]" file_size = "64M" listen = "127.0.0.1:8080"
+ *   installed "Greeter" { property = {"/path=value"} places directory file_size listen ca }
  *   extender { kernel = {"Mobility"}  privileges = "read-proc"  memory = "512M" }   # what may be
  *                                                                            installed at run time
  *   action "block" { run = {"/usr/sbin/nft", "add", ..., "{address}"}  args = {"address"}  timeout = "10s" }
@@ -62,6 +64,10 @@ struct config_extension {
 	char places[16][256]; /* with net-out: core/place.h */
 	size_t n_places;
 	char ca[512]; /* certificates of authorities for them; "": the host's */
+	/* with directory: an absolute path, perhaps " read-only" behind it; "": one of its own */
+	char directory[TOSD_DIRECTORY_BYTES];
+	uint64_t file_bytes;          /* the most that a file there may hold */
+	char listen[TOSD_NAME_BYTES]; /* with net-in: "127.0.0.1:8080"; "": nowhere */
 };
 /* Of a program; 0: the host's when it is asked for, none when the host says so (wall). */
 struct program_limits {
@@ -76,6 +82,9 @@ struct config {
 	size_t n_peers;
 	struct config_extension extensions[32];
 	size_t n_extensions;
+	/* what those are told and granted that are installed at run time, by their names */
+	struct config_extension installed[TOSD_EXT_INSTALLED];
+	size_t n_installed;
 	/* extensions that are installed at run time: whether any may be; which may live in the kernel, what those that
 	 * don't may be granted at most, and their address space */
 	bool extender_enabled;
@@ -161,6 +170,10 @@ void config_key_text(const struct config *c, size_t i, char *out, size_t cap);
 int config_key_check(size_t i, const char *value, struct errmsg *em);
 /* Checked as in the file; NULL: the default. ERR_CONFIG. */
 int config_key_set(struct config *c, size_t i, const char *value, struct errmsg *em);
+/* What it says of the extension of that name, configured or installed; NULL: nothing. */
+struct config_extension *config_extension(struct config *c, const char *name);
+/* The path of its directory without what stands behind it; true: read-only. */
+bool config_directory(const struct config_extension *x, char path[TOSD_DIRECTORY_BYTES]);
 /* What the configuration says of an extension's property, by its path below it; NULL: nothing. */
 const char *config_property(const struct config_extension *x, const char *path);
 /* What may change while the kernel runs goes from *fresh to *now; `fn` hears of each difference, and

@@ -116,20 +116,79 @@ static void peers_take(
 	SWAP(now->n_peers, fresh->n_peers);
 }
 
-static struct config_extension *extension_of(struct config *c, const char *name)
-{
-	for (size_t i = 0; i < c->n_extensions; i++)
-		if (strcmp(c->extensions[i].name, name) == 0)
-			return &c->extensions[i];
-	return NULL;
-}
-
 const char *config_property(const struct config_extension *x, const char *path)
 {
 	for (size_t i = 0; i < x->n_property; i++)
 		if (strcmp(x->property[i][0] + 1, path) == 0) /* behind its slash */
 			return x->property[i][1];
 	return NULL;
+}
+
+static struct config_extension *extension_of(struct config *c, const char *name)
+{
+	struct config_extension *x = config_extension(c, name);
+
+	return x && x->library[0] ? x : NULL;
+}
+
+static void properties_take(struct config_extension *was, const struct config_extension *x,
+	config_change_fn *fn, void *arg)
+{
+	char name[80];
+
+	if (was->n_property == x->n_property &&
+		memcmp(was->property, x->property, sizeof(x->property)) == 0)
+		return;
+	snprintf(name, sizeof(name), "extension %s", x->name);
+	was->n_property = x->n_property;
+	memcpy(was->property, x->property, sizeof(x->property));
+	fn(arg, name, "", "", true);
+}
+
+static bool grants_same(const struct config_extension *a, const struct config_extension *b)
+{
+	return strcmp(a->directory, b->directory) == 0 && a->file_bytes == b->file_bytes &&
+	       strcmp(a->listen, b->listen) == 0 && strcmp(a->ca, b->ca) == 0 &&
+	       a->n_places == b->n_places &&
+	       memcmp(a->places, b->places, sizeof(a->places)) == 0;
+}
+
+/* Properties of installed ones; tosd has the rest since its start. A section that is new counts for
+ * properties all the same, one that is gone has none. */
+static void installed_take(
+	struct config *now, const struct config *fresh, config_change_fn *fn, void *arg)
+{
+	static const struct config_extension none;
+	char name[80];
+
+	for (size_t i = 0; i < fresh->n_installed; i++) {
+		const struct config_extension *x = &fresh->installed[i];
+		struct config_extension *was = config_extension(now, x->name);
+
+		if (!was && now->n_installed < ARRAY_LEN(now->installed)) {
+			was = &now->installed[now->n_installed++];
+			snprintf(was->name, sizeof(was->name), "%s", x->name);
+			was->isolated = true;
+			was->file_bytes = TOSD_FILE_BYTES;
+		}
+		if (!was || was->library[0])
+			continue;
+		properties_take(was, x, fn, arg);
+		snprintf(name, sizeof(name), "installed %s", x->name);
+		if (!grants_same(was, x))
+			fn(arg, name, was->listen[0] ? was->listen : was->directory,
+				x->listen[0] ? x->listen : x->directory, false);
+	}
+	for (size_t i = 0; i < now->n_installed; i++)
+		if (!config_extension(
+			    (struct config *)(uintptr_t)fresh, now->installed[i].name)) {
+			struct config_extension *was = &now->installed[i], gone = none;
+
+			snprintf(gone.name, sizeof(gone.name), "%s", was->name);
+			properties_take(was, &gone, fn, arg);
+			if (was->directory[0] || was->listen[0] || was->n_places)
+				fn(arg, was->name, "", "", false);
+		}
 }
 
 /* Which there are, and where they run, is decided at the start; what they are told is not. */
@@ -145,15 +204,10 @@ static void extensions_take(
 		snprintf(name, sizeof(name), "extension %s", x->name);
 		if (!was || strcmp(was->library, x->library) != 0 ||
 			strcmp(was->privileges, x->privileges) != 0 ||
-			was->isolated != x->isolated)
+			was->isolated != x->isolated || !grants_same(was, x))
 			fn(arg, name, was ? was->library : "", x->library, false);
-		if (was &&
-			(was->n_property != x->n_property ||
-				memcmp(was->property, x->property, sizeof(x->property)) != 0)) {
-			was->n_property = x->n_property;
-			memcpy(was->property, x->property, sizeof(x->property));
-			fn(arg, name, "", "", true);
-		}
+		if (was)
+			properties_take(was, x, fn, arg);
 	}
 	for (size_t i = 0; i < now->n_extensions; i++)
 		if (!extension_of(fresh, now->extensions[i].name)) {
@@ -169,4 +223,5 @@ void config_take(struct config *now, struct config *fresh, config_change_fn *fn,
 	peers_take(now, fresh, fn, arg);
 	extensions_take(now, fresh, fn, arg);
 	config_actions_take(now, fresh, fn, arg);
+	installed_take(now, fresh, fn, arg);
 }

@@ -3,6 +3,7 @@
  * known by their uid, acts by the signature of a principal.
  */
 #include "kernel/services/actions.h"
+#include "kernel/services/grants.h"
 #include "kernel/services/programs.h"
 #include "kernel/home/family.h"
 #include "kernel/settings.h"
@@ -617,6 +618,7 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 	snprintf(text, sizeof(text), "%s%s", k->config.registrar,
 		registrar ? "" : " is not linked");
 	tos_push(checks, check_row("registrar", registrar, text));
+	grants_checks(k, checks);
 	m = tos_map();
 	tos_set(m, "level", tos_text(k->layers.level));
 	tos_set(m, "layers", layers);

@@ -11,6 +11,7 @@
 #include "kernel/kernel.h"
 #include "kernel/services/actions.h"
 #include "kernel/services/extender.h"
+#include "kernel/services/grants.h"
 #include "kernel/services/journal.h"
 #include "kernel/services/programs.h"
 
@@ -247,6 +248,8 @@ static void on_ext_ready(void *arg, const char *key, int rc, const char *why)
 			KV_STR("state", rc < 0 ? "failed" : "ready"), KV_STR("reason", why));
 		if (rc == 0)
 			settings_apply(k, ext);
+		if (rc == 0)
+			grants_ready(k, ext);
 		return;
 	}
 	if (rc < 0) {
@@ -258,8 +261,10 @@ static void on_ext_ready(void *arg, const char *key, int rc, const char *why)
 			KV_STR("error", err_word(rc)), KV_STR("reason", why));
 	} else
 		log_info("extension ready", KV_STR("extension", ext));
-	if (rc == 0)
+	if (rc == 0) {
 		settings_apply(k, ext);
+		grants_ready(k, ext);
+	}
 	if (rc == 0 && strcmp(ext, "Directory") == 0 &&
 		strcmp(k->config.registrar, k->config.name) == 0)
 		directory_register(k);
@@ -279,7 +284,11 @@ static void on_ext_lost(void *arg, const char *key, const char *why)
 
 static void on_ext_gone(void *arg, const char *key)
 {
+	char name[64];
+
+	snprintf(name, sizeof(name), "%.63s", extender_name(arg, key));
 	extender_gone(arg, key);
+	grants_left(arg, name);
 }
 
 static bool on_ext_reserved(void *arg, const char *inbox)
@@ -300,6 +309,8 @@ static const struct ext_callbacks ext_callbacks = { .send = on_ext_send,
 	.connect = broker_connect,
 	.outside = broker_outside,
 	.audit = broker_audit,
+	.listen = grants_listen,
+	.accept = grants_accept,
 	.reserved = on_ext_reserved };
 
 static const char *configured_property(void *arg, const char *path)
@@ -397,6 +408,7 @@ static void on_tick(uv_timer_t *t)
 	witness_tick(k, now);
 	content_tick(k, now);
 	broker_tick(k, now);
+	grants_tick(k, now);
 	if (++ticks % 10 == 0) {
 		uploads_tick(k, now);
 		admission_tick(k);

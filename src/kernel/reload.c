@@ -86,6 +86,8 @@ static int reload_take(struct kernel *k, struct changes *c, struct errmsg *em)
 	must(rc == 0); /* each rule was parsed by config_load() */
 	for (size_t i = 0; i < k->config.n_extensions; i++)
 		settings_configured(k, &k->config.extensions[i]);
+	for (size_t i = 0; i < k->config.n_installed; i++)
+		settings_configured(k, &k->config.installed[i]);
 	settings_changed(k);
 	settings_apply(k, NULL);
 	return 0;

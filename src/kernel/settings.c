@@ -67,13 +67,10 @@ static int target_parse(const char *path, struct target *t, struct errmsg *em)
 
 static const char *configured(const struct kernel *k, const struct target *t)
 {
-	for (size_t i = 0; i < k->config.n_extensions; i++) {
-		const struct config_extension *x = &k->config.extensions[i];
+	const struct config_extension *x =
+		config_extension((struct config *)(uintptr_t)&k->config, t->ext);
 
-		if (strcmp(x->name, t->ext) == 0)
-			return config_property(x, t->property);
-	}
-	return NULL;
+	return x ? config_property(x, t->property) : NULL;
 }
 
 /* Could it be set so? */

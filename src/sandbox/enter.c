@@ -205,7 +205,8 @@ static int set_limits(const struct sandbox_plan *p)
 		/* A program's is set behind its process 1, which lives as long as it does. */
 		{ RLIMIT_CPU, p->kind == SANDBOX_PROGRAM ? SANDBOX_UNLIMITED
 							 : or_plan(row->cpu, p->cpu_s) },
-		{ RLIMIT_FSIZE, or_plan(row->fsize, p->file_bytes) },
+		{ RLIMIT_FSIZE,
+			p->directory ? p->file_bytes : or_plan(row->fsize, p->file_bytes) },
 		{ RLIMIT_NOFILE, or_plan(row->nofile, p->files) }, { RLIMIT_CORE, row->core },
 		{ RLIMIT_MEMLOCK, row->memlock },
 		{ RLIMIT_NPROC, alone || row->nproc == 1 ? or_plan(row->nproc, p->processes)
@@ -286,6 +287,24 @@ static bool may_drop(const struct sandbox_plan *p, bool userns)
 	return userns || (p->host->root && p->host->caps);
 }
 
+const char *sandbox_directory(const struct sandbox_plan *p)
+{
+	return p->host->mountns ? SANDBOX_DATA : p->directory;
+}
+
+/* Whoever made the directory did not know this uid. */
+static void check_directory(const struct sandbox_plan *p)
+{
+	char what[120];
+
+	if (!p->directory ||
+		access(sandbox_directory(p), X_OK | R_OK | (p->read_only ? 0 : W_OK)) == 0)
+		return;
+	snprintf(what, sizeof(what), "uid %u may not %s the directory that it was granted",
+		p->uid == (uid_t)-1 ? geteuid() : p->uid, p->read_only ? "read" : "write in");
+	give_up(p->status_fd, what, errno);
+}
+
 /* Own mount view and own uid, in the order that keeps the right to do the next step. */
 static int enter_root(const struct sandbox_plan *p, const char **what)
 {
@@ -293,8 +312,13 @@ static int enter_root(const struct sandbox_plan *p, const char **what)
 	bool userns = row->namespaces && p->host->userns;
 	bool fixed =
 		p->bind_from[0] || p->bind_from[1]; /* tos-kernel, by a root that may mount */
-	int rc = 0;
+	int rc = 0, directory = -1;
 
+	/* While we are still who may go there. */
+	*what = "cannot open the directory that it was granted";
+	if (p->directory && (directory = open(p->directory,
+				     O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+		return -errno;
 	*what = "cannot take the user namespace's uid";
 	if (userns && (rc = set_ids(INSIDE_ID)) < 0)
 		return rc;
@@ -305,7 +329,9 @@ static int enter_root(const struct sandbox_plan *p, const char **what)
 	if (p->kind == SANDBOX_PROGRAM)
 		rc = sandbox_program_mounts(p);
 	else if (fixed || (row->namespaces && p->host->mountns))
-		rc = sandbox_mounts(p);
+		rc = sandbox_mounts(p, directory);
+	if (directory >= 0)
+		mem_close(directory);
 	if (rc < 0)
 		return rc;
 	*what = "cannot empty the capability bounding set";
@@ -380,6 +406,7 @@ _Noreturn void sandbox_run(const struct sandbox_plan *p)
 	rc = enter_root(p, &what);
 	if (rc < 0)
 		give_up(p->status_fd, what, -rc);
+	check_directory(p);
 	if (p->path && p->kind != SANDBOX_PROGRAM) {
 		program_fd = open(p->path, O_PATH | O_CLOEXEC);
 		if (program_fd < 0)

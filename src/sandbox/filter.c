@@ -25,13 +25,14 @@
 
 #include "base/mem.h"
 
-#define V 1u  /* tos-vm, static */
-#define D 2u  /* tos-vm with an interpreter, besides V */
-#define E 4u  /* tos-ext */
-#define K 8u  /* tos-kernel */
-#define C 16u /* tos-kernel --check-config */
-#define L 32u /* the launcher, besides V, D and E */
-#define S 64u /* sanitizer builds: every kind */
+#define V 1u   /* tos-vm, static */
+#define D 2u   /* tos-vm with an interpreter, besides V */
+#define E 4u   /* tos-ext */
+#define K 8u   /* tos-kernel */
+#define C 16u  /* tos-kernel --check-config */
+#define L 32u  /* the launcher, besides V, D and E */
+#define S 64u  /* sanitizer builds: every kind */
+#define W 128u /* tos-ext with a directory, besides E */
 
 #define ALL (V | E | K | C | L)
 
@@ -67,7 +68,7 @@ static const struct call calls[] = {
 	{ "fcntl", V, KEEPFD, 0 }, { "fcntl", E | K | C | L, ANY, 0 }, { "ioctl", V, TTYQUERY, ENOTTY }, { "ioctl", E | K | C, ANY, 0 },
 	{ "dup", E | K | C | L, ANY, 0 }, { "dup2", E | K | C | L, ANY, 0 }, { "dup3", E | K | C | L, ANY, 0 },
 	{ "pipe2", E | K | C | L, ANY, 0 }, { "eventfd2", E | K | C, ANY, 0 }, { "pread64", D | E | K | C | L, ANY, 0 },
-	{ "pwrite64", K, ANY, 0 }, { "preadv", K, ANY, 0 }, { "pwritev", K, ANY, 0 },
+	{ "pwrite64", K | W, ANY, 0 }, { "preadv", K, ANY, 0 }, { "pwritev", K, ANY, 0 },
 	{ "timerfd_create", E | K, ANY, 0 }, { "timerfd_settime", E | K, ANY, 0 }, { "timerfd_gettime", E | K, ANY, 0 },
 	{ "signalfd4", E | K, ANY, 0 }, { "getsockopt", E | K, ANY, 0 }, { "getsockname", E | K, ANY, 0 }, { "getpeername", E | K, ANY, 0 },
 	/* memory */
@@ -103,10 +104,10 @@ static const struct call calls[] = {
 	{ "faccessat", E | K | C | L, ANY, 0 }, { "faccessat2", E | K | C | L, ANY, 0 },
 	{ "stat", E | K | C | L, ANY, 0 }, { "lstat", E | K | C | L, ANY, 0 }, { "statx", E | K | C | L, ANY, 0 },
 	{ "getdents64", E | K | C | L, ANY, 0 }, { "statfs", E | K, ANY, 0 }, { "fstatfs", E | K, ANY, 0 }, { "fadvise64", E | K | C, ANY, 0 },
-	{ "chdir", E | K | L, ANY, 0 }, { "fchdir", K | L, ANY, 0 }, { "umask", K | C | L, ANY, 0 }, { "flock", K, ANY, 0 },
-	{ "fsync", K, ANY, 0 }, { "fdatasync", K, ANY, 0 }, { "ftruncate", K, ANY, 0 }, { "fallocate", K, ANY, 0 },
-	{ "rename", K, ANY, 0 }, { "renameat", K, ANY, 0 }, { "renameat2", K, ANY, 0 }, { "unlink", K, ANY, 0 }, { "unlinkat", K, ANY, 0 },
-	{ "mkdir", K | L, ANY, 0 }, { "mkdirat", K | L, ANY, 0 }, { "rmdir", K, ANY, 0 }, { "link", K, ANY, 0 }, { "linkat", K, ANY, 0 },
+	{ "chdir", E | K | L, ANY, 0 }, { "fchdir", K | L, ANY, 0 }, { "umask", K | C | L | W, ANY, 0 }, { "flock", K | W, ANY, 0 },
+	{ "fsync", K | W, ANY, 0 }, { "fdatasync", K | W, ANY, 0 }, { "ftruncate", K | W, ANY, 0 }, { "fallocate", K | W, ANY, 0 },
+	{ "rename", K | W, ANY, 0 }, { "renameat", K | W, ANY, 0 }, { "renameat2", K | W, ANY, 0 }, { "unlink", K | W, ANY, 0 }, { "unlinkat", K | W, ANY, 0 },
+	{ "mkdir", K | L | W, ANY, 0 }, { "mkdirat", K | L | W, ANY, 0 }, { "rmdir", K | W, ANY, 0 }, { "link", K, ANY, 0 }, { "linkat", K, ANY, 0 },
 	{ "chmod", K, ANY, 0 }, { "fchmod", K | L, ANY, 0 }, { "fchmodat", K, ANY, 0 }, { "fchown", K, ANY, 0 }, { "chown", K, ANY, 0 },
 	{ "utimensat", K, ANY, 0 }, { "copy_file_range", K, ANY, 0 }, { "sendfile", K, ANY, 0 },
 	{ "inotify_init1", K, ANY, 0 }, { "inotify_add_watch", K, ANY, 0 }, { "inotify_rm_watch", K, ANY, 0 },
@@ -188,7 +189,7 @@ static uint32_t columns_of(enum sandbox_kind kind, bool dynamic)
 {
 	static const uint32_t own[SANDBOX_KINDS] = { [SANDBOX_KERNEL] = K,
 		[SANDBOX_CHECK] = C,
-		[SANDBOX_LAUNCHER] = L | V | D | E,
+		[SANDBOX_LAUNCHER] = L | V | D | E | W,
 		[SANDBOX_VM] = V,
 		[SANDBOX_EXT] = E };
 	uint32_t columns = own[kind];
@@ -214,18 +215,15 @@ static bool is_overruled(const struct call *c, uint32_t columns)
 	return false;
 }
 
-char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call)
+static uint32_t columns_of_ext(uint32_t privileges)
 {
-	uint32_t columns = columns_of(kind, dynamic);
+	return columns_of(SANDBOX_EXT, true) | (privileges & SANDBOX_DIRECTORY ? W : 0);
+}
+
+static char list_says(uint32_t columns, const char *call)
+{
 	char says = '-';
 
-	if (sandbox_profile(kind)->denies) {
-		for (size_t i = 0; i < ARRAY_LEN(refused); i++)
-			if ((refused[i].kinds & (kind == SANDBOX_MAKER ? PL & ~P : P)) &&
-				strcmp(refused[i].name, call) == 0)
-				says = refused[i].what == ALWAYS ? 'e' : 'c';
-		return says;
-	}
 	for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
 		if (!(calls[i].kinds & columns) || strcmp(calls[i].name, call) != 0 ||
 			is_overruled(&calls[i], columns))
@@ -233,6 +231,24 @@ char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call)
 		says = calls[i].how == ANY ? 'a' : calls[i].how == ERRNO ? 'e' : 'c';
 	}
 	return says;
+}
+
+char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call)
+{
+	char says = '-';
+
+	if (!sandbox_profile(kind)->denies)
+		return list_says(columns_of(kind, dynamic), call);
+	for (size_t i = 0; i < ARRAY_LEN(refused); i++)
+		if ((refused[i].kinds & (kind == SANDBOX_MAKER ? PL & ~P : P)) &&
+			strcmp(refused[i].name, call) == 0)
+			says = refused[i].what == ALWAYS ? 'e' : 'c';
+	return says;
+}
+
+char sandbox_filter_says_ext(uint32_t privileges, const char *call)
+{
+	return list_says(columns_of_ext(privileges), call);
 }
 
 #define MASKED(arg, mask, value) SCMP_CMP64((arg), SCMP_CMP_MASKED_EQ, (mask), (value))
@@ -384,15 +400,14 @@ static int export(scmp_filter_ctx ctx, struct sandbox_filter *out, struct errmsg
 	return 0;
 }
 
-int sandbox_filter_make(
-	enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out, struct errmsg *em)
+static int make(
+	enum sandbox_kind kind, uint32_t columns, struct sandbox_filter *out, struct errmsg *em)
 {
 	const struct sandbox_profile *row = sandbox_profile(kind);
 	uint32_t fallback = row->denies ? SCMP_ACT_ALLOW
 			    : row->kill ? SCMP_ACT_KILL_PROCESS
 					: SCMP_ACT_ERRNO(EPERM);
 	scmp_filter_ctx ctx = seccomp_init(fallback);
-	uint32_t columns = columns_of(kind, dynamic);
 	int rc;
 
 	if (!ctx)
@@ -407,6 +422,17 @@ int sandbox_filter_make(
 		rc = export(ctx, out, em);
 	seccomp_release(ctx);
 	return rc;
+}
+
+int sandbox_filter_make(
+	enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out, struct errmsg *em)
+{
+	return make(kind, columns_of(kind, dynamic), out, em);
+}
+
+int sandbox_filter_make_ext(uint32_t privileges, struct sandbox_filter *out, struct errmsg *em)
+{
+	return make(SANDBOX_EXT, columns_of_ext(privileges), out, em);
 }
 
 void sandbox_filter_fini(struct sandbox_filter *f)

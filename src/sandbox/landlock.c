@@ -17,6 +17,10 @@
 #define FS_WRITE_FILE       (1ull << 1)
 #define FS_READ_FILE        (1ull << 2)
 #define FS_READ_DIR         (1ull << 3)
+#define FS_REMOVE_DIR       (1ull << 4)
+#define FS_REMOVE_FILE      (1ull << 5)
+#define FS_MAKE_DIR         (1ull << 7)
+#define FS_MAKE_REG         (1ull << 8)
 #define FS_ABI1             ((1ull << 13) - 1)
 #define FS_REFER            (1ull << 13) /* ABI 2 */
 #define FS_TRUNCATE         (1ull << 14) /* ABI 3 */
@@ -27,6 +31,10 @@
 #define SCOPE_ABSTRACT_UNIX (1ull << 0) /* ABI 6 */
 #define SCOPE_SIGNAL        (1ull << 1)
 
+/* Files and directories, no devices, sockets, pipes or links. */
+#define READ_WRITE                                                                             \
+	(FS_WRITE_FILE | FS_READ_FILE | FS_READ_DIR | FS_REMOVE_DIR | FS_REMOVE_FILE |         \
+		FS_MAKE_DIR | FS_MAKE_REG | FS_REFER | FS_TRUNCATE)
 #define READ_ONLY (FS_EXECUTE | FS_READ_FILE | FS_READ_DIR)
 
 #define CREATE_VERSION    1u
@@ -126,7 +134,10 @@ static int add_rules(int ruleset, const struct sandbox_plan *p, uint64_t handled
 		rc = allow_fd(ruleset, SANDBOX_FD_LIBRARY, FS_EXECUTE | FS_READ_FILE, handled);
 	if (rc == 0 && p->dynamic)
 		rc = allow_each(ruleset, libraries, READ_ONLY, handled);
-	if (rc == 0 && p->privileges)
+	if (rc == 0 && p->directory)
+		rc = allow_path(ruleset, sandbox_directory(p),
+			p->read_only ? FS_READ_FILE | FS_READ_DIR : READ_WRITE, handled);
+	if (rc == 0 && (p->privileges & (SANDBOX_READ_PROC | SANDBOX_READ_FS)))
 		rc = allow_each(ruleset, proc, FS_READ_FILE | FS_READ_DIR, handled);
 #ifdef TOS_SANITIZE
 	if (rc == 0) /* the runtimes read their maps */

@@ -25,10 +25,10 @@ int umount2(const char *target, int flags);
 /* Any directory that surely exists and that no sandbox needs: the new root is built upon it. */
 #define SCAFFOLD "/dev"
 
-static int lock_down(const char *path, bool recursive, bool exec)
+static int lock_down_as(const char *path, bool recursive, bool exec, bool read_only)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
-					       MOUNT_ATTR_NODEV |
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+					       (read_only ? MOUNT_ATTR_RDONLY : 0) |
 					       (exec ? 0 : MOUNT_ATTR_NOEXEC) };
 	unsigned flags = recursive ? AT_RECURSIVE : 0;
 
@@ -39,11 +39,16 @@ static int lock_down(const char *path, bool recursive, bool exec)
 	/* Before 5.12: the top mount only; uid and Landlock stay in the way of writing below.
 	 */
 	if (mount(NULL, path, NULL,
-		    MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV |
+		    MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | (read_only ? MS_RDONLY : 0) |
 			    (exec ? 0 : MS_NOEXEC),
 		    NULL) < 0)
 		return -errno;
 	return 0;
+}
+
+static int lock_down(const char *path, bool recursive, bool exec)
+{
+	return lock_down_as(path, recursive, exec, true);
 }
 
 /* Bind a host directory or file below the new root, which is the working directory. */
@@ -135,7 +140,23 @@ static int fill_root(const struct sandbox_plan *p)
 	return rc;
 }
 
-static int empty_root(const struct sandbox_plan *p)
+/* What was opened, not what lies at the path by now. */
+static int bind_directory(const struct sandbox_plan *p, int directory)
+{
+	const char *to = &SANDBOX_DATA[1];
+	char from[40];
+
+	if (directory < 0)
+		return 0;
+	if (mkdir(to, 0755) < 0)
+		return -errno;
+	snprintf(from, sizeof(from), "/proc/self/fd/%d", directory);
+	if (mount(from, to, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return -errno;
+	return lock_down_as(to, true, false, p->read_only);
+}
+
+static int empty_root(const struct sandbox_plan *p, int directory)
 {
 	const char *size = p->library_fd >= 0 ? "size=16m,nr_inodes=64,mode=0755"
 					      : "size=64k,nr_inodes=32,mode=0755";
@@ -148,6 +169,7 @@ static int empty_root(const struct sandbox_plan *p)
 	if (chdir(SCAFFOLD) < 0)
 		return -errno;
 	rc = fill_root(p);
+	rc = rc ? rc : bind_directory(p, directory);
 	if (rc < 0)
 		return rc;
 	/* Both names are one directory: the old root then lies on top of the new one and is
@@ -199,7 +221,7 @@ static int bind_fixed(const struct sandbox_plan *p)
 	return 0;
 }
 
-int sandbox_mounts(const struct sandbox_plan *p)
+int sandbox_mounts(const struct sandbox_plan *p, int directory)
 {
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return -errno;
@@ -207,5 +229,5 @@ int sandbox_mounts(const struct sandbox_plan *p)
 		return bind_fixed(p);
 	if (p->privileges & SANDBOX_READ_FS)
 		return host_root(p);
-	return empty_root(p);
+	return empty_root(p, directory);
 }

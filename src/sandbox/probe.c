@@ -107,7 +107,7 @@ static int probe_mounts(const struct sandbox_plan *p)
 	int rc = p->host->userns ? probe_inner_uid(p) : 0;
 
 	if (rc == 0)
-		rc = -sandbox_mounts(p);
+		rc = -sandbox_mounts(p, -1);
 	if (rc == 0 && access("/etc", F_OK) == 0)
 		rc = ENOTEMPTY;
 	return rc;

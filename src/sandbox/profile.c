@@ -56,7 +56,9 @@ int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em)
 		const char *word;
 		uint32_t bit;
 	} known[] = { { "read-proc", SANDBOX_READ_PROC }, { "read-fs", SANDBOX_READ_FS },
-		{ "net-out", 0 } /* nothing in the sandbox: the kernel connects for it */ };
+		{ "directory", SANDBOX_DIRECTORY },
+		/* nothing in the sandbox: the kernel connects, and accepts, for it */
+		{ "net-out", 0 }, { "net-in", 0 } };
 	uint32_t bits = 0;
 
 	while (*words) {
@@ -74,6 +76,9 @@ int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em)
 		words += len;
 		words += strspn(words, " ,");
 	}
+	if ((bits & SANDBOX_DIRECTORY) && (bits & SANDBOX_READ_FS))
+		return err_set(em, ERR_CONFIG,
+			"privileges \"directory\" and \"read-fs\" exclude each other");
 	*out = bits;
 	return 0;
 }

@@ -33,6 +33,9 @@ enum sandbox_kind {
 #define SANDBOX_READ_PROC 1u /* the host's /proc */
 #define SANDBOX_READ_FS                                                                        \
 	2u /* names, sizes and usage of the host's files; contents of system files only */
+#define SANDBOX_DIRECTORY                                                                      \
+	4u /* one directory of the host, at SANDBOX_DATA; not with the former */
+#define SANDBOX_DATA "/data"
 /* The bits for words with spaces between; ERR_CONFIG names the first unknown word. */
 int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em);
 
@@ -69,12 +72,15 @@ struct sandbox_filter {
  */
 int sandbox_filter_make(
 	enum sandbox_kind kind, bool dynamic, struct sandbox_filter *out, struct errmsg *em);
+/* Of a tos-ext with these privileges. */
+int sandbox_filter_make_ext(uint32_t privileges, struct sandbox_filter *out, struct errmsg *em);
 void sandbox_filter_fini(struct sandbox_filter *f);
 /* Needs no_new_privs. */
 int sandbox_filter_load(const struct sandbox_filter *f);
 /* What the filter's table says about a call, for tests and the manual: 'a' allowed, 'c' allowed
  * for some arguments, 'e' an errno, '-' the kind's default. */
 char sandbox_filter_says(enum sandbox_kind kind, bool dynamic, const char *call);
+char sandbox_filter_says_ext(uint32_t privileges, const char *call);
 
 /* The layers, found by trying each in a throw-away child. */
 struct sandbox_layer {
@@ -130,12 +136,17 @@ struct sandbox_plan {
 	const char *const
 		*hide; /* SANDBOX_READ_FS: directories that it must not see; NULL ends */
 	const char *bind_from[2],
-		*bind_to[2];  /* SANDBOX_KERNEL as root: bind mounts; NULL: none */
+		*bind_to[2]; /* SANDBOX_KERNEL as root: bind mounts; NULL: none */
+	/* SANDBOX_DIRECTORY: absolute; file_bytes is then the most that a file may hold */
+	const char *directory;
+	bool read_only;
 	const char *writable; /* SANDBOX_KERNEL: the only directory that it may write below */
 	const char *path; /* execute this path instead of program_fd; SANDBOX_PROGRAM: if it is
 				 the same file there */
 	char *const *argv, *const *envp;
 };
+/* Where its directory lies for a tos-ext: where there are no mounts it is where it is. */
+const char *sandbox_directory(const struct sandbox_plan *p);
 /* clone3's namespace flags for the plan. */
 uint64_t sandbox_clone_flags(const struct sandbox_plan *p);
 /* In the child. Never returns: executes the program or writes why not to status_fd and exits.
@@ -175,7 +186,8 @@ uint64_t sandbox_sum_kb(
 	const char *text, const char *const *keys, size_t n_keys, size_t *found);
 
 /* The pieces, for the launcher and the probes. Each returns 0 or a negative errno. */
-int sandbox_mounts(const struct sandbox_plan *p);
+/* directory: SANDBOX_DIRECTORY, open in our own mount namespace; else -1. */
+int sandbox_mounts(const struct sandbox_plan *p, int directory);
 int sandbox_landlock(const struct sandbox_plan *p);
 int sandbox_drop_bounding(uint64_t keep);
 int sandbox_drop_caps(uint64_t keep);

@@ -60,6 +60,13 @@ static bool is_text(const char *p, size_t cap)
 	return memchr(p, 0, cap) != NULL;
 }
 
+static bool is_grant(const struct tosd_grant *g)
+{
+	return is_text(g->name, sizeof(g->name)) &&
+	       is_text(g->directory, sizeof(g->directory)) &&
+	       (!g->directory[0] || g->directory[0] == '/');
+}
+
 /* The checker is ours, but it read the file: believe nothing about its table. */
 bool check_table(const struct tosd_config *c)
 {
@@ -80,8 +87,14 @@ bool check_table(const struct tosd_config *c)
 	for (uint32_t i = 0; i < c->n_require; i++)
 		if (!is_text(c->require[i], sizeof(c->require[i])))
 			return false;
+	if (c->n_installed > TOSD_EXT_INSTALLED)
+		return false;
+	for (uint32_t i = 0; i < c->n_installed; i++)
+		if (!is_grant(&c->installed[i]))
+			return false;
 	for (uint32_t i = 0; i < c->n_ext; i++)
-		if (!is_text(c->ext[i].name, sizeof(c->ext[i].name)) ||
+		if (!is_grant(&c->ext[i].grant) ||
+			!is_text(c->ext[i].name, sizeof(c->ext[i].name)) ||
 			!is_text(c->ext[i].path, sizeof(c->ext[i].path)) ||
 			!is_text(c->ext[i].privileges, sizeof(c->ext[i].privileges)))
 			return false;

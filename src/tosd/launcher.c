@@ -110,6 +110,9 @@ static int fill_plan(struct launcher *l, const struct launch_request *r, int lib
 		.uid = r->uid < 0 ? (uid_t)-1 : (uid_t)r->uid,
 		.address_bytes = r->address_bytes,
 		.cpu_s = r->cpu_s,
+		.directory = r->directory[0] ? r->directory : NULL,
+		.read_only = r->read_only,
+		.file_bytes = r->file_bytes,
 		.null_fd = t->null_fd,
 		.out_fd = vm && !l->verbose ? t->null_fd : STDERR_FILENO,
 		.log_fd = vm && !l->verbose ? t->null_fd : STDERR_FILENO,
@@ -119,13 +122,15 @@ static int fill_plan(struct launcher *l, const struct launch_request *r, int lib
 		.argv = argv,
 		.envp = no_env };
 	if (t->host.seccomp)
-		p->filter = &t->filter[p->kind];
+		p->filter = p->directory ? &t->filter_directory : &t->filter[p->kind];
 	argv[0] = vm ? "tos-vm" : "tos-ext";
 	if (!vm) {
 		bool copied = t->host.mountns && !(r->privileges & SANDBOX_READ_FS);
 
 		argv[1] = (char *)(uintptr_t)r->name;
 		argv[2] = copied ? "/ext.so" : "/proc/self/fd/4";
+		if (p->directory)
+			argv[3] = (char *)(uintptr_t)sandbox_directory(p);
 	}
 	return 0;
 }
@@ -143,7 +148,7 @@ static int on_request(void *arg, const void *msg, int *fds, size_t n_fds)
 	const struct launch_request *r = msg;
 	struct launch_reply reply = { .head = { TOSD_MSG_VERSION, LAUNCH_REPLY, sizeof(reply) },
 		.index = r->index };
-	char *argv[4] = { NULL };
+	char *argv[5] = { NULL };
 	struct sandbox_plan plan;
 	struct errmsg em = { "" };
 	int pair[2], pidfd = -1, give[2];

@@ -92,6 +92,13 @@ static int parse_options(int argc, char **argv, struct options *o)
 /* Where the host has no seccomp there is nothing to compile for: level none says so. */
 static int make_filters(struct tosd *t, struct errmsg *em)
 {
+	if (t->host.seccomp) {
+		sandbox_filter_fini(&t->filter_directory);
+		int rc = sandbox_filter_make_ext(SANDBOX_DIRECTORY, &t->filter_directory, em);
+
+		if (rc < 0)
+			return rc;
+	}
 	for (enum sandbox_kind k = 0; t->host.seccomp && k < SANDBOX_KINDS; k++) {
 		bool dynamic = k == SANDBOX_VM ? t->vm.dynamic : true;
 		int rc;

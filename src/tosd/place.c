@@ -22,6 +22,7 @@
 #include "tosd/tosd.h"
 
 #define PROGRAM_BYTES_MAX ((off_t)256 << 20)
+#define GIVE_DEPTH        16
 #define UID_FIRST         200000u
 #define UID_BLOCKS        60000u
 #define BOUND_STATE       "/run/tos-state"
@@ -267,7 +268,7 @@ uid_t place_uid_base(const struct tosd *t)
 
 /* Give the tree to one uid. Only below the directory, only what is not a link, bounded in
  * depth. */
-static int give(int dir, uid_t uid, int depth)
+static int give(int dir, uid_t uid, const char *keep, int depth)
 {
 	DIR *d = fdopendir(dir);
 	struct dirent *e;
@@ -282,6 +283,9 @@ static int give(int dir, uid_t uid, int depth)
 		int fd, below;
 
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		/* Each of what lies there is an extension's: grants.c */
+		if (keep && strcmp(e->d_name, keep) == 0)
 			continue;
 		/* What is looked at is what is given, whatever its name leads to by then. */
 		fd = openat(dirfd(d), e->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -299,10 +303,15 @@ static int give(int dir, uid_t uid, int depth)
 				: -1;
 		mem_close(fd);
 		if (below >= 0)
-			rc = give(below, uid, depth - 1);
+			rc = give(below, uid, NULL, depth - 1);
 	}
 	closedir(d);
 	return rc;
+}
+
+int place_give(int dir, uid_t uid)
+{
+	return give(dir, uid, NULL, GIVE_DEPTH);
 }
 
 /* A file of the directory that stays its owner's, readable by the group of tos-kernel. */
@@ -334,7 +343,7 @@ static int give_state(const struct tosd *t, uid_t uid, struct errmsg *em)
 	walk = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fstat(fd, &st) < 0 || fchown(fd, t->owner, uid) < 0 ||
 		fchmod(fd, 01770 | (st.st_mode & 0005)) < 0 || walk < 0 ||
-		give(walk, uid, 16) < 0) {
+		give(walk, uid, TOSD_EXTENSIONS, GIVE_DEPTH) < 0) {
 		err_errno(em, "cannot give what is in %s to uid %u", t->config.state_dir, uid);
 		mem_close(fd);
 		return ERR_IO;

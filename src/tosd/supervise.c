@@ -444,6 +444,11 @@ static int launch(struct child *c, struct errmsg *em)
 			return library;
 	}
 	r.uid = uid_for(c);
+	rc = c->kind == TOSD_EXT ? grant_directory(t, c->ext, &r, em) : 0;
+	if (rc < 0) {
+		mem_close(library);
+		return rc;
+	}
 	rc = ipc_send(super.maker[LAUNCHER_SANDBOXES].peer.fd, &r, sizeof(r), &library,
 		library >= 0, em);
 	if (rc == ERR_AGAIN && installed(c)) {

@@ -9,6 +9,7 @@
  *   launcher.c   the small children that make sandboxes
  *   programs.c   programs: what is kept of each, where it goes
  *   action.c     named actions, which tosd runs itself
+ *   grants.c     the directories that extensions were granted
  *   kernel.c     starts tos-kernel
  *   reload.c     has the configuration checked again
  *   supervise.c  the loop: children, deaths, restarts, signals
@@ -23,8 +24,9 @@
 #include "ipc/tosd_msg.h"
 #include "sandbox/sandbox.h"
 
-#define TOSD_UIDS     1024 /* of one kernel: itself, 31 extensions, the rest for tos-vm */
-#define TOSD_UIDS_EXT 32
+#define TOSD_UIDS       1024 /* of one kernel: itself, 31 extensions, the rest for tos-vm */
+#define TOSD_UIDS_EXT   32
+#define TOSD_EXTENSIONS "extensions" /* below the state directory: their own directories */
 
 struct program {
 	char path[4096];
@@ -42,6 +44,7 @@ struct tosd {
 	struct program kernel, vm, ext;
 	struct sandbox_host host;
 	struct sandbox_filter filter[SANDBOX_KINDS];
+	struct sandbox_filter filter_directory; /* of a tos-ext that has one */
 	uint32_t privileges[TOSD_EXT_MAX], installed_privileges;
 	int listen_fd[TOSD_LISTEN_MAX];
 	int state_fd, lock_fd, null_fd;
@@ -72,6 +75,8 @@ int library_check(int fd, struct errmsg *em);
 int place_lock(struct tosd *t, struct errmsg *em);
 int place_listen(struct tosd *t, struct errmsg *em);
 uid_t place_uid_base(const struct tosd *t);
+/* Gives what lies in the directory to that uid; takes dir. */
+int place_give(int dir, uid_t uid);
 /* Decides how tos-kernel reaches its state and programs, and gives the state directory to its
  * uid. */
 int place_state(struct tosd *t, struct errmsg *em);
@@ -89,8 +94,11 @@ struct launch_request { /* fds: the extension's shared object, or none */
 	uint32_t index, kind, privileges;
 	int32_t uid; /* -1: ours */
 	uint64_t address_bytes;
-	uint32_t cpu_s, pad;
+	uint32_t cpu_s;
+	uint32_t read_only; /* of the directory; "": none */
+	uint64_t file_bytes;
 	char name[TOSD_NAME_BYTES];
+	char directory[TOSD_PATH_BYTES];
 };
 struct launch_program { /* fds: the program */
 	struct launch_request request;
@@ -105,6 +113,11 @@ struct launch_reply { /* fds when rc is 0: our end of its socket (of a program P
 };
 /* Start one; *fd is our end. Returns its pid or a negative enum err. */
 int launcher_start(struct tosd *t, enum launcher_kind kind, int *fd, struct errmsg *em);
+
+/* grants.c: the directory of the extension that is to be launched, if r->privileges have one: fills
+ * r in. One of its own is made, and is its uid's. index: as of struct tosd_spawn. */
+int grant_directory(
+	const struct tosd *t, uint32_t index, struct launch_request *r, struct errmsg *em);
 
 /* programs.c: one for each program that was asked for; never more than TOSD_PROGRAMS. */
 #define PROGRAM_FDS 4 /* our ends of stdin, stdout, stderr; where its end is reported */

@@ -22,6 +22,10 @@
  *                                           will be
  *   [92, number, host, port, timeout_ms]    EXT_CONNECT  numbers ascend; answered by CONNECTED
  *   [93, event, map]                        EXT_AUDIT
+ *   [94, number, timeout_ms]                EXT_ACCEPT  the next connection to its address; numbers
+ *                                           and answer as of CONNECT
+ *   [95, n, came]                           EXT_WATCHING  so many descriptors are watched, so many
+ *                                           sockets came in this life: whenever one of them changes
  * kernel -> ext
  *   [64, {kernel: text, places: [text], properties: {path: value}, seq: uint, trusted: bytes}]
  *                                                               EXT_START  seq: number of its
@@ -34,7 +38,7 @@
  *   [68]                                    EXT_DRAIN   another takes over its inboxes: it drops
  *                                           what it has not taken and says DRAINED; calls that
  *                                           it has taken it still answers
- *   [69, number, code, text]                EXT_CONNECTED  code 0: its first byte brings the
+ *   [69, number, code, text]                EXT_CONNECTED  or accepted; code 0: its first byte brings the
  *                                           socket along (SCM_RIGHTS); else a failure, negated
  *   [71, path, value]                       EXT_SET     a property that is not read-only
  */
@@ -62,6 +66,8 @@ enum ext_frame {
 	EXT_DRAINED = 91,
 	EXT_CONNECT = 92,
 	EXT_AUDIT = 93,
+	EXT_ACCEPT = 94,
+	EXT_WATCHING = 95,
 };
 
 /* A frame between the two may hold a whole post and what stands around it. */

@@ -228,10 +228,7 @@ static void on_lookup(uv_getaddrinfo_t *q, int status, struct addrinfo *res)
 
 static struct config_extension *extension_of(struct kernel *k, const char *name)
 {
-	for (size_t i = 0; i < k->config.n_extensions; i++)
-		if (strcmp(k->config.extensions[i].name, name) == 0)
-			return &k->config.extensions[i];
-	return NULL;
+	return config_extension(&k->config, name);
 }
 
 static bool host_same(const char *a, const char *b)

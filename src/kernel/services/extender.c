@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "ext/body.h"
+#include "kernel/services/grants.h"
 #include "sandbox/sandbox.h"
 #include "seal/package.h"
 #include "tos/extension.h"
@@ -281,13 +282,18 @@ static int place_ok(struct kernel *k, const char *name, enum how how, struct err
 	return 0;
 }
 
-/* Each process has a uid of its own while it lives. */
-static int free_index(const struct kernel *k, uint32_t *out)
+/* Each extension has a uid of its own while it lives. The versions of one have the same, so that one
+ * that takes another's place finds the directory its own. */
+static int free_index(const struct kernel *k, const char *name, uint32_t *out)
 {
 	bool used[TOSD_EXT_INSTALLED] = { false };
-	struct installed *in;
+	struct installed *in = of_name(k, name, true);
 	size_t it = 0;
 
+	if (in) {
+		*out = in->index;
+		return 0;
+	}
 	while ((in = map_next(k->extender->all, &it, NULL, NULL)))
 		used[in->index] = true;
 	for (*out = 0; *out < TOSD_EXT_INSTALLED; ++*out)
@@ -319,11 +325,12 @@ static int sealed_copy(struct slice bytes, int *out, struct errmsg *em)
 	return 0;
 }
 
-static const char *no_property(void *arg, const char *path)
+static const char *property_of(void *arg, const char *path)
 {
-	(void)arg;
-	(void)path;
-	return NULL;
+	const struct installed *in = arg;
+	const struct config_extension *x = config_extension(&in->k->config, in->name);
+
+	return x ? config_property(x, path) : NULL;
 }
 
 /* Made of a package that was found good. */
@@ -334,7 +341,7 @@ static int installed_new(struct kernel *k, const struct package *p, struct slice
 	uint32_t index;
 	int fd = -1, rc;
 
-	if (free_index(k, &index) < 0)
+	if (free_index(k, p->manifest.name, &index) < 0)
 		return err_set(em, ERR_LIMIT,
 			"%d extensions are installed or on their way; this is the most",
 			TOSD_EXT_INSTALLED);
@@ -372,7 +379,8 @@ static int start(struct installed *in, bool hidden, struct errmsg *em)
 		.library = library,
 		.privileges = in->privileges,
 		.isolated = !in->in_kernel,
-		.property = no_property };
+		.property = property_of,
+		.arg = in };
 
 	snprintf(library, sizeof(library), "/proc/self/fd/%d", in->fd);
 	return ext_load(in->k->exts, &what, em);
@@ -968,6 +976,7 @@ static void list_verb(struct kernel *k, struct request *rq)
 		tos_set(row, "source", tos_text(in ? "installed" : "configured"));
 		if (in)
 			installed_describe(in, row);
+		grants_describe(k, tos_get_text(row, "name", ""), row);
 	}
 	while ((in = map_next(k->extender->all, &it, NULL, NULL))) {
 		struct tos_value *row;
@@ -981,6 +990,7 @@ static void list_verb(struct kernel *k, struct request *rq)
 		tos_set(row, "where", tos_text(in->in_kernel ? "kernel" : "isolated"));
 		tos_set(row, "privileges", tos_text(in->privileges));
 		installed_describe(in, row);
+		grants_describe(k, in->name, row);
 		tos_push(all, row);
 	}
 	request_ok(rq, all);

@@ -285,6 +285,58 @@ static void an_action_goes_to_tosd_as_it_was_written(void **state)
 	drop(c);
 }
 
+static void installed_ones_have_grants_and_properties(void **state)
+{
+	static const char text[] =
+		"name = \"h\"\ninstalled \"Mail\" { directory = \"/srv/mail read-only\"\n"
+		"file_size = \"1M\" listen = \"127.0.0.1:2525\" property = {\"/to=Echo\"} }\n"
+		"installed \"Own\" { }\n";
+	struct config *c = read_text(text), *again;
+	const struct config_extension *x = config_extension(c, "Mail");
+	char path[TOSD_DIRECTORY_BYTES];
+	struct tosd_config t;
+	AUTOBUF printed = BUF_INIT;
+
+	(void)state;
+	assert_true(config_directory(x, path));
+	assert_string_equal(path, "/srv/mail");
+	assert_int_equal(x->file_bytes, 1 << 20);
+	assert_string_equal(x->listen, "127.0.0.1:2525");
+	assert_string_equal(config_property(x, "to"), "Echo");
+	assert_false(config_directory(config_extension(c, "Own"), path));
+	assert_string_equal(path, "");
+	assert_null(config_extension(c, "Other"));
+	c->n_extensions = 0; /* whose libraries need not be there */
+	assert_int_equal(config_to_tosd(c, &t, NULL), 0);
+	assert_int_equal(t.n_installed, 2);
+	assert_string_equal(t.installed[0].directory, "/srv/mail");
+	assert_int_equal(t.installed[0].read_only, 1);
+	assert_int_equal(t.installed[1].file_bytes, TOSD_FILE_BYTES);
+	assert_int_equal(config_print(c, &printed), 0);
+	again = read_text(buf_cstr(&printed));
+	assert_int_equal(again->n_installed, 2);
+	assert_memory_equal(again->installed, c->installed, sizeof(c->installed));
+	drop(again);
+	drop(c);
+}
+
+static void a_directory_is_none_of_the_hosts_own(void **state)
+{
+#define MAIL(text) "name = \"h\"\ninstalled \"Mail\" { " text " }\n"
+	(void)state;
+	assert_refused(MAIL("directory = \"srv\""), "absolute path");
+	assert_refused(MAIL("directory = \"/srv rw\""), "absolute path");
+	assert_refused(MAIL("directory = \"/srv/../etc\""), "without ..");
+	assert_refused(MAIL("directory = \"/etc\""), "is the host's");
+	assert_refused(MAIL("directory = \"/ read-only\""), "is the host's");
+	assert_refused(MAIL("listen = \"localhost:80\""), "numeric address");
+	assert_refused(MAIL("file_size = \"1\""), "is not from");
+	assert_refused(MAIL("library = \"x\""), "library");
+	assert_refused("name = \"h\"\ninstalled \"mail\" { }\n", "capital letter");
+	assert_refused("name = \"h\"\ninstalled \"Echo\" { }\n", "is configured here");
+#undef MAIL
+}
+
 static void a_list_may_be_added_to(void **state)
 {
 	struct config *c =
@@ -407,6 +459,8 @@ int main(void)
 		cmocka_unit_test(what_is_printed_reads_back_and_prints_the_same),
 		cmocka_unit_test(a_mistake_is_named_with_file_and_line),
 		cmocka_unit_test(an_action_goes_to_tosd_as_it_was_written),
+		cmocka_unit_test(installed_ones_have_grants_and_properties),
+		cmocka_unit_test(a_directory_is_none_of_the_hosts_own),
 		cmocka_unit_test(a_list_may_be_added_to),
 		cmocka_unit_test(configured_rules_add_to_the_defaults_unless_those_are_off),
 		cmocka_unit_test(the_default_rules_are_rules_and_do_what_they_should),

@@ -83,6 +83,30 @@ static void only_the_kernel_has_a_network(void **state)
 	}
 }
 
+static void only_with_a_directory_an_extension_writes(void **state)
+{
+	static const char *const files[] = { "rename", "unlink", "mkdir", "ftruncate",
+		"fsync" };
+	static const char *const never_there[] = { "symlink", "link", "linkat", "mknod",
+		"chmod", "fchmod", "chown", "accept4", "bind" };
+	uint32_t bits;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+		assert_int_equal(sandbox_filter_says_ext(0, files[i]), '-');
+		assert_int_equal(sandbox_filter_says_ext(SANDBOX_READ_PROC, files[i]), '-');
+		assert_int_equal(sandbox_filter_says_ext(SANDBOX_DIRECTORY, files[i]), 'a');
+		assert_int_equal(sandbox_filter_says(SANDBOX_LAUNCHER, true, files[i]), 'a');
+		assert_int_equal(sandbox_filter_says(SANDBOX_VM, true, files[i]), '-');
+	}
+	for (size_t i = 0; i < ARRAY_LEN(never_there); i++)
+		assert_int_equal(
+			sandbox_filter_says_ext(SANDBOX_DIRECTORY, never_there[i]), '-');
+	assert_int_equal(sandbox_privileges("directory net-in net-out", &bits, NULL), 0);
+	assert_int_equal(bits, SANDBOX_DIRECTORY);
+	assert_int_equal(sandbox_privileges("read-fs directory", &bits, NULL), ERR_CONFIG);
+}
+
 static void clone3_is_an_errno_for_all_but_the_launcher(void **state)
 {
 	(void)state;
@@ -282,6 +306,7 @@ int main(void)
 		cmocka_unit_test(programs_and_their_launcher_are_refused_what_is_dangerous),
 		cmocka_unit_test(only_the_launcher_builds_sandboxes),
 		cmocka_unit_test(only_the_kernel_has_a_network),
+		cmocka_unit_test(only_with_a_directory_an_extension_writes),
 		cmocka_unit_test(clone3_is_an_errno_for_all_but_the_launcher),
 		cmocka_unit_test(launcher_may_all_that_its_children_may),
 #ifndef TOS_SANITIZE
