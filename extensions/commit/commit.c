@@ -75,6 +75,14 @@ void ok(struct tos_ext *x, uint64_t token, struct tos_value *map)
 		tos_value_free(map);
 }
 
+uint64_t take(uint64_t *token)
+{
+	uint64_t t = *token;
+
+	*token = 0;
+	return t;
+}
+
 void no(struct tos_ext *x, uint64_t token, int rc, const char *text)
 {
 	if (token)
@@ -131,6 +139,22 @@ int journal(struct tos_ext *x, const char *key, struct tos_value *value, int64_t
 	if (expires)
 		tos_set(args, "expires", tos_int(expires));
 	return tos_call(x, "Journal", verb, one(args), 0, done, arg);
+}
+
+static void on_dropped(struct tos_ext *x, void *arg, int rc, const char *text,
+	const char *folder, const struct tos_value *elements)
+{
+	(void)x;
+	(void)arg;
+	(void)rc;
+	(void)text;
+	(void)folder;
+	(void)elements;
+}
+
+void journal_drop(struct tos_ext *x, const char *key)
+{
+	journal(x, key, NULL, 0, on_dropped, NULL);
 }
 
 bool not_written(int rc)

@@ -67,6 +67,7 @@ void era_read(const struct tos_value *v, struct era *out);
 struct tos_value *one(struct tos_value *v); /* an array with it; takes v */
 void ok(struct tos_ext *x, uint64_t token, struct tos_value *map); /* token 0: nobody asked */
 void no(struct tos_ext *x, uint64_t token, int rc, const char *text);
+uint64_t take(uint64_t *token); /* and leave 0 there */
 size_t value_bytes(const struct tos_value *v);
 /* The kernel part of a transaction's name. */
 void coordinator_of(const char *tx, char out[KERNEL_BYTES]);
@@ -78,6 +79,8 @@ int ask(struct tos_ext *x, const char *kernel, const char *verb, struct tos_valu
 /* Takes value; NULL drops the row. */
 int journal(struct tos_ext *x, const char *key, struct tos_value *value, int64_t expires,
 	tos_answer_fn *done, void *arg);
+/* The same, and nobody waits for it. */
+void journal_drop(struct tos_ext *x, const char *key);
 /* Nothing was written, for sure. */
 bool not_written(int rc);
 int64_t setting(struct tos_ext *x, const char *path);

@@ -271,14 +271,6 @@ static struct tos_value *tx_map(const struct tx *t, enum tx_state as)
 	return v;
 }
 
-static uint64_t take(uint64_t *token)
-{
-	uint64_t t = *token;
-
-	*token = 0;
-	return t;
-}
-
 static void answer_prepare(struct tx *t)
 {
 	ok(t->c->x, take(&t->prepare_token), tx_map(t, t->state));
@@ -1284,23 +1276,12 @@ static bool forgettable(const struct tx *t)
 	return over(t) && t->state != T_DOUBT && !t->busy && !t->commit_token;
 }
 
-static void on_dropped(struct tos_ext *x, void *arg, int rc, const char *text,
-	const char *folder, const struct tos_value *elements)
-{
-	(void)x;
-	(void)arg;
-	(void)rc;
-	(void)text;
-	(void)folder;
-	(void)elements;
-}
-
 static void tx_forget(struct tx *t)
 {
 	char key[TX_BYTES + 4];
 
 	snprintf(key, sizeof(key), "t/%s", t->id);
-	journal(t->c->x, key, NULL, 0, on_dropped, t->c);
+	journal_drop(t->c->x, key);
 	tx_drop(t);
 }
 

@@ -224,14 +224,6 @@ static struct tos_value *state_map(const struct part *p)
 	return v;
 }
 
-static uint64_t take(uint64_t *token)
-{
-	uint64_t t = *token;
-
-	*token = 0;
-	return t;
-}
-
 static void poll_answer(struct part *p, bool yes)
 {
 	struct tos_value *v = tos_map();
@@ -830,17 +822,6 @@ static bool forgotten(const struct part *p, int64_t now)
 	return old > FORGET_MS || (p->done && !p->refused && old > 5000);
 }
 
-static void on_dropped(struct tos_ext *x, void *arg, int rc, const char *text,
-	const char *folder, const struct tos_value *elements)
-{
-	(void)x;
-	(void)arg;
-	(void)rc;
-	(void)text;
-	(void)folder;
-	(void)elements;
-}
-
 /* The row of a decision that no carrier came for has no end of its own. */
 static void part_forget(struct part *p)
 {
@@ -848,7 +829,7 @@ static void part_forget(struct part *p)
 
 	key_of(p, key, sizeof(key));
 	if (p->durable)
-		journal(p->c->x, key, NULL, 0, on_dropped, p->c);
+		journal_drop(p->c->x, key);
 	if (p->durable && !p->done)
 		logf_(p->c->x, 3, "%s of %s never acted on its decision (%s)", p->carrier,
 			p->tx, word_of(p->state));
