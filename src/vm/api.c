@@ -281,12 +281,12 @@ static int post_send(struct vm_carrier *c, unsigned kind, struct slice dest, uin
 	int rc;
 
 	cbor_put_uint(b, kind);
-	cbor_put_text_n(b, dest.p, dest.n);
+	cbor_put_text_n(b, (const char *)dest.p, dest.n);
 	cbor_put_uint(b, tag);
 	cbor_put_uint(b, (uint64_t)deadline_ms);
 	folder = b->len;
 	cbor_put_array(b, 2);
-	cbor_put_text_n(b, name.p, name.n);
+	cbor_put_text_n(b, (const char *)name.p, name.n);
 	cbor_put_raw(b, (struct slice){ c->port->enc.data, c->port->enc.len });
 	if (c->port->enc.failed || b->failed || b->len - at > FRAME_BYTES_MAX - POST_SLACK)
 		rc = err_set(&c->port->em, ERR_TOO_LARGE, "a post may take %u bytes",
