@@ -18,9 +18,11 @@
 #include "base/text.h"
 #include "wire/vmproto.h"
 
-#define FAULT_GRACE_BYTES   ((size_t)512 << 10) /* above the cap, to say what went wrong */
-#define HEAP_SLACK          ((size_t)256 << 10) /* what is left over in slabs; small heaps */
-#define SETTLE_MOST         ((size_t)1 << 20)
+#define FAULT_GRACE_BYTES ((size_t)512 << 10) /* above the cap, to say what went wrong */
+#define HEAP_SLACK        ((size_t)256 << 10) /* what is left over in slabs; small heaps */
+#define SETTLE_MOST       ((size_t)1 << 20)
+#define FOLD_PAGES_MAX                                                                         \
+	32 /* folding takes some 100 us for each 4 KiB, and who runs waits for it */
 #define USAGE_EACH_MS       200
 #define ENVELOPE_SLACK      ((size_t)64 << 10)
 #define NUMBER_MAX          (INT64_MAX / 4096)
@@ -651,6 +653,7 @@ int carrier_start(
 	arena_init(&c->heap);
 	list_init(&c->queue);
 	list_init(&c->unsettled);
+	list_init(&c->unfolded);
 	rc = start_read(c, cur, &s);
 
 	if (rc) {
@@ -837,6 +840,11 @@ void carrier_run(struct vm_carrier *c)
 	int n = 0, status;
 
 	c->wait = WAIT_NONE;
+	if (c->heap.folded) {
+		vm_sched.host = 1;
+		arena_unfold(&c->heap);
+		vm_sched.host = 0;
+	}
 	status = lua_resume(c->co, c->L, c->n_args, &n);
 	vm_sched.host = 1; /* what follows is ours */
 	c->n_args = 0;
@@ -878,6 +886,16 @@ void carrier_settle(struct vm_carrier *c)
 	if (c->used <= SETTLE_MOST)
 		lua_gc(c->L, LUA_GCCOLLECT);
 	c->settled = c->used;
+}
+
+void carrier_fold(struct vm_carrier *c)
+{
+	if (c->heap.n_pages > FOLD_PAGES_MAX)
+		return;
+	if (c->used > c->settled)
+		lua_gc(c->L, LUA_GCCOLLECT);
+	c->settled = c->used;
+	arena_fold(&c->heap);
 }
 
 void carrier_dropped(struct vm_carrier *c)

@@ -63,6 +63,8 @@
 #define PASSED_OVER_MAX 1000 /* in one turn */
 #define SETTLE_US       ((int64_t)500000)
 #define TURN_MOST_MS    60000
+#define FOLD_US                                                                                \
+	((int64_t)4000000) /* of waiting, before the first folding; then twice as long... */
 
 struct vm_sched vm_sched;
 static struct vm_port *the_port;
@@ -242,6 +244,8 @@ void sched_init(struct vm_port *p)
 	list_init(&vm_sched.woken);
 	list_init(&vm_sched.spent);
 	list_init(&vm_sched.unsettled);
+	for (int i = 0; i < FOLD_LEVELS; i++)
+		list_init(&vm_sched.unfolded[i]);
 	vm_sched.next_deadline_us = INT64_MAX;
 	handler_set(SIGALRM, on_alarm);
 	handler_set(SIGIO, on_io);
@@ -338,6 +342,7 @@ void sched_forget(struct vm_carrier *c)
 {
 	dequeue(c);
 	list_del(&c->unsettled);
+	list_del(&c->unfolded);
 }
 
 /* ---- accounts */
@@ -411,6 +416,52 @@ static void waits(struct vm_carrier *c)
 		list_del(&c->unsettled);
 		list_add(&vm_sched.unsettled, &c->unsettled);
 	}
+	list_del(&c->unfolded);
+	list_add(&vm_sched.unfolded[c->fold_level], &c->unfolded);
+}
+
+/* Folding and unfolding cost what some hundred messages do: whoever is woken soon after it waits longer
+ * for the next, and whoever slept for long a little less. */
+static void note_unfold(struct vm_carrier *c, int64_t now)
+{
+	int64_t slept = now - (c->settle_us - SETTLE_US);
+
+	if (!c->heap.folded)
+		return;
+	if (slept < 8 * (FOLD_US << c->fold_level)) {
+		if (c->fold_level < FOLD_LEVELS - 1)
+			c->fold_level++;
+	} else if (c->fold_level) {
+		c->fold_level--;
+	}
+}
+
+/* One of those that wait for long. Returns when to come again. */
+static int64_t fold(int64_t now)
+{
+	int64_t next = INT64_MAX;
+
+	for (int i = 0; i < FOLD_LEVELS; i++) {
+		struct list *q = &vm_sched.unfolded[i];
+		struct vm_carrier *c = LIST_ITEM(q->next, struct vm_carrier, unfolded);
+
+		if (list_empty(q))
+			continue;
+		int64_t at = c->settle_us - SETTLE_US + (FOLD_US << i);
+
+		if (c->state == VM_WAITING && now < at) {
+			next = at < next ? at : next;
+			continue;
+		}
+		list_del(&c->unfolded);
+		if (c->state == VM_WAITING) {
+			carrier_fold(c);
+			sched_charge(c);
+			carrier_send_usage(c); /* of life, too */
+		}
+		return now;
+	}
+	return next;
 }
 
 /* One of those that have waited for a while is made small: where nobody runs nothing else would
@@ -448,6 +499,7 @@ static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)
 	int64_t used_us;
 
 	dequeue(c);
+	note_unfold(c, now);
 	slice_begin(c, now, most_us);
 	slice_run();
 	slice_end(c);
@@ -557,6 +609,11 @@ int sched_turn(struct vm_port *p)
 		return 0;
 	async_set(false);
 	next = settle(now);
+	if (next > now) {
+		int64_t folded = fold(now);
+
+		next = folded < next ? folded : next;
+	}
 	if (vm_sched.next_deadline_us < next)
 		next = vm_sched.next_deadline_us;
 	if (next == INT64_MAX)

@@ -123,13 +123,14 @@ struct vm_carrier {
 	int n_args;        /* for the next resume of co */
 
 	/* sched.c's */
-	struct list queue, unsettled;
-	int64_t settle_us; /* when it has waited long enough to be made small */
-	size_t settled;    /* its heap then */
-	int64_t credit_us; /* of CPU time, before others; below 0 it owes them */
-	int64_t fair_ns;   /* the scheduler's, when it was last ready */
-	bool had_turn;     /* among the spent, and got credit for it */
-	bool fresh;        /* it stands in `woken` */
+	struct list queue, unsettled, unfolded;
+	int64_t settle_us;   /* when it has waited long enough to be made small */
+	unsigned fold_level; /* waits of that level's length before it is folded */
+	size_t settled;      /* its heap then */
+	int64_t credit_us;   /* of CPU time, before others; below 0 it owes them */
+	int64_t fair_ns;     /* the scheduler's, when it was last ready */
+	bool had_turn;       /* among the spent, and got credit for it */
+	bool fresh;          /* it stands in `woken` */
 	bool queued, paused;
 	bool preempted;       /* the running thread has yielded because its slice is over */
 	unsigned unyieldable; /* coroutines resumed where the one around them can't yield */
@@ -187,6 +188,8 @@ void carrier_over_cpu(struct vm_carrier *c);
 void carrier_dropped(struct vm_carrier *c);
 /* It waits, and perhaps for long: give back what it does not need for that. */
 void carrier_settle(struct vm_carrier *c);
+/* It has waited for long: fold its heap. It is unfolded when it runs. */
+void carrier_fold(struct vm_carrier *c);
 /* When its wait is over at the latest; INT64_MAX for never. */
 int64_t carrier_deadline(const struct vm_carrier *c);
 /* Frames for it; negative: the frame is broken. */
@@ -248,8 +251,10 @@ bool env_is_wait(lua_State *co, int n_results);
 #else
 #define SCHED_SLOWER 1
 #endif
+#define FOLD_LEVELS 7
 struct vm_sched {
-	struct list unsettled;    /* wait, and have garbage */
+	struct list unsettled;             /* wait, and have garbage */
+	struct list unfolded[FOLD_LEVELS]; /* wait, and may be folded */
 	struct list woken, spent; /* ready: what has just become so; what used up its slice */
 	size_t n_ready, n_woken;
 	int64_t next_deadline_us; /* no waiting carrier's time comes before it */

@@ -21,7 +21,7 @@ ROOMS = {
 # Library headers and the only rooms that may include them.
 OWNERS = {
     r"openssl/": {"seal"}, r"sqlite3\.h": {"store"}, r"uv\.h": {"loop", "link", "ext", "kernel"},
-    r"(lua|lauxlib|lualib)\.h": {"vm", "ext"}, r"jansson\.h": {"cli"}, r"confuse\.h": {"kernel", "lib"}, r"seccomp\.h": {"sandbox"},
+    r"(lua|lauxlib|lualib)\.h": {"vm", "ext"}, r"jansson\.h": {"cli"}, r"confuse\.h": {"kernel", "lib"}, r"seccomp\.h": {"sandbox"}, r"zlib\.h": {"vm"},
 }
 # Headers of the public folder and who may include them in src/ and lib/.
 PUBLIC = {"value.h": {r for r in ROOMS if "wire" in ROOMS[r].split()} | {"wire", "seal", "cli"}, "tos.h": {"lib", "cli"},

@@ -14,6 +14,8 @@ from vm_host import *
 # A build that collects garbage at each step spends more on opening a carrier than these give it to run.
 as_shipped = pytest.mark.skipif(os.environ.get("TOS_HOSTILE_BUILD") == "1", reason="looks at CPU time")
 
+SANITIZED = os.environ.get("TOS_SANITIZE") == "1"
+
 
 def fault_of(code, **more):
     with Vm() as vm:
@@ -1288,6 +1290,47 @@ def test_a_deadline_is_kept_while_another_computes():
         while vm.frame()[:2] != [FINISHED, 1]:
             pass
         assert time.monotonic() - began < WAIT_S / 4
+
+
+def resident_kib(vm):
+    with open(f"/proc/{vm.process.pid}/smaps_rollup") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("Rss:"))
+
+
+@pytest.mark.skipif(SANITIZED, reason="there every block is from malloc, and nothing is folded")
+def test_who_waits_for_long_is_folded_and_goes_on_as_before():
+    n = 100
+    with Vm() as vm:
+        vm.run("function begin() local x = 7 coroutine.wrap(function() tos.sleep(9) print('slept', x) end)() end", carrier=999)
+        for i in range(1, n + 1):
+            vm.run(
+                """function begin(self)
+                    self.t = { 1, { "two" } } self.t[3] = self.t
+                    local b, n = tos.inbox("in"), 0
+                    while true do
+                        n = n + 1
+                        tos.post("out", { b:next(100).data, n, self.t[3][2][1], collectgarbage("count") < 60 })
+                    end
+                end""",
+                carrier=i,
+            )
+            (seq, _, _, _) = vm.expect(INBOX, i)
+            vm.send(DONE, i, seq, "", "", None)
+        before, told = resident_kib(vm), set()
+        while len(told) < n + 1:  # each says what that cost
+            frame = vm.read()
+            if frame[0] == USAGE:
+                told.add(frame[1])
+        assert before - resident_kib(vm) > 12 * n, (before, resident_kib(vm))
+        for again in (1, 2):
+            for i in range(1, n + 1):
+                vm.send(DELIVER, i, ONEWAY, "in", "s", 0, folder("", i))
+                assert vm.frame()[0] == TAKEN
+                assert vm.expect(SEND, i)[4] == ["", [[i, again, "two", True]]]
+        for i in range(1, n + 1):
+            vm.send(END, i)
+            vm.expect(FORGOTTEN, i)
+        assert vm.expect(LOG, 999)[1] == "slept 7"
 
 
 def test_hundreds_of_carriers_and_each_answers():
