@@ -63,8 +63,12 @@
 #define PASSED_OVER_MAX 1000 /* in one turn */
 #define SETTLE_US       ((int64_t)500000)
 #define TURN_MOST_MS    60000
-#define FOLD_US                                                                                \
-	((int64_t)4000000) /* of waiting, before the first folding; then twice as long... */
+#ifdef TOS_HOSTILE
+#define FOLD_US ((int64_t)1000)
+#else
+/* Of waiting, before the first folding; then twice as long, and so on. */
+#define FOLD_US ((int64_t)4000000)
+#endif
 
 struct vm_sched vm_sched;
 static struct vm_port *the_port;

@@ -11,8 +11,9 @@
 #include "base/log.h"
 #include "tos/extension.h"
 
-#define CODES_MAX     1000
-#define CODE_CHECK_MS 1000
+#define CODES_MAX       1000
+#define CODES_BYTES_MAX ((size_t)128 << 20)
+#define CODE_CHECK_MS   1000
 
 void kernel_trust(const struct kernel *k, struct trust *out)
 {
@@ -117,19 +118,24 @@ static void code_free(struct code *c)
 	}
 }
 
-/* Make room: what was used longest ago goes, it can be had from the store again. */
-static void codes_trim(struct kernel *k)
+/* Make room for one of so many bytes: what was used longest ago goes, it can be had from the store
+ * again. */
+static void codes_trim(struct kernel *k, size_t bytes)
 {
-	struct code *c, *oldest = NULL;
-	size_t it = 0;
+	for (;;) {
+		struct code *c, *oldest = NULL;
+		size_t it = 0, all = bytes;
 
-	if (map_size(k->codes) < CODES_MAX)
-		return;
-	while ((c = map_next(k->codes, &it, NULL, NULL)))
-		if (!oldest || c->used_ms < oldest->used_ms)
-			oldest = c;
-	map_del(k->codes, oldest->digest, DIGEST_BYTES);
-	code_free(oldest);
+		while ((c = map_next(k->codes, &it, NULL, NULL))) {
+			all += blob_slice(&c->bundle).n;
+			if (!oldest || c->used_ms < oldest->used_ms)
+				oldest = c;
+		}
+		if (!oldest || (map_size(k->codes) < CODES_MAX && all <= CODES_BYTES_MAX))
+			return;
+		map_del(k->codes, oldest->digest, DIGEST_BYTES);
+		code_free(oldest);
+	}
 }
 
 /* Names that belong to the system are nobody's to take. */
@@ -245,7 +251,7 @@ int code_verify(struct kernel *k, struct slice bytes, struct code **out, struct 
 		return 0;
 	}
 	blob_set(&c->bundle, bytes);
-	codes_trim(k);
+	codes_trim(k, bytes.n);
 	map_put(k->codes, c->digest, DIGEST_BYTES, c);
 	*out = c;
 	return 0;

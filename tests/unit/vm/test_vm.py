@@ -1301,7 +1301,7 @@ def resident_kib(vm):
 def test_who_waits_for_long_is_folded_and_goes_on_as_before():
     n = 100
     with Vm() as vm:
-        vm.run("function begin() local x = 7 coroutine.wrap(function() tos.sleep(9) print('slept', x) end)() end", carrier=999)
+        vm.run("function begin() local x = 7 coroutine.wrap(function() tos.sleep(6) print('slept', x) end)() end", carrier=999)
         for i in range(1, n + 1):
             vm.run(
                 """function begin(self)
