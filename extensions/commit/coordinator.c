@@ -996,7 +996,40 @@ static void vetted(struct entry *e, const char *owner)
 	go_on(t);
 }
 
-/* Its home says where a carrier is and whose; the kernel that speaks for it could say anything. */
+static void on_owner(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
+	const struct tos_value *elements)
+{
+	struct entry *e = arg;
+	char why[TEXT_BYTES];
+
+	(void)folder;
+	if (rc == 0) {
+		vetted(e, tos_get_text(tos_at(elements, 0), "owner", ""));
+	} else {
+		snprintf(why, sizeof(why), "%.60s shows no ticket of %.60s that holds: %.90s",
+			e->home, e->carrier, text);
+		no(x, e->token, TOS_ERR_DENIED, why);
+		tos_count(x, "forged_total", 1);
+		logf_(x, 3, "a participant was refused: %s", why);
+	}
+	entry_free(e);
+}
+
+/* A home of its own making could say anything of whose it is: the owner has signed that. */
+static void owner_ask(struct entry *e, const struct tos_value *ticket)
+{
+	struct tos_value *args = tos_map();
+
+	tos_set(args, "name", tos_text(e->carrier));
+	if (ticket)
+		tos_set(args, "ticket", tos_value_copy(ticket));
+	if (tos_call(e->c->x, "Home", "OWNER", one(args), CALL_MS, on_owner, e) < 0) {
+		no(e->c->x, e->token, TOS_ERR_FULL, "the kernel takes no more calls");
+		entry_free(e);
+	}
+}
+
+/* Its home says where a carrier is; the kernel that speaks for it could say anything. */
 static void on_where(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
@@ -1011,7 +1044,8 @@ static void on_where(struct tos_ext *x, void *arg, int rc, const char *text, con
 			text);
 		no(x, e->token, rc == TOS_ERR_NOT_FOUND ? TOS_ERR_DENIED : rc, why);
 	} else if (strcmp(kernel, e->kernel) == 0) {
-		vetted(e, tos_get_text(v, "owner", ""));
+		owner_ask(e, tos_get(v, "ticket"));
+		return;
 	} else if (tos_now_ms(x) < e->until && tos_timer(x, AGAIN_MS, vet_again, e)) {
 		return;
 	} else {

@@ -562,7 +562,8 @@ int inbox_dispatch(struct kernel *k, const struct origin *from, const char *inbo
 		return rc;
 	}
 	if (from->cls == ORIGIN_EXTENSION && strcmp(inbox, "Home") == 0 &&
-		strcmp(rq->verb, "WHERE") != 0) {
+		strcmp(rq->verb, "WHERE") != 0 &&
+		(from->kernel[0] || strcmp(rq->verb, "OWNER") != 0)) {
 		rc = err_set(em, ERR_DENIED, "only kernels report to a home");
 		request_free(rq);
 		return rc;

@@ -616,6 +616,7 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 	if (rc < 0) {
 		/* Not the link's fault as such: the carrier stays without a voucher. */
 		metric_add(k->metrics, "vouches_refused_total", NULL, 1);
+		ticket_fini(&t);
 		return 0;
 	}
 	ok = strcmp(t.home, p->name) == 0;

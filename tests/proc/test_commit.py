@@ -199,6 +199,7 @@ def test_strangers_and_forgers_are_refused(fleet):
     c, a = cast(fleet, "host0", "host1")
     eve = Puppet(fleet, "host1", "--as", "eve")
     tx = c("BEGIN", admit={"kernels": ["host1", "host0"]})["tx"]
+    open_to_all = c("BEGIN")["tx"]
     assert eve.refusal("JOIN", tx=tx) == "denied"
     a("JOIN", tx=tx)
     assert eve.refusal("VOTE", tx=tx, yes=True) == "not-found" and eve.refusal("STATUS", tx=tx) == "not-found"
@@ -221,6 +222,22 @@ def test_strangers_and_forgers_are_refused(fleet):
             ended = {"tx": tx, "carrier": a.name}
             assert wire.failure(k.call, "host0/Commit", "ENDED", ended, sender="host2/Commit").code == "not-found"
             assert wire.failure(k.call, "host0/Commit", "ENTER", enter, sender="host2/Evil").code == "denied"
+            # One of its own making, of which it is the home: whose it is the owner has to have signed.
+            with wire.Domain(fleet.home).client() as client:
+                key = wire.Domain(fleet.home).principal("admin")
+                other_ticket, _ = wire.launch(client, key, key)
+            mine = wire.sign(wire.Domain(fleet.home).kernel("host2"), "ticket", {"name": "host2#7"})
+            for tag, ticket in enumerate((None, b"", mine, other_ticket, wire.flip(other_ticket)), 500):
+                k.post("host0/Commit", "ENTER", {"tx": open_to_all, "carrier": "host2#7", "e": [0, bytes(8)]}, kind=wire.CALL,
+                       sender="host2/Commit", tag=tag)
+                while True:
+                    f = k.frame()
+                    if f[0] == wire.POST and f[1] == wire.CALL and f[7][0] == "WHERE":
+                        break
+                answer = {"kernel": "host2", "owner": "admin", "state": "running", "ticket": ticket}
+                k.post(f[3], "ok", answer, kind=wire.ANSWER, sender=f[2], tag=f[4])
+                e = wire.failure(k.answer, tag)
+                assert e.code == "denied" and "no ticket" in e.text, e
     finally:
         fleet.up()
     assert fleet.metric("host0", "tos_extension_events_total{extension=\"Commit\",name=\"forged_total\"}") >= 1

@@ -67,6 +67,8 @@ int family_take(struct kernel *k, const struct tos_value *args, struct home_reco
 int family_arrived(struct kernel *k, const struct resident *r, struct home_record **out,
 	struct errmsg *em);
 void cloned_verb(struct kernel *k, struct request *rq);
+/* owner.c */
+void owner_verb(struct kernel *k, struct request *rq);
 /* FAMILY {name, wait_ms}: takes rq. */
 void family_wait(struct kernel *k, struct home_record *h, struct request *rq, uint32_t wait_ms);
 void families_tick(struct kernel *k, int64_t now_ms);

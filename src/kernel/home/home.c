@@ -715,6 +715,7 @@ static void where_verb(struct kernel *k, struct request *rq)
 	tos_set(out, "kernel", tos_text(h->kernel));
 	tos_set(out, "owner", tos_text(h->owner));
 	tos_set(out, "state", tos_text(shell_state_word(h->state)));
+	tos_set(out, "ticket", tos_bytes(h->ticket_cose.p, h->ticket_cose.n));
 	request_ok(rq, out);
 }
 
@@ -1378,6 +1379,7 @@ const struct verb home_verbs[] = {
 	{ "GONE", gone_verb },
 	{ "ENDED", ended_verb },
 	{ "WHERE", where_verb },
+	{ "OWNER", owner_verb },
 	{ "ASK", ask_verb },
 	{ "CONFIRM", confirm_verb },
 	{ "EVENT", event_verb },
