@@ -32,7 +32,6 @@
 
 #define DESCRIBE_MS     20000
 #define DESCRIPTION_MAX ((size_t)1 << 20)
-#define INLINE_BYTES    ((size_t)900 << 10) /* with the act in one frame */
 #define YEAR_MS         ((int64_t)365 * 86400000)
 #define PARTS_MAX       16
 
@@ -416,13 +415,9 @@ int package_send(struct tos_connection *c, const struct tos_principal *p, const 
 	tos_set(args, "mode", tos_text(mode));
 	rc = act_sign(p, kernel, "install-extension", name, args, timeout_ms, &cose, em);
 	tos_value_free(args);
-	if (rc == 0 && package.n > INLINE_BYTES && !direct)
-		rc = err_set(em, ERR_TOO_LARGE,
-			"a package of more than %zu KiB is installed from the machine of %s "
-			"itself",
-			INLINE_BYTES >> 10, kernel);
-	if (rc == 0 && package.n > INLINE_BYTES) {
-		rc = connection_upload(c, digest, package.p, package.n, em);
+	if (rc == 0 && package.n > PACKAGE_INLINE_BYTES) {
+		if (direct)
+			rc = connection_upload(c, digest, package.p, package.n, em);
 		package.n = 0;
 	}
 	return rc ? rc

@@ -27,7 +27,10 @@ int package_describe(
 	struct slice package, const char *home, struct tos_value **out, struct errmsg *em);
 /* The name that a package gives itself, whoever signed it, as a text. */
 int package_name(struct slice package, struct tos_value **out, struct errmsg *em);
-/* The act that installs it at that kernel, and the package. mode: "new", "replace", "either". */
+/* The act that installs it at that kernel, and the package: in the same post, or ahead of it where c leads
+ * to that kernel; else it is to be in that kernel's content store already. mode: "new", "replace",
+ * "either". */
+#define PACKAGE_INLINE_BYTES ((size_t)900 << 10)
 int package_send(struct tos_connection *c, const struct tos_principal *p, const char *kernel,
 	struct slice package, const char *name, const char *mode, uint32_t timeout_ms,
 	struct tos_value **out, struct errmsg *em);

@@ -126,6 +126,7 @@ static int each_host(struct cli *cli,
 /* ---- install, replace, remove */
 
 struct sending {
+	const char *file;
 	struct slice package;
 	const char *name, *mode;
 };
@@ -152,12 +153,43 @@ static int push_answer(struct tos_value *answer, struct tos_value *rows)
 	return tos_push(rows, row);
 }
 
+/* More than a post holds, to a kernel that is another machine's: by way of the content stores of
+ * the one that we talk to and of that one, which fetches it. */
+static int bring(struct cli *cli, const char *kernel, const struct sending *s)
+{
+	const char *at = cli->remote ? cli->kernel : tos_connection_kernel(cli->connection);
+	struct tos_value *v = NULL, *args;
+	uint32_t before = cli->timeout_ms;
+	size_t n = 0;
+	int rc;
+
+	if (s->package.n <= PACKAGE_INLINE_BYTES ||
+		strcmp(kernel, tos_connection_kernel(cli->connection)) == 0)
+		return 0;
+	rc = content_bring(cli, s->file, &v);
+	if (rc == 0 && strcmp(at, kernel) != 0) {
+		const uint8_t *digest = tos_get_bytes(v, "digest", &n);
+
+		args = map_of("digest", tos_bytes(digest, n));
+		tos_set(args, "from", tos_text(at));
+		tos_set(args, "name", tos_text(tos_get_text(v, "name", "")));
+		cli->timeout_ms = cli_timeout(cli, 300000);
+		rc = cli_act(cli, kernel, "content-fetch", "Content", args, NULL);
+		cli->timeout_ms = before;
+	}
+	tos_value_free(v);
+	return rc;
+}
+
 static int send_one(struct cli *cli, const char *kernel, void *arg, struct tos_value *rows)
 {
 	const struct sending *s = arg;
 	struct tos_value *answer = NULL;
-	int rc = package_send(cli->connection, cli->principal, kernel, s->package, s->name,
-		s->mode, cli_timeout(cli, 40000), &answer, &cli->em);
+	int rc = bring(cli, kernel, s);
+
+	rc = rc ? rc
+		: package_send(cli->connection, cli->principal, kernel, s->package, s->name,
+			  s->mode, cli_timeout(cli, 40000), &answer, &cli->em);
 
 	return rc ? rc : push_answer(answer, rows);
 }
@@ -194,7 +226,7 @@ static int send(struct cli *cli, const char *file, const char *mode)
 {
 	AUTOBUF package = BUF_MAX(PACKAGE_MAX);
 	struct tos_value *v = NULL, *rows = tos_array();
-	struct sending s = { .mode = mode };
+	struct sending s = { .file = file, .mode = mode };
 	int code, rc = bytes_read(file, PACKAGE_MAX, &package, &cli->em);
 
 	s.package = (struct slice){ package.data, package.len };

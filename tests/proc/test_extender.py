@@ -193,6 +193,25 @@ def test_it_is_there_after_restarts_of_kernel_and_tosd(fleet):
     assert not rows(fleet)
 
 
+def test_a_package_larger_than_a_post_goes_to_another_machine(fleet):
+    """By way of the content store, from the command and by a carrier; without it there the act says so."""
+    package = packaged(fleet, "1", LARGE=2000000)
+    (row,) = fleet.json("extension", "install", package, "--kernel", "host0", "--hosts", "host1")
+    assert row["kernel"] == "host1" and asked(fleet, inbox="host1/Greeter") == "1"
+    (stored,) = [r for r in fleet.json("content", "list", "--kernel", "host1") if r["digest"] == row["package"]]
+    assert stored["size"] > 2000000
+    fleet.tos("extension", "remove", "Greeter", "--hosts", "host1")
+    packaged(fleet, "2", LARGE=3000000)
+    digest = fleet.json("content", "put", "Greeter-2.ext", "--kernel", "host0")["digest"]
+    o = fleet.outcome(fleet.tos("launch", "install-extension", "--path", "host1", "--briefcase",
+                                briefcase(fleet, DIGEST=[digest], FROM=["host0"])).strip())
+    assert o["briefcase"]["RESULTS"][0]["done"] == "installed", o
+    assert asked(fleet, inbox="host1/Greeter") == "2"
+    o = fleet.outcome(fleet.tos("launch", "install-extension", "--path", "host1", "--briefcase",
+                                briefcase(fleet, DIGEST=["ab" * 32], FROM=["host0"])).strip())
+    assert o["briefcase"]["RESULTS"][0]["why"] == "not-found", o
+
+
 def test_a_crash_is_answered_and_it_comes_back(fleet, nothing_left):
     fleet.tos("extension", "install", packaged(fleet, "1"))
     pid = rows(fleet)["Greeter"][0]["pid"]

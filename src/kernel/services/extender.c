@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "ext/body.h"
+#include "kernel/services/content.h"
 #include "kernel/services/grants.h"
 #include "sandbox/sandbox.h"
 #include "seal/package.h"
@@ -825,20 +826,60 @@ int extender_load(struct kernel *k, struct errmsg *em)
 
 /* ---- acts and verbs */
 
-static int package_of_act(struct kernel *k, const struct request *rq,
-	const struct tos_value *args, struct slice *out, struct errmsg *em)
+/* From the content store, for whoever may read it there. */
+static int package_of_store(struct kernel *k, const uint8_t *digest, const char *principal,
+	struct blob *out, struct errmsg *em)
+{
+	const struct content_file *f = content_find(k, digest);
+	AUTOCLOSE int fd = -1;
+	AUTOFREE uint8_t *bytes = NULL;
+	int64_t size = 0;
+	int rc;
+
+	if (!f || (!f->shared && strcmp(f->owner, principal) != 0))
+		return err_set(em, ERR_NOT_FOUND,
+			"the package did not come along, and is not in the content store of %s",
+			k->config.name);
+	rc = content_open(k, digest, &fd, &size, em);
+	if (rc < 0)
+		return rc;
+	if (size <= 0 || (size_t)size > PACKAGE_BYTES_MAX)
+		return err_set(em, ERR_TOO_LARGE, "a package has %zu MiB at most",
+			PACKAGE_BYTES_MAX >> 20);
+	bytes = mem_try((size_t)size);
+	if (!bytes)
+		return err_set(em, ERR_NOMEM, "no memory for the package");
+	for (int64_t at = 0; at < size;) {
+		ssize_t n = pread(fd, bytes + at, (size_t)(size - at), at);
+
+		if (n <= 0)
+			return err_set(em, ERR_IO, "the package can't be read");
+		at += n;
+	}
+	blob_set(out, (struct slice){ bytes, (size_t)size });
+	return 0;
+}
+
+/* kept: holds it where it comes from the content store. */
+static int package_of_act(struct kernel *k, const struct request *rq, const char *by,
+	const struct tos_value *args, struct slice *out, struct blob *kept, struct errmsg *em)
 {
 	size_t n = 0;
 	const uint8_t *digest = tos_get_bytes(args, "package", &n);
 	uint8_t found[DIGEST_BYTES];
+	int rc;
 
 	if (!digest || n != DIGEST_BYTES)
 		return err_set(em, ERR_MALFORMED, "the act names no package by its SHA-256");
 	out->p = tos_get_bytes(rq->args, "package", &out->n);
 	if (!out->p)
 		*out = upload_find(k, digest, &rq->from);
-	if (!out->p)
-		return err_set(em, ERR_NOT_FOUND, "the package did not come with the act");
+	if (!out->p) {
+		rc = package_of_store(k, digest, by, kept, em);
+		if (rc < 0)
+			return rc;
+		*out = blob_slice(kept);
+	}
 	digest_bytes(out->p, out->n, found);
 	return memcmp(found, digest, DIGEST_BYTES) == 0
 		       ? 0
@@ -852,8 +893,9 @@ void extender_install_act(struct kernel *k, struct request *rq, const char *by,
 	struct bringer who = { by, "" };
 	const char *mode = tos_get_text(args, "mode", "new");
 	struct errmsg em = { "" };
+	struct blob kept = { NULL, 0 };
 	struct slice bytes;
-	int rc = package_of_act(k, rq, args, &bytes, &em);
+	int rc = package_of_act(k, rq, by, args, &bytes, &kept, &em);
 
 	if (rc < 0) {
 		struct tos_value *m = tos_map();
@@ -868,6 +910,7 @@ void extender_install_act(struct kernel *k, struct request *rq, const char *by,
 		: strcmp(mode, "either") == 0 ? EITHER
 					      : NEW,
 		bytes);
+	blob_free(&kept);
 }
 
 void extender_remove_act(struct kernel *k, struct request *rq, const char *by, const char *name)
@@ -908,14 +951,25 @@ static void install_how(struct kernel *k, struct request *rq, enum how how)
 {
 	struct bringer who;
 	struct slice bytes = bytes_of(tos_get(rq->args, "package"));
+	struct blob kept = { NULL, 0 };
+	uint8_t digest[DIGEST_BYTES];
+	struct errmsg em = { "" };
+	int rc = 0;
 
 	if (!bringer_of(rq, &who))
 		return;
-	if (!bytes.p) {
-		request_fail(rq, ERR_MALFORMED, "it is {package = the package's bytes}");
-		return;
+	if (!bytes.p && content_digest(rq->args, digest)) {
+		rc = package_of_store(k, digest, rq->from.principal, &kept, &em);
+		bytes = blob_slice(&kept);
+	} else if (!bytes.p) {
+		rc = err_set(&em, ERR_MALFORMED,
+			"it is {package = its bytes}, or {digest = its SHA-256} of the content store");
 	}
-	install(k, rq, &who, NULL, how, bytes);
+	if (rc < 0)
+		request_fail(rq, rc, "%s", em.text);
+	else
+		install(k, rq, &who, NULL, how, bytes);
+	blob_free(&kept);
 }
 
 static void install_verb(struct kernel *k, struct request *rq)
