@@ -18,6 +18,14 @@ extension { name = "book", inboxes = { Book = function(m)
 end } }
 """
 
+SHELF = """extension { name = "shelf", privileges = "directory", inboxes = { Shelf = function(m)
+    if m.elements[1] == "read" then return io.open(tos.directory() .. "/n"):read("a") end
+    local f <close> = assert(io.open(tos.directory() .. "/n", "w"))
+    f:write(m.elements[1])
+    return os.rename(tos.directory() .. "/n", "/n") and "moved" or "done"
+end } }
+"""
+
 
 def free_port():
     with socket.socket() as s:
@@ -251,3 +259,8 @@ def test_properties_of_what_is_installed(fleet):
         f.write(text)
     fleet.tos("reload")
     assert asked(fleet, "to") == "Book"
+
+
+def test_in_lua_too(fleet):
+    fleet.tos("extension", "install", packaged(fleet, "1", name="Shelf", file=fleet.file("shelf.lua", SHELF)))
+    assert asked(fleet, "hello", inbox="Shelf") == "done" and asked(fleet, "read", inbox="Shelf") == "hello"
