@@ -57,9 +57,11 @@
 #define DEBT_MOST_US   ((int64_t)500000)
 /* Where more than so many are ready one that wakes is kept back only for more than this part. */
 #define PARTS_MOST 50
-/* What runs for so long beyond its slice pays for it twice, four times as long sixteen times: so it is for who
- * waits. */
+/* Whose slices always run for so long beyond their end pays for it twice, and for twice that four times: so it is
+ * for who waits. A first one counts less, and one a while ago not at all. */
 #define OVERRUN_US      ((int64_t)250 * SCHED_SLOWER)
+#define OVERRUNS        8
+#define OVERRUN_PAST_US ((int64_t)10000000)
 #define PASSED_OVER_MAX 1000 /* in one turn */
 #define SETTLE_US       ((int64_t)500000)
 #define TURN_MOST_MS    60000
@@ -487,15 +489,32 @@ static int64_t settle(int64_t now)
 	return now;
 }
 
+static int64_t overrun_price(struct vm_carrier *c, int64_t over_us)
+{
+	int64_t now = now_us();
+
+	if (over_us < OVERRUN_US)
+		return 0;
+	if (now - c->overran_us > OVERRUN_PAST_US)
+		c->overruns = 0;
+	c->overran_us = now;
+	if (c->overruns < OVERRUNS)
+		c->overruns++;
+	return over_us * over_us / OVERRUN_US * c->overruns / OVERRUNS;
+}
+
 /* Of a slice that others had to wait for. */
 static void slice_pay(struct vm_carrier *c, int64_t used_us, int64_t most_us)
 {
 	int64_t parts = (int64_t)vm_sched.n_ready + 1, over = used_us - most_us;
 
-	if (parts == 1)
+	if (parts == 1) {
+		if (c->credit_us < 0)
+			c->credit_us = 0; /* there is nobody whom it owes anything */
 		return;
+	}
 	vm_sched.fair_ns += used_us * 1000 / (parts < PARTS_MOST ? parts : PARTS_MOST);
-	sched_owes(c, used_us + (over > 0 ? over * over / OVERRUN_US : 0));
+	sched_owes(c, used_us + overrun_price(c, over));
 }
 
 static void run_slice(struct vm_carrier *c, int64_t now, int64_t most_us)

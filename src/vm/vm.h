@@ -130,7 +130,9 @@ struct vm_carrier {
 	int64_t credit_us;   /* of CPU time, before others; below 0 it owes them */
 	int64_t fair_ns;     /* the scheduler's, when it was last ready */
 	bool had_turn;       /* among the spent, and got credit for it */
-	bool fresh;          /* it stands in `woken` */
+	unsigned overruns;   /* of late, the last at overran_us */
+	int64_t overran_us;
+	bool fresh; /* it stands in `woken` */
 	bool queued, paused;
 	bool preempted;       /* the running thread has yielded because its slice is over */
 	unsigned unyieldable; /* coroutines resumed where the one around them can't yield */
