@@ -13,7 +13,8 @@
 #include "ipc/action.h"
 #include "kernel/services/programs.h"
 
-#define CARRIER_MAX 4 /* that one carrier may have asked for at once */
+#define CARRIER_MAX         4  /* that one carrier may have asked for at once */
+#define REFUSALS_TOLD_PER_S 50 /* in log and audit; all are counted */
 
 struct pending {
 	struct list node;
@@ -52,14 +53,18 @@ static void count(struct kernel *k, const char *metric, const char *label, const
 static void refuse(
 	struct kernel *k, const struct pending *p, struct request *rq, int rc, const char *text)
 {
-	struct tos_value *m = audit_row(p);
+	static struct log_rate rate;
 
-	tos_set(m, "code", tos_text(err_word(rc)));
-	tos_set(m, "text", tos_text(text));
-	audit_event(k, kernel_lazy(k), "action-refused", m);
 	count(k, "actions_refused_total", "code", err_word(rc));
-	log_notice(
-		"an action was refused", KV_STR("carrier", p->carrier), KV_STR("reason", text));
+	if (log_rate_ok(&rate, REFUSALS_TOLD_PER_S)) {
+		struct tos_value *m = audit_row(p);
+
+		tos_set(m, "code", tos_text(err_word(rc)));
+		tos_set(m, "text", tos_text(text));
+		audit_event(k, kernel_lazy(k), "action-refused", m);
+		log_notice("an action was refused", KV_STR("carrier", p->carrier),
+			KV_STR("reason", text));
+	}
 	if (rq)
 		request_fail(rq, rc, "%s", text);
 }
