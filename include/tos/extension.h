@@ -75,10 +75,11 @@ struct tos_message {
  *   ARRIVAL, DEPARTURE {author, code: digest, dest, files: [text], folders: {name: bytes},
  *           from, home, hop: int, limits: {name: int}, name, owner, path: [entry]}
  *       files are the names of the files in the bundle, folders the sizes of the briefcase's.
- *       Answered by "allow" [{[code]: {file: bytes}, [limits]: {name: int}, [path]: [entry],
+ *       Answered by "allow" [{[automaton]: text, [code]: {file: bytes}, [limits]: {name: int}, [path]: [entry],
  *       [set]: {folder: [element...]}, [unset]: [folder]}] (an empty or no map changes
  *       nothing), or by a failure, which refuses the carrier with that code and text. `code`
- *       replaces files for this stay only.
+ *       replaces files for this stay only; `automaton` (of ARRIVAL) is asked for all that the carrier
+ *       does in it: rules STATE EVENT OBJECT TIMES NEXT, doc/guide/security.md, "Automata".
  *   COMPLETED {arrived_by: "path" | "go", [dest], itinerant: bool, name, on_unreachable, path:
  *           [entry], why: "returned" | "go", [timeout_ms]}
  *       begin returned, or tos.go(dest, timeout_ms) was called ("" or no dest: the path's first

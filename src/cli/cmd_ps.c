@@ -295,6 +295,12 @@ static void print_show(const struct tos_value *v)
 	print_field("parent", tos_get(v, "parent"));
 	print_names("clones", tos_get(v, "clones"));
 	print_names("append only", tos_get(v, "append_only"));
+	for (size_t i = 0; i < tos_len(tos_get(v, "automata")); i++) {
+		const struct tos_value *a = tos_at(tos_get(v, "automata"), i);
+
+		printf("%-12sby %s, state %s\n", "automaton", tos_get_text(a, "by", "?"),
+			tos_get_text(a, "state", "?"));
+	}
 	print_amounts("limits", tos_get(v, "limits"), true);
 	print_amounts("usage", tos_get(v, "usage"), false);
 	for (size_t i = 0; i < tos_len(tos_get(v, "trail")); i++) {

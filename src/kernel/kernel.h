@@ -157,6 +157,7 @@ struct resident {
 	/* the bundle as run here: the author's, unless a hook replaced files for this stay */
 	struct blob code;
 	bool code_changed;
+	struct automata *automata; /* automata.c; NULL: none */
 	uint8_t code_digest[DIGEST_BYTES];
 	/* the envelope's parts */
 	struct blob briefcase, state_bytes;
@@ -657,6 +658,24 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 	bool counts, struct errmsg *em);
 /* Bits of enum role; author NULL: not known. */
 unsigned carrier_roles(const struct cert_info *owner, const struct cert_info *author);
+/* ---- automata.c: what extensions gave to watch the carrier in this stay */
+/* A text as core/automaton.h has it, from the hook with this inbox. ERR_SYNTAX, ERR_LIMIT, ... */
+int automata_add(
+	struct resident *r, const char *by, const struct tos_value *text, struct errmsg *em);
+void automata_free(struct resident *r);
+/* May it do that? 0, or ERR_DENIED, which is written down; *ended: it was faulted for that. */
+int automata_post(struct resident *r, enum post_kind kind, struct slice dest, bool *ended,
+	struct errmsg *why);
+int automata_go(struct resident *r, const char *dest, bool *ended, struct errmsg *why);
+int automata_clone(struct resident *r, struct slice dest, bool *ended, struct errmsg *why);
+int automata_inbox(struct resident *r, const char *name, bool *ended, struct errmsg *why);
+/* A run that begins again does so from here; it begins again. */
+void automata_keep(struct resident *r);
+void automata_back(struct resident *r);
+void automata_put(const struct resident *r, struct tos_value *row);
+void automata_read(struct resident *r, const struct tos_value *list); /* of a row; NULL: none */
+struct tos_value *automata_show(const struct resident *r); /* [{by, state, text}] */
+
 /* Hooks: call each ON_ARRIVAL or ON_DEPARTURE inbox in turn; done(rc, text) later. Modifies r. */
 typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text);
 void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest,

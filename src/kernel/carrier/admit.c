@@ -362,7 +362,7 @@ struct hooks {
 	bool resident;      /* one that is in the table may end meanwhile */
 	uint32_t flag;
 	size_t next;
-	char dest[64], from[64], name[NAME_BYTES_MAX + 1];
+	char dest[64], from[64], by[64], name[NAME_BYTES_MAX + 1];
 	hooks_done_fn *done;
 	void *arg;
 };
@@ -453,8 +453,10 @@ static void change_code(struct resident *r, const struct tos_value *files)
 	free(b);
 }
 
-/* Fails where it would break what the owner sealed: the next kernel would refuse the carrier. */
-static int hook_apply(struct resident *r, const struct tos_value *m, struct errmsg *em)
+/* Fails where it would break what the owner sealed: the next kernel would refuse the carrier; and with an
+ * automaton that is none. by: the inbox of an arrival's hook; NULL: a departure's. */
+static int hook_apply(
+	struct resident *r, const char *by, const struct tos_value *m, struct errmsg *em)
 {
 	const struct tos_value *path = tos_get(m, "path"), *limits = tos_get(m, "limits");
 	int rc = 0;
@@ -473,6 +475,8 @@ static int hook_apply(struct resident *r, const struct tos_value *m, struct errm
 	}
 	if (tos_type(tos_get(m, "code")) == TOS_MAP)
 		change_code(r, tos_get(m, "code"));
+	if (rc == 0 && by && tos_get(m, "automaton"))
+		rc = automata_add(r, by, tos_get(m, "automaton"), em);
 	return rc;
 }
 
@@ -491,7 +495,8 @@ static void hook_answered(
 		free(h);
 		return;
 	}
-	rc = hook_apply(h->r, tos_at(elements, 0), &em);
+	rc = hook_apply(
+		h->r, h->flag == TOS_INBOX_ON_ARRIVAL ? h->by : NULL, tos_at(elements, 0), &em);
 	if (rc < 0) {
 		h->done(k, h->arg, rc, err_show(rc, &em));
 		free(h);
@@ -516,6 +521,7 @@ static void hooks_step(struct kernel *k, struct hooks *h)
 		kernel_later(k, hooks_over, h);
 		return;
 	}
+	snprintf(h->by, sizeof(h->by), "%s", inbox);
 	kernel_call(k, "", inbox, h->flag == TOS_INBOX_ON_ARRIVAL ? "ARRIVAL" : "DEPARTURE",
 		hook_args(h->r, h), k->config.hook_ms, hook_answered, h);
 }

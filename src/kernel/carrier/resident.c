@@ -195,6 +195,7 @@ void resident_free(struct resident *r)
 	resident_want_link(r, false);
 	call_cancel(r->k, r->completed_call);
 	clone_cancel(r);
+	automata_free(r);
 	tos_value_free(r->clones);
 	if (map_find_str(r->k->residents, r->name) == r)
 		map_del_str(r->k->residents, r->name);
@@ -867,6 +868,8 @@ struct tos_value *resident_show(struct resident *r)
 	tos_set(m, "fault", r->fault ? tos_value_copy(r->fault) : tos_nil());
 	tos_set(m, "folders", folder_sizes(blob_slice(&r->briefcase)));
 	seals_show(&r->ticket, m);
+	if (r->automata)
+		tos_set(m, "automata", automata_show(r));
 	tos_set(m, "author", tos_text(r->author.name));
 	tos_set(m, "incarnation", tos_int((int64_t)r->e.count));
 	tos_set(m, "departures", tos_int((int64_t)r->n));

@@ -49,6 +49,7 @@ void resident_put(struct store_txn *t, struct resident *r)
 		resident_envelope(r, r->path, &env);
 		tos_set(row, "envelope", tos_bytes(env.data, env.len));
 	}
+	automata_put(r, row);
 	if (r->code_changed)
 		tos_set(row, "code_here", tos_bytes(r->code.p, r->code.n));
 	if (r->fault)
@@ -133,9 +134,10 @@ void resident_forced(struct resident *r)
 /* What a row has, in no order. */
 #define ROW_FIELDS(X)                                                                          \
 	X(name)                                                                                \
-	X(envelope) X(sent_envelope) X(path) X(suffix) X(clone_base) X(clones) X(state)        \
-		X(code_here) X(e) X(n) X(completed) X(since) X(limits) X(fault) X(dest)        \
-			X(outcome) X(asking) X(hop)
+	X(envelope)                                                                            \
+	X(sent_envelope) X(path) X(suffix) X(clone_base) X(clones) X(state) X(code_here) X(e)  \
+		X(n) X(completed) X(since) X(limits) X(fault) X(dest) X(outcome) X(asking)     \
+			X(hop) X(automata)
 
 enum row_field {
 #define FIELD(name) F_##name,
@@ -211,7 +213,10 @@ static void read_stay(
 	struct resident *r, const struct slice f[ROW_FIELD_COUNT], const struct code *code)
 {
 	struct slice here = pick_bytes(f[F_code_here]);
+	struct tos_value *automata = pick_value(f[F_automata]);
 
+	automata_read(r, automata);
+	tos_value_free(automata);
 	blob_set(&r->code, here.n ? here : blob_slice(&code->bundle));
 	r->code_changed = here.n > 0;
 	r->author = code->author;

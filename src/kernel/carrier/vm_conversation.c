@@ -82,6 +82,7 @@ static void frozen_take(struct resident *r, const struct frozen *f, struct tos_v
 	r->path = path;
 	/* A run that begins again does so from here, behind the clones made so far. */
 	clone_checkpoint(r);
+	automata_keep(r);
 }
 
 static int finish_frame(struct cbor_cursor *c)
@@ -146,6 +147,7 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	const struct origin *from = speaks_as(r);
 	struct post p;
 	struct errmsg why;
+	bool ended = false;
 	int rc;
 
 	p.kind = (enum post_kind)cbor_uint(c, POST_FAILURE);
@@ -177,6 +179,10 @@ static int on_send(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	if (rc == ERR_LIMIT && r->usage.exceeded[LIMIT_posts] > 100000)
 		return err_set(em, ERR_LIMIT, "limit posts: it goes on posting without end");
 	if (rc == 0)
+		rc = automata_post(r, p.kind, p.dest, &ended, &why);
+	if (ended)
+		return 0;
+	if (rc == 0)
 		rc = kernel_route(r->k, from, &p, &why);
 	if (rc == 0)
 		r->n_posts++;
@@ -199,6 +205,7 @@ static int on_go(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 	struct errmsg why = { "" };
 	struct frozen f;
 	char name[NAME_BYTES_MAX + 1];
+	bool ended;
 	int rc;
 
 	frozen_read(c, &f);
@@ -207,7 +214,12 @@ static int on_go(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 		return err_set(em, rc, "a GO frame does not decode");
 	if (r->go_seq || r->move)
 		return err_set(em, ERR_STATE, "GO while a move is under way");
-	rc = frozen_check(r, &f, &path, &why);
+	slice_copy_text(dest, name, sizeof(name));
+	rc = automata_go(r, name, &ended, &why);
+	if (ended)
+		return 0;
+	if (rc == 0)
+		rc = frozen_check(r, &f, &path, &why);
 	if (rc == 0 && r->hop_count + 1 > (uint64_t)r->usage.limit[LIMIT_hops]) {
 		r->usage.exceeded[LIMIT_hops]++;
 		metric_add(r->k->metrics, "limits_exceeded_total", "limit=\"hops\"", 1);
@@ -221,7 +233,6 @@ static int on_go(struct resident *r, struct cbor_cursor *c, struct errmsg *em)
 		return 0;
 	}
 	frozen_take(r, &f, path);
-	slice_copy_text(dest, name, sizeof(name));
 	r->go_seq = seq;
 	r->via_go = true;
 	resident_completed(r, name);
@@ -382,6 +393,7 @@ static int on_clone(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 	struct clone_asked a = { .path = NULL };
 	struct errmsg why = { "" };
 	struct frozen f;
+	bool ended;
 	int rc;
 
 	a.seq = cbor_uint(c, INT64_MAX);
@@ -393,7 +405,11 @@ static int on_clone(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 		return err_set(em, rc, "a CLONE frame does not decode");
 	if (r->cloning || r->go_seq || r->move)
 		return err_set(em, ERR_STATE, "CLONE while it waits for something else");
-	rc = frozen_check(r, &f, &a.path, &why);
+	rc = automata_clone(r, a.dest, &ended, &why);
+	if (ended)
+		return 0;
+	if (rc == 0)
+		rc = frozen_check(r, &f, &a.path, &why);
 	if (rc < 0) {
 		vm_done(r, a.seq, rc, err_show(rc, &why));
 		return 0;
@@ -431,6 +447,8 @@ static int on_inbox(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 	char name[64];
 	uint64_t bound;
 	struct inbox *in;
+	struct errmsg why = { "" };
+	bool ended;
 	int rc;
 
 	slice_copy_text(cbor_text(c, 1, 63), name, sizeof(name));
@@ -456,6 +474,13 @@ static int on_inbox(struct resident *r, struct cbor_cursor *c, struct errmsg *em
 	}
 	if (in) {
 		vm_done(r, seq, ERR_EXISTS, "the inbox is open already");
+		return 0;
+	}
+	rc = automata_inbox(r, name, &ended, &why);
+	if (ended)
+		return 0;
+	if (rc < 0) {
+		vm_done(r, seq, rc, err_show(rc, &why));
 		return 0;
 	}
 	if (map_size(r->inboxes) >= INBOXES_MAX) {

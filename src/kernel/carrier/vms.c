@@ -419,6 +419,7 @@ static int vm_hand_over(struct resident *r)
 	size_t at = vm_frame_begin(&b, r, 1, VM_START);
 	int rc;
 
+	automata_back(r);
 	start_map(r, &b);
 	frame_end(&b, at);
 	rc = buf_check(&b);
