@@ -4,9 +4,8 @@
  * every value is taken as text and checked here, because its own integers are octal with a
  * leading zero and its errors don't name ranges.
  */
-#include "kernel/config.h"
+#include "kernel/config_table.h"
 
-#include <arpa/inet.h>
 #include <confuse.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,576 +23,10 @@
 #include "base/where.h"
 #include "core/firewall.h"
 #include "core/name.h"
-#include "core/place.h"
 #include "kernel/config_action.h"
-#include "seal/seal.h"
-#include "wire/frame.h"
 
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 #define PEERS_MAX      1024
-#define RULES_MAX      1024
-#define HOUR_MS        3600000
-#define DAY_MS         86400000
-
-enum key_kind {
-	KEY_KERNEL,   /* a kernel's name */
-	KEY_KERNEL0,  /* or "" */
-	KEY_LISTEN,   /* a numeric address and a port */
-	KEY_ADDRESS,  /* a host and a port */
-	KEY_ADDRESS0, /* or "" */
-	KEY_LEVEL,
-	KEY_WHERE,
-	KEY_WORD,
-	KEY_WORDS,
-	KEY_LIBRARY,
-	KEY_PROPERTY,
-	KEY_ROLES,
-	KEY_INBOX, /* an extension's name */
-	KEY_PIN,   /* a path and a digest */
-	KEY_PLACE,
-	KEY_PATH,
-	KEY_TEXT,      /* checked by its own function later */
-	KEY_DIRECTORY, /* a path, perhaps " read-only" */
-	KEY_RULE,
-	KEY_BOOL,
-	KEY_U32,
-	KEY_COUNT, /* 64 bits */
-	KEY_BYTES,
-	KEY_SIZE, /* bytes as a size_t */
-	KEY_MS,
-	KEY_MS32,
-	KEY_LIMIT,
-};
-
-struct key {
-	const char *section, *name;
-	enum key_kind kind;
-	size_t offset, cap; /* where it lies, and a text's room */
-	int64_t min, max, def;
-	const char *text; /* a text's default */
-	size_t list;      /* at most so many values; 0: not a list */
-};
-
-#define TEXT(sec, nm, kd, member, dflt)                                                        \
-	{                                                                                      \
-		.section = sec, .name = nm, .kind = kd,                                        \
-		.offset = offsetof(struct config, member),                                     \
-		.cap = sizeof(((struct config *)0)->member), .text = dflt                      \
-	}
-#define NUMBER(sec, nm, kd, member, least, most, dflt)                                         \
-	{                                                                                      \
-		.section = sec, .name = nm, .kind = kd,                                        \
-		.offset = offsetof(struct config, member), .min = least, .max = most,          \
-		.def = dflt                                                                    \
-	}
-#define LIST(sec, nm, kd, item, most)                                                          \
-	{                                                                                      \
-		.section = sec, .name = nm, .kind = kd,                                        \
-		.cap = sizeof(((struct config *)0)->item), .max = UINT32_MAX, .list = most     \
-	}
-/* Of sections that come more than once: checked by the table, stored by their own function. */
-#define ITEM(sec, nm, kd, struct_name, item, most)                                             \
-	{                                                                                      \
-		.section = sec, .name = nm, .kind = kd,                                        \
-		.cap = sizeof(((struct struct_name *)0)->item), .list = most                   \
-	}
-
-#define FILE_SIZE(sec)                                                                         \
-	{                                                                                      \
-		.section = sec, .name = "file_size", .kind = KEY_BYTES, .min = 1 << 12,        \
-		.max = (int64_t)1 << 40, .def = (int64_t)TOSD_FILE_BYTES                       \
-	}
-
-#ifdef TOS_SMALL
-#define DEFAULT(usual, small) (small)
-#else
-#define DEFAULT(usual, small) (usual)
-#endif
-
-/* clang-format off */
-static const struct key keys[] = {
-	TEXT("", "name", KEY_KERNEL, name, NULL),
-	LIST("", "listen", KEY_LISTEN, listen[0], TOSD_LISTEN_MAX),
-	TEXT("", "advertise", KEY_ADDRESS0, advertise, NULL),
-	TEXT("", "registrar", KEY_KERNEL0, registrar, ""),
-	NUMBER("", "default_extensions", KEY_BOOL, default_extensions, 0, 1, 0),
-	NUMBER("", "uid_base", KEY_U32, uid_base, 0, 4000000000, 0),
-	TEXT("log", "level", KEY_LEVEL, log_level, "info"),
-	NUMBER("log", "json", KEY_BOOL, log_json, 0, 1, 0),
-	LIST("sandbox", "require", KEY_WORD, require[0], 8),
-	NUMBER("sandbox", "vm_address", KEY_BYTES, vm_address_bytes, 64 << 20, (int64_t)1 << 40, DEFAULT(1 << 30, 64 << 20)),
-	NUMBER("programs", "most", KEY_U32, n_programs, 0, TOSD_PROGRAMS, DEFAULT(64, 8)),
-	NUMBER("programs", "memory", KEY_BYTES, programs.memory, 1 << 20, (int64_t)1 << 40, DEFAULT(256 << 20, 32 << 20)),
-	NUMBER("programs", "cpu", KEY_MS, programs.cpu_ms, 1000, DAY_MS, 60000),
-	NUMBER("programs", "processes", KEY_COUNT, programs.processes, 1, 32768, 64),
-	NUMBER("programs", "files", KEY_COUNT, programs.files, 16, 1 << 20, 256),
-	NUMBER("programs", "file_size", KEY_BYTES, programs.file_size, 1 << 12, (int64_t)1 << 40, 64 << 20),
-	NUMBER("programs", "scratch", KEY_BYTES, programs.scratch, 1 << 16, (int64_t)1 << 40, DEFAULT(64 << 20, 8 << 20)),
-	NUMBER("programs", "wall", KEY_MS, programs.wall_ms, 0, 366 * (int64_t)DAY_MS, HOUR_MS),
-	LIST("programs", "pin", KEY_PIN, pin[0], 64),
-	NUMBER("sandbox", "test_no_userns", KEY_BOOL, test_no_userns, 0, 1, 0),
-#define X(nm, unit, dflt, most, text) NUMBER("limits", #nm, KEY_LIMIT, limits[LIMIT_##nm], 0, most, \
-	DEFAULT(most, LIMIT_##nm == LIMIT_state ? 128 << 10 : most)),
-	LIMIT_LIST(X)
-#undef X
-	NUMBER("limits", "carriers", KEY_U32, carriers, 0, 1000000, DEFAULT(1000, 50)),
-	NUMBER("limits", "carriers_per_principal", KEY_U32, carriers_per_principal, 0, 1000000, 500),
-	NUMBER("limits", "disk_per_principal", KEY_BYTES, disk_per_principal, 0, (int64_t)1 << 50, 1 << 30),
-	NUMBER("limits", "journal_bytes", KEY_BYTES, journal_bytes, 1 << 10, (int64_t)1 << 40, DEFAULT(64 << 20, 4 << 20)),
-	NUMBER("limits", "journal_rows", KEY_U32, journal_rows, 1, 10000000, DEFAULT(100000, 10000)),
-	NUMBER("limits", "cpu_share", KEY_U32, cpu_share, 0, 100, 0),
-	NUMBER("limits", "cpu_share_per_principal", KEY_U32, cpu_share_per_principal, 0, 100000, 0),
-	NUMBER("limits", "sent_rate", KEY_BYTES, sent_rate, 0, (int64_t)1 << 40, 64 << 20),
-	NUMBER("limits", "sent_rate_per_principal", KEY_BYTES, sent_rate_per_principal, 0, (int64_t)1 << 40, 0),
-	NUMBER("limits", "spare_vms", KEY_U32, spare_vms, 0, CONFIG_SPARES_MAX, DEFAULT(2, 0)),
-	NUMBER("limits", "vm_carriers", KEY_U32, vm_carriers, 1, 65536, 1024),
-	NUMBER("policy", "defaults", KEY_BOOL, default_rules, 0, 1, 1),
-	NUMBER("policy", "confirm", KEY_BOOL, confirm, 0, 1, 0),
-	NUMBER("timing", "test_protocol_min", KEY_U32, test_protocol_min, 1, 99, PROTOCOL_VERSION_MIN),
-	NUMBER("timing", "test_protocol_max", KEY_U32, test_protocol_max, 1, 99, PROTOCOL_VERSION),
-	LIST("policy", "rules", KEY_RULE, name, RULES_MAX),
-	LIST("extender", "kernel", KEY_INBOX, extender_kernel[0], 16),
-	NUMBER("extender", "enabled", KEY_BOOL, extender_enabled, 0, 1, 1),
-	TEXT("extender", "privileges", KEY_WORDS, extender_privileges, ""),
-	NUMBER("extender", "memory", KEY_BYTES, extender_memory, 16 << 20, (int64_t)1 << 40, 512 << 20),
-	LIST("local", "principals", KEY_U32, local_uids[0], 32),
-	NUMBER("clock", "skew", KEY_MS, skew_ms, 0, DAY_MS, 300000),
-	NUMBER("revocation", "max_age", KEY_MS, revocation_max_ms, 0, 3650 * (int64_t)DAY_MS, 7 * (int64_t)DAY_MS),
-	NUMBER("queue", "inbox", KEY_U32, inbox_bound, 1, 1000000, 1024),
-	NUMBER("queue", "link_bytes", KEY_SIZE, link_bytes, 2 << 20, 1 << 30, DEFAULT(8 << 20, 2 << 20)),
-	NUMBER("queue", "stream", KEY_U32, stream_posts, 1, 1000000, 1024),
-	NUMBER("queue", "stream_bytes", KEY_SIZE, stream_bytes, 1 << 10, 1 << 30, 4 << 20),
-	NUMBER("queue", "streams_bytes", KEY_SIZE, streams_bytes, 1 << 20, (int64_t)1 << 34, 64 << 20),
-	NUMBER("content", "max", KEY_BYTES, content_max, 0, (int64_t)1 << 50, DEFAULT((int64_t)2 << 30, 16 << 20)),
-	TEXT("content", "admit_signed", KEY_ROLES, admit_signed, "officer"),
-	NUMBER("timing", "handshake", KEY_MS32, handshake_ms, 10, HOUR_MS, 10000),
-	NUMBER("timing", "ping", KEY_MS32, ping_ms, 10, HOUR_MS, 5000),
-	NUMBER("timing", "silent", KEY_MS32, silent_ms, 10, HOUR_MS, 15000),
-	NUMBER("timing", "offer", KEY_MS32, offer_ms, 10, HOUR_MS, 10000),
-	NUMBER("timing", "offer_again", KEY_MS32, offer_again_ms, 0, HOUR_MS, 60000),
-	NUMBER("timing", "hook", KEY_MS32, hook_ms, 10, HOUR_MS, 5000),
-	NUMBER("timing", "call", KEY_MS32, call_ms, 10, HOUR_MS, 30000),
-	NUMBER("timing", "report", KEY_MS32, report_ms, 10, HOUR_MS, 10000),
-	NUMBER("timing", "lost", KEY_MS32, lost_ms, 10, HOUR_MS, 5000),
-	NUMBER("timing", "retry", KEY_MS32, retry_ms, 10, HOUR_MS, 1000),
-	NUMBER("timing", "restart", KEY_MS32, restart_ms, 100, HOUR_MS, 10000),
-	ITEM("peer", "address", KEY_ADDRESS, config_peer, address[0], 4),
-	ITEM("extension", "library", KEY_LIBRARY, config_extension, library, 0),
-	ITEM("extension", "where", KEY_WHERE, config_extension, privileges, 0),
-	ITEM("extension", "privileges", KEY_WORDS, config_extension, privileges, 0),
-	ITEM("extension", "places", KEY_PLACE, config_extension, places[0], 16),
-	ITEM("extension", "ca", KEY_PATH, config_extension, ca, 0),
-	ITEM("extension", "directory", KEY_DIRECTORY, config_extension, directory, 0),
-	FILE_SIZE("extension"),
-	ITEM("extension", "listen", KEY_LISTEN, config_extension, listen, 0),
-	ITEM("extension", "property", KEY_PROPERTY, config_extension, property[0], 16),
-	ITEM("action", "run", KEY_TEXT, tosd_action, text, TOSD_ACTION_WORDS),
-	ITEM("action", "args", KEY_TEXT, tosd_action, text, TOSD_ACTION_ARGS),
-	ITEM("action", "timeout", KEY_TEXT, tosd_action, text, 0),
-	ITEM("installed", "places", KEY_PLACE, config_extension, places[0], 16),
-	ITEM("installed", "ca", KEY_PATH, config_extension, ca, 0),
-	ITEM("installed", "directory", KEY_DIRECTORY, config_extension, directory, 0),
-	FILE_SIZE("installed"),
-	ITEM("installed", "listen", KEY_LISTEN, config_extension, listen, 0),
-	ITEM("installed", "property", KEY_PROPERTY, config_extension, property[0], 16),
-};
-
-static const struct {
-	const char *name;
-	cfg_flag_t flags;
-} sections[] = {
-	{ "log", CFGF_NONE }, { "sandbox", CFGF_NONE }, { "limits", CFGF_NONE }, { "policy", CFGF_NONE },
-	{ "extender", CFGF_NONE },
-	{ "programs", CFGF_NONE },
-	{ "local", CFGF_NONE }, { "clock", CFGF_NONE }, { "revocation", CFGF_NONE }, { "queue", CFGF_NONE }, { "timing", CFGF_NONE }, { "content", CFGF_NONE },
-	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
-	{ "extension", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
-	{ "action", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
-	{ "installed", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
-};
-
-static const char *const default_rules[] = {
-	"allow role:admin * *",
-	"allow role:admin run /usr/bin/*",
-	"allow role:admin run /bin/*",
-	"allow role:admin run /usr/sbin/*",
-	"allow role:admin run /sbin/*",
-	"allow role:admin run admitted",
-	"allow role:owner launch *",
-	"allow role:owner arrive *",
-	"allow role:owner clone *",
-	"allow role:owner kill own",
-	"allow role:owner suspend own",
-	"allow role:owner resume own",
-	"allow role:owner retry own",
-	"allow role:owner resolve own",
-	"allow role:author launch *",
-	"allow class:carrier post Commit",
-	"allow class:carrier post Echo",
-	"allow class:carrier post Messenger",
-	"allow class:carrier post Monitor",
-	"allow class:carrier post Executor",
-	"allow class:carrier post Mobility",
-	"allow class:carrier post Directory",
-	"allow class:carrier post Content",
-	"allow class:carrier post Download",
-	"allow class:carrier post carrier",
-	"allow role:owner read Content",
-	"allow role:owner put Content",
-	"allow class:client post *",
-	"allow class:client read *",
-	"allow class:kernel * *",
-	"allow class:extension * *",
-};
-
-static const struct {
-	const char *name, *library, *privileges;
-	bool isolated;
-} default_extensions[] = {
-	{ "Echo", "echo", "", false },
-	{ "Mobility", "mobility", "", false },
-	{ "Spawner", "spawner", "", false },
-	{ "Messenger", "messenger", "", false },
-	{ "Directory", "directory", "", false },
-	{ "Monitor", "monitor", "read-proc read-fs", true },
-	{ "Commit", "commit", "", false },
-	{ "Executor", "executor", "", false },
-};
-/* clang-format on */
-
-const char *const *config_default_rules(size_t *n)
-{
-	*n = ARRAY_LEN(default_rules);
-	return default_rules;
-}
-
-/* ---- single values */
-
-/* The port behind the last ':'; *n_host is what stands before it. */
-static int port_check(const char *s, size_t *n_host, struct errmsg *em)
-{
-	const char *colon = strrchr(s, ':');
-	int64_t port;
-
-	if (!colon || colon == s)
-		return err_set(em, ERR_CONFIG, "'%s' is not host:port", s);
-	if (colon[1] < '1' || colon[1] > '9' || text_int(colon + 1, 1, 65535, &port) < 0)
-		return err_set(em, ERR_CONFIG, "'%s': a port is a number from 1 to 65535", s);
-	*n_host = (size_t)(colon - s);
-	return 0;
-}
-
-static bool is_numeric(const char *s, size_t n)
-{
-	char host[INET6_ADDRSTRLEN + 1];
-	struct in6_addr addr;
-
-	if (n > 2 && s[0] == '[' && s[n - 1] == ']')
-		return text_copy(host, sizeof(host), s + 1, n - 2) == 0 &&
-		       inet_pton(AF_INET6, host, &addr) == 1;
-	return text_copy(host, sizeof(host), s, n) == 0 && inet_pton(AF_INET, host, &addr) == 1;
-}
-
-static bool host_ok(const char *s, size_t n)
-{
-	if (s[0] == '-' || s[0] == '.')
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if (!(s[i] >= 'a' && s[i] <= 'z') && !(s[i] >= 'A' && s[i] <= 'Z') &&
-			!(s[i] >= '0' && s[i] <= '9') && s[i] != '.' && s[i] != '-' &&
-			s[i] != '_')
-			return false;
-	return true;
-}
-
-static int address_check(const char *s, bool numeric, struct errmsg *em)
-{
-	size_t n_host = 0;
-	int rc = port_check(s, &n_host, em);
-
-	if (rc < 0 || is_numeric(s, n_host))
-		return rc;
-	if (numeric)
-		return err_set(em, ERR_CONFIG,
-			"'%s': listening needs a numeric address, 127.0.0.1:21212 or "
-			"[::1]:21212",
-			s);
-	return host_ok(s, n_host) ? 0 : err_set(em, ERR_CONFIG, "'%s' names no host", s);
-}
-
-static int one_of(const char *s, const char *const *words, struct errmsg *em)
-{
-	char all[128] = "";
-	size_t n = 0;
-
-	for (; *words; words++) {
-		if (strcmp(s, *words) == 0)
-			return 0;
-		n += (size_t)snprintf(all + n, sizeof(all) - n, "%s%s", n ? ", " : "", *words);
-	}
-	return err_set(em, ERR_CONFIG, "'%s' is none of %s", s, all);
-}
-
-static bool words_ok(const char *s, bool one)
-{
-	if (one && !*s)
-		return false;
-	for (; *s; s++)
-		if (!(*s >= 'a' && *s <= 'z') && !(*s >= '0' && *s <= '9') && *s != '-' &&
-			*s != '_' && (one || *s != ' '))
-			return false;
-	return true;
-}
-
-static int rule_check(const char *s, struct errmsg *em)
-{
-	struct firewall *f = firewall_new();
-	struct errmsg why = { "" };
-	int rc = firewall_add(f, s, &why);
-
-	firewall_free(f);
-	return rc < 0 ? err_set(em, ERR_CONFIG, "%s", why.text) : 0;
-}
-
-static int roles_check(const char *s, struct errmsg *em)
-{
-	char word[16];
-
-	while (*s) {
-		size_t n = strcspn(s, " ");
-
-		if (n && (text_copy(word, sizeof(word), s, n) < 0 || !role_parse(word)))
-			return err_set(em, ERR_CONFIG,
-				"'%s': the roles are admin, owner, author and officer", s);
-		s += n;
-		s += strspn(s, " ");
-	}
-	return 0;
-}
-
-/* /usr/bin/df=SHA-256 in hex */
-static int pin_check(const char *s, struct errmsg *em)
-{
-	const char *equals = strrchr(s, '=');
-	uint8_t digest[DIGEST_BYTES];
-
-	if (s[0] == '/' && equals && strlen(equals + 1) == 2 * sizeof(digest) &&
-		text_unhex(equals + 1, 2 * sizeof(digest), digest, sizeof(digest)) == 0 &&
-		strspn(equals + 1, "0123456789abcdef") == 2 * sizeof(digest))
-		return 0;
-	return err_set(em, ERR_CONFIG,
-		"'%s' is not PATH=SHA-256, the latter as sha256sum prints it", s);
-}
-
-static int place_check(const char *s, struct errmsg *em)
-{
-	struct errmsg why = { "" };
-	struct place p;
-
-	return place_parse(s, &p, &why) < 0 ? err_set(em, ERR_CONFIG, "%s", why.text) : 0;
-}
-
-/* Nothing of the host's own, and no way around by "..". */
-static int directory_check(const char *s, struct errmsg *em)
-{
-	static const char *const no[] = { "/", "/proc", "/sys", "/dev", "/etc", "/root", "/run",
-		"/boot" };
-	size_t n = strcspn(s, " ");
-	bool flag = strcmp(s + n, " read-only") == 0;
-	char path[TOSD_DIRECTORY_BYTES];
-
-	if (s[0] != '/' || (s[n] && !flag) || text_copy(path, sizeof(path), s, n) < 0)
-		return err_set(em, ERR_CONFIG,
-			"'%s' is not an absolute path, or one with \" read-only\" behind it",
-			s);
-	for (const char *at = path; (at = strstr(at, "/..")); at += 3)
-		if (!at[3] || at[3] == '/')
-			return err_set(em, ERR_CONFIG, "'%s': write the path without ..", s);
-	for (size_t i = 0; i < ARRAY_LEN(no); i++)
-		if (strcmp(path, no[i]) == 0)
-			return err_set(em, ERR_CONFIG,
-				"'%s' is the host's, and no extension's: name a directory that was "
-				"made for it",
-				path);
-	return 0;
-}
-
-static int text_check(const struct key *k, const char *s, struct errmsg *em)
-{
-	static const char *const levels[] = { "debug", "info", "notice", "warning", "error",
-		NULL };
-	static const char *const wheres[] = { "kernel", "isolated", NULL };
-
-	switch (k->kind) {
-	case KEY_KERNEL0:
-		if (!*s)
-			return 0;
-		/* fall through */
-	case KEY_KERNEL:
-		return name_kernel_ok(s)
-			       ? 0
-			       : err_set(em, ERR_CONFIG,
-					 "'%s' is no kernel's name (lower case, digits, "
-					 ". and -; not client or tos)",
-					 s);
-	case KEY_ADDRESS0:
-		return *s ? address_check(s, false, em) : 0;
-	case KEY_ADDRESS:
-	case KEY_LISTEN:
-		return address_check(s, k->kind == KEY_LISTEN, em);
-	case KEY_LEVEL:
-		return one_of(s, levels, em);
-	case KEY_WHERE:
-		return one_of(s, wheres, em);
-	case KEY_WORD:
-	case KEY_WORDS:
-		return words_ok(s, k->kind == KEY_WORD)
-			       ? 0
-			       : err_set(em, ERR_CONFIG, "'%s' is not made of lower-case words",
-					 s);
-	case KEY_LIBRARY:
-		return s[0] == '/' || words_ok(s, true)
-			       ? 0
-			       : err_set(em, ERR_CONFIG,
-					 "'%s': a library is an absolute path or a shipped "
-					 "one's name",
-					 s);
-	case KEY_PLACE:
-		return place_check(s, em);
-	case KEY_DIRECTORY:
-		return directory_check(s, em);
-	case KEY_PATH:
-		return s[0] == '/' ? 0 : err_set(em, ERR_CONFIG, "'%s' is no absolute path", s);
-	case KEY_ROLES:
-		return roles_check(s, em);
-	case KEY_PROPERTY:
-		return s[0] == '/' && strchr(s, '=')
-			       ? 0
-			       : err_set(em, ERR_CONFIG, "'%s' is not /path=value", s);
-	case KEY_INBOX:
-		return name_inbox_ok(s)
-			       ? 0
-			       : err_set(em, ERR_CONFIG,
-					 "'%s': an extension's name begins with a capital letter, "
-					 "then letters, digits, - and .",
-					 s);
-	case KEY_PIN:
-		return pin_check(s, em);
-	case KEY_TEXT:
-		return 0;
-	case KEY_RULE:
-		return rule_check(s, em);
-	default:
-		return err_set(em, ERR_STATE, "not a text");
-	}
-}
-
-static bool is_text(enum key_kind kind)
-{
-	return kind <= KEY_RULE;
-}
-
-static int bool_parse(const char *s, int64_t *out)
-{
-	static const char *const words[] = { "false", "no", "off", "true", "yes", "on" };
-
-	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-		if (strcmp(s, words[i]) != 0)
-			continue;
-		*out = i >= 3;
-		return 0;
-	}
-	return ERR_MALFORMED;
-}
-
-/* A plain decimal number: 010 would be 8 elsewhere, so it is nothing here. */
-static int plain_parse(const char *s, int64_t *out)
-{
-	return s[0] == '0' && s[1] ? ERR_MALFORMED : text_int(s, 0, INT64_MAX, out);
-}
-
-static int number_parse(const struct key *k, const char *s, int64_t *out, struct errmsg *em)
-{
-	char text[160];
-	enum limit_id id;
-	uint64_t bytes = 0;
-	const char *what = "a number";
-	int rc;
-
-	switch (k->kind) {
-	case KEY_BOOL:
-		rc = bool_parse(s, out);
-		what = "true or false";
-		break;
-	case KEY_BYTES:
-	case KEY_SIZE:
-		rc = text_bytes(s, &bytes);
-		*out = bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes;
-		what = "a size like 64M";
-		break;
-	case KEY_MS:
-	case KEY_MS32:
-		rc = text_duration(s, out);
-		what = "a time like 30s";
-		break;
-	case KEY_LIMIT:
-		snprintf(text, sizeof(text), "%s=%s", k->name, s);
-		return limit_parse(text, &id, out, em) < 0 ? ERR_CONFIG : 0;
-	default:
-		rc = plain_parse(s, out);
-		break;
-	}
-	return rc < 0 ? err_set(em, ERR_CONFIG, "'%s' is not %s", s, what) : 0;
-}
-
-static void number_text(const struct key *k, int64_t v, char out[32])
-{
-	bool time =
-		k->kind == KEY_MS || k->kind == KEY_MS32 ||
-		(k->kind == KEY_LIMIT &&
-			strcmp(limit_units[limit_find(k->name, strlen(k->name))], "ms") == 0);
-
-	if (k->kind == KEY_BOOL)
-		snprintf(out, 32, "%s", v ? "true" : "false");
-	else if (time && v % 1000 == 0)
-		snprintf(out, 32, "%llds", (long long)v / 1000);
-	else
-		snprintf(out, 32, "%lld%s", (long long)v, time ? "ms" : "");
-}
-
-static int number_check(const struct key *k, const char *s, int64_t *out, struct errmsg *em)
-{
-	char least[32], most[32];
-	int64_t v = 0;
-	int rc = number_parse(k, s, &v, em);
-
-	if (rc < 0)
-		return rc;
-	number_text(k, k->min, least);
-	number_text(k, k->max, most);
-	if (v < k->min || v > k->max)
-		return err_set(em, ERR_CONFIG, "%s is not from %s to %s", s, least, most);
-	*out = v;
-	return 0;
-}
-
-static int value_check(const struct key *k, const char *s, struct errmsg *em)
-{
-	int64_t v;
-	size_t n = strlen(s);
-
-	/* So that what is printed reads back as it was, and a log line stays one. */
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
-			return err_set(em, ERR_CONFIG, "a control character in the value");
-	if (!text_utf8(s, n) || strstr(s, "${"))
-		return err_set(em, ERR_CONFIG, "the value is not plain text");
-	if (!is_text(k->kind))
-		return number_check(k, s, &v, em);
-	if (k->kind != KEY_RULE && n >= k->cap)
-		return err_set(em, ERR_CONFIG, "longer than %zu bytes", k->cap - 1);
-	return text_check(k, s, em);
-}
 
 /* ---- reading */
 
@@ -630,9 +63,10 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 
 static const struct key *key_find(const char *section, const char *name)
 {
-	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-		if (strcmp(keys[i].section, section) == 0 && strcmp(keys[i].name, name) == 0)
-			return &keys[i];
+	for (size_t i = 0; i < config_n_keys; i++)
+		if (strcmp(config_table[i].section, section) == 0 &&
+			strcmp(config_table[i].name, name) == 0)
+			return &config_table[i];
 	return NULL;
 }
 
@@ -682,7 +116,7 @@ static int on_value(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
 		cfg_error(cfg, END_MARK);
 		return 1;
 	}
-	if (value_check(k, value, &why) < 0) {
+	if (config_value_check(k, value, &why) < 0) {
 		cfg_error(cfg, "%s: %s", opt->name, why.text);
 		return 1;
 	}
@@ -699,24 +133,24 @@ static void options_fill(const char *section, cfg_opt_t out[SECTION_KEYS_MAX + 1
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-		if (strcmp(keys[i].section, section) != 0)
+	for (size_t i = 0; i < config_n_keys; i++) {
+		if (strcmp(config_table[i].section, section) != 0)
 			continue;
 		must(n < SECTION_KEYS_MAX);
-		if (keys[i].list)
+		if (config_table[i].list)
 			out[n++] = (cfg_opt_t)CFG_STR_LIST_CB(
-				keys[i].name, NULL, CFGF_NODEFAULT, on_value);
+				config_table[i].name, NULL, CFGF_NODEFAULT, on_value);
 		else
 			out[n++] = (cfg_opt_t)CFG_STR_CB(
-				keys[i].name, NULL, CFGF_NODEFAULT, on_value);
+				config_table[i].name, NULL, CFGF_NODEFAULT, on_value);
 	}
 	out[n] = (cfg_opt_t)CFG_END();
 }
 
 static cfg_t *tree_new(const char *where)
 {
-	cfg_opt_t sub[ARRAY_LEN(sections)][SECTION_KEYS_MAX + 1];
-	cfg_opt_t top[SECTION_KEYS_MAX + 2 + ARRAY_LEN(sections)];
+	cfg_opt_t sub[CONFIG_SECTIONS_MAX][SECTION_KEYS_MAX + 1];
+	cfg_opt_t top[SECTION_KEYS_MAX + 2 + CONFIG_SECTIONS_MAX];
 	size_t n = 0;
 	cfg_t *cfg;
 
@@ -724,9 +158,11 @@ static cfg_t *tree_new(const char *where)
 	while (top[n].name)
 		n++;
 	top[n++] = (cfg_opt_t)CFG_STR_CB(END_MARK, NULL, CFGF_NODEFAULT, on_end);
-	for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
-		options_fill(sections[i].name, sub[i]);
-		top[n++] = (cfg_opt_t)CFG_SEC(sections[i].name, sub[i], sections[i].flags);
+	for (size_t i = 0; i < config_n_sections; i++) {
+		options_fill(config_sections[i].name, sub[i]);
+		top[n++] = (cfg_opt_t)CFG_SEC(config_sections[i].name, sub[i],
+			config_sections[i].multi ? CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES
+						 : CFGF_NONE);
 	}
 	top[n] = (cfg_opt_t)CFG_END();
 	cfg = cfg_init(top, CFGF_NONE); /* copies the options */
@@ -773,19 +209,19 @@ static bool is_item(const struct key *k)
 
 size_t config_keys(void)
 {
-	return ARRAY_LEN(keys);
+	return config_n_keys;
 }
 
 bool config_key_get(size_t i, struct config_key *out)
 {
-	const struct key *k = &keys[i];
+	const struct key *k = &config_table[i];
 
 	if (k->list || is_item(k))
 		return false;
 	*out = (struct config_key){ .section = k->section,
 		.name = k->name,
 		.live = is_live(k),
-		.is_text = is_text(k->kind),
+		.is_text = config_is_text(k->kind),
 		.is_bool = k->kind == KEY_BOOL,
 		.unit = k->kind == KEY_BYTES || k->kind == KEY_SIZE ? "B"
 			: k->kind == KEY_MS || k->kind == KEY_MS32  ? "ms"
@@ -801,7 +237,7 @@ int config_key_find(const char *section, const char *name)
 {
 	const struct key *k = key_find(section, name);
 
-	return k ? (int)(k - keys) : ERR_NOT_FOUND;
+	return k ? (int)(k - config_table) : ERR_NOT_FOUND;
 }
 
 /* Only checked values come here. */
@@ -811,10 +247,10 @@ static int value_store(const struct key *k, const char *s, struct config *c, str
 	int64_t v = k->def;
 	int rc = 0;
 
-	if (is_text(k->kind))
+	if (config_is_text(k->kind))
 		return text_copy(at, k->cap, s ? s : k->text, strlen(s ? s : k->text));
 	if (s)
-		rc = number_check(k, s, &v, em);
+		rc = config_number_check(k, s, &v, em);
 	if (rc < 0)
 		return rc;
 	switch (k->kind) {
@@ -837,8 +273,8 @@ static int value_store(const struct key *k, const char *s, struct config *c, str
 
 static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 {
-	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-		const struct key *k = &keys[i];
+	for (size_t i = 0; i < config_n_keys; i++) {
+		const struct key *k = &config_table[i];
 		const char *s;
 		int rc;
 
@@ -847,7 +283,7 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 		s = scalar(cfg, k);
 		if (s)
 			c->given[i / 64] |= (uint64_t)1 << i % 64;
-		if (!s && is_text(k->kind) && !k->text)
+		if (!s && config_is_text(k->kind) && !k->text)
 			continue; /* has a default of its own below */
 		rc = value_store(k, s, c, em);
 		if (rc < 0)
@@ -858,6 +294,8 @@ static int scalars_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 
 static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_lines)
 {
+	size_t n_defaults;
+	const char *const *defaults = config_default_rules(&n_defaults);
 	cfg_t *local = cfg_getsec(cfg, "local"), *sandbox = cfg_getsec(cfg, "sandbox");
 	cfg_t *policy = cfg_getsec(cfg, "policy"), *extender = cfg_getsec(cfg, "extender"),
 	      *programs = cfg_getsec(cfg, "programs");
@@ -884,14 +322,14 @@ static void lists_fill(cfg_t *cfg, struct config *c, const struct buf *rule_line
 		snprintf(c->pin[i], sizeof(c->pin[i]), "%s",
 			cfg_getnstr(programs, "pin", (unsigned)i));
 	n = c->n_own_rules = cfg_size(policy, "rules");
-	c->n_rules = n + (c->default_rules ? ARRAY_LEN(default_rules) : 0);
+	c->n_rules = n + (c->default_rules ? n_defaults : 0);
 	c->rules = mem_zero((c->n_rules + 1) * sizeof(char *));
 	c->rule_lines = mem_zero((n + 1) * sizeof(uint32_t));
 	if (n && rule_lines->len == n * sizeof(uint32_t))
 		memcpy(c->rule_lines, rule_lines->data, rule_lines->len);
 	for (size_t i = 0; i < c->n_rules; i++)
-		c->rules[i] = mem_strdup(i < n ? cfg_getnstr(policy, "rules", (unsigned)i)
-					       : default_rules[i - n]);
+		c->rules[i] = mem_strdup(
+			i < n ? cfg_getnstr(policy, "rules", (unsigned)i) : defaults[i - n]);
 }
 
 /* A section's title as it may stand in a message: nobody has checked it yet. */
@@ -956,20 +394,20 @@ static bool extension_known(const struct config *c, const char *name)
 /* Those that the configuration does not have itself. */
 static void extensions_default(struct config *c)
 {
-	for (size_t i = 0; i < ARRAY_LEN(default_extensions); i++) {
+	for (size_t i = 0; i < config_n_shipped; i++) {
 		struct config_extension *x = &c->extensions[c->n_extensions];
 
 		if (c->n_extensions == ARRAY_LEN(c->extensions) ||
-			extension_known(c, default_extensions[i].name))
+			extension_known(c, config_shipped[i].name))
 			continue;
 		c->n_extensions++;
 
-		snprintf(x->name, sizeof(x->name), "%s", default_extensions[i].name);
+		snprintf(x->name, sizeof(x->name), "%s", config_shipped[i].name);
 		snprintf(x->privileges, sizeof(x->privileges), "%s",
-			default_extensions[i].privileges);
+			config_shipped[i].privileges);
 		x->file_bytes = TOSD_FILE_BYTES;
-		x->isolated = default_extensions[i].isolated;
-		library_resolve(x, default_extensions[i].library);
+		x->isolated = config_shipped[i].isolated;
+		library_resolve(x, config_shipped[i].library);
 	}
 }
 
@@ -1007,7 +445,8 @@ static int grants_fill(
 	text_fill(sec, "directory", x->directory, sizeof(x->directory));
 	text_fill(sec, "listen", x->listen, sizeof(x->listen));
 	if (size)
-		(void)number_check(key_find("extension", "file_size"), size, &bytes, NULL);
+		(void)config_number_check(
+			key_find("extension", "file_size"), size, &bytes, NULL);
 	x->file_bytes = (uint64_t)bytes;
 	for (unsigned i = 0; i < cfg_size(sec, "property"); i++)
 		if (extension_property(x, cfg_getnstr(sec, "property", i)) < 0)
@@ -1115,7 +554,8 @@ static void advertise_default(struct config *c)
 		snprintf(c->advertise, sizeof(c->advertise), "%s", c->listen[0]);
 		return;
 	}
-	if (gethostname(host, sizeof(host) - 1) == 0 && host[0] && host_ok(host, strlen(host)))
+	if (gethostname(host, sizeof(host) - 1) == 0 && host[0] &&
+		config_host_ok(host, strlen(host)))
 		snprintf(c->advertise, sizeof(c->advertise), "%s%s", host, port);
 }
 
@@ -1332,205 +772,33 @@ void config_fini(struct config *c)
 	c->n_rules = c->n_own_rules = c->n_peers = 0;
 }
 
-/* ---- printing */
-
-static void quoted(struct buf *out, const char *s)
-{
-	buf_add_u8(out, '"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			buf_add_u8(out, '\\');
-		buf_add_u8(out, (uint8_t)*s);
-	}
-	buf_add_u8(out, '"');
-}
-
-static void print_list(struct buf *out, const char *indent, const char *name, const char *first,
-	size_t step, size_t n)
-{
-	buf_printf(out, "%s%s = {", indent, name);
-	for (size_t i = 0; i < n; i++) {
-		if (i)
-			buf_add_str(out, ", ");
-		quoted(out, first + i * step);
-	}
-	buf_add_str(out, "}\n");
-}
-
-static int64_t number_at(const struct key *k, const struct config *c)
-{
-	const char *at = (const char *)c + k->offset;
-
-	switch (k->kind) {
-	case KEY_BOOL:
-		return *(const bool *)at;
-	case KEY_U32:
-	case KEY_MS32:
-		return *(const uint32_t *)(const void *)at;
-	case KEY_SIZE:
-		return (int64_t) * (const size_t *)(const void *)at;
-	default:
-		return *(const int64_t *)(const void *)at;
-	}
-}
-
-static void print_scalars(
-	const struct config *c, const char *section, const char *indent, struct buf *out)
-{
-	char text[32];
-
-	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-		const struct key *k = &keys[i];
-
-		if (k->list || strcmp(k->section, section) != 0)
-			continue;
-		buf_printf(out, "%s%s = ", indent, k->name);
-		if (is_text(k->kind)) {
-			quoted(out, (const char *)c + k->offset);
-		} else {
-			number_text(k, number_at(k, c), text);
-			buf_printf(out, "\"%s\"", text);
-		}
-		buf_add_u8(out, '\n');
-	}
-}
-
-static void print_rules(const struct config *c, struct buf *out)
-{
-	buf_add_str(out, "\trules = {\n");
-	for (size_t i = 0; i < c->n_own_rules; i++) {
-		buf_add_str(out, "\t\t");
-		quoted(out, c->rules[i]);
-		buf_add_str(out, i + 1 < c->n_own_rules ? ",\n" : "\n");
-	}
-	buf_add_str(out, "\t}\n");
-	if (c->default_rules)
-		buf_add_str(out, "\t# and the defaults:\n");
-	for (size_t i = c->n_own_rules; i < c->n_rules; i++)
-		buf_printf(out, "\t#\t%s\n", c->rules[i]);
-}
-
-static void print_sections(const struct config *c, struct buf *out)
-{
-	for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
-		const char *name = sections[i].name;
-
-		if (sections[i].flags & CFGF_MULTI)
-			continue;
-		buf_printf(out, "%s {\n", name);
-		print_scalars(c, name, "\t", out);
-		if (strcmp(name, "sandbox") == 0)
-			print_list(out, "\t", "require", c->require[0], sizeof(c->require[0]),
-				c->n_require);
-		if (strcmp(name, "extender") == 0)
-			print_list(out, "\t", "kernel", c->extender_kernel[0],
-				sizeof(c->extender_kernel[0]), c->n_extender_kernel);
-		if (strcmp(name, "programs") == 0)
-			print_list(out, "\t", "pin", c->pin[0], sizeof(c->pin[0]), c->n_pins);
-		if (strcmp(name, "policy") == 0)
-			print_rules(c, out);
-		if (strcmp(name, "local") == 0) {
-			buf_add_str(out, "\tprincipals = {");
-			for (size_t k = 0; k < c->n_local_uids; k++)
-				buf_printf(out, "%s\"%u\"", k ? ", " : "", c->local_uids[k]);
-			buf_add_str(out, "}\n");
-		}
-		buf_add_str(out, "}\n");
-	}
-}
-
-static void print_peer(const struct config_peer *p, struct buf *out)
-{
-	buf_printf(out, "peer \"%s\" {\n", p->name);
-	print_list(out, "\t", "address", p->address[0], sizeof(p->address[0]), p->n_address);
-	buf_add_str(out, "}\n");
-}
-
-static void print_text(struct buf *out, const char *name, const char *value)
-{
-	if (!value[0])
-		return;
-	buf_printf(out, "\t%s = ", name);
-	quoted(out, value);
-	buf_add_u8(out, '\n');
-}
-
-static void print_extension(
-	const char *section, const struct config_extension *x, struct buf *out)
-{
-	buf_printf(out, "%s \"%s\" {\n", section, x->name);
-	if (strcmp(section, "extension") == 0) {
-		buf_add_str(out, "\tlibrary = ");
-		quoted(out, x->library);
-		buf_printf(out, "\n\twhere = \"%s\"\n\tprivileges = ",
-			x->isolated ? "isolated" : "kernel");
-		quoted(out, x->privileges);
-		buf_add_u8(out, '\n');
-	}
-	if (x->n_places)
-		print_list(
-			out, "\t", "places", x->places[0], sizeof(x->places[0]), x->n_places);
-	print_text(out, "ca", x->ca);
-	print_text(out, "directory", x->directory);
-	if (x->file_bytes != TOSD_FILE_BYTES)
-		buf_printf(out, "\tfile_size = \"%llu\"\n", (unsigned long long)x->file_bytes);
-	print_text(out, "listen", x->listen);
-	buf_add_str(out, "\tproperty = {");
-	for (size_t i = 0; i < x->n_property; i++) {
-		char text[260];
-
-		snprintf(text, sizeof(text), "%s=%s", x->property[i][0], x->property[i][1]);
-		buf_add_str(out, i ? ", " : "");
-		quoted(out, text);
-	}
-	buf_add_str(out, "}\n}\n");
-}
-
-int config_print(const struct config *c, struct buf *out)
-{
-	print_scalars(c, "", "", out);
-	print_list(out, "", "listen", c->listen[0], sizeof(c->listen[0]), c->n_listen);
-	print_sections(c, out);
-	for (size_t i = 0; i < c->n_peers; i++)
-		print_peer(&c->peers[i], out);
-	for (size_t i = 0; i < c->n_extensions; i++)
-		print_extension("extension", &c->extensions[i], out);
-	for (size_t i = 0; i < c->n_installed; i++)
-		print_extension("installed", &c->installed[i], out);
-	config_actions_print(c, out);
-	return buf_check(out);
-}
-
 /* ---- changes at run time */
-
-_Static_assert(
-	ARRAY_LEN(keys) <= 64 * ARRAY_LEN(((struct config *)0)->given), "a bit for each key");
 
 int64_t config_key_number(const struct config *c, size_t i)
 {
-	return number_at(&keys[i], c);
+	return config_number_at(&config_table[i], c);
 }
 
 void config_key_text(const struct config *c, size_t i, char *out, size_t cap)
 {
 	char text[32];
 
-	if (is_text(keys[i].kind)) {
-		snprintf(out, cap, "%s", (const char *)c + keys[i].offset);
+	if (config_is_text(config_table[i].kind)) {
+		snprintf(out, cap, "%s", (const char *)c + config_table[i].offset);
 		return;
 	}
-	number_text(&keys[i], number_at(&keys[i], c), text);
+	config_number_text(&config_table[i], config_number_at(&config_table[i], c), text);
 	snprintf(out, cap, "%s", text);
 }
 
 int config_key_check(size_t i, const char *value, struct errmsg *em)
 {
-	return value_check(&keys[i], value, em);
+	return config_value_check(&config_table[i], value, em);
 }
 
 int config_key_set(struct config *c, size_t i, const char *value, struct errmsg *em)
 {
-	int rc = value ? value_check(&keys[i], value, em) : 0;
+	int rc = value ? config_value_check(&config_table[i], value, em) : 0;
 
-	return rc ? rc : value_store(&keys[i], value, c, em);
+	return rc ? rc : value_store(&config_table[i], value, c, em);
 }
