@@ -1,7 +1,7 @@
 /* An index and what became of its statements: see index.h. */
 #include "index.h"
 
-#include <tos/errors.h>
+#include <tos/extension.h>
 
 struct tos_value *index_read(const uint8_t *p, size_t n, const char **wrong)
 {

@@ -56,6 +56,13 @@ static bool segments_ok(const char *path)
 	return true;
 }
 
+/* Also behind %, which libcurl takes away. */
+static bool host_ok(const char *host)
+{
+	return host[0] && strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				       "0123456789.-_:[]") == strlen(host);
+}
+
 static const char *text_wrong(const char *text)
 {
 	if (strlen(text) >= sizeof(((struct url *)0)->text))
@@ -80,6 +87,8 @@ static const char *take(CURLU *u, struct url *out)
 	else if (!part(u, CURLUPART_SCHEME, 0, &scheme) || !part(u, CURLUPART_HOST, 0, &host) ||
 		 !part(u, CURLUPART_PATH, 0, &path))
 		wrong = "it has no scheme, host and path";
+	else if (!host_ok(host))
+		wrong = "its host has a character that no name of a host has";
 	else if (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0 &&
 		 strcmp(scheme, "tos") != 0)
 		wrong = "only http, https and tos are known";
@@ -100,8 +109,8 @@ static const char *take(CURLU *u, struct url *out)
 		if (part(u, CURLUPART_PORT, 0, &port))
 			out->port = (uint16_t)strtoul(port, NULL, 10);
 		part(u, CURLUPART_QUERY, 0, &query);
-		snprintf(out->path, sizeof(out->path), "%s%s%s", path, query ? "?" : "",
-			query ? query : "");
+		snprintf(out->path, sizeof(out->path), "%s%s%s", path,
+			query && *query ? "?" : "", query ? query : "");
 		if (!escapes_ok(out->path))
 			wrong = "it hides a slash, a dot or worse behind %";
 		else if (!part(u, CURLUPART_URL, 0, &all) || strlen(all) >= sizeof(out->text))

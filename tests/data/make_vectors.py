@@ -128,6 +128,11 @@ VECTORS = {
         "undelivered": [["replies", "host1/Echo", FOLDER]]}),
     "cose": cose(LEAF),
     "cose-chain": cose(LEAF, REGISTRAR),
+    "statement": det({"digest": run(1, 32), "kind": "program", "name": "agent", "version": "1.10", "machine": "x86_64",
+                      "issued": T0, "expires": 0}),
+    "index": det([b"statement", b"another"]),
+    "package-entry": det({"abi": [1, 0], "files": {"x86_64": "probe-x86_64.so", "aarch64": "probe-aarch64.so"},
+                          "where": "isolated", "inboxes": ["Probe"], "privileges": "read-proc"}),
     "cose-to-sign": det(["Signature1", protected(LEAF), b"", det(TICKET)]),
 }
 

@@ -833,6 +833,51 @@ static int again_cbor(struct slice in, struct buf *out, bool *open)
 	return rc;
 }
 
+/* What seal and kernel read through values: the statement's payload, an index of two, a package's entry. */
+static void make_statement(struct buf *b)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "digest", tos_bytes(bytes(1, DIGEST_BYTES), DIGEST_BYTES));
+	tos_set(m, "kind", tos_text("program"));
+	tos_set(m, "name", tos_text("agent"));
+	tos_set(m, "version", tos_text("1.10"));
+	tos_set(m, "machine", tos_text("x86_64"));
+	tos_set(m, "issued", tos_int(1700000000000));
+	tos_set(m, "expires", tos_int(0));
+	value_put(b, m);
+	tos_value_free(m);
+}
+
+static void make_index(struct buf *b)
+{
+	struct tos_value *list = tos_array();
+
+	tos_push(list, tos_bytes("statement", 9));
+	tos_push(list, tos_bytes("another", 7));
+	value_put(b, list);
+	tos_value_free(list);
+}
+
+static void make_package_entry(struct buf *b)
+{
+	struct tos_value *m = tos_map(), *abi = tos_array(), *files = tos_map();
+	struct tos_value *inboxes = tos_array();
+
+	tos_push(abi, tos_int(1));
+	tos_push(abi, tos_int(0));
+	tos_set(files, "x86_64", tos_text("probe-x86_64.so"));
+	tos_set(files, "aarch64", tos_text("probe-aarch64.so"));
+	tos_push(inboxes, tos_text("Probe"));
+	tos_set(m, "abi", abi);
+	tos_set(m, "files", files);
+	tos_set(m, "where", tos_text("isolated"));
+	tos_set(m, "inboxes", inboxes);
+	tos_set(m, "privileges", tos_text("read-proc"));
+	value_put(b, m);
+	tos_value_free(m);
+}
+
 static const struct {
 	const char *kind;
 	void (*make)(struct buf *b);
@@ -868,13 +913,16 @@ static const struct {
 	{ "cose", make_cose, again_cose },
 	{ "cose-chain", make_cose_chain, again_cose },
 	{ "cose-to-sign", make_cose_to_sign, again_cbor },
+	{ "statement", make_statement, again_cbor },
+	{ "index", make_index, again_cbor },
+	{ "package-entry", make_package_entry, again_cbor },
 };
 
 const char *const sample_kinds[] = { "folder", "post", "hello", "hello-audit", "hello-client",
 	"credit", "ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken",
 	"manifest", "bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-clone",
 	"hop-fast", "record", "batch", "briefcase", "envelope", "cose", "cose-chain",
-	"cose-to-sign", NULL };
+	"cose-to-sign", "statement", "index", "package-entry", NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {
