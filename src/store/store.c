@@ -219,16 +219,14 @@ static void op_add(struct store_txn *t, enum op_kind kind, enum store_table tb,
 			key.n, body.n);
 		return;
 	}
-	op = mem_try(sizeof(*op) + key.n + body.n);
+	op = mem_try_raw(sizeof(*op) + key.n + body.n);
 	if (!op) {
 		t->rc = err_set(&t->em, ERR_NOMEM, "no memory for a record of the store");
 		return;
 	}
-	op->kind = kind;
-	op->table = tb;
-	op->time_ms = time_ms;
-	op->n_key = key.n;
-	op->n_body = body.n;
+	*op = (struct op){
+		.kind = kind, .table = tb, .time_ms = time_ms, .n_key = key.n, .n_body = body.n
+	};
 	if (key.n)
 		memcpy(op->data, key.p, key.n);
 	if (body.n)

@@ -7,18 +7,15 @@
 #include <string.h>
 
 #include "seal/folders.h"
+#include "wire/tree.h"
 
+/* The buffer may move: what is remembered is the offset, the caller adds the base at the end. */
 static int put_encoded(struct buf *b, const struct tos_value *v, struct slice *out)
 {
-	uint8_t *bytes = NULL;
-	size_t n = 0, at = b->len;
-	int rc = tos_encode(v, &bytes, &n);
+	size_t at = b->len;
+	int rc = value_put(b, v);
 
-	if (rc == 0)
-		rc = buf_add(b, bytes, n);
-	free(bytes);
-	/* The buffer may move: remember the offset, the caller adds the base at the end. */
-	*out = (struct slice){ (const uint8_t *)at, n };
+	*out = (struct slice){ (const uint8_t *)at, b->len - at };
 	return rc;
 }
 

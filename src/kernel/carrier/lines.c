@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "wire/tree.h"
 
 #define LINES_BYTES_MAX ((size_t)256 << 20)
 
@@ -71,15 +72,8 @@ static int list_encode(const struct lines *l, struct buf *b)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < tos_len(l->list) && rc == 0; i++) {
-		uint8_t *bytes = NULL;
-		size_t n = 0;
-
-		rc = tos_encode(tos_at(l->list, i), &bytes, &n);
-		if (rc == 0)
-			rc = buf_add(b, bytes, n);
-		free(bytes);
-	}
+	for (size_t i = 0; i < tos_len(l->list) && rc == 0; i++)
+		rc = value_put(b, tos_at(l->list, i));
 	return rc;
 }
 

@@ -11,28 +11,61 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "wire/pick.h"
+#include "wire/tree.h"
 
-#define DAY_MS ((int64_t)86400000)
+#define DAY_MS        ((int64_t)86400000)
+#define ROW_BYTES_MAX ((size_t)320 << 20)
 
 void resident_key(const struct resident *r, struct buf *out)
 {
 	buf_add(out, r->id, DIGEST_BYTES);
 }
 
-void resident_put(struct store_txn *t, struct resident *r)
-{
-	AUTOBUF key = BUF_INIT, env = BUF_MAX((size_t)160 << 20);
-	struct tos_value *row = tos_map(), *limits = tos_map();
-	uint8_t *bytes = NULL;
-	size_t n = 0;
+/* What of a row is bytes already, and most of it: it is not made part of a tree to be encoded. */
+struct row_bytes {
+	const char *key;
+	struct slice bytes;
+};
 
-	resident_key(r, &key);
-	if (r->ticket.fast && !r->saved && (r->hop_count > 0 || r->suffix[0])) {
-		tos_value_free(row);
-		tos_value_free(limits);
-		return; /* in memory only from departure 0 on */
+/* As map keys are ordered: the encoding of a shorter one is less. */
+static bool key_before(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b);
+
+	return n != m ? n < m : strcmp(a, b) < 0;
+}
+
+/* more: in the order of keys. */
+static int row_encode(const struct tos_value *row, const struct row_bytes *more, size_t n_more,
+	struct buf *out)
+{
+	size_t i = 0, j = 0, n = tos_len(row), bytes = 1024;
+
+	for (size_t m = 0; m < n_more; m++)
+		bytes += more[m].bytes.n + 32;
+	buf_reserve(out, bytes);
+	cbor_put_map(out, n + n_more);
+	while (i < n || j < n_more) {
+		const char *key = i < n ? tos_as_text(tos_key_at(row, i), "") : NULL;
+
+		if (j < n_more && (!key || key_before(more[j].key, key))) {
+			cbor_put_text(out, more[j].key);
+			cbor_put_bytes(out, more[j].bytes.p, more[j].bytes.n);
+			j++;
+		} else {
+			cbor_put_text(out, key);
+			value_put(out, tos_value_at(row, i));
+			i++;
+		}
 	}
-	r->completion_due = false;
+	return buf_check(out);
+}
+
+/* All of it that is small. */
+static struct tos_value *row_of(const struct resident *r)
+{
+	struct tos_value *row = tos_map(), *limits = tos_map();
+
 	tos_set(row, "name", tos_text(r->name));
 	clone_put(r, row);
 	tos_set(row, "state",
@@ -42,34 +75,53 @@ void resident_put(struct store_txn *t, struct resident *r)
 	tos_set(row, "n", tos_int((int64_t)r->n));
 	tos_set(row, "completed", tos_bool(r->completed));
 	tos_set(row, "since", tos_int(r->since_ms));
-	/* What departs differs from what was sent only in the entry of the path. */
-	if (r->state == SHELL_DEPARTING) {
-		tos_set(row, "path", tos_value_copy(r->path));
-	} else {
-		resident_envelope(r, r->path, &env);
-		tos_set(row, "envelope", tos_bytes(env.data, env.len));
-	}
 	automata_put(r, row);
-	if (r->code_changed)
-		tos_set(row, "code_here", tos_bytes(r->code.p, r->code.n));
 	if (r->fault)
 		tos_set(row, "fault", tos_value_copy(r->fault));
 	if (r->state == SHELL_DEPARTING) {
+		/* What departs differs from what was sent only in the entry of the path. */
+		tos_set(row, "path", tos_value_copy(r->path));
 		tos_set(row, "dest", tos_text(r->dest));
 		tos_set(row, "outcome", tos_bool(r->outcome_move));
 		tos_set(row, "asking", tos_bool(r->asking));
-		tos_set(row, "hop", tos_bytes(r->hop_cose.p, r->hop_cose.n));
-		tos_set(row, "sent_envelope", tos_bytes(r->envelope.p, r->envelope.n));
 	}
 	for (int i = 0; i < LIMIT_COUNT; i++)
 		tos_set(limits, limit_names[i], tos_int(r->usage.limit[i]));
 	tos_set(row, "limits", limits);
-	if (tos_encode(row, &bytes, &n) == 0) {
-		store_put(t, T_RESIDENT, key.data, key.len, bytes, n, 0);
-		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, n, 0);
+	return row;
+}
+
+static void row_put(struct store_txn *t, struct resident *r)
+{
+	AUTOBUF key = BUF_INIT, env = BUF_MAX(ROW_BYTES_MAX), body = BUF_MAX(ROW_BYTES_MAX);
+	struct tos_value *row = row_of(r);
+	struct row_bytes more[3];
+	size_t n = 0;
+
+	if (r->state == SHELL_DEPARTING) {
+		more[n++] = (struct row_bytes){ "hop", blob_slice(&r->hop_cose) };
+	} else {
+		resident_envelope(r, r->path, &env);
+		more[n++] = (struct row_bytes){ "envelope", slice_buf(&env) };
 	}
-	free(bytes);
+	if (r->code_changed)
+		more[n++] = (struct row_bytes){ "code_here", blob_slice(&r->code) };
+	if (r->state == SHELL_DEPARTING)
+		more[n++] = (struct row_bytes){ "sent_envelope", blob_slice(&r->envelope) };
+	resident_key(r, &key);
+	if (row_encode(row, more, n, &body) == 0) {
+		store_put(t, T_RESIDENT, key.data, key.len, body.data, body.len, 0);
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, body.len, 0);
+	}
 	tos_value_free(row);
+}
+
+void resident_put(struct store_txn *t, struct resident *r)
+{
+	if (r->ticket.fast && !r->saved && (r->hop_count > 0 || r->suffix[0]))
+		return; /* in memory only from departure 0 on */
+	r->completion_due = false;
+	row_put(t, r);
 	if (!r->saved) {
 		struct code *code = map_find(r->k->codes, r->code_digest, DIGEST_BYTES);
 
