@@ -461,13 +461,14 @@ def test_a_kernel_that_dies_while_a_program_that_stays_is_being_made_is_started_
     fleet.freeze("host1", "tosd-programs")
     try:
         wait_for(lambda: [p["state"] for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "m"] == ["starting"])
+        old = fleet.pid("host1", "tos-kernel")
         fleet.kill("host1")
-        wait_for(lambda: not fleet.processes("host1", "tos-kernel"))
+        wait_for(lambda: old not in fleet.processes("host1", "tos-kernel"))
     finally:
         fleet.thaw("host1", "tosd-programs")
     wait_for(lambda: answers(fleet))
+    fleet.run("kill", name)  # unless it has ended, and its programs with their limit
     wait_for(lambda: not sleeping("9999"))
-    fleet.tos("kill", name)
 
 
 def answers(fleet):
