@@ -398,6 +398,19 @@ static int content_elements(
 	return rc;
 }
 
+/* What this kernel posted without a call: events for who watches a carrier, who may be gone. */
+static void notice_failed(struct kernel *k, const char *from_kernel, const struct post *p)
+{
+	struct tos_value *elements = NULL;
+	char folder[NAME_BYTES_MAX + 1];
+	const char *text;
+
+	if (folder_decode(p->folder, folder, &elements) == 0 &&
+		failure_read(elements, &text) == ERR_NOT_FOUND)
+		watch_failed(k, from_kernel, tos_as_text(tos_at(elements, 2), ""));
+	tos_value_free(elements);
+}
+
 void calls_answer(struct kernel *k, const char *from_kernel, const struct post *p)
 {
 	struct call *c = call_get(k, p->tag);
@@ -406,6 +419,10 @@ void calls_answer(struct kernel *k, const char *from_kernel, const struct post *
 	const char *text = "";
 	int rc;
 
+	if (p->kind == POST_FAILURE && p->tag == 0 && from_kernel[0]) {
+		notice_failed(k, from_kernel, p);
+		return;
+	}
 	/* Only the kernel that was asked may answer; our own failure posts come from "". */
 	if (!c || (from_kernel[0] && strcmp(from_kernel, c->peer) != 0)) {
 		metric_add(k->metrics, "answers_unexpected_total", NULL, 1);

@@ -20,8 +20,6 @@
 #define NAMES_BLOCK   1000
 #define NAMES_OUT_MAX 100000
 #define CLIENTS_MAX   1000
-#define WATCHES_MAX   10000 /* carriers that are watched */
-#define WATCHERS_MAX  64    /* of one carrier */
 #define ACT_SKEW_MS   300000
 #define WAIT_MOST_MS  86400000
 
@@ -49,22 +47,12 @@ int client_up(struct kernel *k, struct link *l, const struct hello *h, struct er
 
 void client_down(struct kernel *k, struct link *l)
 {
-	struct map *watchers;
-	const void *key;
-	size_t it = 0, len;
-
 	if (map_find_str(k->clients, link_name(l)) == l)
 		map_del_str(k->clients, link_name(l));
 	content_link_down(k, link_name(l));
 	home_waiters_drop(k, link_name(l));
 	family_waiters_drop(k, link_name(l));
-	while ((watchers = map_next(k->watchers, &it, &key, &len))) {
-		map_del_str(watchers, link_name(l));
-		if (map_size(watchers) == 0) {
-			map_free(watchers);
-			map_del(k->watchers, key, len);
-		}
-	}
+	watchers_drop(k, link_name(l), false);
 }
 
 static bool uid_may_read(const struct kernel *k, uid_t uid)
@@ -111,90 +99,6 @@ int control_may_read(struct kernel *k, struct request *rq)
 	if (rc < 0)
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 	return rc;
-}
-
-/* ---- watching */
-
-static void watchers_tell(
-	struct kernel *k, const struct map *watchers, const struct tos_value *event)
-{
-	const void *key;
-	size_t it = 0, len;
-
-	while (map_next(watchers, &it, &key, &len)) {
-		AUTOBUF folder = BUF_MAX(FRAME_BYTES_MAX);
-		const struct tos_value *parts[] = { event };
-		char dest[NAME_BYTES_MAX + 1];
-		struct origin self;
-		struct errmsg em;
-
-		slice_copy_text((struct slice){ key, len }, dest, sizeof(dest));
-		origin_self(k, &self);
-		folder_encode(&folder, "event", parts, 1);
-		struct post p = { .kind = POST_ONEWAY,
-			.dest = slice_text(dest),
-			.sender = slice_text(self.name),
-			.folder = slice_buf(&folder) };
-
-		if (kernel_route(k, &self, &p, &em) < 0)
-			metric_add(k->metrics, "watch_events_lost_total", NULL, 1);
-	}
-}
-
-/* A clone's are of interest to whoever watches the original, too. */
-void watch_event(struct kernel *k, const char *name, struct tos_value *event)
-{
-	struct map *watchers = map_find_str(k->watchers, name);
-	char root[NAME_BYTES_MAX + 1];
-
-	if (watchers)
-		watchers_tell(k, watchers, event);
-	if (family_suffix(name)[0] && map_size(k->watchers)) {
-		family_root_name(name, root);
-		watchers = map_find_str(k->watchers, root);
-		if (watchers)
-			watchers_tell(k, watchers, event);
-	}
-	tos_value_free(event);
-}
-
-static void watch_verb(struct kernel *k, struct request *rq)
-{
-	const char *name = tos_get_text(rq->args, "name", "");
-	struct home_record *h = home_find(k, name);
-	struct resident *r = resident_find(k, name);
-	struct map *watchers;
-	struct tos_value *out;
-
-	if (control_may_read(k, rq) < 0)
-		return;
-	if (!h) {
-		request_fail(rq, ERR_NOT_FOUND, "%s is not home of %s", k->config.name, name);
-		return;
-	}
-	watchers = map_find_str(k->watchers, name);
-	if (!watchers && map_size(k->watchers) < WATCHES_MAX) {
-		watchers = map_new();
-		map_put_str(k->watchers, name, watchers);
-	}
-	if (!watchers || map_size(watchers) >= WATCHERS_MAX) {
-		request_fail(rq, ERR_FULL,
-			watchers ? "%s is watched by too many"
-				 : "too many carriers are watched",
-			name);
-		return;
-	}
-	map_put_str(watchers, rq->from.name, k);
-	out = home_row(h);
-	request_ok(rq, out);
-	/* What it waits for already is news to who begins to watch. */
-	if (r && r->waiting[0])
-		home_event(k, k->config.name, h->name, "wait", NULL, r->waiting);
-}
-
-void watch_end(struct kernel *k, const char *name)
-{
-	map_free(map_del_str(k->watchers, name));
 }
 
 /* ---- reading */

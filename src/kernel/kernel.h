@@ -894,8 +894,14 @@ void name_verb(struct kernel *k, struct request *rq);
 int client_up(struct kernel *k, struct link *l, const struct hello *h, struct errmsg *em);
 void client_down(struct kernel *k, struct link *l);
 void client_origin(struct kernel *k, struct link *l, struct origin *out);
+/* watch.c */
+void watch_verb(struct kernel *k, struct request *rq);
 void watch_event(struct kernel *k, const char *name, struct tos_value *event); /* takes event */
 void watch_end(struct kernel *k, const char *name); /* nothing more is to come */
+/* A client is gone; all_below: who is that kernel, and all its clients are. */
+void watchers_drop(struct kernel *k, const char *who, bool all_below);
+/* That kernel says that dest, to which an event was sent, is not there. */
+void watch_failed(struct kernel *k, const char *from_kernel, const char *dest);
 int registrar_init(struct kernel *k, struct errmsg *em);
 /* Its owner or author was revoked: it must not run. */
 bool revocation_ends(const struct resident *r);

@@ -457,6 +457,7 @@ static void peer_lost(struct kernel *k, struct peer *p, const char *why)
 	streams_lost(k, p, why);
 	calls_lost(k, p->name, why);
 	callers_lost(k, p->name, p->lost_ms, why);
+	watchers_drop(k, p->name, true);
 }
 
 void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+import wire
 from fleet import QUICK, Fleet, wait_for
 
 WIDE = ["--limit", "posts=100000", "--limit", "inbox=4096", "--limit", "hops=10000"]
@@ -170,3 +171,26 @@ def test_a_kernel_started_anew_leaves_no_post_waiting(fleet):
     o = fleet.outcome(s)
     assert set(failed(o)) <= {"unknown"} and failed(o)
     fleet.tos("kill", to)
+
+
+def test_watchers_elsewhere_that_are_gone_make_room(fleet):
+    """Nobody tells a home that a client of another kernel has gone: an event for it fails."""
+    domain = wire.Domain(fleet.home)
+    name = fleet.launch("function begin(self) tos.inbox('in'):next(300) end", "--path", "host0")
+    for _ in range(64):
+        with domain.client("host1") as c:
+            c.call("host0/Control", "WATCH", {"name": name})
+    with domain.client("host1") as late:
+
+        def admitted():
+            try:
+                return late.call("host0/Control", "WATCH", {"name": name})
+            except wire.Failure as e:
+                assert e.code == "full"
+                return None
+
+        assert not admitted(), "all 64 are thought to be there"
+        assert wait_for(admitted)["name"] == name
+        assert admitted(), "one that watches may say so again"
+        fleet.tos("kill", name)
+        wait_for(lambda: any("killed" in str(f) for f in [late.frame(10)]))
