@@ -348,6 +348,18 @@ static const struct {
 	{ "RESOLVE", KERNEL, resolve },
 };
 
+/* Everybody's: the kernel itself, administrators, and as in Control the local users whom it, or the
+ * kernel that they ask through, lets read. Whoever came with a certificate sees its own. */
+static bool sees_all(const struct asker *a)
+{
+	const struct tos_value *roles = tos_get(a->m->info, "roles");
+
+	for (size_t i = 0; i < tos_len(roles); i++)
+		if (strcmp(tos_as_text(tos_at(roles, i), ""), "admin") == 0)
+			return true;
+	return a->kernel || (a->client && !*a->owner);
+}
+
 static void asker_read(struct asker *a, const struct tos_message *m)
 {
 	const char *class = tos_get_text(m->info, "class", "");
@@ -365,6 +377,7 @@ static void asker_read(struct asker *a, const struct tos_message *m)
 	if (strcmp(class, "extension") == 0 && slash && strcmp(slash, "/Commit") == 0 &&
 		n < sizeof(a->from))
 		memcpy(a->from, m->sender, n);
+	a->all = sees_all(a);
 	era_read(tos_get(m->info, "e"), &a->e);
 	a->n = tos_get_int(m->info, "n", 0);
 	a->seq = tos_get_int(m->info, "seq", 0);

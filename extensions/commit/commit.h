@@ -37,6 +37,7 @@ struct asker {
 	const char *owner;            /* principal */
 	bool kernel, carrier, client; /* else an extension */
 	bool here;                    /* of this kernel */
+	bool all;                     /* may see everybody's, not only its owner's */
 	char from[KERNEL_BYTES];      /* another kernel's Commit; "" it is none */
 	struct era e;                 /* of a carrier here */
 	int64_t n, seq;

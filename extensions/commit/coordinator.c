@@ -920,8 +920,8 @@ void tx_status(struct commit *c, const struct asker *a)
 {
 	struct tx *t = tx_find(c, tos_get_text(a->args, "tx", ""));
 
-	if (!t || (a->carrier && strcmp(a->owner, t->owner) != 0 &&
-			  !member_find(t, a->m->sender)))
+	if (!t || !(a->all || strcmp(a->owner, t->owner) == 0 ||
+			  (a->carrier && member_find(t, a->m->sender))))
 		no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
 			"no transaction of that name was begun at this kernel");
 	else
@@ -1357,7 +1357,7 @@ void tx_list(struct commit *c, const struct asker *a, struct tos_value *rows)
 		struct tos_value *v;
 		size_t told = 0, done = 0;
 
-		if (a->carrier && strcmp(a->owner, t->owner) != 0)
+		if (!a->all && strcmp(a->owner, t->owner) != 0)
 			continue;
 		for (const struct member *m = t->members; m; m = m->next) {
 			told += m->told;

@@ -913,7 +913,7 @@ void part_list(struct commit *c, const struct asker *a, struct tos_value *rows)
 	for (const struct part *p = c->parts; p && tos_len(rows) < 5000; p = p->next) {
 		struct tos_value *v;
 
-		if (a->carrier && strcmp(a->owner, p->owner) != 0)
+		if (!a->all && strcmp(a->owner, p->owner) != 0)
 			continue;
 		v = state_map(p);
 		if (doubtful(p))

@@ -245,6 +245,21 @@ def test_what_was_admitted_by_digest_runs_and_the_one_for_this_machine_is_chosen
     assert o["none"]["refused"] == "not-found" and machine in o["none"]["text"] and "vax" in o["none"]["text"]
 
 
+def test_a_name_that_an_act_gave_goes_to_another_digest_by_an_act_only(fleet, domain):
+    other = "#!/bin/sh\necho other\n"
+    digest = hashlib.sha256(other.encode()).hexdigest()
+    fleet.tos("content", "admit", SCRIPT_DIGEST, "--name", "kept", "--machine", "any", "--kernel", "host1")
+    (o,) = results(fleet, CONTENT + f"""
+        local other = raw('{digest}')
+        assert(content('PUT', {{digest = other, offset = 0, bytes = {json.dumps(other)}, last = true, name = 'kept'}}))
+        assert(content('ADMIT', {{digest = other, kind = 'program', name = 'kept', machine = 'any'}}))
+        return {{named = exec {{program = 'kept', args = {{'b'}}, wait = true}},
+                 digest = exec {{program = 'sha256:{digest}', wait = true}}}}""")
+    assert o["named"]["stdout"] == "carried b \n" and o["digest"]["stdout"] == "other\n", o
+    fleet.tos("content", "admit", digest, "--name", "kept", "--machine", "any", "--kernel", "host1")
+    assert run(fleet, "kept")["stdout"] == "other\n"
+
+
 def test_what_was_altered_on_the_disk_is_refused(fleet, domain):
     path = f"{fleet.home}/kernels/host1/content/{SCRIPT_DIGEST}"
     os.chmod(path, 0o755)

@@ -119,6 +119,20 @@ const struct admitted *admitted_find(struct kernel *k, const uint8_t digest[DIGE
 	return a && holds(k, a) ? a : NULL;
 }
 
+/* A name that an act gave goes to another digest by an act only, one that a signature gave by either:
+ * whoever may have something downloaded and admitted names it as it likes. */
+static int answered_for(const struct admitted *a)
+{
+	return strcmp(a->how, "act") == 0 ? 2 : strcmp(a->how, "signed") == 0 ? 1 : 0;
+}
+
+static bool goes_first(const struct admitted *a, const struct admitted *before)
+{
+	int by = answered_for(a), than = answered_for(before);
+
+	return by > than || (by == than && a->at_ms >= before->at_ms);
+}
+
 const struct admitted *admitted_named(
 	struct kernel *k, const char *kind, const char *name, const char *machine)
 {
@@ -130,7 +144,7 @@ const struct admitted *admitted_named(
 			(!kind[0] || strcmp(a->kind, kind) == 0) &&
 			(!machine || strcmp(a->machine, machine) == 0 ||
 				strcmp(a->machine, "any") == 0) &&
-			(!found || a->at_ms >= found->at_ms))
+			(!found || goes_first(a, found)))
 			found = a;
 	return found;
 }

@@ -124,7 +124,7 @@ int admitted_load(struct kernel *k, struct errmsg *em);
 /* NULL: not admitted, withdrawn, expired, or its signer revoked. Borrowed until the loop turns. */
 const struct admitted *admitted_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES]);
 /* Of that name, kind ("": any) and, where machine is not NULL, for that machine or any: the one
- * admitted last. */
+ * admitted last, by an act if one did, else by a signature, else as it came. */
 const struct admitted *admitted_named(
 	struct kernel *k, const char *kind, const char *name, const char *machine);
 /* Journals it, answers rq when that is durable. Takes rq. args as in the act. */
