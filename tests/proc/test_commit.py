@@ -121,6 +121,31 @@ def test_all_act_on_the_coordinators_commit(fleet):
         p.end()
 
 
+def test_who_has_a_certificate_sees_its_own_transactions(fleet):
+    """An administrator sees all, and so do the local users whom a kernel lets read."""
+    c, part = cast(fleet, "host0", "host0")
+    tx = c("BEGIN", name="seen")["tx"]
+    part("JOIN", tx=tx)
+    owner = fleet.show(c.name)["owner"]
+    domain = wire.Domain(fleet.home)
+    for name, role in (("zoe", "owner"), ("ada", "admin")):
+        fleet.tos("principal", "add", name, "--role", role)
+    for name in ("zoe", "ada", owner):
+        directory = f"{fleet.home}/keys/{name}"
+        with wire.connect_tls(domain.address("host0"), f"{directory}/key", f"{directory}/cert") as link:
+            link.hello(domain=domain.fingerprint.hex())
+            seen = {r["role"] for r in link.call("host0/Commit", "LIST") if r["tx"] == tx}
+            if name == "zoe":
+                assert not seen and wire.failure(link.call, "host0/Commit", "STATUS", {"tx": tx}).code == "not-found"
+            else:
+                assert seen == {"coordinator", "participant"}, name
+                assert link.call("host0/Commit", "STATUS", {"tx": tx})["tx"] == tx
+    assert set(rows(fleet, "host0", tx)) == {"coordinator", "participant"}
+    c("ABORT", tx=tx)
+    for p in (c, part):
+        p.end()
+
+
 def test_all_vote_yes_and_all_commit_what_they_voted(fleet):
     c, a, b = cast(fleet, "host0", "host1", "host2")
     tx = c("BEGIN", name="two")["tx"]
