@@ -344,6 +344,23 @@ static int on_spawned(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
+/* That process of an extension has ended; another may have been made meanwhile, which goes on. */
+static void ext_ended(struct kernel *k, struct child *c, const char *why)
+{
+	char key[EXT_KEY_BYTES];
+	const struct child *other;
+	bool newer = false;
+	size_t it = 0;
+
+	while ((other = map_next(k->children, &it, NULL, NULL)))
+		newer |= other->kind == TOSD_EXT && other->slot > c->slot &&
+			 strcmp(other->ext, c->ext) == 0;
+	snprintf(key, sizeof(key), "%s", c->ext);
+	child_forget(k, c);
+	if (!k->exts_gone && !newer)
+		ext_died(k->exts, key, why);
+}
+
 static int on_failed(void *arg, const void *msg, int *fds, size_t n_fds)
 {
 	struct kernel *k = arg;
@@ -357,12 +374,7 @@ static int on_failed(void *arg, const void *msg, int *fds, size_t n_fds)
 		return 0;
 	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text) - 1, m->text);
 	if (c->kind == TOSD_EXT) {
-		char key[EXT_KEY_BYTES];
-
-		snprintf(key, sizeof(key), "%s", c->ext);
-		child_forget(k, c);
-		if (!k->exts_gone)
-			ext_died(k->exts, key, text);
+		ext_ended(k, c, text);
 		return 0;
 	}
 	if (c->kind == TOSD_PROGRAM) {
@@ -387,14 +399,11 @@ static int on_died(void *arg, const void *msg, int *fds, size_t n_fds)
 	if (!c)
 		return 0;
 	if (c->kind == TOSD_EXT) {
-		char key[EXT_KEY_BYTES], why[96];
+		char why[96];
 
-		snprintf(key, sizeof(key), "%s", c->ext);
 		snprintf(why, sizeof(why), "%s %d",
 			m->cause == TOSD_EXITED ? "exit status" : "signal", m->status);
-		child_forget(k, c);
-		if (!k->exts_gone)
-			ext_died(k->exts, key, why);
+		ext_ended(k, c, why);
 		return 0;
 	}
 	if (c->kind == TOSD_PROGRAM) {
@@ -437,12 +446,12 @@ static int on_action(void *arg, const void *msg, int *fds, size_t n_fds)
 	return 0;
 }
 
-void tosd_reload(struct kernel *k)
+int tosd_reload(struct kernel *k)
 {
 	struct tosd_simple m = { .slot = 0 };
 
 	head_set(&m.head, TOSD_RELOAD, sizeof(m));
-	tosd_send(k, &m, sizeof(m), -1);
+	return tosd_send(k, &m, sizeof(m), -1);
 }
 
 static const struct ipc_rule tosd_rules[] = {

@@ -501,7 +501,7 @@ int tosd_begin(struct kernel *k, struct errmsg *em);
 /* fd -1: none; it stays the caller's */
 int tosd_send(struct kernel *k, const void *msg, size_t n, int fd);
 void tosd_ready(struct kernel *k);
-void tosd_reload(struct kernel *k); /* have the configuration checked, then reload_checked() */
+int tosd_reload(struct kernel *k); /* have the configuration checked, then reload_checked() */
 int child_spawn_ext(struct kernel *k, const char *key);
 void child_kill_ext(struct kernel *k, const char *key);
 int child_spawn_vm(struct kernel *k, struct vm *v, uint64_t address_bytes, const char *label);

@@ -400,6 +400,7 @@ static void on_tick(uv_timer_t *t)
 	vms_tick(k, now);
 	programs_tick(k, now);
 	actions_tick(now);
+	reload_tick(k, now);
 	accounts_save(k);
 	lazy_flush(k);
 	restored_tick(k, now);

@@ -158,14 +158,36 @@ void reload_checked(struct kernel *k, int rc, const char *text)
 void reload_act(struct kernel *k, struct request *rq, const char *by)
 {
 	struct reload *r = reload_of(k);
+	int rc = 0;
 
 	if (r->n == WAITING_MAX) {
 		request_fail(rq, ERR_FULL, "%d wait for the configuration to be read already",
 			WAITING_MAX);
 		return;
 	}
+	if (r->n == 0)
+		rc = tosd_reload(k);
+	if (rc < 0) {
+		request_fail(rq, rc, "tosd cannot be asked to check the configuration");
+		return;
+	}
 	r->rq[r->n++] = rq;
 	snprintf(r->by, sizeof(r->by), "%s", by);
-	if (r->n == 1)
-		tosd_reload(k);
+}
+
+/* Who has waited too long is told so; what tosd says later is taken all the same. */
+void reload_tick(struct kernel *k, int64_t now_ms)
+{
+	struct reload *r = k->reload;
+	size_t kept = 0;
+
+	for (size_t i = 0; r && i < r->n; i++) {
+		if (now_ms < r->rq[i]->deadline_at_ms)
+			r->rq[kept++] = r->rq[i];
+		else
+			request_fail(r->rq[i], ERR_TIMEOUT,
+				"tosd has not said yet what the configuration is like");
+	}
+	if (r)
+		r->n = kept;
 }

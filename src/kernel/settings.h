@@ -26,3 +26,4 @@ void settings_describe(const struct kernel *k, struct tos_value *list);
 void reload_act(struct kernel *k, struct request *rq, const char *by);
 /* tosd has had the file checked; rc negative: it is broken, text says why. */
 void reload_checked(struct kernel *k, int rc, const char *text);
+void reload_tick(struct kernel *k, int64_t now_ms);

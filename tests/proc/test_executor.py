@@ -16,7 +16,7 @@ PINNED = hashlib.sha256(open("/usr/bin/true", "rb").read()).hexdigest()
 fleet = fleet_fixture(n=2, each={
     "host1": 'programs { memory = "64M" cpu = "2s" processes = 24 wall = "20s" file_size = "4M" scratch = "8M"\n'
              f'  pin = {{"/usr/bin/true={PINNED}", "/usr/bin/false={PINNED}"}} }}\n'
-             'policy { rules = {"allow role:owner run /usr/bin/uname", "deny role:admin run /usr/bin/nl"} }\n',
+             'policy { rules = {"allow role:owner run /usr/bin/uname", "allow role:owner run /usr/bin/sleep", "deny role:admin run /usr/bin/nl"} }\n',
 })
 
 
@@ -349,15 +349,27 @@ def test_stop_kills_what_ignores_sigterm(fleet, domain):
 
 
 def test_tos_programs_lists_and_stops(fleet, domain):
-    name = fleet.launch("""function begin()
+    lua = """function begin()
         tos.call('Executor', {'RUN', {program = 'sleep', args = {'60'}, name = 'long'}}, 10)
         tos.inbox('end'):next(60)
-    end""", "--path", "host1")
-    (row,) = wait_for(lambda: [p for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "long"])
+    end"""
+
+    def long(owner):
+        return [p for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "long" and p["owner"] == owner]
+
+    name = fleet.launch(lua, "--path", "host1")
+    (row,) = wait_for(lambda: long("admin"))
     assert row["carrier"] == name and row["owner"] == "admin" and "handle" not in row
     text = fleet.tos("programs", "--kernel", "host1")
     assert "long" in text and "/usr/bin/sleep" in text and str(row["number"]) in text
     fleet.tos("programs", "stop", "long", "--kernel", "host1", "--as", "alice", expect=3)
+    # Of several of that name, the asker's own is meant.
+    other = fleet.launch(lua, "--path", "host1", "--as", "alice")
+    wait_for(lambda: long("alice"))
+    fleet.tos("programs", "stop", "long", "--kernel", "host1", "--as", "alice")
+    wait_for(lambda: not long("alice"))
+    assert long("admin")
+    fleet.tos("kill", other)
     fleet.tos("programs", "stop", str(row["number"]), "--kernel", "host1")
     wait_for(lambda: not [p for p in fleet.json("programs", "--kernel", "host1") if p["name"] == "long"])
     assert "cause=signalled status=15" in fleet.log_text("host1")

@@ -126,26 +126,31 @@ void programs_list_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, m);
 }
 
-static struct program *by_people(struct kernel *k, const char *which)
+/* A number is before a name: whoever runs one chooses its name. owner NULL: anybody's. */
+static struct program *by_people(struct kernel *k, const char *which, const char *owner)
 {
-	struct program *p;
+	struct program *p, *named = NULL;
 	size_t it = 0;
 	int64_t number;
 
 	if (text_int(which, 0, 0xffffff, &number) < 0)
 		number = -1;
-	while ((p = map_next(k->programs, &it, NULL, NULL)))
-		if (p->state != PROGRAM_ENDED &&
-			((int64_t)(p->slot & 0xffffff) == number ||
-				(p->name[0] && strcmp(p->name, which) == 0)))
+	while ((p = map_next(k->programs, &it, NULL, NULL))) {
+		if (p->state == PROGRAM_ENDED || (owner && strcmp(p->owner, owner) != 0))
+			continue;
+		if ((int64_t)(p->slot & 0xffffff) == number)
 			return p;
-	return NULL;
+		if (!named && p->name[0] && strcmp(p->name, which) == 0)
+			named = p;
+	}
+	return named;
 }
 
-const char *program_owner(struct kernel *k, const char *which)
+const char *program_owner(struct kernel *k, const char *which, const char *asker)
 {
-	struct program *p = by_people(k, which);
+	struct program *p = by_people(k, which, asker);
 
+	p = p ? p : by_people(k, which, NULL);
 	return p ? p->owner : "";
 }
 
@@ -710,9 +715,9 @@ static void signal_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, NULL);
 }
 
-void programs_stop(struct kernel *k, struct request *rq, const char *which)
+void programs_stop(struct kernel *k, struct request *rq, const char *which, const char *owner)
 {
-	struct program *p = by_people(k, which);
+	struct program *p = by_people(k, which, owner);
 
 	if (!p) {
 		request_fail(rq, ERR_NOT_FOUND, "no program of that number or name runs here");

@@ -75,9 +75,10 @@ void programs_list_verb(struct kernel *k, struct request *rq);
 /* Who asks, by `for` of args: a carrier that is here and runs. ERR_STATE; *from is set in any case. */
 int program_starter(struct kernel *k, const struct tos_value *args, struct origin *from,
 	struct resident **out, struct errmsg *em);
-/* End one that is named by its number or name, for people. Takes rq. */
-void programs_stop(struct kernel *k, struct request *rq, const char *which);
-const char *program_owner(struct kernel *k, const char *which); /* "": there is none */
+/* Whose program of that number or name is meant: the asker's, if it has one; "": there is none. */
+const char *program_owner(struct kernel *k, const char *which, const char *asker);
+/* End that of this owner, of whom policy was asked. Takes rq. */
+void programs_stop(struct kernel *k, struct request *rq, const char *which, const char *owner);
 extern const struct verb programs_verbs[];
 
 /* From tosd. */

@@ -21,6 +21,7 @@ struct act {
 	struct request *rq;
 	struct cert_info who;
 	char name[33], target[NAME_BYTES_MAX + 1];
+	char owner[CERT_NAME_MAX + 1]; /* of the target; policy was asked about it */
 	struct tos_value *payload;
 	const struct tos_value *args;
 };
@@ -368,7 +369,7 @@ static void act_extension(struct kernel *k, struct act *a)
 
 static void act_program(struct kernel *k, struct act *a)
 {
-	programs_stop(k, STEAL(a->rq), a->target);
+	programs_stop(k, STEAL(a->rq), a->target, a->owner);
 	act_free(a);
 }
 
@@ -462,11 +463,12 @@ static int act_verify(struct kernel *k, struct act *a, const struct act_rule **r
 	snprintf(who.principal, sizeof(who.principal), "%s", a->who.name);
 	who.roles = a->who.roles;
 	who.owner_only = rights_of(k, &a->who);
-	return kernel_allowed(k, &who, (*rule)->action, a->target,
-		(*rule)->carrier             ? carrier_owner(k, a->target)
-		: (*rule)->fn == act_program ? program_owner(k, a->target)
-					     : "",
-		em);
+	if ((*rule)->carrier)
+		snprintf(a->owner, sizeof(a->owner), "%s", carrier_owner(k, a->target));
+	else if ((*rule)->fn == act_program)
+		snprintf(a->owner, sizeof(a->owner), "%s",
+			program_owner(k, a->target, a->who.name));
+	return kernel_allowed(k, &who, (*rule)->action, a->target, a->owner, em);
 }
 
 struct act_journal {
