@@ -25,6 +25,8 @@
 #include "base/mem.h"
 #include "base/text.h"
 #include "ext/body.h"
+#include "ext/script_in.h"
+#include "ext/script_net.h"
 
 #define SCRIPT_MAX  ((size_t)8 << 20)
 #define MEMORY_MAX  ((size_t)128 << 20)
@@ -267,17 +269,23 @@ static int run(int n_args, int n_results, char *why, size_t cap)
 	return ERR_FAULT;
 }
 
+int script_call(int n_args, int n_results)
+{
+	char why[160];
+
+	return run(n_args, n_results, why, sizeof(why));
+}
+
 /* ---- what a script calls */
 
-static struct tos_ext *started(lua_State *L)
+struct tos_ext *script_started(lua_State *L)
 {
 	if (!script.x)
 		luaL_error(L, "not before start");
 	return script.x;
 }
 
-/* true; or nil, code, text */
-static int result_push(lua_State *L, int rc, const char *text)
+int script_result(lua_State *L, int rc, const char *text)
 {
 	if (rc == 0) {
 		lua_pushboolean(L, 1);
@@ -302,13 +310,13 @@ static uint64_t message_token(lua_State *L)
 
 static int l_reply(lua_State *L)
 {
-	struct tos_ext *x = started(L);
+	struct tos_ext *x = script_started(L);
 	uint64_t token = message_token(L);
 	struct tos_value *v = values_of(L, 2, lua_gettop(L));
 
 	if (!v)
 		return luaL_error(L, "the answer holds what can't be posted");
-	return result_push(L, tos_reply(x, token, "ok", v), NULL);
+	return script_result(L, tos_reply(x, token, "ok", v), NULL);
 }
 
 static int code_of(lua_State *L, int at)
@@ -322,23 +330,23 @@ static int code_of(lua_State *L, int at)
 
 static int l_fail(lua_State *L)
 {
-	struct tos_ext *x = started(L);
+	struct tos_ext *x = script_started(L);
 	uint64_t token = message_token(L);
 	int rc = code_of(L, 2);
 
-	return result_push(
+	return script_result(
 		L, (tos_fail)(x, token, rc, luaL_optstring(L, 3, err_text(rc))), NULL);
 }
 
 static int l_post(lua_State *L)
 {
-	struct tos_ext *x = started(L);
+	struct tos_ext *x = script_started(L);
 	const char *dest = luaL_checkstring(L, 1), *folder = luaL_optstring(L, 3, "");
 	struct tos_value *v = elements_of(L, 2);
 
 	if (!v)
 		return luaL_error(L, "that can't be posted");
-	return result_push(L, tos_post(x, dest, folder, v), NULL);
+	return script_result(L, tos_post(x, dest, folder, v), NULL);
 }
 
 static void on_called(struct tos_ext *x, void *arg, int rc, const char *text,
@@ -356,7 +364,7 @@ static int answer_push(lua_State *L)
 
 	lua_settop(L, 0);
 	if (a->rc < 0)
-		return result_push(L, a->rc, a->text);
+		return script_result(L, a->rc, a->text);
 	luaL_checkstack(L, (int)tos_len(a->elements) + 4, "too many elements");
 	for (size_t i = 0; i < tos_len(a->elements); i++)
 		value_push(L, tos_at(a->elements, i));
@@ -369,7 +377,7 @@ static int answer_push(lua_State *L)
  * text. */
 static int l_call(lua_State *L)
 {
-	struct tos_ext *x = started(L);
+	struct tos_ext *x = script_started(L);
 	const char *dest = luaL_checkstring(L, 1), *folder = luaL_optstring(L, 5, "");
 	lua_Number timeout = luaL_optnumber(L, 3, 30);
 	struct tos_value *v;
@@ -385,11 +393,10 @@ static int l_call(lua_State *L)
 	       : ERR_MALFORMED;
 	if (rc < 0)
 		luaL_unref(L, LUA_REGISTRYINDEX, ref);
-	return result_push(L, rc, NULL);
+	return script_result(L, rc, NULL);
 }
 
-/* Call a function that was kept, once. */
-static void run_ref(intptr_t ref, lua_CFunction arguments, void *arg)
+void script_call_once(intptr_t ref, lua_CFunction arguments, void *arg)
 {
 	lua_State *L = script.L;
 	char why[160];
@@ -417,18 +424,18 @@ static void on_called(struct tos_ext *x, void *arg, int rc, const char *text,
 
 	(void)x;
 	(void)folder;
-	run_ref((intptr_t)arg, answer_push, &a);
+	script_call_once((intptr_t)arg, answer_push, &a);
 }
 
 static void on_timer(struct tos_ext *x, void *arg)
 {
 	(void)x;
-	run_ref((intptr_t)arg, NULL, NULL);
+	script_call_once((intptr_t)arg, NULL, NULL);
 }
 
 static int l_timer(lua_State *L)
 {
-	struct tos_ext *x = started(L);
+	struct tos_ext *x = script_started(L);
 	lua_Number after = luaL_checknumber(L, 1);
 	int ref;
 
@@ -437,9 +444,9 @@ static int l_timer(lua_State *L)
 	lua_pushvalue(L, 2);
 	ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	if (tos_timer(x, (uint32_t)(after * 1000), on_timer, (void *)(intptr_t)ref))
-		return result_push(L, 0, NULL);
+		return script_result(L, 0, NULL);
 	luaL_unref(L, LUA_REGISTRYINDEX, ref);
-	return result_push(L, ERR_LIMIT, NULL);
+	return script_result(L, ERR_LIMIT, NULL);
 }
 
 static int l_log(lua_State *L)
@@ -453,19 +460,19 @@ static int l_count(lua_State *L)
 	lua_Integer n = luaL_optinteger(L, 2, 1);
 
 	luaL_argcheck(L, n >= 0, 2, "counters only grow");
-	tos_count(started(L), luaL_checkstring(L, 1), (uint64_t)n);
+	tos_count(script_started(L), luaL_checkstring(L, 1), (uint64_t)n);
 	return 0;
 }
 
 static int l_kernel(lua_State *L)
 {
-	lua_pushstring(L, tos_kernel_name(started(L)));
+	lua_pushstring(L, tos_kernel_name(script_started(L)));
 	return 1;
 }
 
 static int l_directory(lua_State *L)
 {
-	lua_pushstring(L, tos_directory(started(L)));
+	lua_pushstring(L, tos_directory(script_started(L)));
 	return 1;
 }
 
@@ -587,6 +594,7 @@ static void on_stop(struct tos_ext *x)
 {
 	(void)x;
 	run_hook(script.stop);
+	script_net_stop();
 }
 
 /* ---- declaring */
@@ -689,6 +697,7 @@ static int libraries(lua_State *L)
 		lua_setglobal(L, gone[i]);
 	}
 	luaL_newlib(L, functions);
+	script_net_open(L);
 	lua_setglobal(L, "tos");
 	lua_pushcfunction(L, l_extension);
 	lua_setglobal(L, "extension");

@@ -26,6 +26,106 @@ SHELF = """extension { name = "shelf", privileges = "directory", inboxes = { She
 end } }
 """
 
+# A line server in Lua; it closes at "bye", fails at "oops", and says so on three lines at "three". Its inbox: what comes of asking for more.
+LINER = """
+local held, open = {}, 0
+
+local function serve(conn)
+    local rest = ""
+    open = open + 1
+    conn:read(function(bytes, code)
+        if not bytes then open = open - 1 conn:close() return end
+        rest = rest .. bytes
+        for line in rest:gmatch("([^\\n]*)\\n") do
+            conn:write(("RELEASE: %s %s\\n"):format(line, conn:peer():match("^127.0.0.1") or conn:peer()))
+            if line == "bye" then open = open - 1 conn:close() end
+            if line == "oops" then open = open - 1 error("it was asked to fail") end
+            if line == "hold" then held[#held + 1] = conn end
+        end
+        rest = rest:match("[^\\n]*$")
+    end)
+end
+
+local function next_one()
+    assert(tos.accept(function(conn, code, text)
+        if not conn then return tos.log(("no connection: %s %s"):format(code, text)) end
+        serve(conn)
+        if open < 8 then next_one() else tos.timer(0.05, next_one) end
+    end))
+end
+
+extension { name = "liner", privileges = PRIVILEGES, start = START and next_one, inboxes = { Liner = function(m)
+    local what = m.elements[1]
+    if what == "ask" then tos.accept(function(c, ...) m:reply(c and c:peer() or table.concat({ ... }, " ")) end, 0.2) return end
+    if what == "many" then
+        local n = 0
+        while tos.accept(print) do n = n + 1 end
+        return n, (select(2, tos.accept(print)))
+    end
+    if what == "open" then return open end
+end } }
+"""
+
+# Connects to where it is told. say: a line there and one back; big: BYTES written as fast as they are taken;
+# forget: connects, and keeps nothing; full: writes until it may not.
+CALLER = """
+local function lines_of(conn, fn)
+    local rest = ""
+    return conn:read(function(bytes, code, text)
+        if not bytes then return fn(nil, code, text) end
+        rest = rest .. bytes
+        local line, more = rest:match("^([^\\n]*)\\n(.*)$")
+        if line then rest = more fn(line) end
+    end)
+end
+
+local does = {
+    say = function(conn, m)
+        lines_of(conn, function(line, code) m:reply(line or code) conn:close() end)
+        return conn:write(m.elements[3] .. "\\n")
+    end,
+    big = function(conn, m)
+        local left, full, block = m.elements[3], 0, ("x"):rep(50000)
+        local function some(ok, code, text)
+            if not ok then return m:fail(code, text) end
+            while left > 0 do
+                local done, why = conn:write(block:sub(1, left))
+                if done then left = math.max(0, left - #block)
+                elseif done == false then full = full + 1 assert(why == "full") return conn:flush(some)
+                else return m:fail(why) end
+            end
+            conn:close()
+            m:reply(full, (select(2, conn:write("x"))), (select(2, conn:read(print))))
+        end
+        some(true)
+    end,
+    forget = function(conn, m) m:reply("done") end,
+    fail = function(conn, m)
+        lines_of(conn, function(line, code, text) if line then m:reply(line) error("no more of this") end end)
+        conn:write(m.elements[3] .. "\\n")
+    end,
+    full = function(conn, m)
+        local n, ok, code = 0
+        repeat
+            ok, code = conn:write(("x"):rep(65536))
+            n = n + (ok and 1 or 0)
+        until not ok
+        m:reply(n, tostring(ok), code, (select(2, conn:write(("x"):rep(300000)))))
+        lines_of(conn, function() end)
+    end,
+}
+
+extension { name = "caller", privileges = PRIVILEGES, inboxes = { Caller = function(m)
+    local what, port = table.unpack(m.elements)
+    local ok, code, text = tos.connect("127.0.0.1", port, 5, function(conn, code, text)
+        if not conn then return m:fail(code, text) end
+        assert(conn:peer():find("127.0.0.1", 1, true) and tostring(conn):find("tos.connection") and not getmetatable(conn))
+        does[what](conn, m)
+    end)
+    if not ok then return nil, code, text end
+end } }
+"""
+
 
 def free_port():
     with socket.socket() as s:
@@ -54,7 +154,7 @@ def fleet():
     class Ours(Fleet):
         pass
 
-    Ours.port, Ours.other = free_port(), free_port()
+    Ours.port, Ours.other, Ours.outer = free_port(), free_port(), free_port()
     with Ours(n=1) as f:
         f.shelf = os.path.join(f.path, "shelf")
         os.mkdir(f.shelf, 0o777)
@@ -66,10 +166,12 @@ def fleet():
         f.conf = os.path.join(f.home, "kernels/host0/tosd.conf")
         with open(f.conf, "a") as out:
             out.write(conf_text(QUICK) + f"""
-                extender {{ privileges = "net-in directory" }}
+                extender {{ privileges = "net-in net-out directory" }}
                 installed "Lines" {{ listen = "127.0.0.1:{f.port}"  file_size = "1M"  property = {{"/to=Book"}} }}
                 installed "Reader" {{ directory = "{f.shelf} read-only" }}
                 installed "Writer" {{ directory = "{f.shelf}"  listen = "127.0.0.1:{f.port}" }}
+                installed "Liner" {{ listen = "127.0.0.1:{f.other}" }}
+                installed "Caller" {{ places = {{"tcp://127.0.0.1:{f.other}", "tcp://127.0.0.1:{f.outer}"}} }}
                 installed "Shut" {{ directory = "{f.closed}" }}
                 installed "Absent" {{ directory = "{f.path}/nowhere" }}
             """)
@@ -264,3 +366,111 @@ def test_properties_of_what_is_installed(fleet):
 def test_in_lua_too(fleet):
     fleet.tos("extension", "install", packaged(fleet, "1", name="Shelf", file=fleet.file("shelf.lua", SHELF)))
     assert asked(fleet, "hello", inbox="Shelf") == "done" and asked(fleet, "read", inbox="Shelf") == "hello"
+
+
+def lua_package(fleet, name, text, release, privileges, start="true"):
+    text = text.replace("RELEASE", release).replace("PRIVILEGES", f'"{privileges}"').replace("START", start)
+    return packaged(fleet, release, name=name, file=fleet.file(f"{name}-{release}.lua", text))
+
+
+def called(fleet, *words):
+    return fleet.json("call", "Caller", *map(str, words))["elements"]
+
+
+def test_a_line_server_in_lua(fleet):
+    fleet.tos("extension", "install", lua_package(fleet, "Liner", LINER, "1", "net-in"))
+    assert line(fleet.other, "hello") == "1: hello 127.0.0.1"
+    # more than it takes at a time; each line in order, also when they come in pieces
+    many = [socket.create_connection(("127.0.0.1", fleet.other), 30) for _ in range(12)]
+    for s in many:
+        s.sendall(b"a\nb\nc")
+    for s in many:
+        f = s.makefile()
+        assert f.readline() == "1: a 127.0.0.1\n" and f.readline() == "1: b 127.0.0.1\n"
+        s.sendall(b"c\nbye\n")
+        assert f.read() == "1: cc 127.0.0.1\n1: bye 127.0.0.1\n"  # what it wrote came before the end
+        s.close()
+    wait_for(lambda: asked(fleet, "open", inbox="Liner") == "0")
+    # a function that fails closes what it was told of, and nothing else
+    pid = rows(fleet)["Liner"][0]["pid"]
+    with socket.create_connection(("127.0.0.1", fleet.other), 30) as kept, \
+            socket.create_connection(("127.0.0.1", fleet.other), 30) as s:
+        kept.sendall(b"hold\n")
+        f = kept.makefile()
+        assert f.readline() == "1: hold 127.0.0.1\n"
+        s.sendall(b"oops\n")
+        assert s.makefile().read() == ""
+        kept.sendall(b"x\n")
+        assert f.readline() == "1: x 127.0.0.1\n" and rows(fleet)["Liner"][0]["pid"] == pid
+        # a next version: who is connected may finish
+        thread = threading.Thread(target=fleet.tos, args=("extension", "replace", lua_package(fleet, "Liner", LINER, "2", "net-in")))
+        thread.start()
+        wait_for(lambda: line(fleet.other, "x") == "2: x 127.0.0.1")
+        kept.sendall(b"y\nbye\n")
+        assert f.read() == "1: y 127.0.0.1\n1: bye 127.0.0.1\n"
+        thread.join()
+    # and the end of all of it
+    with socket.create_connection(("127.0.0.1", fleet.other), 30) as s:
+        s.sendall(b"hold\n")
+        f = s.makefile()
+        assert f.readline() == "2: hold 127.0.0.1\n"
+        assert asked(fleet, "many", inbox="Liner").split() == ["30", "limit"]  # one is open, one was asked for
+        fleet.tos("extension", "remove", "Liner")
+        assert f.read() == ""
+
+
+def test_connections_out_in_lua(fleet):
+    fleet.tos("extension", "install", lua_package(fleet, "Liner", LINER, "1", "net-in"))
+    fleet.tos("extension", "install", lua_package(fleet, "Caller", CALLER, "1", "net-out"))
+    assert called(fleet, "say", fleet.other, "hello") == ["1: hello 127.0.0.1"]
+    assert called(fleet, "fail", fleet.other, "hello") == ["1: hello 127.0.0.1"]
+    for _ in range(40):  # those it forgets are closed before there are too many
+        called(fleet, "forget", fleet.other)
+    assert called(fleet, "say", fleet.other, "again") == ["1: again 127.0.0.1"]
+    r = fleet.run("call", "Caller", "say", str(fleet.port), "x")
+    assert r.returncode != 0 and f"no place of extension Caller is 127.0.0.1 port {fleet.port}" in r.stderr
+    assert audited(fleet, "connect-refused")[-1]["extension"] == "Caller"
+    r = fleet.run("call", "Caller", "say", str(fleet.outer), "x")  # nobody is there
+    assert r.returncode != 0 and "refused" in r.stderr
+    r = fleet.run("call", "Caller", "say", "0", "x")
+    assert r.returncode != 0 and "no port" in r.stderr
+    assert rows(fleet)["Caller"][0]["restarts"] == 0
+
+
+def test_what_waits_to_be_sent_in_lua_is_bounded(fleet):
+    fleet.tos("extension", "install", lua_package(fleet, "Caller", CALLER, "1", "net-out"))
+    with socket.create_server(("127.0.0.1", fleet.outer)) as server:
+        assert called(fleet, "full", fleet.outer) == [4, "false", "full", "too-large"]
+        s, _ = server.accept()
+        with s:
+            got = 0
+            while got < 4 * 65536:
+                got += len(s.recv(65536))
+            assert got == 4 * 65536
+        got = []
+
+        def read_all():
+            s, _ = server.accept()
+            with s:
+                while n := len(s.recv(65536)):
+                    got.append(n)
+
+        thread = threading.Thread(target=read_all)
+        thread.start()
+        full, write, read = called(fleet, "big", fleet.outer, 5000001)
+        thread.join()
+        assert sum(got) == 5000001 and full >= 19 and write == read == "closed"
+
+
+def test_without_the_privilege_nothing_in_lua(fleet):
+    fleet.tos("extension", "install", lua_package(fleet, "Liner", LINER, "1", "net-out", "nil"))
+    assert asked(fleet, "ask", inbox="Liner") == "denied it does not have the privilege net-in"
+    with pytest.raises(ConnectionRefusedError):
+        line(fleet.other, "nobody")
+    fleet.tos("extension", "install", lua_package(fleet, "Caller", CALLER, "1", "net-in"))
+    r = fleet.run("call", "Caller", "say", str(fleet.other), "x")
+    assert r.returncode == 3 and "it does not have the privilege net-out" in r.stderr
+    # with it, and nobody comes
+    fleet.tos("extension", "remove", "Liner")
+    fleet.tos("extension", "install", lua_package(fleet, "Liner", LINER, "2", "net-in", "nil"))
+    assert asked(fleet, "ask", inbox="Liner").startswith("timed-out")

@@ -126,14 +126,17 @@ static void numeric_text(const struct addrinfo *a, char out[INET6_ADDRSTRLEN + 8
 static void on_poll(uv_poll_t *p, int status, int events)
 {
 	struct dial *d = p->data;
-	int error = status < 0 ? EIO : 0;
+	int error = 0;
 	socklen_t n = sizeof(error);
 
 	(void)events;
 	if (d->ended || d->handing)
 		return;
-	if (status == 0 && getsockopt(d->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+	/* Also where the loop says no more than that something is wrong. */
+	if (getsockopt(d->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
 		error = errno;
+	else if (error == 0 && status < 0)
+		error = EIO;
 	uv_poll_stop(p);
 	if (error == 0) {
 		metric_add(d->k->metrics, "extension_connects_total", NULL, 1);
