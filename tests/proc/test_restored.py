@@ -2,6 +2,7 @@
 elsewhere is dropped, what is nowhere is lost, the rest goes on; a clone is refused and named.
 """
 import json
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -30,9 +31,11 @@ def store(fleet, kernel):
 def backup(fleet, kernel):
     """A consistent copy of a running kernel's store."""
     out = os.path.join(fleet.path, f"{kernel}.backup")
-    if os.path.exists(out):
-        os.unlink(out)
-    with sqlite3.connect(f"file:{store(fleet, kernel)}?mode=ro", uri=True) as src, sqlite3.connect(out) as dst:
+    for suffix in ("", "-wal", "-shm"):  # those of a copy before would be taken for this one's
+        if os.path.exists(out + suffix):
+            os.unlink(out + suffix)
+    with contextlib.closing(sqlite3.connect(f"file:{store(fleet, kernel)}?mode=ro", uri=True)) as src, \
+            contextlib.closing(sqlite3.connect(out)) as dst:
         src.backup(dst)
     return out
 
@@ -191,6 +194,8 @@ def test_what_a_restored_home_forgot_is_known_again_when_it_comes_home(fleet):
 
 
 def test_one_image_started_twice_is_refused_and_named(fleet):
+    wait_for(lambda: all(row["linked"] or row["name"] == "host0" for row in fleet.json("kernels")) and len(fleet.json("kernels")) == 3,
+             text="host0, which was started anew, knows the others")
     name = fleet.launch(WAITER, "--path", "host1", name="w.lua")
     at(fleet, name, "host1")
     fleet.tos("down", "host1")
