@@ -215,9 +215,9 @@ def test_lines_come_in_and_are_posted(fleet):
         assert s.makefile().readline() == "1: x\n"
         s.close()
     fleet.tos("extension", "remove", "Lines")
+    wait_for(lambda: fleet.metric("host0", "tos_extension_listeners") == 0)
     with pytest.raises(ConnectionRefusedError):
         line(fleet.port, "gone")
-    assert fleet.metric("host0", "tos_extension_listeners") == 0
 
 
 def test_what_is_kept_in_its_directory_outlives_it(fleet):

@@ -25,8 +25,6 @@ struct ask {
 	uint32_t life;
 	uint64_t number;
 	int64_t deadline_ms;
-	int fd; /* accepted, and to be handed over; else -1 */
-	char peer[64];
 };
 
 struct listener {
@@ -35,6 +33,8 @@ struct listener {
 	struct kernel *k;
 	char ext[64], address[TOSD_NAME_BYTES];
 	int fd;
+	int came; /* accepted, and to be handed over to whoever asks first; else -1 */
+	char peer[64];
 	bool polling, closing;
 	struct list asks;
 	size_t n_asks;
@@ -64,7 +64,6 @@ static void ask_free(struct listener *l, struct ask *a)
 {
 	list_del(&a->node);
 	l->n_asks--;
-	mem_close(a->fd);
 	free(a);
 }
 
@@ -73,6 +72,7 @@ static void on_closed(uv_handle_t *h)
 	struct listener *l = h->data;
 
 	list_del(&l->node);
+	mem_close(l->came);
 	mem_close(l->fd);
 	free(l);
 }
@@ -186,6 +186,7 @@ int grants_listen(void *arg, const char *ext, struct errmsg *em)
 	l = mem_new(struct listener);
 	l->k = k;
 	l->fd = fd;
+	l->came = -1;
 	list_init(&l->asks);
 	text_copy(l->ext, sizeof(l->ext), ext, strlen(ext));
 	snprintf(l->address, sizeof(l->address), "%s", x->listen);
@@ -216,17 +217,6 @@ static void peer_text(const struct sockaddr_storage *a, socklen_t n, char out[64
 	snprintf(out, 64, a->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-/* Told; but one whose stream is full is tried again with the next tick. */
-static void hand_over(struct listener *l, struct ask *a)
-{
-	int rc = ext_connected(l->k->exts, a->key, a->life, a->number, 0, a->peer, a->fd);
-
-	if (rc == ERR_AGAIN)
-		return;
-	metric_add(l->k->metrics, "extension_accepts_total", NULL, 1);
-	ask_free(l, a);
-}
-
 /* The first who may have one now; those of lives that are over are forgotten. */
 static struct ask *ask_next(struct listener *l)
 {
@@ -239,10 +229,25 @@ static struct ask *ask_next(struct listener *l)
 
 		if (may < 0)
 			ask_free(l, a);
-		else if (may && a->fd < 0)
+		else if (may)
 			return a;
 	}
 	return NULL;
+}
+
+/* What came goes to whoever asks first. Where a stream is full it stays here until the next tick, and
+ * belongs to nobody: the version that asked may have been replaced by then. */
+static void hand_over(struct listener *l)
+{
+	struct ask *a = l->came >= 0 ? ask_next(l) : NULL;
+
+	if (!a || ext_connected(l->k->exts, a->key, a->life, a->number, 0, l->peer, l->came) ==
+			  ERR_AGAIN)
+		return;
+	metric_add(l->k->metrics, "extension_accepts_total", NULL, 1);
+	mem_close(l->came);
+	l->came = -1;
+	ask_free(l, a);
 }
 
 static void on_connection(uv_poll_t *p, int status, int events)
@@ -250,13 +255,13 @@ static void on_connection(uv_poll_t *p, int status, int events)
 	struct listener *l = p->data;
 	struct sockaddr_storage from = { 0 };
 	socklen_t n = sizeof(from);
-	struct ask *a = l->closing ? NULL : ask_next(l);
+	bool wanted = !l->closing && l->came < 0 && ask_next(l);
 
 	(void)events;
-	if (a && status == 0) {
-		a->fd = accept4(
+	if (wanted && status == 0) {
+		l->came = accept4(
 			l->fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (a->fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+		if (l->came < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
 			log_warning("a connection can't be accepted",
 				KV_STR("extension", l->ext), KV_STR("reason", strerror(errno)));
 			uv_poll_stop(
@@ -264,9 +269,9 @@ static void on_connection(uv_poll_t *p, int status, int events)
 			l->polling = false;
 			return;
 		}
-		if (a->fd >= 0) {
-			peer_text(&from, n, a->peer);
-			hand_over(l, a);
+		if (l->came >= 0) {
+			peer_text(&from, n, l->peer);
+			hand_over(l);
 		}
 	}
 	poll_update(l);
@@ -275,7 +280,7 @@ static void on_connection(uv_poll_t *p, int status, int events)
 /* Only while somebody wants one: all others wait in the system's queue. */
 static void poll_update(struct listener *l)
 {
-	bool wanted = !l->closing && ask_next(l);
+	bool wanted = !l->closing && l->came < 0 && ask_next(l);
 
 	if (wanted && !l->polling)
 		uv_poll_start(&l->poll, UV_READABLE, on_connection);
@@ -307,7 +312,6 @@ void grants_accept(void *arg, const char *key, const char *ext, uint32_t life, u
 		return;
 	}
 	a = mem_new(struct ask);
-	a->fd = -1;
 	a->life = life;
 	a->number = number;
 	a->deadline_ms =
@@ -315,6 +319,7 @@ void grants_accept(void *arg, const char *key, const char *ext, uint32_t life, u
 	text_copy(a->key, sizeof(a->key), key, strlen(key));
 	list_add(&l->asks, &a->node);
 	l->n_asks++;
+	hand_over(l);
 	poll_update(l);
 }
 
@@ -330,13 +335,12 @@ void grants_tick(struct kernel *k, int64_t now_ms)
 
 		if (l->closing)
 			continue;
+		hand_over(l);
 		LIST_EACH_SAFE(pos, tmp, &l->asks)
 		{
 			struct ask *a = LIST_ITEM(pos, struct ask, node);
 
-			if (a->fd >= 0) {
-				hand_over(l, a);
-			} else if (now_ms >= a->deadline_ms) {
+			if (now_ms >= a->deadline_ms) {
 				ext_connected(k->exts, a->key, a->life, a->number, ERR_TIMEOUT,
 					"nobody connected in time", -1);
 				ask_free(l, a);
