@@ -22,6 +22,8 @@
 #define CLIENTS_MAX   1000
 #define ACT_SKEW_MS   300000
 #define WAIT_MOST_MS  86400000
+#define DOCTORS_MAX   8    /* that walk the audit log at a time */
+#define AUDIT_PART    2000 /* rows of it in one turn of the loop */
 
 /* ---- clients */
 
@@ -465,20 +467,29 @@ static struct tos_value *check_row(const char *name, bool ok, const char *text)
 	return m;
 }
 
-static void doctor_verb(struct kernel *k, struct request *rq)
+static struct tos_value *audit_check_row(const struct store_audit_walk *w, int rc)
+{
+	char text[100];
+
+	if (rc < 0)
+		snprintf(text, sizeof(text), "the log can't be read (%s)", err_word(rc));
+	else if (w->bad)
+		snprintf(text, sizeof(text), "record %llu does not fit the chain",
+			(unsigned long long)w->bad);
+	else
+		snprintf(text, sizeof(text), "the chain is whole");
+	return check_row("audit", rc == 0 && !w->bad, text);
+}
+
+/* rc and w: what came of looking at the audit log. */
+static void doctor_answer(
+	struct kernel *k, struct request *rq, const struct store_audit_walk *w, int rc)
 {
 	struct tos_value *m, *layers = tos_array(), *checks = tos_array();
 	struct store_stats st;
-	struct errmsg em = { "" };
-	uint64_t bad = 0;
 	int64_t left;
 	char text[200];
 
-	if (control_may_read(k, rq) < 0) {
-		tos_value_free(layers);
-		tos_value_free(checks);
-		return;
-	}
 	for (uint32_t i = 0; i < k->layers.n; i++) {
 		struct tos_value *row = tos_map();
 
@@ -497,11 +508,7 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 			check_row(tos_get_bool(old, "clone", false) ? "clone" : "restored",
 				false, tos_get_text(old, "why", "")));
 	tos_value_free(old);
-	store_audit_check(k->store, &bad, &em);
-	snprintf(text, sizeof(text),
-		bad ? "record %llu does not fit the chain" : "the chain is whole",
-		(unsigned long long)bad);
-	tos_push(checks, check_row("audit", bad == 0, text));
+	tos_push(checks, audit_check_row(w, rc));
 	snprintf(text, sizeof(text),
 		k->n_audit_rewritten
 			? "%llu times the log of a peer was not what it had been; see audit-rewritten in tos audit"
@@ -528,6 +535,46 @@ static void doctor_verb(struct kernel *k, struct request *rq)
 	tos_set(m, "layers", layers);
 	tos_set(m, "checks", checks);
 	request_ok(rq, m);
+}
+
+struct doctor {
+	struct request *rq;
+	struct store_audit_walk walk;
+};
+
+static unsigned doctors; /* of this process's one kernel */
+
+/* The log may have millions of rows, and others wait for the loop. */
+static void doctor_look(struct kernel *k, void *arg)
+{
+	struct doctor *d = arg;
+	struct errmsg em = { "" };
+	int rc = store_audit_walk(k->store, &d->walk, AUDIT_PART, &em);
+
+	if (rc > 0) {
+		kernel_later_slow(k, doctor_look, d);
+		return;
+	}
+	doctors--;
+	doctor_answer(k, STEAL(d->rq), &d->walk, rc);
+	free(d);
+}
+
+static void doctor_verb(struct kernel *k, struct request *rq)
+{
+	struct doctor *d;
+
+	if (control_may_read(k, rq) < 0)
+		return;
+	if (doctors >= DOCTORS_MAX) {
+		request_fail(
+			rq, ERR_FULL, "%d look at %s already", DOCTORS_MAX, k->config.name);
+		return;
+	}
+	doctors++;
+	d = mem_new(struct doctor);
+	d->rq = rq;
+	doctor_look(k, d);
 }
 
 static int audit_row(

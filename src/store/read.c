@@ -101,16 +101,10 @@ int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_
 	return rc;
 }
 
-struct chain_walk {
-	uint64_t seq;
-	uint8_t head[32];
-	uint64_t bad;
-};
-
 static int chain_step(
 	void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body)
 {
-	struct chain_walk *c = arg;
+	struct store_audit_walk *c = arg;
 	uint8_t want[32];
 
 	audit_chain(c->head, seq, time_ms, body, want);
@@ -123,10 +117,21 @@ static int chain_step(
 	return 0;
 }
 
+int store_audit_walk(
+	struct store *st, struct store_audit_walk *w, size_t most, struct errmsg *em)
+{
+	uint64_t from = w->seq;
+	int rc = store_audit_each(st, from, most, chain_step, w, em);
+
+	if (rc < 0)
+		return rc;
+	return !w->bad && w->seq - from == most;
+}
+
 int store_audit_check(struct store *st, uint64_t *bad, struct errmsg *em)
 {
-	struct chain_walk c = { 0 };
-	int rc = store_audit_each(st, 0, SIZE_MAX, chain_step, &c, em);
+	struct store_audit_walk c = { 0 };
+	int rc = store_audit_walk(st, &c, SIZE_MAX, em);
 
 	if (rc < 0)
 		return rc;

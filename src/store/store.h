@@ -99,7 +99,15 @@ typedef int store_audit_fn(
 	void *arg, uint64_t seq, int64_t time_ms, const uint8_t chain[32], struct slice body);
 int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_fn *fn,
 	void *arg, struct errmsg *em);
-/* Recompute the chain; *bad is the first sequence that does not match, 0 if all do. */
+/* Recompute the chain in parts, from zeros on: 1 there may be more, 0 done, or a failure. */
+struct store_audit_walk {
+	uint64_t seq; /* up to here it is whole */
+	uint8_t head[32];
+	uint64_t bad; /* the first sequence that does not match; 0: none so far */
+};
+int store_audit_walk(
+	struct store *st, struct store_audit_walk *w, size_t most, struct errmsg *em);
+/* The same at once; *bad is the first sequence that does not match, 0 if all do. */
 int store_audit_check(struct store *st, uint64_t *bad, struct errmsg *em);
 
 /* highest committed sequence, counted in transactions */

@@ -34,6 +34,8 @@ struct cloning {
 	char dest[64];
 	bool moves;
 	int64_t split[LIMIT_COUNT];
+	int64_t had[LIMIT_COUNT],
+		left[LIMIT_COUNT]; /* the parent's limits, before and behind it */
 	struct blob state, briefcase;
 	struct tos_value *path;
 };
@@ -307,6 +309,21 @@ static void split_take(struct resident *r, const int64_t split[LIMIT_COUNT], int
 			r->usage.limit[split_limits[i]] = asked[split_limits[i]];
 }
 
+/* No clone came of it. A limit that has changed meanwhile stays as it is. */
+static void split_undo(struct cloning *c)
+{
+	struct resident *r = c->parent;
+
+	split_take(r, c->split, -1);
+	for (size_t i = 0; i < SPLIT_COUNT; i++) {
+		enum limit_id id = split_limits[i];
+
+		if (r->usage.limit[id] == c->left[id])
+			r->usage.limit[id] = c->had[id];
+	}
+	vm_limits(r);
+}
+
 /* ---- the transaction */
 
 static void clone_saved(void *arg, int rc, const struct errmsg *em)
@@ -320,7 +337,7 @@ static void clone_saved(void *arg, int rc, const struct errmsg *em)
 	snprintf(name, sizeof(name), "%s", child->name);
 	if (rc < 0) {
 		if (c->parent) {
-			split_take(c->parent, c->split, -1);
+			split_undo(c);
 			c->parent->n_made--;
 			tos_value_free(
 				tos_take_at(c->parent->clones, tos_len(c->parent->clones) - 1));
@@ -355,7 +372,9 @@ static void clone_journal(struct cloning *c)
 
 	r->n_children++;
 	r->n_made++;
+	memcpy(c->had, r->usage.limit, sizeof(c->had));
 	split_take(r, c->split, 1);
+	memcpy(c->left, r->usage.limit, sizeof(c->left));
 	vm_limits(r);
 	clone_note(r, c);
 	resident_event(child, SHELL_EV_ADMIT, NULL);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "ext/body.h"
+#include "kernel/handoff/evidence.h"
 #include "kernel/services/content.h"
 #include "kernel/services/grants.h"
 #include "sandbox/sandbox.h"
@@ -141,7 +142,11 @@ static void refusal(
 		KV_STR("by", tos_get_text(m, "by", "")),
 		KV_STR("officer", tos_get_text(m, "officer", "")),
 		KV_STR("error", err_word(rc)), KV_STR("reason", text));
-	audit_event(k, NULL, "extension-refused", m);
+	/* Carriers and other kernels may ask as often as they like. */
+	if (rq && (rq->from.kernel[0] || rq->from.cls == ORIGIN_CARRIER))
+		audit_refusal(k, NULL, rq->from.kernel, "extension-refused", m);
+	else
+		audit_event(k, NULL, "extension-refused", m);
 	snprintf(label, sizeof(label), "code=\"%s\"", err_word(rc));
 	metric_add(k->metrics, "extensions_refused_total", label, 1);
 	if (rq)

@@ -512,6 +512,13 @@ static void the_audit_chain_holds_over_openings_and_shows_tampering(void **state
 		st = opened(p);
 		assert_int_equal(store_audit_check(st, &bad, NULL), 0);
 		assert_int_equal(bad, tampers[i].bad);
+		struct store_audit_walk walk = { 0 };
+		int more;
+
+		while ((more = store_audit_walk(st, &walk, 1, NULL)) > 0)
+			;
+		assert_int_equal(more, 0);
+		assert_int_equal(walk.bad, tampers[i].bad);
 		store_close(st, 1000);
 		sqlite_do(p->path, "DELETE FROM audit; INSERT INTO audit SELECT * FROM keep; "
 				   "DROP TABLE keep");
