@@ -9,8 +9,8 @@
 
 static const char *const actions[] = { "post", "launch", "arrive", "depart", "kill", "suspend",
 	"resume", "retry", "resolve", "declare", "read", "revoke", "enroll", "remove", "backup",
-	"drain", "set", "reload", "put", "admit", "clone", "install", "run", "stay",
-	"network", "action" };
+	"drain", "set", "reload", "put", "admit", "clone", "install", "run", "stay", "network",
+	"action" };
 _Static_assert(ARRAY_LEN(actions) < 64, "a set of actions is a word of 64 bits");
 #define ACTIONS_ALL UINT64_MAX
 

@@ -207,7 +207,8 @@ static int add_action(struct run *r, struct tos_value *task, const char *name)
 
 		if (!eq || eq == v) {
 			rc = err_set(&r->cli->em, ERR_USAGE,
-				"'%s' is no argument of an action, such as address=192.0.2.7", v);
+				"'%s' is no argument of an action, such as address=192.0.2.7",
+				v);
 			break;
 		}
 		key[eq - v] = 0;

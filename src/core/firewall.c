@@ -257,7 +257,8 @@ static bool object_matches(
 static bool action_matches(const struct rule *r, const char *action)
 {
 	if (r->any_action)
-		return !r->allow || (strcmp(action, "run") != 0 && strcmp(action, "action") != 0);
+		return !r->allow ||
+		       (strcmp(action, "run") != 0 && strcmp(action, "action") != 0);
 	return strcmp(r->action, action) == 0;
 }
 

@@ -26,8 +26,7 @@ static const char *const wants[] = { [ACTION_ADDRESS] = "an IPv4 or IPv6 address
 	[ACTION_ADDRESS4] = "an IPv4 address",
 	[ACTION_ADDRESS6] = "an IPv6 address",
 	[ACTION_NAME] =
-		"a name of at most 64 letters, digits, '.', '_' and '-' that begins with a "
-		"letter, a digit or '_'",
+		"a name of at most 64 letters, digits, '.', '_', '-', not first '.' or '-'",
 	[ACTION_NUMBER] = "a number of at most 18 digits",
 	[ACTION_PORT] = "a port from 1 to 65535",
 	[ACTION_DIGEST] = "64 lower-case hexadecimal digits" };

@@ -52,7 +52,7 @@ enum tosd_type {
 	TOSD_PROGRAM_SPAWNED,
 	/* struct tosd_kept: a program that outlived an earlier kernel; fds as PROGRAM_SPAWNED */
 	TOSD_PROGRAM_KEPT,
-	TOSD_RELOADED, /* struct tosd_reloaded: asked for, or on SIGHUP */
+	TOSD_RELOADED,     /* struct tosd_reloaded: asked for, or on SIGHUP */
 	TOSD_ACTION_ENDED, /* struct tosd_action_ended */
 };
 
@@ -103,10 +103,10 @@ struct tosd_spawn {
 };
 /* A program to run in a sandbox of its own. Text is arguments, then environment, each with a NUL
  * behind it. */
-#define TOSD_PROGRAMS     256 /* at a time, at the most */
+#define TOSD_PROGRAMS 256 /* at a time, at the most */
 /* Of all kinds. While they are that many tosd reads nothing, not even that one is to be ended: tos-kernel
  * asks for fewer. */
-#define TOSD_CHILDREN 4096
+#define TOSD_CHILDREN     4096
 #define TOSD_ARGS_MAX     512 /* of arguments and environment, each */
 #define TOSD_ARGS_BYTES   16384
 #define TOSD_COOKIE_BYTES 1024
@@ -246,7 +246,8 @@ struct tosd_config {
 		char privileges[128];       /* as granted by the configuration */
 		struct tosd_grant grant;
 	} ext[TOSD_EXT_MAX];
-	uint32_t n_installed, pad_installed; /* grants to extensions that are installed, by their names */
+	uint32_t n_installed,
+		pad_installed; /* grants to extensions that are installed, by their names */
 	struct tosd_grant installed[TOSD_EXT_INSTALLED];
 	char installed_privileges[128]; /* the most that installed extensions get */
 	uint64_t vm_address_bytes;

@@ -549,8 +549,8 @@ int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const
 	uint64_t tag, struct slice folder);
 int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
 void vm_charge(struct resident *r, int64_t us); /* CPU time that others spent on it */
-void vm_limits(struct resident *r);                                      /* they have changed */
-uint64_t vm_cpu_us(const struct resident *r); /* as far as it has been told */
+void vm_limits(struct resident *r);             /* they have changed */
+uint64_t vm_cpu_us(const struct resident *r);   /* as far as it has been told */
 void vm_told_usage(struct resident *r, uint64_t cpu_us);
 uint64_t vm_memory_bytes(const struct resident *r);
 /* From tosd. */
@@ -674,7 +674,7 @@ void automata_keep(struct resident *r);
 void automata_back(struct resident *r);
 void automata_put(const struct resident *r, struct tos_value *row);
 void automata_read(struct resident *r, const struct tos_value *list); /* of a row; NULL: none */
-struct tos_value *automata_show(const struct resident *r); /* [{by, state, text}] */
+struct tos_value *automata_show(const struct resident *r);            /* [{by, state, text}] */
 
 /* Hooks: call each ON_ARRIVAL or ON_DEPARTURE inbox in turn; done(rc, text) later. Modifies r. */
 typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text);

@@ -25,13 +25,13 @@ static bool name_ok(const char *s)
 }
 
 static const struct tosd_grant *grant_find(
-	const struct tosd *t, uint32_t index, const char *name)
+	const struct tosd_config *c, uint32_t index, const char *name)
 {
 	if (index < TOSD_EXT_MAX)
-		return &t->config.ext[index].grant;
-	for (uint32_t i = 0; i < t->config.n_installed; i++)
-		if (strcmp(t->config.installed[i].name, name) == 0)
-			return &t->config.installed[i];
+		return &c->ext[index].grant;
+	for (uint32_t i = 0; i < c->n_installed; i++)
+		if (strcmp(c->installed[i].name, name) == 0)
+			return &c->installed[i];
 	return NULL;
 }
 
@@ -89,7 +89,7 @@ static int own_directory(const struct tosd *t, struct launch_request *r, struct 
 int grant_directory(
 	const struct tosd *t, uint32_t index, struct launch_request *r, struct errmsg *em)
 {
-	const struct tosd_grant *g = grant_find(t, index, r->name);
+	const struct tosd_grant *g = grant_find(&t->config, index, r->name);
 
 	if (!(r->privileges & SANDBOX_DIRECTORY))
 		return 0;

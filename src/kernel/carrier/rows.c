@@ -187,9 +187,9 @@ void resident_forced(struct resident *r)
 #define ROW_FIELDS(X)                                                                          \
 	X(name)                                                                                \
 	X(envelope)                                                                            \
-	X(sent_envelope) X(path) X(suffix) X(clone_base) X(clones) X(state) X(code_here) X(e)  \
-		X(n) X(completed) X(since) X(limits) X(fault) X(dest) X(outcome) X(asking)     \
-			X(hop) X(automata)
+	X(sent_envelope)                                                                       \
+	X(path) X(suffix) X(clone_base) X(clones) X(state) X(code_here) X(e) X(n) X(completed) \
+		X(since) X(limits) X(fault) X(dest) X(outcome) X(asking) X(hop) X(automata)
 
 enum row_field {
 #define FIELD(name) F_##name,
@@ -327,7 +327,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 		else
 			r->state = (enum shell_state)rc;
 	}
-	if (rc < 0) {
+	if (rc < 0 || !code) {
 		/* Nothing is dropped: the row stays in the store, the operator is told. */
 		log_error("a carrier in the store could not be loaded; its row is kept",
 			KV_STR("carrier", r->name), KV_ERR(rc, &em));

@@ -260,10 +260,11 @@ static void a_mistake_is_named_with_file_and_line(void **state)
 static void an_action_goes_to_tosd_as_it_was_written(void **state)
 {
 	static struct tosd_config out;
-	struct config *c = read_text("name = a\ndefault_extensions = false\n"
-				     "action \"block\" { run = {\"/usr/sbin/nft\", \"{ {address} \\\"x\\\" }\"}\n"
-				     "args = {\"address\"} timeout = \"2s\" }\n"
-				     "action \"again\" { run = {\"/bin/true\"} }\n");
+	struct config *c = read_text(
+		"name = a\ndefault_extensions = false\n"
+		"action \"block\" { run = {\"/usr/sbin/nft\", \"{ {address} \\\"x\\\" }\"}\n"
+		"args = {\"address\"} timeout = \"2s\" }\n"
+		"action \"again\" { run = {\"/bin/true\"} }\n");
 	AUTOBUF text = BUF_INIT;
 
 	(void)state;
@@ -271,7 +272,8 @@ static void an_action_goes_to_tosd_as_it_was_written(void **state)
 	assert_int_equal(c->n_actions, 2);
 	assert_int_equal(out.n_actions, 2);
 	assert_string_equal(out.action[0].name, "block");
-	assert_string_equal(out.action[0].text + sizeof("/usr/sbin/nft"), "{ {address} \"x\" }");
+	assert_string_equal(
+		out.action[0].text + sizeof("/usr/sbin/nft"), "{ {address} \"x\" }");
 	assert_int_equal(out.action[0].timeout_ms, 2000);
 	assert_string_equal(out.action[0].arg[0].name, "address");
 	assert_int_equal(out.action[1].timeout_ms, 30000);

@@ -83,8 +83,12 @@ static void each_kind_lets_through_what_it_is_for(void **state)
 		{ ACTION_NAME, "a b", NULL },
 		{ ACTION_NAME, "$(id)", NULL },
 		{ ACTION_NAME, "", NULL },
-		{ ACTION_NAME, "0123456789012345678901234567890123456789012345678901234567890123", "0123456789012345678901234567890123456789012345678901234567890123" },
-		{ ACTION_NAME, "01234567890123456789012345678901234567890123456789012345678901234", NULL },
+		{ ACTION_NAME,
+			"0123456789012345678901234567890123456789012345678901234567890123",
+			"0123456789012345678901234567890123456789012345678901234567890123" },
+		{ ACTION_NAME,
+			"01234567890123456789012345678901234567890123456789012345678901234",
+			NULL },
 		{ ACTION_NUMBER, "0", "0" },
 		{ ACTION_NUMBER, "999999999999999999", "999999999999999999" },
 		{ ACTION_NUMBER, "1000000000000000000", NULL },
@@ -95,9 +99,12 @@ static void each_kind_lets_through_what_it_is_for(void **state)
 		{ ACTION_PORT, "65535", "65535" },
 		{ ACTION_PORT, "0", NULL },
 		{ ACTION_PORT, "65536", NULL },
-		{ ACTION_DIGEST, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		{ ACTION_DIGEST,
+			"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 			"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" },
-		{ ACTION_DIGEST, "0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", NULL },
+		{ ACTION_DIGEST,
+			"0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
+			NULL },
 		{ ACTION_DIGEST, "0123", NULL },
 		{ 0, "x", NULL },
 		{ 99, "x", NULL },
@@ -110,7 +117,8 @@ static void each_kind_lets_through_what_it_is_for(void **state)
 
 		if (rc != (rows[i].becomes ? 0 : ERR_USAGE) ||
 			(rc == 0 && strcmp(out, rows[i].becomes) != 0))
-			fail_msg("%s '%s': %d", action_kind_word(rows[i].kind), rows[i].given, rc);
+			fail_msg("%s '%s': %d", action_kind_word(rows[i].kind), rows[i].given,
+				rc);
 	}
 }
 

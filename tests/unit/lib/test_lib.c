@@ -735,7 +735,8 @@ static void only_owners_launch_and_only_authors_sign(void **state)
 
 	(void)state;
 	assert_int_equal(home_open(home, &h, NULL), 0);
-	assert_int_equal(domain_principal_add(&h, "reader", ROLE_OFFICER, NULL, 86400000, NULL), 0);
+	assert_int_equal(
+		domain_principal_add(&h, "reader", ROLE_OFFICER, NULL, 86400000, NULL), 0);
 	assert_int_equal(tos_principal_load(home, "reader", &p, &err), 0);
 	assert_int_equal(tos_shell_sign(s, p, &err), ERR_DENIED);
 	assert_int_equal(tos_shell_launch(s, NULL, p, name, &err), ERR_DENIED);

@@ -251,8 +251,9 @@ static void say_ended(const struct tosd_action_ended *e)
 	for (size_t i = 0; i < e->n[0] && n < sizeof(text) - 1; i++)
 		text[n++] = e->output[0][i] == '\n' ? '|' : e->output[0][i];
 	text[n] = 0;
-	say("ACTION %lu rc=%d status=%d late=%u n=%u cut=%lu %s%s", (unsigned long)e->slot, e->rc,
-		e->status, e->timed_out, e->n[0], (unsigned long)e->cut[0], e->text, text);
+	say("ACTION %lu rc=%d status=%d late=%u n=%u cut=%lu %s%s", (unsigned long)e->slot,
+		e->rc, e->status, e->timed_out, e->n[0], (unsigned long)e->cut[0], e->text,
+		text);
 }
 
 static void obey(char *line)
