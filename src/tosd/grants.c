@@ -24,6 +24,9 @@ static bool name_ok(const char *s)
 	return s[0] >= 'A' && s[0] <= 'Z' && !s[n];
 }
 
+/* What the configuration does not speak of. */
+static const struct tosd_grant granted_nothing = { .file_bytes = TOSD_FILE_BYTES };
+
 static const struct tosd_grant *grant_find(
 	const struct tosd_config *c, uint32_t index, const char *name)
 {
@@ -32,7 +35,7 @@ static const struct tosd_grant *grant_find(
 	for (uint32_t i = 0; i < c->n_installed; i++)
 		if (strcmp(c->installed[i].name, name) == 0)
 			return &c->installed[i];
-	return NULL;
+	return &granted_nothing;
 }
 
 static int directory_in(int at, const char *name, mode_t mode, struct errmsg *em)
@@ -93,8 +96,8 @@ int grant_directory(
 
 	if (!(r->privileges & SANDBOX_DIRECTORY))
 		return 0;
-	r->file_bytes = g ? g->file_bytes : TOSD_FILE_BYTES;
-	if (!g || !g->directory[0])
+	r->file_bytes = g->file_bytes;
+	if (!g->directory[0])
 		return own_directory(t, r, em);
 	r->read_only = g->read_only;
 	snprintf(r->directory, sizeof(r->directory), "%s", g->directory);
