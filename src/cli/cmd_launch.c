@@ -9,6 +9,9 @@
 #include "cli/commands.h"
 #include "lib/bundle.h"
 
+#define YOUNG_MS       2000 /* within which a kernel hears from the others */
+#define YOUNG_PAUSE_MS 50
+
 /* ---- code: a file, a shipped carrier, or a line of Lua */
 
 /* What the line returns at each kernel becomes that kernel's row. It all stays on the first
@@ -148,6 +151,17 @@ int launch_properties(struct cli *cli)
 	return rc ? rc : set_options(cli);
 }
 
+/* A kernel that has just started has not heard from the others yet. */
+static bool is_young(struct cli *cli)
+{
+	struct tos_value *status = NULL;
+	bool young = cli_ask(cli, NULL, "STATUS", NULL, &status) == 0 &&
+		     tos_get_int(status, "uptime_ms", YOUNG_MS) < YOUNG_MS;
+
+	tos_value_free(status);
+	return young;
+}
+
 /* A name that nobody knows is most often misspelt: an error, unless the path has a rule for
  * hosts that aren't there. */
 static int check_hosts(struct cli *cli)
@@ -156,6 +170,12 @@ static int check_hosts(struct cli *cli)
 	AUTOBUF known = BUF_INIT;
 	int rc = shell_unknown_hosts(cli->shell, cli->connection, &unknown, &known, &cli->em);
 
+	while (rc == 0 && unknown.len && is_young(cli)) {
+		usleep(YOUNG_PAUSE_MS * 1000);
+		unknown.len = known.len = 0;
+		rc = shell_unknown_hosts(
+			cli->shell, cli->connection, &unknown, &known, &cli->em);
+	}
 	if (rc < 0 || !unknown.len)
 		return rc;
 	if (cli_option(cli, "on-unreachable")) {
