@@ -184,12 +184,12 @@ void resident_forced(struct resident *r)
 }
 
 /* What a row has, in no order. */
-#define ROW_FIELDS(X)                                                                          \
-	X(name)                                                                                \
-	X(envelope)                                                                            \
-	X(sent_envelope)                                                                       \
-	X(path) X(suffix) X(clone_base) X(clones) X(state) X(code_here) X(e) X(n) X(completed) \
-		X(since) X(limits) X(fault) X(dest) X(outcome) X(asking) X(hop) X(automata)
+/* clang-format off */
+#define ROW_FIELDS(X) \
+	X(name) X(envelope) X(sent_envelope) X(path) X(suffix) X(clone_base) X(clones) \
+	X(state) X(code_here) X(e) X(n) X(completed) X(since) X(limits) X(fault) X(dest) \
+	X(outcome) X(asking) X(hop) X(automata)
+/* clang-format on */
 
 enum row_field {
 #define FIELD(name) F_##name,

@@ -83,13 +83,13 @@ static void budget_of_ticket(struct home_record *h)
 }
 
 /* What a row has, in no order. */
-#define HOME_FIELDS(X)                                                                         \
-	X(name)                                                                                \
-	X(id)                                                                                  \
-	X(owner) X(state) X(kernel) X(from) X(e) X(n) X(came) X(in_doubt) X(wanted)            \
-		X(command_due) X(launched) X(since) X(ended) X(expires) X(ticket) X(budget)    \
-			X(gave) X(registered) X(family_wanted) X(born) X(birth) X(result)      \
-				X(fault)
+/* clang-format off */
+#define HOME_FIELDS(X) \
+	X(name) X(id) X(owner) X(state) X(kernel) X(from) X(e) X(n) X(came) X(in_doubt) \
+	X(wanted) X(command_due) X(launched) X(since) X(ended) X(expires) X(ticket) \
+	X(budget) X(gave) X(registered) X(family_wanted) X(born) X(birth) X(result) \
+	X(fault)
+/* clang-format on */
 
 enum home_field {
 #define FIELD(name) F_##name,
