@@ -215,6 +215,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	in.replacement = cut(&p, &left, data[5]);
 	in.subject = (struct slice){ p, left };
 	repeat(&in.subject, data[1] % 16);
+	/* %p: a long string has another address each time. */
+	if (in.op == 9 && in.pattern.n && memchr(in.pattern.p, 'p', in.pattern.n))
+		return 0;
 	if (!L)
 		L = open_state();
 	carrier.refused = false;
