@@ -211,9 +211,10 @@ static int watch(struct wait *w)
 	return rc;
 }
 
+/* Unknown: asked by way of another kernel, when it died over the question. */
 static bool is_gone(int rc)
 {
-	return rc == ERR_CLOSED || rc == ERR_UNREACHABLE;
+	return rc == ERR_CLOSED || rc == ERR_UNREACHABLE || rc == ERR_UNKNOWN;
 }
 
 /* The home went away: it is started again by its keeper, so try for a while. */
