@@ -3,14 +3,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/where.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "lib/bundle.h"
+#include "lib/internal.h"
 
 #define YOUNG_MS       2000 /* within which a kernel hears from the others */
 #define YOUNG_PAUSE_MS 50
+#define AGAIN_MS       10000
 
 /* ---- code: a file, a shipped carrier, or a line of Lua */
 
@@ -151,12 +154,19 @@ int launch_properties(struct cli *cli)
 	return rc ? rc : set_options(cli);
 }
 
-/* A kernel that has just started has not heard from the others yet. */
+static bool has_gone(int rc)
+{
+	return rc == ERR_CLOSED || rc == ERR_UNREACHABLE;
+}
+
+/* A kernel that has just started has not heard from the others yet; one that went away is started
+ * again by its keeper. */
 static bool is_young(struct cli *cli)
 {
 	struct tos_value *status = NULL;
-	bool young = cli_ask(cli, NULL, "STATUS", NULL, &status) == 0 &&
-		     tos_get_int(status, "uptime_ms", YOUNG_MS) < YOUNG_MS;
+	int rc = cli_ask(cli, NULL, "STATUS", NULL, &status);
+	bool young = has_gone(rc) ||
+		     (rc == 0 && tos_get_int(status, "uptime_ms", YOUNG_MS) < YOUNG_MS);
 
 	tos_value_free(status);
 	return young;
@@ -168,13 +178,19 @@ static int check_hosts(struct cli *cli)
 {
 	AUTOBUF unknown = BUF_INIT;
 	AUTOBUF known = BUF_INIT;
-	int rc = shell_unknown_hosts(cli->shell, cli->connection, &unknown, &known, &cli->em);
+	int64_t until = clock_ms() + AGAIN_MS;
+	int rc;
 
-	while (rc == 0 && unknown.len && is_young(cli)) {
-		usleep(YOUNG_PAUSE_MS * 1000);
+	for (;;) {
 		unknown.len = known.len = 0;
 		rc = shell_unknown_hosts(
 			cli->shell, cli->connection, &unknown, &known, &cli->em);
+		if ((rc == 0 && (!unknown.len || !is_young(cli))) ||
+			(rc < 0 && !has_gone(rc)) || clock_ms() >= until)
+			break;
+		usleep(YOUNG_PAUSE_MS * 1000);
+		if (has_gone(rc))
+			connection_again(cli->connection, YOUNG_MS, &cli->em);
 	}
 	if (rc < 0 || !unknown.len)
 		return rc;

@@ -1140,6 +1140,7 @@ SHAPES = {
 }
 
 
+@as_shipped
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_neighbour_is_heard_while_one_computes(shape):
     with Vm() as vm:
