@@ -888,6 +888,7 @@ void tx_commit(struct commit *c, const struct asker *a)
 	no(c->x, take(&t->commit_token), TOS_ERR_CANCELLED, "asked again");
 	t->commit_token = a->m->token;
 	t->answer_by = tos_now_ms(c->x) + a->m->deadline_ms - ANSWER_GRACE_MS;
+	tick_soon(c); /* one that is settled is looked at again for who waits */
 	t->commit_wanted = true;
 	t->wait_done = strcmp(tos_get_text(a->args, "wait", ""), "done") == 0;
 	want_votes(t, a);

@@ -462,9 +462,7 @@ def plan():
 
 
 @pytest.mark.parametrize("kernel,point,skip", plan(), ids=str)
-def test_all_or_none_whoever_dies_when(fleet, request, kernel, point, skip):
-    if (kernel, point, skip) == ("host0", "ext-deliver", 17):
-        request.applymarker(pytest.mark.xfail(reason="committed everywhere, but its coordinator may wait for ever: doc/roadmap.md"))
+def test_all_or_none_whoever_dies_when(fleet, kernel, point, skip):
     both = {kernel: (point, skip)}
     fired, states = walk(fleet, both)
     for k in fleet.names:
