@@ -145,6 +145,8 @@ void job_tell(struct job *j, const char *what, const char *text);
 /* Until the last of the deadlines, at least 1. */
 uint32_t job_left_ms(const struct job *j);
 struct later *later_new(const struct job *j);
+/* The job of an answer that came, or NULL where it is over. Frees l. */
+struct job *later_job(struct tos_ext *x, struct later *l);
 /* A call about this job; takes args and l. False: it was not made. */
 bool job_call(struct job *j, const char *dest, const char *verb, struct tos_value *args,
 	uint32_t timeout_ms, tos_answer_fn *done, struct later *l);

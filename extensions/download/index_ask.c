@@ -51,11 +51,9 @@ void index_ask(struct tos_ext *x, const struct tos_message *m)
 static void on_checked(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)folder;
-	free(l);
 	if (!j)
 		return;
 	if (rc == 0)

@@ -82,6 +82,14 @@ struct later *later_new(const struct job *j)
 	return l;
 }
 
+struct job *later_job(struct tos_ext *x, struct later *l)
+{
+	struct job *j = job_by_number(x, l->number);
+
+	free(l);
+	return j;
+}
+
 /* A call about this job; takes args and l. */
 bool job_call(struct job *j, const char *dest, const char *verb, struct tos_value *args,
 	uint32_t timeout_ms, tos_answer_fn *done, struct later *l)
@@ -112,12 +120,10 @@ uint32_t job_left_ms(const struct job *j)
 static void on_admit(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)folder;
 	(void)elements;
-	free(l);
 	if (!j)
 		return;
 	if (rc < 0)
@@ -293,12 +299,10 @@ void job_fail(struct job *j, int rc, const char *fmt, ...)
 static void on_stat(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)text;
 	(void)folder;
-	free(l);
 	if (!j)
 		return;
 	if (rc < 0) {
@@ -323,13 +327,11 @@ static void on_stat(struct tos_ext *x, void *arg, int rc, const char *text, cons
 static void on_admitted(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)text;
 	(void)folder;
 	(void)elements;
-	free(l);
 	if (!j)
 		return;
 	if (rc == 0) /* before: only the bytes are wanted */

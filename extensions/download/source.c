@@ -12,12 +12,10 @@
 static void on_begun(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 	const struct tos_value *m = tos_at(elements, 0);
 
 	(void)folder;
-	free(l);
 	if (!j)
 		return;
 	if (rc < 0) {
@@ -73,11 +71,9 @@ void job_from_url(struct job *j)
 static void on_peer_admitted(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)folder;
-	free(l);
 	if (!j)
 		return;
 	if (rc == 0) {
@@ -116,11 +112,9 @@ void peer_has_it(struct job *j, const char *kernel)
 static void on_fetched(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)folder;
-	free(l);
 	if (!j)
 		return;
 	if (rc == 0) {
@@ -160,8 +154,7 @@ static void from_kernels(struct job *j)
 static void on_parent(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)folder;
 	(void)elements;
@@ -173,7 +166,6 @@ static void on_parent(struct tos_ext *x, void *arg, int rc, const char *text,
 		tos_log(x, 1, line);
 		j->ask.n_peers = 0;
 	}
-	free(l);
 	if (j)
 		from_kernels(j);
 }

@@ -401,10 +401,8 @@ static void transfer_go(struct job *j, const char *address)
 
 static void on_connected(struct tos_ext *x, void *arg, int rc, const char *text, int fd)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
-	free(l);
 	if (!j) {
 		if (fd >= 0)
 			close(fd);
@@ -493,14 +491,12 @@ static void job_redirect(struct job *j)
 static void on_cancelled(struct tos_ext *x, void *arg, int rc, const char *text,
 	const char *folder, const struct tos_value *elements)
 {
-	struct later *l = arg;
-	struct job *j = job_by_number(x, l->number);
+	struct job *j = later_job(x, arg);
 
 	(void)rc;
 	(void)text;
 	(void)folder;
 	(void)elements;
-	free(l);
 	if (j)
 		transfer_begin(j);
 }
