@@ -834,7 +834,7 @@ inline place_said(k)
 		(says_gone_or_unknown(k) && !(says_gone(k) && gone_since(k)) && denied < 2) || \
 		(!says_gone_or_unknown(k) && (denied > 0 || waits_for_the_dead(k, mem[k].dest))))
 
-/* home_settle() */
+/* holds_settle() */
 #define settles (!ended && !now_busy && (declared(home.kernel) || denied == 2))
 #define from_is_asked (home.from != NOBODY && home.from != home.kernel && !declared(home.from))
 

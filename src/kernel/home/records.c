@@ -1,14 +1,15 @@
 /*
- * What a home knows of one carrier, in memory and as a row of the store. What changes it is in
- * home.c, what is of families alone in families.c.
+ * What a home knows of one carrier, in memory and as a row of the store. When it is written is in
+ * saving.c; home.c says what changes it.
  */
-#include "kernel/home/family.h"
 #include "kernel/home/records.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/home/family.h"
+#include "kernel/home/waiters.h"
 #include "wire/pick.h"
 
 struct home_record *home_new(struct kernel *k, const char *name)
@@ -20,6 +21,18 @@ struct home_record *home_new(struct kernel *k, const char *name)
 	h->launched_ms = h->since_ms = clock_wall_ms();
 	h->k = k;
 	return h;
+}
+
+void home_free(struct home_record *h)
+{
+	if (!h)
+		return;
+	waiters_fail(h, ERR_CLOSED, "the kernel stops");
+	blob_free(&h->ticket_cose);
+	tos_value_free(h->outcome);
+	tos_value_free(h->end_outcome);
+	tos_value_free(h->fault);
+	free(h);
 }
 
 void home_place(struct home_record *h, const char *kernel, uint64_t came)

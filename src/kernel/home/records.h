@@ -1,6 +1,15 @@
-/* Of home.c and records.c: how long an ended carrier's record stays in memory. */
+/* Of this room: a home record in memory (records.c), and when it is written (saving.c). */
 #pragma once
 
 #include "kernel/kernel.h"
 
-#define IN_MEMORY_MS 3600000 /* ended carriers are listed for an hour */
+#define IN_MEMORY_MS     3600000 /* ended carriers are listed for an hour */
+#define COMMAND_AGAIN_MS 1000    /* whoever has not answered is asked again */
+
+/* Now, or with the tick after what is being journaled of it. */
+void home_save(struct kernel *k, struct home_record *h);
+/* Where it is now: soon, once for all that came meanwhile. */
+void home_save_soon(struct home_record *h);
+/* The next incarnation: home_put() writes it from here on. home_raised() when that has come out. */
+void home_raise(struct home_record *h);
+void home_raised(struct kernel *k, struct home_record *h, int rc);
