@@ -1,7 +1,7 @@
 /*
  * Programs, as tosd sees them: what was asked for, the ends of their pipes until the kernel has
  * them (and beyond, of those that outlive it), how they ended. The loop that starts and reaps them
- * is in supervise.c.
+ * is in makers.c.
  */
 #include <errno.h>
 #include <signal.h>

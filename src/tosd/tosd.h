@@ -12,7 +12,7 @@
  *   grants.c     the directories that extensions were granted
  *   kernel.c     starts tos-kernel
  *   reload.c     has the configuration checked again
- *   supervise.c  the loop: children, deaths, restarts, signals
+ *   supervise.h  the loop, in parts: children, deaths, restarts, signals
  */
 #pragma once
 
