@@ -23,6 +23,7 @@
 local commit = {}
 
 local INBOX, CALL_S, LOOK_S = "commit", 30, 10
+local WAITED_S = 4 -- so long somebody surely waits for the answer to PREPARE
 
 local function ask(verb, args, timeout)
 	return tos.call("Commit", args, timeout or CALL_S, { name = verb })
@@ -52,10 +53,10 @@ end
 
 -- ---- taking part
 
-local function vote(o, data, dry)
+local function prepare(o, said)
 	local good, plan, why
 	if o.prepare then
-		good, plan, why = pcall(o.prepare, data, dry)
+		good, plan, why = pcall(o.prepare, said.data, said.dry)
 	else
 		good, plan = true, true
 	end
@@ -69,7 +70,21 @@ local function vote(o, data, dry)
 	else
 		args.text = tostring(not good and plan or why or "no")
 	end
-	return insist("VOTE", args)
+	return args
+end
+
+-- The vote is the answer to PREPARE, or a call of its own: from a kernel that knows only those, and where preparing took
+-- long. Who is asked again says the same again.
+local function vote(o, mail, voted)
+	local since, said = tos.now(), mail.data
+	if not said.answer then
+		mail:answer(true)
+	end
+	voted.args = voted.args or prepare(o, said)
+	if said.answer and tos.now() - since < WAITED_S and mail:answer(voted.args) then
+		return true
+	end
+	return insist("VOTE", voted.args)
 end
 
 -- Acts on the decision, and says so until it is known.
@@ -102,6 +117,7 @@ end
 
 local function take_part(o, inbox)
 	local known, code, text = join(o)
+	local voted = {}
 	while known do
 		if known.state == "committed" or known.state == "aborted" then
 			return act(o, known.state, known.plan, known.text)
@@ -111,11 +127,11 @@ local function take_part(o, inbox)
 		if not mail then
 			known, code, text = join(o) -- the extension may have been replaced meanwhile
 		elseif type(said) == "table" and said.tx == o.tx then
-			mail:answer(true)
 			if decided[mail.name] then
+				mail:answer(true)
 				return act(o, decided[mail.name], said.plan, said.text)
 			elseif mail.name == "PREPARE" then
-				local answer, why, sentence = vote(o, said.data, said.dry)
+				local answer, why, sentence = vote(o, mail, voted)
 				if not answer and why ~= "committed" and why ~= "aborted" then
 					return nil, why, sentence
 				end

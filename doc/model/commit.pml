@@ -26,15 +26,15 @@ bool c_row = true;            /* there is one, else it was forgotten */
 bool restored = false;        /* and it knows: the Journal's restored_ms */
 byte voted = 0;               /* bit i: a yes has come */
 byte told = 0;                /* bit i: DECIDE was answered */
+byte kept = 0;                /* bit i: it has the decision on its disk */
 bool was_committed = false;   /* the commit was on the disk once: it must be the outcome */
 
 /* ---- a participant: struct part */
-mtype = { P_JOINED, P_ASKED, P_VOTING, P_PREPARED, P_DECIDING, P_COMMITTED, P_ABORTED };
+mtype = { P_JOINED, P_ASKED, P_VOTING, P_PREPARED, P_COMMITTED, P_ABORTED };
 mtype part[PARTS];
 bool p_up[PARTS];
 mtype = { ROW_NONE, ROW_PREPARED, ROW_COMMITTED, ROW_ABORTED };
 mtype row[PARTS];
-bool to_commit[PARTS]; /* what is being written */
 
 /* ---- what a carrier has done */
 mtype = { NOTHING, COMMITTED, ABORTED };
@@ -46,7 +46,8 @@ byte yes = 0;       /* its answer, from i */
 byte no = 0;
 byte commits = 0;   /* DECIDE commit to i */
 byte aborts = 0;    /* DECIDE abort to i */
-byte acked = 0;     /* its answer */
+byte heard = 0;     /* its answer: it knows */
+byte acked = 0;     /* its answer, or ENDED: it has it on its disk */
 byte outcome_commit = 0, outcome_abort = 0; /* answers to OUTCOME */
 
 byte crashes = CRASHES, restores = RESTORES;
@@ -95,11 +96,19 @@ end:
 		tx = T_COMMITTED; commits = all }
 	/* the journal refuses, for sure: not_written() */
 	:: d_step { c_up && tx == T_DECIDING -> abort_tx() }
-	/* on_told(), settle() */
-	:: d_step { c_up && tx == T_COMMITTED && (acked & (all - told)) != 0 -> told = told | acked }
+	/* on_told(): from told == all on COMMIT is answered */
+	:: d_step { c_up && tx == T_COMMITTED && ((heard | acked) & (all - told)) != 0 ->
+		told = told | heard | acked }
+	/* on_told(), tx_ended(), settle() */
+	:: d_step { c_up && tx == T_COMMITTED && (acked & (all - kept)) != 0 -> kept = kept | acked }
 	/* keep/ms is over */
+#ifdef BREAK_FORGET_HEARD
 	:: d_step { c_up && tx == T_COMMITTED && told == all -> tx = T_FORGOTTEN; c_row = false;
 		c_row_committed = false }
+#else
+	:: d_step { c_up && tx == T_COMMITTED && kept == all -> tx = T_FORGOTTEN; c_row = false;
+		c_row_committed = false }
+#endif
 	:: d_step { c_up && tx == T_ABORTED -> tx = T_FORGOTTEN; c_row = false }
 	/* tx_outcome(), on_restored() */
 	:: d_step { c_up && tx == T_COMMITTED -> outcome_commit = all }
@@ -112,7 +121,8 @@ end:
 #endif
 		}
 	/* a crash; tx_load() */
-	:: d_step { c_up && crashes > 0 -> crashes--; c_up = false; voted = 0; told = 0 }
+	:: d_step { c_up && crashes > 0 -> crashes--; c_up = false; voted = 0; told = 0;
+		kept = 0 }
 	:: d_step { !c_up && restores > 0 -> restores--; restored = true; c_row = true;
 		c_row_committed = false }
 	:: d_step { !c_up -> c_up = true;
@@ -150,32 +160,29 @@ end:
 #ifdef BREAK_GIVES_UP
 	:: d_step { p_up[i] && part[i] == P_PREPARED -> part[i] = P_ABORTED; row[i] = ROW_ABORTED }
 #endif
-	/* part_decide() */
-	:: d_step { p_up[i] && part[i] == P_PREPARED && (commits & bit(i)) -> part[i] = P_DECIDING;
-		to_commit[i] = true;
+	/* part_decide(), decided(): the row comes later */
+	:: d_step { p_up[i] && part[i] == P_PREPARED && (commits & bit(i)) -> part[i] = P_COMMITTED;
+		heard = heard | bit(i);
 #ifdef BREAK_ACK_FIRST
 		acked = acked | bit(i)
 #endif
 		}
-	:: d_step { p_up[i] && part[i] == P_PREPARED && (aborts & bit(i)) -> part[i] = P_DECIDING;
-		to_commit[i] = false }
+	:: d_step { p_up[i] && part[i] == P_PREPARED && (aborts & bit(i)) -> part[i] = P_ABORTED }
 	:: d_step { p_up[i] && (part[i] == P_JOINED || part[i] == P_ASKED) && (aborts & bit(i)) ->
 		part[i] = P_ABORTED }
 	/* on_outcome() */
 	:: d_step { p_up[i] && part[i] == P_PREPARED && (outcome_commit & bit(i)) ->
-		part[i] = P_DECIDING; to_commit[i] = true }
+		part[i] = P_COMMITTED }
 	:: d_step { p_up[i] && part[i] == P_PREPARED && (outcome_abort & bit(i)) ->
-		part[i] = P_DECIDING; to_commit[i] = false }
-	/* on_decided() */
-	:: d_step { p_up[i] && part[i] == P_DECIDING && to_commit[i] -> row[i] = ROW_COMMITTED;
-		part[i] = P_COMMITTED; acked = acked | bit(i) }
-	:: d_step { p_up[i] && part[i] == P_DECIDING && !to_commit[i] -> row[i] = ROW_ABORTED;
 		part[i] = P_ABORTED }
-	/* told again */
-	:: d_step { p_up[i] && part[i] == P_COMMITTED && (commits & bit(i)) && !(acked & bit(i)) ->
+	/* on_kept(), on_done(): when the carrier has acted, or some time after the decision. To acknowledge
+	 * it is another step: told again, or end_say() */
+	:: d_step { p_up[i] && part[i] == P_COMMITTED && row[i] == ROW_PREPARED -> row[i] = ROW_COMMITTED }
+	:: d_step { p_up[i] && part[i] == P_ABORTED && row[i] == ROW_PREPARED -> row[i] = ROW_ABORTED }
+	:: d_step { p_up[i] && part[i] == P_COMMITTED && row[i] == ROW_COMMITTED && !(acked & bit(i)) ->
 		acked = acked | bit(i) }
 	/* a commit is told where no yes is known: NOT_FOUND, and the coordinator notes it as lost */
-	:: d_step { p_up[i] && part[i] == P_ABORTED && row[i] != ROW_ABORTED && (commits & bit(i)) &&
+	:: d_step { p_up[i] && part[i] == P_ABORTED && row[i] == ROW_NONE && (commits & bit(i)) &&
 		!(acked & bit(i)) -> acked = acked | bit(i) }
 	/* tell(), part_done() */
 	:: d_step { p_up[i] && part[i] == P_COMMITTED && acted[i] != COMMITTED -> act(i, COMMITTED) }

@@ -1,6 +1,6 @@
 /*
  * Transactions that were begun at this kernel. A commit is in the journal before anybody hears of it,
- * and is told until every participant's kernel has it in its own; everything else is an abort. The
+ * and stays there until every participant's kernel has it in its own; everything else is an abort. The
  * carrier that began one need not live: before the decision its transaction is aborted at the
  * deadline, after it the decision stands and is delivered.
  */
@@ -38,7 +38,8 @@ struct member {
 	struct era e;
 	enum vote vote;
 	bool asking; /* a POLL or DECIDE is under way */
-	bool told;   /* its kernel has the decision in its journal */
+	bool told;   /* its kernel knows the decision */
+	bool kept;   /* ... and has it in its journal */
 	bool lost;   /* ... or knows nothing of its yes any more */
 	bool done;
 	int64_t again_at;
@@ -238,6 +239,7 @@ static struct tos_value *member_map(const struct member *m)
 	tos_set(v, "e", era_value(&m->e));
 	tos_set(v, "vote", tos_text(m->vote == V_YES ? "yes" : m->vote == V_NO ? "no" : ""));
 	tos_set(v, "told", tos_bool(m->told));
+	tos_set(v, "kept", tos_bool(m->kept));
 	tos_set(v, "done", tos_bool(m->done));
 	if (m->lost)
 		tos_set(v, "lost", tos_bool(true));
@@ -330,7 +332,8 @@ static void member_load(struct tx *t, const struct tos_value *v)
 	copy(m->text, sizeof(m->text), tos_get_text(v, "text", ""));
 	era_read(tos_get(v, "e"), &m->e);
 	m->vote = strcmp(vote, "yes") == 0 ? V_YES : strcmp(vote, "no") == 0 ? V_NO : V_NONE;
-	m->told = tos_get_bool(v, "told", false);
+	m->told = m->kept =
+		tos_get_bool(v, "told", false); /* rows have it when all have kept it */
 	m->done = tos_get_bool(v, "done", false);
 	m->lost = tos_get_bool(v, "lost", false);
 	m->plan = tos_value_copy(tos_get(v, "plan"));
@@ -452,13 +455,14 @@ static void abort_tx(struct tx *t, const char *why)
 
 static void settle(struct tx *t)
 {
-	bool all = true, done = true;
+	bool all = true, kept = true, done = true;
 
 	for (const struct member *m = t->members; m; m = m->next) {
 		all = all && m->told;
+		kept = kept && m->kept;
 		done = done && (m->done || m->lost);
 	}
-	if (all && !t->settled) {
+	if (kept && !t->settled) {
 		t->settled = true;
 		row_put(t, T_COMMITTED, keep_until(t->c->x), on_noted);
 	}
@@ -614,6 +618,7 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 		return;
 	}
 	m->told = true;
+	m->kept = m->kept || rc < 0 || !tos_get_bool(v, "later", false);
 	if (rc == 0 && tos_get_bool(v, "done", false))
 		member_done(m, tos_get(v, "result"));
 	m->again_at = tos_now_ms(x) + DONE_MS;
@@ -637,6 +642,9 @@ static void tell(struct member *m)
 	tos_set(args, "tx", tos_text(t->id));
 	tos_set(args, "carrier", tos_text(m->carrier));
 	tos_set(args, "commit", tos_bool(t->state == T_COMMITTED));
+	tos_set(args, "later", tos_bool(true));
+	if (t->wait_done && t->commit_token)
+		tos_set(args, "wait", tos_bool(true));
 	if (t->text[0])
 		tos_set(args, "text", tos_text(t->text));
 	m->asking = ask(t->c->x, m->kernel, "DECIDE", args, CALL_MS, on_told, m) == 0;
@@ -652,6 +660,7 @@ static void members_step(struct tx *t, int64_t now)
 		bool untold = !m->told &&
 			      (t->state == T_COMMITTED ||
 				      (t->state == T_ABORTED && now - t->changed <= TELL_MS));
+		bool unkept = m->told && !m->kept && t->state == T_COMMITTED;
 		/* what it said when we were not there */
 		bool unheard = m->told && !m->done && !m->lost && t->state == T_COMMITTED &&
 			       t->commit_token && t->wait_done;
@@ -660,7 +669,7 @@ static void members_step(struct tx *t, int64_t now)
 			continue;
 		if (t->state == T_ASKING && m->vote == V_NONE)
 			poll(m, now);
-		else if (untold || unheard)
+		else if (untold || unkept || unheard)
 			tell(m);
 	}
 }
@@ -1214,6 +1223,7 @@ void tx_ended(struct commit *c, const struct asker *a)
 		no(c->x, a->m->token, TOS_ERR_NOT_FOUND, "it takes no part in that");
 		return;
 	}
+	m->told = m->kept = true; /* it is said when its journal has it */
 	member_done(m, tos_get(a->args, "result"));
 	ok(c->x, a->m->token, NULL);
 	if (t->state == T_COMMITTED)

@@ -1,12 +1,15 @@
 /*
  * The part that carriers here have in transactions. Promises that the coordinator may rely on are in
- * the journal before they are said: a yes before it is answered, a decision before it is
- * acknowledged. From then on the carrier is told of it, again after each crash, until it says DONE.
+ * the journal before they are said: a yes before it is answered, a decision before it is said to be
+ * kept. Of a decision that its coordinator keeps the carrier is told at once, and the journal has it
+ * when the carrier has acted: after a crash in between the coordinator is asked again. The carrier is
+ * told, again after each crash, until it says DONE.
  */
 #include "commit.h"
 
 #define FORGET_MS   60000 /* what nobody promised anything for */
 #define DOUBT_GRACE 500
+#define KEEP_MS     500 /* a carrier that has not acted by then: the decision is journaled alone */
 
 /* X(symbol, word) */
 #define PART_STATES(X)                                                                         \
@@ -29,10 +32,12 @@ struct part {
 	struct commit *c;
 	char tx[TX_BYTES], coordinator[KERNEL_BYTES];
 	char carrier[NAME_BYTES], owner[OWNER_BYTES], inbox[64];
-	struct era e;
+	struct era e, asked; /* who was asked for a vote */
 	enum part_state state;
 	bool one_phase, dry;
 	bool durable;         /* there is a row of it */
+	bool kept;            /* ... that has the decision; else only its coordinator has it */
+	bool hurry;           /* somebody there waits for what the carrier does */
 	bool loaded;          /* ... from before a restart */
 	bool refused;         /* it voted no */
 	bool done;            /* the carrier has acted on the decision */
@@ -200,6 +205,7 @@ void part_load(struct commit *c, const struct tos_value *row)
 	p->state = p->commit                       ? P_COMMITTED
 		   : strcmp(state, "aborted") == 0 ? P_ABORTED
 						   : P_PREPARED;
+	p->kept = p->state != P_PREPARED;
 	p->changed = p->ask_at = tos_now_ms(c->x);
 	if (p->state == P_PREPARED)
 		logf_(c->x, 3, "%s of %s is in doubt: %s is asked", p->carrier, p->tx,
@@ -248,6 +254,7 @@ static void abort_part(struct part *p, const char *why)
 }
 
 static bool part_evict(struct commit *c);
+static void part_step(struct part *p, int64_t now);
 
 /* ---- joining */
 
@@ -400,7 +407,7 @@ void part_poll(struct commit *c, const struct asker *a)
 		p->data = tos_value_copy(tos_get(a->args, "data"));
 		if (p->state == P_JOINED)
 			turn(p, P_ASKED);
-		part_tick(c, tos_now_ms(c->x));
+		part_step(p, tos_now_ms(c->x));
 	}
 }
 
@@ -441,34 +448,32 @@ static void vote_write(struct part *p)
 }
 
 /* A vote when there is no choice left. */
-static void vote_late(
-	struct part *p, const struct asker *a, bool yes, const struct tos_value *plan)
+static void vote_late(struct part *p, uint64_t token, bool yes, const struct tos_value *plan)
 {
 	struct tos_ext *x = p->c->x;
 	bool same = yes && (p->plan ? tos_equal(p->plan, plan) : tos_type(plan) == TOS_NIL);
 
 	if ((p->state == P_PREPARED && same) || (p->state == P_ABORTED && p->refused && !yes))
-		ok(x, a->m->token, state_map(p));
+		ok(x, token, state_map(p));
 	else if (p->state == P_PREPARED)
-		no(x, a->m->token, TOS_ERR_DIVERGED,
-			"it has voted yes, for another plan or none");
+		no(x, token, TOS_ERR_DIVERGED, "it has voted yes, for another plan or none");
 	else if (p->commit && p->state != P_ABORTED)
-		no(x, a->m->token, TOS_ERR_COMMITTED, "the transaction was committed");
+		no(x, token, TOS_ERR_COMMITTED, "the transaction was committed");
 	else
-		no(x, a->m->token, TOS_ERR_ABORTED,
+		no(x, token, TOS_ERR_ABORTED,
 			p->text[0] ? p->text : "the transaction was aborted");
 }
 
-static void vote_yes(struct part *p, const struct asker *a, const struct tos_value *plan)
+static void vote_yes(struct part *p, uint64_t token, const struct tos_value *plan)
 {
 	if (tos_now_ms(p->c->x) >= p->deadline) {
 		abort_part(p, "its vote came too late");
-		no(p->c->x, a->m->token, TOS_ERR_ABORTED, p->text);
+		no(p->c->x, token, TOS_ERR_ABORTED, p->text);
 		return;
 	}
 	tos_value_free(p->plan);
 	p->plan = plan && tos_type(plan) != TOS_NIL ? tos_value_copy(plan) : NULL;
-	p->vote_token = a->m->token;
+	p->vote_token = token;
 	if (p->dry) { /* it will be aborted: nothing needs to be kept */
 		turn(p, P_PREPARED);
 		p->ask_at = p->deadline + DOUBT_GRACE;
@@ -478,6 +483,20 @@ static void vote_yes(struct part *p, const struct asker *a, const struct tos_val
 	}
 	turn(p, P_VOTING);
 	vote_write(p);
+}
+
+static void vote_no(struct part *p, uint64_t token, const char *text)
+{
+	snprintf(p->text, sizeof(p->text), "%s", text);
+	p->refused = true;
+	abort_part(p, NULL);
+	ok(p->c->x, token, state_map(p));
+}
+
+static bool vote_ok(const struct tos_value *args)
+{
+	return tos_type(tos_get(args, "yes")) == TOS_BOOL &&
+	       value_bytes(tos_get(args, "plan")) <= PLAN_MAX;
 }
 
 void part_vote(struct commit *c, const struct asker *a)
@@ -493,7 +512,7 @@ void part_vote(struct commit *c, const struct asker *a)
 	}
 	if (!era_ok(p, a))
 		return;
-	if (tos_type(tos_get(a->args, "yes")) != TOS_BOOL || value_bytes(plan) > PLAN_MAX) {
+	if (!vote_ok(a->args)) {
 		no(c->x, a->m->token, TOS_ERR_MALFORMED,
 			"VOTE wants {tx, yes, [plan], [text]}; a plan is at most 16 KiB");
 	} else if (p->state == P_ENTERING || p->state == P_JOINED) {
@@ -502,25 +521,57 @@ void part_vote(struct commit *c, const struct asker *a)
 		no(c->x, take(&p->vote_token), TOS_ERR_CANCELLED, "it voted again");
 		p->vote_token = a->m->token;
 	} else if (p->state != P_ASKED) {
-		vote_late(p, a, yes, plan);
+		vote_late(p, a->m->token, yes, plan);
 	} else if (yes) {
-		vote_yes(p, a, plan);
+		vote_yes(p, a->m->token, plan);
 	} else {
-		copy(p->text, sizeof(p->text), "");
-		snprintf(p->text, sizeof(p->text), "%s",
-			tos_get_text(a->args, "text", "it voted no"));
-		p->refused = true;
-		abort_part(p, NULL);
-		ok(c->x, a->m->token, state_map(p));
+		vote_no(p, a->m->token, tos_get_text(a->args, "text", "it voted no"));
 	}
+}
+
+/* The carrier has answered PREPARE with its vote, which spares a call. Of a carrier that was retried
+ * since it was asked another vote is awaited. */
+static void vote_answered(struct part *p, const struct tos_value *v)
+{
+	if (p->state != P_ASKED || !tos_get(v, "yes") || era_compare(&p->asked, &p->e) != 0)
+		return;
+	if (!vote_ok(v))
+		vote_no(p, 0,
+			"its vote was none: {yes, [plan], [text]}, a plan of at most 16 KiB");
+	else if (tos_get_bool(v, "yes", false))
+		vote_yes(p, 0, tos_get(v, "plan"));
+	else
+		vote_no(p, 0, tos_get_text(v, "text", "it voted no"));
 }
 
 /* ---- the decision */
 
-static void decision_write(struct part *p);
+/* What its coordinator is told: from `later` on it tells again, until the decision is kept here. */
+static struct tos_value *decided_map(const struct part *p)
+{
+	struct tos_value *v = tos_map();
 
-static void on_decided(struct tos_ext *x, void *arg, int rc, const char *text,
-	const char *folder, const struct tos_value *elements)
+	if (p->durable && !p->kept)
+		tos_set(v, "later", tos_bool(true));
+	tos_set(v, "done", tos_bool(p->done && !p->done_token));
+	if (p->result)
+		tos_set(v, "result", tos_value_copy(p->result));
+	return v;
+}
+
+static void decided(struct part *p)
+{
+	int64_t now = tos_now_ms(p->c->x);
+
+	turn(p, p->commit ? P_COMMITTED : P_ABORTED);
+	p->write_at = now + KEEP_MS;
+	tos_count(p->c->x, p->commit ? "parts_committed_total" : "parts_aborted_total", 1);
+	ok(p->c->x, take(&p->decide_token), decided_map(p));
+	part_step(p, now);
+}
+
+static void on_kept(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
+	const struct tos_value *elements)
 {
 	struct part *p = arg;
 
@@ -534,19 +585,19 @@ static void on_decided(struct tos_ext *x, void *arg, int rc, const char *text,
 		p->write_at = tos_now_ms(x) + 1000;
 		return;
 	}
-	turn(p, p->commit ? P_COMMITTED : P_ABORTED);
-	tos_count(x, p->commit ? "parts_committed_total" : "parts_aborted_total", 1);
-	ok(x, take(&p->decide_token), NULL);
-	part_tick(p->c, tos_now_ms(x));
+	p->kept = true;
+	if (p->state == P_DECIDING)
+		decided(p);
 }
 
 static void decision_write(struct part *p)
 {
-	p->writing = row_put(p, p->commit ? P_COMMITTED : P_ABORTED, 0, on_decided) == 0;
+	p->writing = row_put(p, p->commit ? P_COMMITTED : P_ABORTED, 0, on_kept) == 0;
 	p->write_at = tos_now_ms(p->c->x) + AGAIN_MS;
 }
 
-static void decide(struct part *p, bool commit, const char *why)
+/* later: its coordinator keeps the decision until it is kept here, and is asked after a crash. */
+static void decide(struct part *p, bool commit, const char *why, bool later)
 {
 	p->commit = commit;
 	if (why && *why && !p->text[0])
@@ -555,11 +606,13 @@ static void decide(struct part *p, bool commit, const char *why)
 		tos_count(p->c->x, "parts_aborted_total", 1);
 		abort_part(p, why);
 		ok(p->c->x, take(&p->decide_token), NULL);
-		part_tick(p->c, tos_now_ms(p->c->x));
-		return;
+		part_step(p, tos_now_ms(p->c->x));
+	} else if (later && p->state == P_PREPARED) {
+		decided(p);
+	} else {
+		turn(p, P_DECIDING);
+		decision_write(p);
 	}
-	turn(p, P_DECIDING);
-	decision_write(p);
 }
 
 /* An operator said otherwise, and the carrier may have acted on it. */
@@ -573,7 +626,7 @@ static void decided_otherwise(struct part *p, bool commit)
 		"%s was %s here by %s, and %s elsewhere by its coordinator: %s has to be put right by hand",
 		p->tx, p->commit ? "committed" : "aborted", p->by,
 		commit ? "committed" : "aborted", p->carrier);
-	if (row_put(p, p->state, p->done ? keep_until(p->c->x) : 0, on_decided) == 0)
+	if (row_put(p, p->state, p->done ? keep_until(p->c->x) : 0, on_kept) == 0)
 		p->writing = true;
 }
 
@@ -581,33 +634,33 @@ void part_decide(struct commit *c, const struct asker *a)
 {
 	struct part *p = part_find(
 		c, tos_get_text(a->args, "tx", ""), tos_get_text(a->args, "carrier", ""));
-	bool commit = tos_get_bool(a->args, "commit", false);
+	bool commit = tos_get_bool(a->args, "commit", false),
+	     later = tos_get_bool(a->args, "later", false);
 	bool waits = p && (p->state == P_JOINED || p->state == P_ASKED ||
 				  p->state == P_PREPARED || p->state == P_ENTERING);
 
 	if (p && strcmp(a->from, p->coordinator) != 0) {
 		no(c->x, a->m->token, TOS_ERR_DENIED, "only the coordinator decides");
-	} else if (!p) {
+		return;
+	}
+	if (p)
+		p->hurry = tos_get_bool(a->args, "wait", false);
+	if (!p) {
 		if (commit)
 			no(c->x, a->m->token, TOS_ERR_NOT_FOUND,
 				"nothing is known of its vote here");
 		else
 			ok(c->x, a->m->token, NULL);
-	} else if (final(p)) {
-		struct tos_value *v = tos_map();
-
+	} else if (final(p) && (later || p->kept || !p->durable)) {
 		if (p->commit != commit)
 			decided_otherwise(p, commit);
-		tos_set(v, "done", tos_bool(p->done));
-		if (p->result)
-			tos_set(v, "result", tos_value_copy(p->result));
-		ok(c->x, a->m->token, v);
+		ok(c->x, a->m->token, decided_map(p));
 	} else if (waits && commit && p->state != P_PREPARED && !p->one_phase) {
 		no(c->x, a->m->token, TOS_ERR_NOT_FOUND, "its yes is not known here any more");
 	} else if (waits) {
 		no(c->x, take(&p->decide_token), TOS_ERR_CANCELLED, "told again");
 		p->decide_token = a->m->token;
-		decide(p, commit, tos_get_text(a->args, "text", ""));
+		decide(p, commit, tos_get_text(a->args, "text", ""), later);
 	} else {
 		no(c->x, a->m->token, TOS_ERR_STATE, "the journal is being written");
 	}
@@ -639,9 +692,10 @@ static void on_outcome(struct tos_ext *x, void *arg, int rc, const char *text,
 	if (rc < 0 || p->state != P_PREPARED)
 		return;
 	if (strcmp(state, "committed") == 0)
-		decide(p, true, NULL);
+		decide(p, true, NULL, true);
 	else if (strcmp(state, "aborted") == 0)
-		decide(p, false, tos_get_text(v, "text", "the coordinator has aborted it"));
+		decide(p, false, tos_get_text(v, "text", "the coordinator has aborted it"),
+			true);
 }
 
 static void outcome_ask(struct part *p)
@@ -670,7 +724,7 @@ bool part_resolve(struct commit *c, const char *id, bool commit, const char *by)
 		snprintf(p->by, sizeof(p->by), "%s", by);
 		logf_(c->x, 3, "%s of %s is %s by %s, without its coordinator's word",
 			p->carrier, p->tx, commit ? "committed" : "aborted", by);
-		decide(p, commit, "an operator decided");
+		decide(p, commit, "an operator decided", false); /* nobody else keeps it */
 	}
 	return found;
 }
@@ -684,7 +738,6 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 
 	(void)text;
 	(void)folder;
-	(void)elements;
 	p->busy--;
 	p->telling = false;
 	/* It has the folder, and is at work; or it has not, and gets it again. */
@@ -694,6 +747,8 @@ static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, cons
 		longer(p, AGAIN_MS);
 	p->tell_at = tos_now_ms(x) + p->pause_ms;
 	tick_soon(p->c);
+	if (rc == 0)
+		vote_answered(p, tos_at(elements, 0));
 }
 
 static void tell(struct part *p)
@@ -706,6 +761,8 @@ static void tell(struct part *p)
 
 	tos_set(v, "tx", tos_text(p->tx));
 	if (p->state == P_ASKED) {
+		p->asked = p->e;
+		tos_set(v, "answer", tos_bool(true)); /* may be the vote */
 		tos_set(v, "dry", tos_bool(p->dry));
 		tos_set(v, "left_ms", tos_int(p->deadline - tos_now_ms(p->c->x)));
 		if (p->data)
@@ -725,6 +782,8 @@ static void tell(struct part *p)
 	}
 }
 
+static void end_say(struct part *p);
+
 static void on_done(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
@@ -739,8 +798,11 @@ static void on_done(struct tos_ext *x, void *arg, int rc, const char *text, cons
 		no(x, take(&p->done_token), rc, text);
 		return;
 	}
+	p->kept = true;
 	p->ending = true;
 	ok(x, take(&p->done_token), NULL);
+	if (p->hurry)
+		end_say(p);
 }
 
 void part_done(struct commit *c, const struct asker *a)
@@ -771,7 +833,9 @@ void part_done(struct commit *c, const struct asker *a)
 	if (!p->durable) {
 		p->ending = true;
 		ok(c->x, take(&p->done_token), NULL);
-	} else if (row_put(p, p->state, keep_until(c->x), on_done) < 0) {
+	} else if (row_put(p, p->state, keep_until(c->x), on_done) == 0) {
+		p->writing = true;
+	} else {
 		p->done = false;
 		no(c->x, take(&p->done_token), TOS_ERR_FULL,
 			"the journal takes nothing just now");
@@ -818,7 +882,7 @@ static bool forgotten(const struct part *p, int64_t now)
 	if (p->busy || !final(p) || p->ending)
 		return false;
 	if (p->durable)
-		return old > setting(p->c->x, "keep/ms");
+		return p->kept && old > setting(p->c->x, "keep/ms");
 	return old > FORGET_MS || (p->done && !p->refused && old > 5000);
 }
 
@@ -849,6 +913,12 @@ static bool part_evict(struct commit *c)
 	return last != NULL;
 }
 
+/* A decision that the journal has to get. */
+static bool unkept(const struct part *p)
+{
+	return p->state == P_DECIDING || (final(p) && p->durable && !p->kept);
+}
+
 static void part_step(struct part *p, int64_t now)
 {
 	bool told = p->state == P_ASKED || (final(p) && !p->done);
@@ -864,7 +934,7 @@ static void part_step(struct part *p, int64_t now)
 		abort_part(p, "the dry run is over");
 	else if (p->state == P_VOTING && !p->writing && now >= p->write_at)
 		vote_write(p);
-	else if (p->state == P_DECIDING && !p->writing && now >= p->write_at)
+	else if (unkept(p) && !p->writing && now >= p->write_at)
 		decision_write(p);
 	else if (p->state == P_PREPARED && !p->asking && now >= p->ask_at)
 		outcome_ask(p);
@@ -887,7 +957,8 @@ bool part_tick(struct commit *c, int64_t now)
 			part_forget(p);
 			continue;
 		}
-		more = more || !final(p) || !p->done || p->busy || p->ending || !p->durable;
+		more = more || !final(p) || !p->done || p->busy || p->ending || !p->durable ||
+		       !p->kept;
 		at = &p->next;
 	}
 	return more;

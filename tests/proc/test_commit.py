@@ -37,9 +37,9 @@ function begin(self)
             local told = {}
             local mail = said:next(d.timeout or 5)
             while mail do
-                mail:answer(true)
+                mail:answer(d.args.reply or true)
                 told[#told + 1] = { verb = mail.name, tx = mail.data.tx, plan = mail.data.plan, data = mail.data.data, dry = mail.data.dry,
-                                    text = mail.data.text }
+                                    text = mail.data.text, answer = mail.data.answer }
                 mail = said:poll()
             end
             m:answer({ { told = told } })
@@ -80,10 +80,10 @@ class Puppet:
     def refusal(self, verb, **args):
         return wire.failure(self, verb, **args).code
 
-    def told(self, *verbs):
-        """What comes to its inbox `commit`, until there was the last of these."""
+    def told(self, *verbs, reply=None):
+        """What comes to its inbox `commit`, until there was the last of these; answered with that."""
         seen = []
-        wait_for(lambda: seen.extend(self("TOLD", _timeout=2)["told"]) or any(t["verb"] == verbs[-1] for t in seen), 20,
+        wait_for(lambda: seen.extend(self("TOLD", _timeout=2, reply=reply)["told"]) or any(t["verb"] == verbs[-1] for t in seen), 20,
                  f"{self.name} is told {verbs}")
         return [t for t in seen if t["verb"] in verbs]
 
@@ -175,6 +175,30 @@ def test_all_vote_yes_and_all_commit_what_they_voted(fleet):
     assert c.refusal("ABORT", tx=tx) == "committed"
     assert c("COMMIT", tx=tx, wait="done")["state"] == "committed"
     for p in (c, a, b):
+        p.end()
+
+
+def test_the_answer_to_the_question_may_be_the_vote(fleet):
+    """Yes with a plan; no; and what is none, which is a no."""
+    c, a = cast(fleet, "host0", "host1")
+    for reply, said in (({"yes": True, "plan": "p"}, None), ({"yes": False, "text": "no room"}, "no room"),
+                        ({"yes": 1}, "its vote was none"), ({"yes": True, "plan": "x" * (17 << 10)}, "its vote was none")):
+        tx = c("BEGIN")["tx"]
+        a("JOIN", tx=tx)
+        ready = c.start("PREPARE", tx=tx, expect=1)
+        assert a.told("PREPARE", reply=reply)[-1]["answer"] is True
+        got = ready.answer()
+        if said:
+            assert got["state"] == "aborted" and said in got["text"], got
+            assert said in a.told("ABORT")[-1]["text"]
+            continue
+        assert got["state"] == "ready" and got["members"][0]["plan"] == "p", got
+        assert a("VOTE", tx=tx, yes=True, plan="p")["state"] == "prepared", "a repeat"
+        assert a.refusal("VOTE", tx=tx, yes=True, plan="another") == "diverged"
+        assert c("COMMIT", tx=tx)["state"] == "committed"
+        assert a.told("COMMIT")[-1]["plan"] == "p"
+        a("DONE", tx=tx)
+    for p in (c, a):
         p.end()
 
 
@@ -346,6 +370,87 @@ def test_a_participant_in_doubt_is_seen_and_settled(fleet):
         wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 0, 5)
         assert fleet.run("resolve", "--tx", tx, "abort", "--yes").returncode == 1, "nobody is in doubt"
         a.end()
+
+
+def member(c, tx):
+    return c("STATUS", tx=tx)["members"][0]
+
+
+def test_a_decision_is_kept_where_the_carrier_does_not_act(fleet):
+    """COMMIT is answered when the kernel has heard it. It dies before it has written that down: in doubt, it asks, and its carrier is told
+    again. Then it has it on its disk, and needs nobody any more."""
+    c, a = cast(fleet, "host1", "host2")
+    tx = c("BEGIN")["tx"]
+    a("JOIN", tx=tx)
+    ready = c.start("PREPARE", tx=tx, expect=1)
+    a.told("PREPARE")
+    a("VOTE", tx=tx, yes=True)
+    ready.answer()
+    fleet.faults["host2"].arm("journal-commit", faults.HOLD)
+    assert c("COMMIT", tx=tx)["state"] == "committed"
+    got = member(c, tx)
+    assert got["told"] and not got["done"], got
+    wait_for(lambda: fleet.faults["host2"].fired("journal-commit"), text="it is about to write")
+    assert not member(c, tx)["kept"]
+    fleet.freeze("host1")
+    try:
+        fleet.kill("host2")
+        fleet.faults["host2"].disarm("journal-commit")
+        wait_for(lambda: fleet.status("host2"), text="it is back")
+        wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "in-doubt", 15, "in doubt")
+    finally:
+        fleet.thaw("host1")
+    wait_for(lambda: member(c, tx)["kept"], 15, "it is on its disk")
+    assert rows(fleet, "host2", tx)["participant"]["state"] == "committed"
+    fleet.freeze("host1")
+    try:
+        fleet.kill("host2")
+        wait_for(lambda: fleet.status("host2"), text="it is back")
+        wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "committed", 15, "it asks nobody")
+    finally:
+        fleet.thaw("host1")
+    assert a.told("COMMIT")
+    a("DONE", tx=tx)
+    wait_for(lambda: member(c, tx)["done"], 10, "its coordinator hears of it")
+    for p in (c, a):
+        p.end()
+
+
+def test_a_coordinator_that_keeps_nothing_is_answered_from_the_disk(fleet):
+    """DECIDE without `later`, as other versions send it; and with it, of a kernel that is no Commit of ours."""
+    a = Puppet(fleet, "host1")
+    fleet.down("host2")
+    try:
+        with wire.Domain(fleet.home).as_kernel("host2", "host1") as k:
+            def call(verb, **args):
+                k.tag += 1
+                k.post("host1/Commit", verb, args, kind=wire.CALL, sender="host2/Commit", tag=k.tag, deadline_ms=10000)
+                return k.tag
+
+            for n, later in enumerate((False, True)):
+                tx = f"host2/0190a1b2c3d4{n:08x}"
+                a.start("JOIN", tx=tx)
+                while True:
+                    f = k.frame()
+                    if f[0] == wire.POST and f[1] == wire.CALL and f[7][0] == "ENTER":
+                        break
+                k.post(f[3], "ok", {"state": "open", "phases": 2, "left_ms": 20000}, kind=wire.ANSWER, sender=f[2], tag=f[4])
+                assert a.answer()["state"] == "joined"
+                poll = call("POLL", tx=tx, carrier=a.name, dry=False, left_ms=20000)
+                a.told("PREPARE", reply={"yes": True})
+                assert k.answer(poll)["vote"] is True
+                args = {"tx": tx, "carrier": a.name, "commit": True}
+                if later:
+                    args["later"] = True
+                got = k.answer(call("DECIDE", **args))
+                assert got.get("later", False) is later and not got.get("done"), got
+                assert a.told("COMMIT")
+                a("DONE", tx=tx)
+                got = k.answer(call("DECIDE", **args))
+                assert "later" not in got and got["done"] is True, got
+    finally:
+        fleet.up()
+    a.end()
 
 
 def test_a_retried_carrier_supersedes_itself(fleet):
