@@ -66,5 +66,5 @@ int modules_add_file(
 enum module_kin { MODULE_OWN, MODULE_SYSTEM, MODULE_DIFFERS };
 enum module_kin module_kin(const char *file, const void *p, size_t n);
 
-/* shell.c: does tos-vm take it? entry: and could it be a carrier. */
+/* shell_source.c: does tos-vm take it? entry: and could it be a carrier. */
 int syntax_check(const struct buf *source, const char *shown, bool entry, struct errmsg *em);
