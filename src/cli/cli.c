@@ -48,10 +48,11 @@ int cli_exit(int rc)
 int cli_fail(const struct cli *cli, int rc)
 {
 	const struct command *c = cli->args.command;
+	AUTOBUF text = BUF_INIT;
 
 	fflush(stdout);
 	fprintf(stderr, "tos%s%s: %s\n", c ? " " : "", c ? c->name : "",
-		err_show(rc, &cli->em));
+		text_shown(&text, err_show(rc, &cli->em)));
 	return cli_exit(rc);
 }
 

@@ -134,6 +134,10 @@ void print_json(const struct tos_value *v);
  */
 void print_element(const struct tos_value *v, FILE *out);
 void put_text(struct buf *b, const struct tos_value *v);
+/* What others wrote must not steer the terminal: of control characters only those in kept stay. */
+void put_shown(struct buf *b, const char *s, size_t n, const char *kept);
+/* The same of a text of several lines, into b, which is emptied first; lent by it. */
+const char *text_shown(struct buf *b, const char *s);
 
 /* ---- words.c: values from the command line */
 /* JSON if it is some (unless as_text), else text. */

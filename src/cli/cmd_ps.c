@@ -269,6 +269,16 @@ static void print_hex(const char *title, const struct tos_value *v)
 	putchar('\n');
 }
 
+static void print_fault(const struct tos_value *fault)
+{
+	AUTOBUF calm = BUF_INIT;
+
+	printf("\nfault       %s at %s: %s\n", tos_get_text(fault, "code", "?"),
+		tos_get_text(fault, "kernel", "?"),
+		text_shown(&calm, tos_get_text(fault, "text", "")));
+	fputs(text_shown(&calm, tos_get_text(fault, "traceback", "")), stdout);
+}
+
 static void print_show(const struct tos_value *v)
 {
 	static const char *const plain[] = { "name", "state", "kernel", "home", "owner",
@@ -321,9 +331,7 @@ static void print_show(const struct tos_value *v)
 		table_print(trail, "at:AT kernel:KERNEL event:EVENT error:ERROR", stdout);
 	}
 	if (tos_type(fault) == TOS_MAP)
-		printf("\nfault       %s at %s: %s\n%s", tos_get_text(fault, "code", "?"),
-			tos_get_text(fault, "kernel", "?"), tos_get_text(fault, "text", ""),
-			tos_get_text(fault, "traceback", ""));
+		print_fault(fault);
 	tos_value_free(trail);
 }
 

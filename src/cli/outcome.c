@@ -32,7 +32,7 @@ void trail_error(const struct tos_value *line, struct buf *out)
 	/* Which host was skipped, or refused it: not where that was written down. */
 	if (*error && *peer && strncmp(error, peer, strlen(peer)) != 0)
 		buf_printf(out, "%s: ", peer);
-	buf_add_str(out, error);
+	put_shown(out, error, strlen(error), "");
 }
 
 static void print_trail(const struct tos_value *trail)
@@ -59,15 +59,17 @@ static void print_fault(const char *name, const char *state, const struct tos_va
 		   *text = tos_get_text(fault, "text", "");
 	/* "limit cpu: ..." needs no "limit: ", and an error of its own no word at all. */
 	bool said = strcmp(code, "fault") == 0 || strncmp(text, code, strlen(code)) == 0;
+	AUTOBUF calm = BUF_INIT;
 
 	if (tos_type(fault) != TOS_MAP) {
 		fprintf(stderr, "tos: %s is %s\n", name, state);
 		return;
 	}
 	fprintf(stderr, "tos: %s is %s at %s: %s%s%s\n", name, state,
-		tos_get_text(fault, "kernel", "?"), said ? "" : code, said ? "" : ": ", text);
+		tos_get_text(fault, "kernel", "?"), said ? "" : code, said ? "" : ": ",
+		text_shown(&calm, text));
 	if (*traceback)
-		fprintf(stderr, "%s%s", traceback,
+		fprintf(stderr, "%s%s", text_shown(&calm, traceback),
 			traceback[strlen(traceback) - 1] == '\n' ? "" : "\n");
 	if (strcmp(state, "faulted") == 0 && strncmp(name, "local#", 6) != 0)
 		fprintf(stderr, "tos retry %s has it run again there\n", name);
@@ -220,10 +222,12 @@ static bool is_gone(int rc)
 /* The home went away: it is started again by its keeper, so try for a while. */
 static int come_back(struct wait *w, int rc)
 {
+	AUTOBUF calm = BUF_INIT;
+
 	if (!w->lost) {
 		w->lost = clock_ms();
 		fprintf(stderr, "waiting for the home of %s: %s\n", w->name,
-			err_show(rc, &w->cli->em));
+			text_shown(&calm, err_show(rc, &w->cli->em)));
 	}
 	if (clock_ms() - w->lost > GONE_MS)
 		return rc;

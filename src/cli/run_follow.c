@@ -20,15 +20,16 @@ static void print_lines(
 {
 	size_t n = 0;
 	const uint8_t *p = tos_as_bytes(v, &n);
+	AUTOBUF line = BUF_INIT;
 
 	for (size_t at = 0; p && at < n;) {
 		const uint8_t *end = memchr(p + at, '\n', n - at);
 		size_t len = end ? (size_t)(end - p) - at : n - at;
 
 		fprintf(out, "%-*s  ", r->width, host);
-		for (size_t i = at; i < at + len; i++)
-			putc((p[i] < 0x20 && p[i] != '\t') || p[i] == 0x7f ? '?' : p[i], out);
-		putc('\n', out);
+		buf_clear(&line);
+		put_shown(&line, (const char *)p + at, len, "\t");
+		fprintf(out, "%s\n", buf_cstr(&line));
 		at += len + (end != NULL);
 	}
 }
@@ -268,7 +269,7 @@ static void print_summary(const struct run *r)
 		buf_add_str(&b, "no host");
 	fprintf(stderr, "%s: %s", r->name, buf_cstr(&b));
 	if (strcmp(state, "finished") != 0)
-		fprintf(stderr, "; %s%s%s", state, *why ? ": " : "", why);
+		fprintf(stderr, "; %s%s%s", state, *why ? ": " : "", text_shown(&b, why));
 	putc('\n', stderr);
 }
 

@@ -26,6 +26,37 @@ static size_t shown_width(const char *s)
 	return n;
 }
 
+/* One character of s that steers a terminal: of C0 and C1 (in UTF-8: two bytes), or DEL; 0: it is none. */
+static size_t steers(const char *s, size_t n)
+{
+	unsigned char c = (unsigned char)s[0];
+
+	if (c < 0x20 || c == 0x7f)
+		return 1;
+	return c == 0xc2 && n > 1 && (unsigned char)s[1] >= 0x80 && (unsigned char)s[1] < 0xa0
+		       ? 2
+		       : 0;
+}
+
+void put_shown(struct buf *b, const char *s, size_t n, const char *kept)
+{
+	size_t bad;
+
+	for (; n; s += bad ? bad : 1, n -= bad ? bad : 1) {
+		bad = steers(s, n);
+		buf_add_u8(b, !bad || (*s && strchr(kept, *s)) ? (uint8_t)*s
+			      : *s == '\n'                     ? ' '
+							       : '?');
+	}
+}
+
+const char *text_shown(struct buf *b, const char *s)
+{
+	buf_clear(b);
+	put_shown(b, s, strlen(s), "\n\t");
+	return buf_cstr(b);
+}
+
 void put_text(struct buf *b, const struct tos_value *v)
 {
 	const char *s;
@@ -37,12 +68,8 @@ void put_text(struct buf *b, const struct tos_value *v)
 	json = s ? NULL : tos_type(v) == TOS_FLOAT ? NULL : tos_to_json(v, 0);
 	if (tos_type(v) == TOS_FLOAT)
 		buf_printf(b, "%.6g", tos_as_float(v, 0));
-	for (s = s      ? s
-		 : json ? json
-			: "";
-		*s; s++) /* what a carrier wrote must not steer the terminal */
-		buf_add_u8(b, (unsigned char)*s < 0x20 || *s == 0x7f ? (*s == '\n' ? ' ' : '?')
-								     : (uint8_t)*s);
+	s = s ? s : json ? json : "";
+	put_shown(b, s, strlen(s), "");
 	free(json);
 }
 

@@ -276,7 +276,8 @@ bool counter_name_ok(const char *s)
 
 void ext_announce(struct ext *e)
 {
-	for (size_t i = 0; i < e->decl->n_properties; i++)
+	/* One that broke while it took another's place declares nothing any more. */
+	for (size_t i = 0; e->decl && i < e->decl->n_properties; i++)
 		ext_property_changed(e, &e->decl->property[i]);
 }
 

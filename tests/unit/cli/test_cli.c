@@ -187,6 +187,14 @@ static void what_a_carrier_wrote_does_not_steer_the_terminal(void **state)
 	put_text(&text, v);
 	assert_string_equal(buf_cstr(&text), "a?[2Jb c");
 	tos_value_free(v);
+	/* CSI of C1 in UTF-8; letters of other scripts stay, and of several lines the ends */
+	buf_clear(&text);
+	put_shown(&text,
+		"\xc2\x9b"
+		"2J\0\x7f\xc2\xb5m",
+		9, "");
+	assert_string_equal(buf_cstr(&text), "?2J??\xc2\xb5m");
+	assert_string_equal(text_shown(&text, "one\n\ttwo\r\033]0;x\a"), "one\n\ttwo??]0;x?");
 }
 
 static void ages_are_in_their_largest_unit(void **state)

@@ -748,9 +748,102 @@ static void hostile_greetings_are_refused(void **state)
 	feed(&b, true, "an endless frame");
 }
 
+/* ---- one in the place of another, both hand-fed */
+
+static int process_new(struct world *w, const char *key)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(ext_attach(w->host, key, pair[0], 1, NULL), 0);
+	return pair[1];
+}
+
+static void process_says(int fd, void (*put)(struct buf *b))
+{
+	AUTOBUF b = BUF_INIT;
+
+	put(&b);
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+}
+
+static void failed_put(struct buf *b)
+{
+	size_t at = frame_begin(b);
+
+	frame_simple(b, EXT_FAILED, 2);
+	cbor_put_int(b, ERR_CONFIG);
+	cbor_put_text(b, "the second time it does not start");
+	frame_end(b, at);
+}
+
+static void drained_put(struct buf *b)
+{
+	size_t at = frame_begin(b);
+
+	frame_simple(b, EXT_DRAINED, 0);
+	frame_end(b, at);
+}
+
+static bool heir_is_spawned_again(struct world *w)
+{
+	return w->n_spawned == 3;
+}
+
+static bool heir_is_broken(struct world *w)
+{
+	return w->ready_rc < 0;
+}
+
+static bool nobody_has_the_inbox(struct world *w)
+{
+	return !ext_has_inbox(w->host, "Probe", NULL);
+}
+
+/* It is ready and published, dies before the old one has given its inboxes back, and does not start
+ * again: who posts is told that there is nobody, and the host lives. */
+static void an_heir_that_breaks_before_it_has_inherited_is_only_broken(void **state)
+{
+	struct world *w = world_new();
+	int old, heir;
+
+	(void)state;
+	assert_int_equal(world_load(w, "Probe", "none", "", true, NULL), 0);
+	old = process_new(w, "Probe");
+	process_says(old, started_put);
+	assert_true(world_until(w, is_ready));
+	w->n_ready = 0;
+	assert_int_equal(ext_load(w->host,
+				 &(struct ext_load){ .name = "Probe",
+					 .key = "Probe@2",
+					 .hidden = true,
+					 .keep = true,
+					 .library = "none",
+					 .isolated = true },
+				 NULL),
+		0);
+	heir = process_new(w, "Probe@2");
+	process_says(heir, started_put);
+	assert_true(world_until(w, is_ready));
+	assert_int_equal(ext_publish(w->host, "Probe@2", NULL), 0);
+	close(heir);
+	assert_true(world_until(w, heir_is_spawned_again));
+	heir = process_new(w, "Probe@2");
+	process_says(heir, failed_put);
+	assert_true(world_until(w, heir_is_broken));
+	process_says(old, drained_put);
+	assert_true(world_until(w, nobody_has_the_inbox));
+	assert_int_equal(
+		world_post(w, POST_ONEWAY, "", "", "Probe", "echo", NULL, 0), ERR_NO_INBOX);
+	close(heir);
+	close(old);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_heir_that_breaks_before_it_has_inherited_is_only_broken),
 		cmocka_unit_test(a_call_is_answered_to_its_sender),
 		cmocka_unit_test(a_failure_carries_its_word_and_text),
 		cmocka_unit_test(an_extension_calls_others_and_is_never_entered_twice),
