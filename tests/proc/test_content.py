@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import wire
 from fleet import Fleet, QUICK, wait_for
 
 CONF = dict(QUICK, content={"max": "8M"})
@@ -127,6 +128,53 @@ def test_other_bytes_than_the_digest_says_are_refused(fleet):
     assert o["briefcase"]["RESULTS"][0]["code"] == "bad-digest", o
     assert fleet.metric("host0", "tos_content_mismatches_total") == before + 1
     assert not any(f.startswith(".put-") for f in files(fleet))
+
+
+def gets(link):
+    """The GETs that come over that link of ours, one after the other."""
+    while True:
+        f = link.frame(30)
+        if f[0] == wire.POST and f[1] == wire.CALL and f[7][0] == "GET":
+            yield f
+
+
+def test_a_source_that_lies_about_the_size_does_not_keep_the_others_from_being_believed(fleet):
+    """It says a size, gives a piece, and then has nothing any more. Nor does what it said stay for the next fetch."""
+    digest, data = blob(fleet, "sized.bin", 200_000)
+    fleet.tos("content", "put", "sized.bin", "--kernel", "host1")
+    fleet.down("host2")
+    try:
+        with wire.Domain(fleet.home).as_kernel("host2", "host0") as k:
+            asked = fleet.start("content", "fetch", digest, "--from", "host2,host1", "--timeout", "15s")
+            for i, f in enumerate(gets(k)):
+                if i == 0:
+                    k.send(wire.POST, wire.ANSWER, f[3], f[2], f[4], 0, b"",
+                           ["ok", [{"offset": 0, "bytes": data[:65536], "size": 300_000}]])
+                else:
+                    k.send(wire.POST, wire.FAILURE, f[3], f[2], f[4], 0, b"", ["failure", ["io", "a bad disk"]])
+                    break
+            out, err = asked.communicate(timeout=60)
+        assert asked.returncode == 0 and stored(fleet)[digest]["size"] == len(data), (out, err)
+    finally:
+        fleet.up()
+        fleet.tos("content", "drop", digest)
+
+
+def test_nobody_takes_all_the_places_of_fetches(fleet):
+    """A carrier fetches what nobody has from a kernel that is away, and does not wait for it."""
+    fleet.down("host2")
+    try:
+        lua = """
+            for i = 1, 60 do
+                tos.post("Content", { digest = ("%064x"):format(i), from = "host2", timeout_ms = 86000000 }, { name = "FETCH" })
+            end
+            tos.sleep(0.3)"""
+        fleet.outcome(fleet.launch(lua))
+        blob(fleet, "wanted.bin", 1000)
+        digest = fleet.tos("content", "put", "wanted.bin", "--kernel", "host1").split()[0]
+        assert fleet.json("content", "fetch", digest, "--from", "host1")["from"] == "host1"
+    finally:
+        fleet.up()
 
 
 def test_room_is_made_of_what_was_not_used_for_longest(fleet):

@@ -82,6 +82,32 @@ def test_lists_go_on_where_they_stopped(fleet):
     assert ask(fleet, "host0", "LIST", prefix="zz")["rows"] == []
 
 
+def test_a_large_row_does_not_end_a_list(fleet):
+    """One that is larger than what an answer holds otherwise comes alone, and those behind it come, too."""
+    ask(fleet, "host0", "PUT", key="g/1", value=1)
+    ask(fleet, "host0", "PUT", key="g/2", value=bytes(300 << 10))
+    ask(fleet, "host0", "PUT", key="g/3", value=3)
+    got, after = [], {}
+    for _ in range(4):
+        part = ask(fleet, "host0", "LIST", prefix="g/", **after)
+        got += keys(part)
+        if not part["more"]:
+            break
+        after = {"after": part["rows"][-1]["key"]}
+    assert got == ["g/1", "g/2", "g/3"]
+    ask(fleet, "host0", "DROP", key="g/2")
+
+
+def test_a_batch_frees_a_row_once(fleet):
+    """Naming it again and again makes no room for more than it had."""
+    ask(fleet, "host0", "PUT", _to="Other", key="a", value=bytes(200 << 10))
+    b = {"key": "b", "value": bytes(450 << 10)}
+    assert wire.failure(ask, fleet, "host0", "BATCH", _to="Other", ops=[{"key": "a"}, {"key": "a"}, b]).code == "limit"
+    b["value"] = bytes(350 << 10)
+    ask(fleet, "host0", "BATCH", _to="Other", ops=[{"key": "a"}] * 4 + [b])
+    ask(fleet, "host0", "DROP", _to="Other", key="b")
+
+
 def test_what_one_may_keep_is_bounded(fleet):
     at = ask(fleet, "host0", "INFO", _to="Other")
     assert at["most_rows"] == 40 and at["most_bytes"] == 400 << 10 and at["restored_ms"] == 0

@@ -24,6 +24,7 @@
 #define SOURCES_MAX   16
 #define WAITERS_MAX   4096
 #define TRANSFERS_MAX 48
+#define EACH_MAX      16 /* of those, begun by one principal */
 
 struct waiter {
 	struct list node;
@@ -43,8 +44,10 @@ struct transfer {
 	struct kernel *k;
 	uint8_t digest[DIGEST_BYTES];
 	uint64_t number;
+	char by[NAME_BYTES_MAX + 1]; /* who began it */
 	char source[SOURCES_MAX][64];
 	size_t n_sources, at;
+	char sized_by[64]; /* the source whose word the size is; "": of an earlier transfer */
 	char name[CONTENT_NAME_MAX + 1];
 	bool pin, ending, part; /* part: the source has not all of it yet */
 	struct list waiters;
@@ -240,6 +243,30 @@ static bool pieces_store(struct transfer *t)
 	}
 }
 
+/* Another source says that it has another size. One of the two lies, and which of them shows when all
+ * is here: what came goes, and the one that is asked now is believed until it fails, too. */
+static void transfer_anew(struct transfer *t)
+{
+	log_notice("two kernels disagree about the size of a content",
+		KV_STR("one", t->sized_by), KV_STR("other", t->source[t->at]));
+	pieces_drop(t);
+	if (t->put && !content_put_ending(t->put))
+		content_cancel(t->k, t->put);
+	t->put = NULL;
+	t->size = -1;
+	t->next = 0;
+	t->window = WINDOW_FIRST;
+	t->part = false;
+	transfer_go(t);
+}
+
+/* It says another size than is known; true if that is not itself. */
+static bool size_differs(const struct transfer *t, int64_t size)
+{
+	return t->size >= 0 && size >= 0 && size != t->size &&
+	       strcmp(t->sized_by, t->source[t->at]) != 0;
+}
+
 static void window_turn(struct transfer *t, const struct piece *p)
 {
 	int64_t took = clock_ms() - p->asked_ms;
@@ -269,6 +296,10 @@ static void on_piece(
 	t->n_asked--;
 	bytes = rc == 0 ? tos_get_bytes(m, "bytes", &n) : NULL;
 	size = tos_get_int(m, "size", -1);
+	if (rc == 0 && size_differs(t, size)) {
+		transfer_anew(t);
+		return;
+	}
 	if (rc == 0 && (!bytes || n > p->want || size < -1 ||
 			       tos_get_int(m, "offset", -1) != p->offset ||
 			       (t->size >= 0 && size >= 0 && size != t->size)))
@@ -280,12 +311,15 @@ static void on_piece(
 	t->part = tos_get(m, "have") != NULL;
 	if (!t->name[0])
 		snprintf(t->name, sizeof(t->name), "%s", tos_get_text(m, "name", ""));
-	if (t->size < 0)
+	if (t->size < 0 && size >= 0) {
 		t->size = size;
+		memcpy(t->sized_by, t->source[t->at], sizeof(t->sized_by));
+	}
 	if (!t->put && !put_begin(t))
 		return;
 	if (t->size >= 0 && content_put_size(t->put) < 0 &&
 		content_put_sized(t->k, t->put, t->size, NULL) < 0) {
+		t->size = -1;
 		source_failed(t, ERR_MALFORMED, "its size is not the one announced");
 		return;
 	}
@@ -386,6 +420,27 @@ static void sources_add(struct transfer *t, const struct tos_value *from)
 		source_add(t, tos_as_text(tos_at(from, i), ""));
 }
 
+/* Nobody takes all the places, nor keeps one that somebody else wants when he does not wait for it
+ * himself. */
+static bool place_free(const char *by)
+{
+	struct transfer *t, *left = NULL;
+	size_t it = 0, own = 0;
+
+	while ((t = map_next(transfers, &it, NULL, NULL))) {
+		own += strcmp(t->by, by) == 0;
+		if (t->n_waiters == 0 && !t->ending && (!left || t->number < left->number))
+			left = t;
+	}
+	if (own >= EACH_MAX)
+		return false;
+	if (map_size(transfers) < TRANSFERS_MAX)
+		return true;
+	if (left)
+		transfer_end(left, ERR_FULL, "others were waited for");
+	return left != NULL;
+}
+
 static struct transfer *transfer_new(struct kernel *k, const uint8_t *digest)
 {
 	struct transfer *t = mem_new(struct transfer);
@@ -425,6 +480,7 @@ static void waiter_add(struct transfer *t, struct request *rq, const struct tos_
 void content_fetch(struct kernel *k, struct request *rq, const struct tos_value *args)
 {
 	const struct content_file *f;
+	const char *by = rq->from.principal[0] ? rq->from.principal : rq->from.name;
 	struct transfer *t;
 	uint8_t digest[DIGEST_BYTES];
 	bool begun;
@@ -448,14 +504,15 @@ void content_fetch(struct kernel *k, struct request *rq, const struct tos_value 
 		transfers = map_new();
 	t = transfer_of(digest);
 	begun = !t;
-	if ((t && t->n_waiters >= WAITERS_MAX) ||
-		(!t && map_size(transfers) >= TRANSFERS_MAX)) {
+	if (t ? t->n_waiters >= WAITERS_MAX : !place_free(by)) {
 		request_fail(
 			rq, ERR_FULL, "too many fetches are under way at %s", k->config.name);
 		return;
 	}
-	if (!t)
+	if (!t) {
 		t = transfer_new(k, digest);
+		snprintf(t->by, sizeof(t->by), "%s", by);
+	}
 	sources_add(t, tos_get(args, "from"));
 	if (t->n_sources == 0) {
 		free(t);

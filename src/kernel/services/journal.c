@@ -246,8 +246,19 @@ static int op_read(struct journal_write *w, struct store_txn *t, const struct to
 	return 0;
 }
 
+static bool key_before(const struct journal_write *w, size_t at)
+{
+	const struct journal_op *op = &w->op[at];
+
+	for (size_t i = 0; i < at; i++)
+		if (w->op[i].n_key == op->n_key &&
+			memcmp(w->op[i].key, op->key, op->n_key) == 0)
+			return true;
+	return false;
+}
+
 /* Rows and bytes that go when this is written, so that a share that is full can be tidied up and
- * its rows be replaced. */
+ * its rows be replaced. A row goes once, however often the batch names it. */
 static void frees(struct kernel *k, const struct journal_write *w, size_t *rows, size_t *bytes)
 {
 	*rows = *bytes = 0;
@@ -255,6 +266,8 @@ static void frees(struct kernel *k, const struct journal_write *w, size_t *rows,
 		const struct journal_row *r =
 			map_find(k->journal->rows, w->op[i].key, w->op[i].n_key);
 
+		if (r && key_before(w, i))
+			continue;
 		*rows += r != NULL;
 		*bytes += r ? r->bytes : 0;
 	}
@@ -408,7 +421,9 @@ static int list_row(void *arg, struct slice key, struct slice body, int64_t expi
 		return order > 0; /* behind the prefix: that was all */
 	if (l->n_after && key.n == l->n_after && memcmp(key.p, l->after, key.n) == 0)
 		return 0;
-	if (tos_len(l->rows) >= l->most || l->bytes + body.n > LIST_BYTES) {
+	/* One that is larger than an answer should be goes alone: behind it there may be others. */
+	if (tos_len(l->rows) >= l->most ||
+		(tos_len(l->rows) > 0 && l->bytes + body.n > LIST_BYTES)) {
 		l->more = true;
 		return 1;
 	}
