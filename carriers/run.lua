@@ -409,9 +409,14 @@ function conductor.step(c)
 		return
 	end
 	local data, deal = m.data, conductor.tells[m.name]
-	-- Any carrier may post to any other: people steer a run, and its own members report, with its key.
-	if (m.name == "" or m.name == "client") and m.sender:find("#", 1, true) then
-		return m.wants_answer and m:refuse("denied", "carriers do not steer this run")
+	-- Anybody may post here whom policy lets: its owner steers a run, and its own members report, with its key.
+	if (m.name == "" or m.name == "client") and m.owner ~= tos.self().owner then
+		local who = m.owner or "a " .. (m.class or "sender") .. " that did not say whose it is"
+		if c.refused ~= who then
+			tos.log(who .. " does not steer this run")
+			c.refused = who
+		end
+		return m.wants_answer and m:refuse("denied", "its owner steers this run")
 	elseif m.name == "" then
 		return conductor.on_word(c, data)
 	elseif m.name == "client" then

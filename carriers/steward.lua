@@ -5,7 +5,7 @@
 --
 --	tos launch steward --briefcase app.json --itinerant --limit clones=1000 --limit lifetime=30d --limit cpu=1h
 --
--- APP, one map: { program, args?, env?, limits?, version?, workers, hosts, lost?, pause?, check?, watch? }
+-- APP, one map: { program, args?, env?, limits?, version?, workers, hosts, lost?, pause?, check?, watch?, orders? }
 --	program, args  of each instance, for Executor; it gets TOS_WORKER, its number
 --	hosts          where instances may be: more than workers, so that there is a place to go to
 --	lost           s without a sign of life after which a worker is replaced; default 10
@@ -16,8 +16,10 @@
 --	               their policy does not admit ends the matter; then they take it together. downgrade = true: the
 --	               newest that is offered, though it be older than what runs
 --
--- Posts of clients to inbox `steward`: status, stop, look, { upgrade = { program, args, version... } }. Carriers, whose
--- owners may be others, are refused.
+--	orders         names of principals who may order it about, as its owner may; default none
+--
+-- Posts to inbox `steward`: status, stop, look, { upgrade = { program, args, version... } }. They are taken from its owner,
+-- and from those of `orders`; everybody else is refused.
 
 local commit = require "commit"
 local releases = require "releases"
@@ -403,6 +405,19 @@ function steward.take(c)
 	end
 end
 
+-- owner: of the sender, as our kernel knows it; nil where it does not.
+function steward.obeys(c, owner)
+	if owner == nil or owner == tos.self().owner then
+		return owner ~= nil
+	end
+	for _, name in ipairs(type(c.app.orders) == "table" and c.app.orders or {}) do
+		if name == owner then
+			return true
+		end
+	end
+	return false
+end
+
 function steward.step(c, wait_s)
 	local m = c.inbox:next(wait_s)
 	local d = m and m.data
@@ -410,10 +425,11 @@ function steward.step(c, wait_s)
 		return
 	elseif m.name == "beat" then
 		steward.on_beat(c, m)
-	elseif m.sender:find("#", 1, true) then
-		-- Any carrier may post to any other, and this one may do more than most.
+	elseif not steward.obeys(c, m.owner) then
+		-- Whom policy lets post here may be anybody, and this one may do more than most.
+		steward.say(c, ("%s does not steer this one"):format(m.owner or "a " .. (m.class or "sender") .. " that did not say whose it is"))
 		if m.wants_answer then
-			m:refuse("denied", "carriers do not steer this one; its owner does, by 'tos call'")
+			m:refuse("denied", "its owner steers this one, and whom it names in 'orders'")
 		end
 	elseif d == "status" then
 		m:answer({ steward.rows(c) })

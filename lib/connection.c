@@ -48,8 +48,10 @@ struct tos_connection {
 	struct tls_session *tls;
 	struct frame_reader reader;
 	char kernel[NAME_BYTES_MAX + 1], name[NAME_BYTES_MAX + 1];
-	char home[HOME_PATH_MAX]; /* where its socket is; "" for one over TLS */
-	uint64_t tag;             /* last one used */
+	char home[HOME_PATH_MAX];               /* where its socket is; "" for one over TLS */
+	uint64_t tag;                           /* last one used */
+	const struct tos_principal *introduced; /* as whose; compared and nothing else */
+	int64_t introduced_until_ms;            /* wall clock */
 	struct queued *first, **last;
 	uint32_t consumed; /* posts taken since we granted credit */
 	uint32_t consumed_chunks;
@@ -616,6 +618,18 @@ int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errms
 		fresh->last = &fresh->first;
 	tos_disconnect(fresh);
 	return 0;
+}
+
+int64_t connection_introduced(const struct tos_connection *c, const struct tos_principal *p)
+{
+	return c->introduced == p ? c->introduced_until_ms : 0;
+}
+
+void connection_introduce(
+	struct tos_connection *c, const struct tos_principal *p, int64_t until_ms)
+{
+	c->introduced = p;
+	c->introduced_until_ms = until_ms;
 }
 
 const char *connection_home(const struct tos_connection *c)

@@ -23,6 +23,11 @@ const char *connection_home(const struct tos_connection *c);
 struct names;
 int connection_kernels(struct tos_connection *c, struct names *out, struct errmsg *em);
 
+/* Until when (wall clock) it is known as that principal's; 0: it is not. */
+int64_t connection_introduced(const struct tos_connection *c, const struct tos_principal *p);
+void connection_introduce(
+	struct tos_connection *c, const struct tos_principal *p, int64_t until_ms);
+
 struct signer;
 const struct signer *principal_signer(const struct tos_principal *p);
 

@@ -142,7 +142,7 @@ static int send_failure(struct run *r, enum post_kind kind, int64_t tag, const c
 	AUTOBUF b = BUF_INIT;
 	size_t at = frame_begin(&b);
 
-	cbor_put_array(&b, 7);
+	cbor_put_array(&b, 9);
 	cbor_put_uint(&b, VM_DELIVER);
 	cbor_put_uint(&b, CARRIER);
 	cbor_put_uint(&b, kind == POST_CALL ? POST_FAILURE : POST_ONEWAY);
@@ -155,6 +155,8 @@ static int send_failure(struct run *r, enum post_kind kind, int64_t tag, const c
 	cbor_put_text(&b, err_word(ERR_NO_INBOX));
 	cbor_put_text(&b, "there is no kernel: it runs with --local");
 	cbor_put_text(&b, dest);
+	cbor_put_text(&b, "");
+	cbor_put_text(&b, "");
 	frame_end(&b, at);
 	return send_bytes(r, &b);
 }

@@ -24,7 +24,7 @@ function begin(self)
 			if not ok then
 				tos.log(("the correlator does not take a report: %s: %s"):format(code, text))
 			end
-		elseif m and m.sender == self.panel then
+		elseif m and m.sender == self.panel and m.owner == tos.self().owner then
 			if m.name == "order" and m.data.stop then
 				tos.call("Executor", { "STOP", { handle = run.handle } }, 20)
 				tos.post(self.panel, { state = "stopped" }, { name = "correlator" })

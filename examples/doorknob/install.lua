@@ -83,10 +83,10 @@ function begin(self)
 
 	while true do
 		local m = work:next(conf.every)
-		-- Whoever else may post here is not listened to: only the panel orders, only the Executor speaks for the sensor.
+		-- Whoever else may post here is not listened to: only our owner's panel orders, only the Executor speaks for the sensor.
 		if not m then
 			say(self, "running")
-		elseif m.sender == self.panel then
+		elseif m.sender == self.panel and m.owner == tos.self().owner then
 			if m.name == "order" and m.data.stop then
 				break
 			elseif m.name == "order" and m.data.block then

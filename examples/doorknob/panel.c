@@ -156,6 +156,8 @@ static void order(struct panel *p, const char *dest, const char *what, struct to
 
 	tos_set(m, what, value);
 	tos_push(elements, m);
+	/* They obey their owner, and know it by this. */
+	tos_introduce(p->c, p->me, 5000, NULL);
 	tos_send(p->c, dest, "order", elements, NULL);
 	tos_value_free(elements);
 }

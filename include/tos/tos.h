@@ -53,6 +53,11 @@ struct tos_principal; /* a key of $TOS_HOME/keys/NAME */
 TOS_API int tos_principal_load(
 	const char *home, const char *name, struct tos_principal **out, struct tos_error *err);
 TOS_API void tos_principal_free(struct tos_principal *p);
+/* From here on, for ten minutes, what this connection posts is that principal's: kernels judge it so,
+ * and carriers are told. Done again when less than a minute is left; so call it before each order.
+ * unsupported: the kernel is of a version that does not know introductions. */
+TOS_API int tos_introduce(struct tos_connection *c, const struct tos_principal *p,
+	uint32_t timeout_ms, struct tos_error *err);
 /* A signed act: {act, args, deadline, kernel, nonce, target}, posted to KERNEL/Control as ACT
  * [cose]; the answer's elements are the caller's. */
 TOS_API int tos_act(struct tos_connection *c, const struct tos_principal *p, const char *kernel,

@@ -60,6 +60,25 @@ static int await_failure(struct cli *cli)
 	return rc == ERR_TIMEOUT ? 0 : rc;
 }
 
+/* Carriers take orders from whom they know: say who we are if there is a key to show it. Elsewhere only
+ * if --as asks for it: a principal may be allowed less than whoever the kernel lets read. */
+static int introduce(struct cli *cli)
+{
+	const char *as = cli_option(cli, "as");
+	int rc;
+
+	if (!as && !strchr(cli->args.word[0], '#'))
+		return 0;
+	rc = cli_principal(cli);
+	rc = rc ? rc
+		: tos_introduce(cli->connection, cli->principal, cli_timeout(cli, 10000),
+			  cli_err(cli));
+	if (rc == 0 || as)
+		return rc;
+	cli->em.text[0] = '\0';
+	return 0;
+}
+
 static int run_post(struct cli *cli)
 {
 	struct tos_value *elements = NULL;
@@ -67,6 +86,7 @@ static int run_post(struct cli *cli)
 	int rc = elements_of(cli, &elements);
 
 	rc = rc ? rc : cli_connect(cli);
+	rc = rc ? rc : introduce(cli);
 	rc = rc ? rc
 		: tos_send(cli->connection, destination(cli, dest), folder_name(cli), elements,
 			  cli_err(cli));
@@ -78,6 +98,11 @@ static int run_post(struct cli *cli)
 #define FOLDER                                                                                 \
 	{                                                                                      \
 		"folder", 'f', "NAME", "name of the folder; default none"                      \
+	}
+#define AS                                                                                     \
+	{                                                                                      \
+		"as", 0, "PRINCIPAL",                                                          \
+			"whose the post is; default from domain.conf, and only for carriers"   \
 	}
 #define TEXT                                                                                   \
 	{                                                                                      \
@@ -94,13 +119,14 @@ const struct command command_post = {
 		 "as such, anything else "
 		 "as text. Returns when the kernel has it in hand; a failure that is known "
 		 "within a moment is "
-		 "reported.",
+		 "reported. To a carrier it is signed for: the carrier learns whose it is, "
+		 "and takes orders from its owner only, as a rule.",
 	.examples = "tos post Echo 'Hello, World'\tHere\n"
 		    "tos post host2/Echo 'Hello, World'\tThere\n",
 	.run = run_post,
 	.min_args = 1,
 	.max_args = ARGS_ANY,
-	.options = { FOLDER, TEXT },
+	.options = { FOLDER, TEXT, AS },
 };
 
 /* ---- call */
@@ -136,6 +162,7 @@ static int run_call(struct cli *cli)
 	int rc = elements_of(cli, &elements);
 
 	rc = rc ? rc : cli_connect(cli);
+	rc = rc ? rc : introduce(cli);
 	rc = rc ? rc
 		: tos_ask(cli->connection, destination(cli, dest), folder_name(cli), elements,
 			  cli_timeout(cli, 10000), folder, &answer, cli_err(cli));
@@ -158,5 +185,5 @@ const struct command command_call = {
 	.run = run_call,
 	.min_args = 1,
 	.max_args = ARGS_ANY,
-	.options = { FOLDER, TEXT },
+	.options = { FOLDER, TEXT, AS },
 };

@@ -108,6 +108,10 @@ static int say_hello_again(struct run *r)
 		snprintf(r->state, sizeof(r->state), "%s", tos_get_text(answer, "state", ""));
 	tos_value_free(answer);
 	snprintf(dest, sizeof(dest), "%s/run", r->name);
+	if (rc == 0) /* it takes that from its owner only */
+		rc = cli_principal(r->cli);
+	if (rc == 0)
+		rc = tos_introduce(r->cli->connection, r->cli->principal, 5000, cli_err(r->cli));
 	if (rc == 0 &&
 		tos_push(elements, tos_text(tos_connection_name(r->cli->connection))) == 0)
 		tos_send(r->cli->connection, dest, "client", elements, NULL);

@@ -6,6 +6,7 @@
 #include "kernel/services/grants.h"
 #include "kernel/services/programs.h"
 #include "kernel/home/family.h"
+#include "kernel/trust/introduce.h"
 #include "kernel/settings.h"
 
 #include <string.h>
@@ -34,7 +35,8 @@ int client_up(struct kernel *k, struct link *l, const struct hello *h, struct er
 	if (map_size(k->clients) >= CLIENTS_MAX)
 		return err_set(em, ERR_FULL, "%s serves %d clients already", k->config.name,
 			CLIENTS_MAX);
-	if (h->want_name[0] && name_private_ok(h->want_name))
+	/* Numbers are given out, each once. */
+	if (h->want_name[strspn(h->want_name, "0123456789")] && name_private_ok(h->want_name))
 		snprintf(name, sizeof(name), "%s/client/%s", k->config.name, h->want_name);
 	else
 		snprintf(name, sizeof(name), "%s/client/%llu", k->config.name,
@@ -51,6 +53,7 @@ void client_down(struct kernel *k, struct link *l)
 {
 	if (map_find_str(k->clients, link_name(l)) == l)
 		map_del_str(k->clients, link_name(l));
+	introduced_drop(k, link_name(l));
 	content_link_down(k, link_name(l));
 	home_waiters_drop(k, link_name(l));
 	family_waiters_drop(k, link_name(l));
@@ -65,6 +68,18 @@ static bool uid_may_read(const struct kernel *k, uid_t uid)
 		if (k->config.local_uids[i] == uid)
 			return true;
 	return false;
+}
+
+/* A local one that has shown whose it is. */
+static void origin_introduced(struct kernel *k, struct origin *o)
+{
+	const struct introduced *i = introduced_find(k, o->name);
+
+	if (!i || o->cls != ORIGIN_CLIENT || o->principal[0])
+		return;
+	snprintf(o->principal, sizeof(o->principal), "%s", i->who.name);
+	o->roles = i->who.roles;
+	o->owner_only = i->origin.owner_only;
 }
 
 void client_origin(struct kernel *k, struct link *l, struct origin *out)
@@ -83,6 +98,7 @@ void client_origin(struct kernel *k, struct link *l, struct origin *out)
 		out->owner_only = rights_of(k, cert);
 		out->may_read = true;
 	}
+	origin_introduced(k, out);
 }
 
 /* 0, or the request has been failed. */
@@ -936,5 +952,6 @@ const struct verb control_verbs[] = {
 	{ "DOCTOR", doctor_verb },
 	{ "AUDIT", audit_verb },
 	{ "ACT", act_verb },
+	{ "INTRODUCE", introduce_verb },
 	{ NULL, NULL },
 };

@@ -62,6 +62,8 @@ struct origin {
 	struct link *link; /* clients and joiners: the connection; else NULL */
 };
 const char *origin_class_word(enum origin_class c);
+/* Its name, if another kernel has to be shown a ticket or an introduction first; else NULL. */
+const char *origin_vouched(const struct origin *from);
 /* this kernel's own inbox "Kernel" */
 void origin_self(const struct kernel *k, struct origin *o);
 
@@ -134,10 +136,11 @@ struct peer {
 	/* posts to carriers: ours there, theirs here (core/courier.h) */
 	struct courier_out out;
 	struct courier_in in;
-	unsigned n_streams; /* that wait for the link, or for room on it */
-	bool say_due;       /* peer_took() has something to say at the end of this turn */
-	int64_t lost_ms;    /* when the last link was lost; 0: never */
-	bool given_up;      /* what went over it */
+	unsigned n_introduced; /* of those it vouched for: clients */
+	unsigned n_streams;    /* that wait for the link, or for room on it */
+	bool say_due;          /* peer_took() has something to say at the end of this turn */
+	int64_t lost_ms;       /* when the last link was lost; 0: never */
+	bool given_up;         /* what went over it */
 	int64_t again_at_ms, again_ms; /* when it is dialled again, and how long that was */
 };
 
@@ -313,6 +316,7 @@ struct kernel {
 	struct map *calls;      /* number -> struct call */
 	struct map *arrivals;   /* id, e, n -> struct arrival in progress */
 	struct map *clients;    /* name -> struct client */
+	struct map *introduced; /* name -> struct introduced (introduce.h) */
 	struct map *uploads;    /* digest -> struct upload */
 	struct map *codes;      /* digest -> struct code: verified bundles in memory */
 	struct map *void_peers; /* kernels for which there are voids: their links are kept up */
@@ -448,7 +452,7 @@ void peer_want(struct kernel *k, const char *name, bool want);
 void peers_tick(struct kernel *k, int64_t now_ms);
 int peers_init(struct kernel *k, struct errmsg *em);
 /* NULL: nobody does */
-const struct origin *peer_vouched_for(struct peer *p, const char *carrier);
+const struct origin *peer_vouched_for(struct kernel *k, struct peer *p, struct slice sender);
 
 /* ---- calls.c */
 int calls_init(struct kernel *k);
@@ -545,8 +549,9 @@ int vm_start(struct resident *r, struct errmsg *em);
 /* It is not to run any more; r->vm becomes NULL at once. */
 void vm_abandon(struct resident *r);
 void vm_freeze(struct resident *r, bool freeze);
+/* from: who is known to have sent it; NULL: not known, or an answer */
 int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
-	uint64_t tag, struct slice folder);
+	uint64_t tag, struct slice folder, const struct origin *from);
 int vm_done(struct resident *r, uint64_t seq, int rc, const char *text); /* rc 0: worked */
 void vm_charge(struct resident *r, int64_t us); /* CPU time that others spent on it */
 void vm_limits(struct resident *r);             /* they have changed */

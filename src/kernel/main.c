@@ -574,6 +574,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	k->started_ms = clock_ms();
 	random_bytes(k->boot_nonce, sizeof(k->boot_nonce));
 	k->clients = map_new();
+	k->introduced = map_new();
 	k->uploads = map_new();
 	k->names = map_new();
 	k->watchers = map_new();

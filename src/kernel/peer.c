@@ -2,6 +2,7 @@
  * Peers: which kernels we talk to, how they are found, what waits for a link to them, and for
  * which carriers they vouch.
  */
+#include "kernel/trust/introduce.h"
 #include "kernel/home/family.h"
 
 #include <string.h>
@@ -88,7 +89,7 @@ static size_t vouch_hops(const struct resident *r, struct slice hops[VOUCH_HOPS_
 	return n;
 }
 
-/* Vouch for the carrier on this link unless that was done. A carrier that is not here, or whose
+/* Vouch for the carrier, or the client that has introduced itself, on this link unless that was done. A carrier that is not here, or whose
  * home this is not, gets no vouching and is refused at the other end. */
 static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 {
@@ -97,10 +98,12 @@ static void vouch(struct kernel *k, struct peer *p, const char *carrier)
 	struct slice hops[VOUCH_HOPS_MAX];
 	size_t n = 0;
 
-	if (map_find_str(p->vouched, carrier) || !r)
+	const struct introduced *i = r ? NULL : introduced_find(k, carrier);
+
+	if (map_find_str(p->vouched, carrier) || (!r && !i))
 		return;
-	n = vouch_hops(r, hops);
-	vouch_encode(&frame, blob_slice(&r->ticket_cose), hops, n);
+	n = r ? vouch_hops(r, hops) : 0;
+	vouch_encode(&frame, blob_slice(r ? &r->ticket_cose : &i->introduction), hops, n);
 	if (buf_check(&frame) == 0 &&
 		link_send(p->link, LINK_CONTROL, frame.data, frame.len) == 0)
 		map_put_str(p->vouched, carrier, p);
@@ -442,6 +445,7 @@ static void vouched_for_drop(struct peer *p)
 		free(o);
 	map_free(p->vouched_for);
 	p->vouched_for = NULL;
+	p->n_introduced = 0;
 }
 
 static bool boot_is(const struct peer *p, const struct hello *h)
@@ -613,6 +617,8 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 
 	if (!p)
 		return ERR_STATE;
+	if (introduced_vouched(k, p, ticket_cose))
+		return 0;
 	rc = ticket_verify(k, ticket_cose, &t, id, &owner, em);
 	if (rc < 0) {
 		/* Not the link's fault as such: the carrier stays without a voucher. */
@@ -652,9 +658,15 @@ int peer_vouch_frame(struct kernel *k, struct link *l, struct slice ticket_cose,
 	return 0;
 }
 
-const struct origin *peer_vouched_for(struct peer *p, const char *carrier)
+/* Of a carrier the sender is its name, with or without an inbox behind it. */
+const struct origin *peer_vouched_for(struct kernel *k, struct peer *p, struct slice sender)
 {
-	return map_find_str(p->vouched_for, carrier);
+	const struct origin *o = map_find(p->vouched_for, sender.p, sender.n);
+	const uint8_t *slash = o ? NULL : memchr(sender.p, '/', sender.n);
+
+	if (slash)
+		o = map_find(p->vouched_for, sender.p, (size_t)(slash - sender.p));
+	return introduced_holds(k, o);
 }
 
 int peers_init(struct kernel *k, struct errmsg *em)

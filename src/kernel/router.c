@@ -3,7 +3,7 @@
  * firewall, and hands the post to an inbox, a carrier, a client, or another kernel.
  * Those to carriers elsewhere are streams.c's.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/introduce.h"
 
 #include <string.h>
 
@@ -255,6 +255,14 @@ static int route_client(
 				     : link_send(l, LINK_POSTS, frame.data, frame.len);
 }
 
+/* For whom another kernel has to be shown something before a post of his. */
+const char *origin_vouched(const struct origin *from)
+{
+	return from->cls == ORIGIN_CARRIER || (from->cls == ORIGIN_CLIENT && from->principal[0])
+		       ? from->name
+		       : NULL;
+}
+
 static int route_remote(struct kernel *k, const struct origin *from, const struct post *p,
 	const char *kernel, struct errmsg *em)
 {
@@ -264,12 +272,17 @@ static int route_remote(struct kernel *k, const struct origin *from, const struc
 	if (from->kernel[0])
 		return err_set(em, ERR_DENIED, "%s does not pass posts on to %s",
 			k->config.name, kernel);
+	/* There it would pass for any client that this kernel lets read. */
+	if (from->cls == ORIGIN_CLIENT && from->principal[0] && !introduced_find(k, from->name))
+		return err_set(em, ERR_DENIED,
+			"a client with a certificate introduces itself (INTRODUCE at Control) before it posts to %s",
+			kernel);
 	post_encode(&frame, p);
 	if (buf_check(&frame) < 0 || frame.len > FRAME_BYTES_MAX)
 		return err_set(
 			em, ERR_TOO_LARGE, "a post is at most %u bytes", FRAME_BYTES_MAX);
 	return peer_send(k, kernel, slice_buf(&frame), clock_ms() + wait_ms, 0,
-		from->cls == ORIGIN_CARRIER ? from->name : NULL, em);
+		origin_vouched(from), em);
 }
 
 /* ---- to carriers */
@@ -418,7 +431,7 @@ static int origin_from_peer(struct kernel *k, const char *peer, struct slice sen
 	struct origin *out, struct errmsg *em)
 {
 	struct peer *p = map_find_str(k->peers, peer);
-	const struct origin *vouched;
+	const struct origin *vouched = p ? peer_vouched_for(k, p, sender) : NULL;
 	struct address a;
 	int rc = address_parse((const char *)sender.p, sender.n, &a, em);
 
@@ -428,7 +441,6 @@ static int origin_from_peer(struct kernel *k, const char *peer, struct slice sen
 	slice_copy_text(sender, out->name, sizeof(out->name));
 	snprintf(out->kernel, sizeof(out->kernel), "%s", peer);
 	if (a.kind == ADDRESS_CARRIER) {
-		vouched = peer_vouched_for(p, a.carrier);
 		if (!vouched)
 			return err_set(
 				em, ERR_DENIED, "nobody vouches for %s at %s", a.carrier, peer);
@@ -439,7 +451,9 @@ static int origin_from_peer(struct kernel *k, const char *peer, struct slice sen
 	if (strcmp(a.kernel, peer) != 0)
 		return err_set(em, ERR_DENIED, "%s does not speak for %.*s", peer,
 			(int)sender.n, (const char *)sender.p);
-	if (a.kind == ADDRESS_CLIENT)
+	if (a.kind == ADDRESS_CLIENT && vouched)
+		*out = *vouched;
+	else if (a.kind == ADDRESS_CLIENT)
 		out->cls = ORIGIN_CLIENT;
 	else if (strcmp(a.inbox, "Kernel") == 0)
 		out->cls = ORIGIN_KERNEL;
@@ -624,10 +638,10 @@ static int carry_deal(struct kernel *k, struct peer *peer, const struct post *p,
 	const struct address *a, struct errmsg *em)
 {
 	struct origin from = { 0 };
-	const struct origin *who = map_find(peer->vouched_for, p->sender.p, p->sender.n);
+	const struct origin *who = peer_vouched_for(k, peer, p->sender);
 	int rc = 0;
 
-	if (who) {
+	if (who && who->cls == ORIGIN_CARRIER) {
 		place_note(k, who->name, peer->name);
 	} else {
 		rc = origin_from_peer(k, peer->name, p->sender, &from, em);

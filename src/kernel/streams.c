@@ -212,7 +212,7 @@ static bool try_again(struct kernel *k, struct stream_queue *q, struct kept_post
 
 static const char *of_call(const struct kept_post *kp)
 {
-	return kp->from.cls == ORIGIN_CARRIER ? kp->from.name : NULL;
+	return origin_vouched(&kp->from);
 }
 
 /* ---- to a kernel of version 1: one at a time */

@@ -518,8 +518,8 @@ static const struct object_kind mail_kind;
 struct mail {
 	uint64_t tag; /* 0: no answer is wanted, or one was given */
 	uint64_t n;   /* elements */
-	uint32_t n_sender, n_name, n_elements;
-	uint8_t bytes[]; /* sender, name, the elements' array */
+	uint32_t n_sender, n_name, n_elements, n_owner, n_class;
+	uint8_t bytes[]; /* sender, name, the elements' array, owner, class */
 };
 
 static struct mail *mail_arg(lua_State *L)
@@ -555,7 +555,8 @@ static int mail_push(lua_State *L, const struct vm_msg *msg)
 
 	if (c.rc)
 		return ERR_MALFORMED;
-	m = object_new(L, &mail_kind, sizeof *m + msg->n_sender + name.n + elements.n);
+	m = object_new(L, &mail_kind,
+		sizeof *m + msg->n_sender + name.n + elements.n + msg->n_owner + msg->n_class);
 	m->tag = msg->kind == POST_CALL ? msg->tag : 0;
 	m->n = n;
 	m->n_sender = (uint32_t)msg->n_sender;
@@ -565,6 +566,10 @@ static int mail_push(lua_State *L, const struct vm_msg *msg)
 		memcpy(m->bytes, msg->bytes, msg->n_sender);
 	memcpy(m->bytes + m->n_sender, name.p, name.n);
 	memcpy(m->bytes + m->n_sender + m->n_name, elements.p, elements.n);
+	m->n_owner = (uint32_t)msg->n_owner;
+	m->n_class = (uint32_t)msg->n_class;
+	memcpy(m->bytes + m->n_sender + m->n_name + elements.n,
+		msg->bytes + msg->n_sender + msg->n_folder, msg->n_owner + msg->n_class);
 	return 0;
 }
 
@@ -669,6 +674,15 @@ static int mail_list(lua_State *L, const struct mail *m)
 	return 1;
 }
 
+/* What the kernel does not know is nil. */
+static void push_known(lua_State *L, const uint8_t *p, size_t n)
+{
+	if (n)
+		lua_pushlstring(L, (const char *)p, n);
+	else
+		lua_pushnil(L);
+}
+
 static int mail_index(lua_State *L)
 {
 	static const luaL_Reg methods[] = { { "answer", mail_answer },
@@ -686,6 +700,10 @@ static int mail_index(lua_State *L)
 		lua_pushlstring(L, (const char *)m->bytes + m->n_sender, m->n_name);
 	else if (strcmp(key, "wants_answer") == 0)
 		lua_pushboolean(L, m->tag != 0);
+	else if (strcmp(key, "owner") == 0)
+		push_known(L, mail_elements(m).p + m->n_elements, m->n_owner);
+	else if (strcmp(key, "class") == 0)
+		push_known(L, mail_elements(m).p + m->n_elements + m->n_owner, m->n_class);
 	else
 		return method_push(L, methods);
 	return 1;

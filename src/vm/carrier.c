@@ -64,11 +64,16 @@ static void heap_drop(struct vm_carrier *c)
 	arena_drop(&c->heap);
 }
 
+static size_t msg_bytes(const struct vm_msg *m)
+{
+	return sizeof *m + m->n_sender + m->n_folder + m->n_owner + m->n_class;
+}
+
 void msg_free(struct vm_carrier *c, struct vm_msg *m)
 {
 	if (!m)
 		return;
-	c->held -= sizeof *m + m->n_sender + m->n_folder;
+	c->held -= msg_bytes(m);
 	free(m);
 }
 
@@ -933,10 +938,18 @@ static void refuse_folder(
 	port_send_later(c->port, at);
 }
 
-static struct vm_msg *msg_new(struct vm_carrier *c, unsigned kind, struct slice sender,
-	uint64_t tag, struct slice folder)
+static void msg_part(struct vm_msg *m, size_t *at, struct slice part)
 {
-	size_t bytes = sizeof(struct vm_msg) + sender.n + folder.n;
+	if (part.n)
+		memcpy(m->bytes + *at, part.p, part.n);
+	*at += part.n;
+}
+
+static struct vm_msg *msg_new(
+	struct vm_carrier *c, unsigned kind, uint64_t tag, const struct slice part[4])
+{
+	size_t bytes = sizeof(struct vm_msg) + part[0].n + part[1].n + part[2].n + part[3].n;
+	size_t at = 0;
 	struct vm_msg *m;
 
 	if (bytes > c->cap || c->held > c->cap - bytes)
@@ -948,11 +961,12 @@ static struct vm_msg *msg_new(struct vm_carrier *c, unsigned kind, struct slice 
 	m->next = NULL;
 	m->kind = kind;
 	m->tag = tag;
-	m->n_sender = sender.n;
-	m->n_folder = folder.n;
-	if (sender.n)
-		memcpy(m->bytes, sender.p, sender.n);
-	memcpy(m->bytes + sender.n, folder.p, folder.n);
+	m->n_sender = part[0].n;
+	m->n_folder = part[1].n;
+	m->n_owner = part[2].n;
+	m->n_class = part[3].n;
+	for (int i = 0; i < 4; i++)
+		msg_part(m, &at, part[i]);
 	return m;
 }
 
@@ -996,7 +1010,8 @@ int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
 	struct slice inbox = cbor_text(cur, 0, NAME_BYTES_MAX),
 		     sender = cbor_text(cur, 0, NAME_BYTES_MAX);
 	uint64_t tag = cbor_uint(cur, UINT64_MAX);
-	struct slice folder = cbor_any(cur);
+	struct slice folder = cbor_any(cur), owner = cbor_text(cur, 0, NAME_BYTES_MAX),
+		     class_word = cbor_text(cur, 0, 32);
 	struct vm_inbox *box;
 	struct vm_msg *m;
 	int rc;
@@ -1005,7 +1020,7 @@ int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur)
 	rc = cbor_finish(cur);
 	if (rc || c->state == VM_ENDED)
 		return rc;
-	m = msg_new(c, kind, sender, tag, folder);
+	m = msg_new(c, kind, tag, (const struct slice[]){ sender, folder, owner, class_word });
 	if (inbox.n == 0) {
 		deliver_answer(c, m);
 		return 0;

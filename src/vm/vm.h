@@ -92,8 +92,8 @@ struct vm_msg {
 	struct vm_msg *next;
 	uint64_t tag;
 	unsigned kind;
-	size_t n_sender, n_folder;
-	uint8_t bytes[]; /* sender, folder */
+	size_t n_sender, n_folder, n_owner, n_class;
+	uint8_t bytes[]; /* sender, folder, owner, class */
 };
 
 struct vm_inbox {

@@ -7,9 +7,10 @@
  *
  * kernel -> vm
  *   [32, c, start map]        START   take the carrier and run it
- *   [33, c, kind, inbox, sender, tag, folder]  DELIVER  a post (kind as in frame.h); inbox is
+ *   [33, c, kind, inbox, sender, tag, folder, owner, class]  DELIVER  a post (kind as in frame.h); inbox is
  *                                              the part behind the slash, "" for answers to a
  *                                                  call
+ *                                    owner, class: of the sender, as the kernel knows; "" not known
  *   [34, c, seq, code, text, value]  DONE   answer to GO, CHECKPOINT, INBOX, SLEEP-less
  *                                    requests; code "" means it worked. A GO that was accepted
  *                                        is not answered: END comes

@@ -131,6 +131,7 @@ VECTORS = {
     "statement": det({"digest": run(1, 32), "kind": "program", "name": "agent", "version": "1.10", "machine": "x86_64",
                       "issued": T0, "expires": 0}),
     "index": det([b"statement", b"another"]),
+    "introduction": det({"client": "host0/client/7", "boot": run(16, 16), "issued": T0, "expires": T0 + 600000}),
     "package-entry": det({"abi": [1, 0], "files": {"x86_64": "probe-x86_64.so", "aarch64": "probe-aarch64.so"},
                           "where": "isolated", "inboxes": ["Probe"], "privileges": "read-proc"}),
     "cose-to-sign": det(["Signature1", protected(LEAF), b"", det(TICKET)]),

@@ -139,7 +139,8 @@ def test_it_is_paused_resumed_and_stopped_by_posts(fleet):
     assert p.returncode == 1 and "2 done, 2 not begun; stopped" in err, err
 
 
-def test_other_carriers_neither_steer_a_run_nor_report_for_it(fleet):
+def test_carriers_of_others_neither_steer_a_run_nor_report_for_it(fleet):
+    fleet.tos("principal", "add", "mallory", "--role", "owner", "--role", "author")
     p = fleet.start("run", "mark.lua", "--wave", "1", "--pause", "each")
     line = p.stderr.readline()
     assert line.startswith("paused behind wave 1"), line
@@ -155,7 +156,7 @@ def test_other_carriers_neither_steer_a_run_nor_report_for_it(fleet):
         local a, code = tos.call(to, {{ "stop" }}, 20)
         assert(not a and code == "denied", tostring(code))
         tos.post(to, "stop")
-        tos.post(to, "host0/client/thief", {{ name = "client" }})""", "--wait")
+        tos.post(to, "host0/client/thief", {{ name = "client" }})""", "--wait", "--as", "mallory")
     fleet.tos("post", f"{name}/run", "resume")
     line = p.stderr.readline()
     assert line.startswith("paused behind wave 2"), line

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import wire
 from fleet import Fleet, QUICK, process_table, wait_for
 
 SECONDS = str(100000 + os.getpid() % 10000)  # so that its programs are known by their arguments
@@ -26,7 +27,7 @@ def fleet():
 
 @pytest.fixture(scope="module")
 def app(fleet):
-    app = {"program": "sleep", "args": [SECONDS], "workers": 5, "hosts": fleet.names, "lost": LOST, "pause": 0.1}
+    app = {"program": "sleep", "args": [SECONDS], "workers": 5, "hosts": fleet.names, "lost": LOST, "pause": 0.1, "orders": ["bob"]}
     fleet.file("app.json", json.dumps({"APP": [app]}))
     return fleet.tos("launch", "steward", "--briefcase", "app.json", "--itinerant", "--limit", "clones=100", "--limit", "cpu=10m",
                      "--limit", "lifetime=1h").strip()
@@ -58,15 +59,25 @@ def test_what_died_is_started_again_where_it_was(fleet, app):
     assert wait_for(lambda: len(programs(SECONDS)) == 5)
 
 
-def test_other_carriers_are_refused(fleet, app):
+def test_whoever_is_not_its_owner_is_refused(fleet, app):
     """It runs programs with its owner's rights: whoever may post to it must not have it run others."""
     before = all_run(fleet, app)
-    fleet.tos("launch", "-e", f"""
+    for name in ("mallory", "bob"):
+        fleet.tos("principal", "add", name, "--role", "owner", "--role", "author")
+    fleet.tos("launch", "--as", "mallory", "-e", f"""
         for _, what in ipairs {{ {{ upgrade = {{ args = {{ "1" }}, version = 9 }} }}, "stop", "look", "status" }} do
             local a, code = tos.call("{app}/steward", {{ what }}, 20)
             assert(not a and code == "denied", tostring(code))
         end
         tos.post("{app}/steward", "stop")""", "--wait")
+    for kernel in ("host0", "host3"):
+        r = fleet.run("call", f"{app}/steward", "stop", "--as", "mallory", "--kernel", kernel)
+        assert r.returncode != 0 and "its owner steers this one" in r.stderr, r.stderr
+    with wire.Domain(fleet.home).client() as nobody:
+        assert wire.failure(nobody.call, f"{app}/steward", "", "stop").code == "denied"
+    # Whom its data names is as good as its owner, and so is a carrier of its owner.
+    assert len(fleet.json("call", f"{app}/steward", "status", "--as", "bob", "--kernel", "host3")["elements"][0]) == 5
+    fleet.tos("launch", "-e", f'assert(#tos.call("{app}/steward", "status", 20) == 5)', "--wait")
     assert {n: r["pid"] for n, r in all_run(fleet, app).items()} == {n: r["pid"] for n, r in before.items()}
 
 

@@ -131,6 +131,19 @@ void resident_uncollect(struct resident *r)
 	router_held_uncollect(r, false);
 }
 
+/* An envelope does not say whose the senders are. */
+static enum origin_class class_by_name(const char *sender)
+{
+	struct address a;
+
+	if (address_parse(sender, strlen(sender), &a, NULL) < 0)
+		return ORIGIN_CLIENT;
+	return a.kind == ADDRESS_CARRIER        ? ORIGIN_CARRIER
+	       : a.kind == ADDRESS_CLIENT       ? ORIGIN_CLIENT
+	       : strcmp(a.inbox, "Kernel") == 0 ? ORIGIN_KERNEL
+						: ORIGIN_EXTENSION;
+}
+
 void resident_undelivered(struct resident *r)
 {
 	struct list later;
@@ -139,13 +152,14 @@ void resident_undelivered(struct resident *r)
 	list_take(&r->held, &later);
 	for (size_t i = 0; i < tos_len(r->undelivered); i++) {
 		const struct tos_value *row = tos_at(r->undelivered, i);
-		struct origin from = { .cls = ORIGIN_CARRIER };
+		struct origin from = { .cls = ORIGIN_CLIENT };
 		struct post p = { .kind = POST_ONEWAY };
 		char dest[2 * NAME_BYTES_MAX + 2];
 		uint8_t *bytes = NULL;
 		size_t n = 0;
 
 		snprintf(from.name, sizeof(from.name), "%s", tos_as_text(tos_at(row, 1), ""));
+		from.cls = class_by_name(from.name);
 		snprintf(dest, sizeof(dest), "%s/%s", r->name, tos_as_text(tos_at(row, 0), ""));
 		if (strlen(dest) <= NAME_BYTES_MAX &&
 			tos_encode(tos_at(row, 2), &bytes, &n) == 0) {
@@ -701,7 +715,8 @@ bool resident_answers(struct resident *r, uint64_t tag, struct slice sender)
 }
 
 /* Put a folder into one of its inboxes. */
-static int inbox_deliver(struct resident *r, const struct post *p, const char *inbox)
+static int inbox_deliver(
+	struct resident *r, const struct origin *from, const struct post *p, const char *inbox)
 {
 	char sender[NAME_BYTES_MAX + 1];
 	struct inbox *in = map_find_str(r->inboxes, inbox);
@@ -714,7 +729,7 @@ static int inbox_deliver(struct resident *r, const struct post *p, const char *i
 	if (rc == 0 && p->kind == POST_CALL)
 		rc = asked_note(r, p);
 	if (rc == 0)
-		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder);
+		rc = vm_deliver(r, p->kind, inbox, sender, p->tag, p->folder, from);
 	if (rc == 0) {
 		r->n_waiting++;
 		r->received += (int64_t)p->folder.n;
@@ -751,7 +766,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 
 		f.kind = POST_ONEWAY;
 		return map_find_str(r->inboxes, "failures") && r->state == SHELL_RUNNING
-			       ? inbox_deliver(r, &f, "failures")
+			       ? inbox_deliver(r, from, &f, "failures")
 			       : 0;
 	}
 	if (answer) {
@@ -759,7 +774,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 		if (r->state == SHELL_DEPARTING || !r->vm)
 			return err_set(em, ERR_NOT_FOUND, "the call was given up");
 		r->received += (int64_t)p->folder.n;
-		return vm_deliver(r, p->kind, "", sender, p->tag, p->folder);
+		return vm_deliver(r, p->kind, "", sender, p->tag, p->folder, NULL);
 	}
 	if (!inbox[0])
 		return err_set(
@@ -772,7 +787,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 	if (r->state == SHELL_FAULTED)
 		return err_set(em, ERR_STATE, "%s is faulted", r->name);
 	if (r->state != SHELL_DEPARTING && !r->completed && in)
-		return inbox_deliver(r, p, inbox);
+		return inbox_deliver(r, from, p, inbox);
 	/* While it departs posts wait here and follow it; just after the start its inbox may be
 	 * about to open. */
 	if (r->state == SHELL_DEPARTING || r->completed || inbox_grace(r))
@@ -785,7 +800,6 @@ static bool held_try(struct resident *r, const struct origin *from, const struct
 	const char *slash = memchr(p->dest.p, '/', p->dest.n);
 	char inbox[64] = "";
 
-	(void)from;
 	if (slash)
 		slice_copy_text(
 			(struct slice){ (const uint8_t *)slash + 1,
@@ -795,7 +809,7 @@ static bool held_try(struct resident *r, const struct origin *from, const struct
 	if (r->state == SHELL_DEPARTING || r->completed)
 		return false;
 	if (map_find_str(r->inboxes, inbox))
-		return inbox_deliver(r, p, inbox) == 0;
+		return inbox_deliver(r, from, p, inbox) == 0;
 	if (inbox_grace(r))
 		return false;
 	kernel_fail_back(r->k, p, ERR_NO_INBOX, "the carrier has no such inbox");

@@ -118,7 +118,7 @@ static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, i
 	if (kind == POST_ANSWER || kind == POST_FAILURE)
 		metric_add(r->k->metrics, "answers_lost_total", NULL, 1);
 	else if (kind == POST_CALL)
-		vm_deliver(r, POST_FAILURE, "", "", tag, slice_buf(&folder));
+		vm_deliver(r, POST_FAILURE, "", "", tag, slice_buf(&folder), NULL);
 	else if (map_find_str(r->inboxes, "failures"))
 		failure_post(r, slice_buf(&folder));
 	for (int i = 0; i < 3; i++)

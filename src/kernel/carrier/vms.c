@@ -506,19 +506,21 @@ void vm_freeze(struct resident *r, bool freeze)
 }
 
 int vm_deliver(struct resident *r, enum post_kind kind, const char *inbox, const char *sender,
-	uint64_t tag, struct slice folder)
+	uint64_t tag, struct slice folder, const struct origin *from)
 {
 	AUTOBUF b = BUF_MAX(FRAME_BYTES_MAX + 4096);
 	size_t at;
 
 	if (!r->vm || !r->vm_runs || !r->vm->stream)
 		return ERR_STATE;
-	at = vm_frame_begin(&b, r, 5, VM_DELIVER);
+	at = vm_frame_begin(&b, r, 7, VM_DELIVER);
 	cbor_put_uint(&b, kind);
 	cbor_put_text(&b, inbox);
 	cbor_put_text(&b, sender);
 	cbor_put_uint(&b, tag);
 	cbor_put_raw(&b, folder);
+	cbor_put_text(&b, from ? from->principal : "");
+	cbor_put_text(&b, from ? origin_class_word(from->cls) : "");
 	return vm_send(r->vm, &b, at);
 }
 

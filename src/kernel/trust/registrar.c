@@ -4,6 +4,7 @@
  */
 #include "kernel/handoff/evidence.h"
 #include "kernel/services/extender.h"
+#include "kernel/trust/introduce.h"
 
 #include <string.h>
 
@@ -609,6 +610,7 @@ static void revocation_act(struct kernel *k)
 		if (link_cert(l) && serial_revoked(k, link_cert(l)))
 			link_close(l, ERR_REVOKED, "the certificate was revoked");
 	}
+	introduced_revoke(k, serial_revoked);
 	extender_recheck(k);
 }
 

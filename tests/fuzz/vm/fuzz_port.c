@@ -81,7 +81,7 @@ static void head(struct buf *b, unsigned n, unsigned type, uint64_t number)
 
 static void deliver(struct buf *b, uint64_t number, unsigned arg, struct slice s)
 {
-	head(b, 7, VM_DELIVER, number);
+	head(b, 9, VM_DELIVER, number);
 	cbor_put_uint(b, arg & 3);
 	cbor_put_text(b, arg & 4 ? "x" : "");
 	cbor_put_text(b, arg & 8 ? "" : "host1/client/1");
@@ -90,6 +90,8 @@ static void deliver(struct buf *b, uint64_t number, unsigned arg, struct slice s
 	cbor_put_text(b, "f");
 	cbor_put_array(b, 1);
 	cbor_put_bytes(b, s.p, s.n);
+	cbor_put_text(b, arg & 16 ? "alice" : "");
+	cbor_put_text(b, arg & 16 ? "client" : "");
 }
 
 static void done(struct buf *b, uint64_t number, unsigned arg)

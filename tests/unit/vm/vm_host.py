@@ -72,6 +72,8 @@ class Vm:
         self.socket.sendall(data)
 
     def send(self, *frame):
+        if frame[0] == DELIVER and len(frame) == 7:
+            frame += ("", "")  # whose the sender is: not known
         data = shortest(list(frame))
         self.raw(struct.pack(">I", len(data)) + data)
 

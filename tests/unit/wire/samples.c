@@ -849,6 +849,18 @@ static void make_statement(struct buf *b)
 	tos_value_free(m);
 }
 
+static void make_introduction(struct buf *b)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "boot", tos_bytes(bytes(16, 16), 16));
+	tos_set(m, "client", tos_text("host0/client/7"));
+	tos_set(m, "issued", tos_int(1700000000000));
+	tos_set(m, "expires", tos_int(1700000600000));
+	value_put(b, m);
+	tos_value_free(m);
+}
+
 static void make_index(struct buf *b)
 {
 	struct tos_value *list = tos_array();
@@ -915,6 +927,7 @@ static const struct {
 	{ "cose-to-sign", make_cose_to_sign, again_cbor },
 	{ "statement", make_statement, again_cbor },
 	{ "index", make_index, again_cbor },
+	{ "introduction", make_introduction, again_cbor },
 	{ "package-entry", make_package_entry, again_cbor },
 };
 
@@ -922,7 +935,7 @@ const char *const sample_kinds[] = { "folder", "post", "hello", "hello-audit", "
 	"credit", "ping", "pong", "want", "chunk", "lack", "vouch", "bye", "carry", "taken",
 	"manifest", "bundle", "ticket", "ticket-sealed", "hop", "hop-grown", "hop-clone",
 	"hop-fast", "record", "batch", "briefcase", "envelope", "cose", "cose-chain",
-	"cose-to-sign", "statement", "index", "package-entry", NULL };
+	"cose-to-sign", "statement", "index", "introduction", "package-entry", NULL };
 
 bool sample_make(const char *kind, struct buf *out)
 {
