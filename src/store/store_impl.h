@@ -54,6 +54,9 @@ struct writer {
 	struct store_mark mark;
 	uint64_t max_bytes; /* as set on db */
 	int log_pages;      /* in the write-ahead log, since it was last copied into the file */
+	int log_end;        /* its last commit ends at this page */
+	int log_room;       /* pages for which its file has room, as far as we made it */
+	bool log_fixed;     /* no more: making room has failed */
 };
 
 struct store {
@@ -86,6 +89,11 @@ void *writer_main(void *store); /* the thread */
 int mark_load(struct writer *w, struct errmsg *em);
 /* Raises the boot count durably. */
 int boot_raise(struct writer *w, int64_t *count, struct errmsg *em);
+void log_watch(struct writer *w);
+bool log_due(const struct writer *w, bool busy); /* it should be copied into the file */
+void log_copy(struct writer *w);
+bool log_cramped(const struct writer *w); /* it should be given room, when nobody waits */
+void log_extend(struct writer *w);
 void audit_chain(const uint8_t prev[32], uint64_t seq, int64_t time_ms, struct slice body,
 	uint8_t out[32]);
 

@@ -4,8 +4,10 @@
  * takes no other with it. Where the whole group fails (a full disk rolls everything back), each
  * is tried alone.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -17,11 +19,9 @@
 #define GROUP_MAX       4096
 #define GROUP_BYTES_MAX ((size_t)64 << 20)
 #define EXPIRE_ROWS     256
-/* Pages of the log from which on it is copied into the file: between groups, and while more wait */
-#define LOG_PAGES_IDLE 1000
-#define LOG_PAGES_BUSY 8000
-#define KEY_SEQ        "store.seq"
-#define KEY_BOOT       "store.boot"
+#define IDLE_MS         50 /* from then on the log may be given room */
+#define KEY_SEQ         "store.seq"
+#define KEY_BOOT        "store.boot"
 
 static void put_be64(uint8_t out[8], uint64_t v)
 {
@@ -83,37 +83,13 @@ static int prepare_all(struct writer *w, struct errmsg *em)
 	return rc;
 }
 
-/* ---- the log, copied into the file when nobody waits */
-
-static int on_log_grown(void *writer, sqlite3 *db, const char *name, int pages)
-{
-	struct writer *w = writer;
-
-	(void)db;
-	(void)name;
-	w->log_pages = pages;
-	return SQLITE_OK;
-}
-
-static bool log_due(const struct writer *w, bool busy)
-{
-	return w->log_pages >= (busy ? LOG_PAGES_BUSY : LOG_PAGES_IDLE);
-}
-
-/* Where it fails the log grows on, and the next group tries again. */
-static void log_copy(struct writer *w)
-{
-	w->log_pages = 0;
-	sqlite3_wal_checkpoint_v2(w->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-}
-
 int writer_open(struct writer *w, const char *path, struct errmsg *em)
 {
 	int rc = db_open_writer(path, &w->db, em);
 
 	if (rc < 0)
 		return rc;
-	sqlite3_wal_hook(w->db, on_log_grown, w); /* instead of a checkpoint within a commit */
+	log_watch(w);
 	return prepare_all(w, em);
 }
 
@@ -457,6 +433,29 @@ static void size_limit(struct writer *w, uint64_t max_bytes)
 	db_exec(w->db, sql, NULL);
 }
 
+/* Nothing is to be written, with the mutex held. */
+static void writer_idle(struct store *st)
+{
+	struct timespec until;
+
+	if (!log_cramped(&st->w)) {
+		pthread_cond_wait(&st->work, &st->mutex);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += IDLE_MS * 1000000L;
+	if (until.tv_nsec >= 1000000000L) {
+		until.tv_nsec -= 1000000000L;
+		until.tv_sec++;
+	}
+	if (pthread_cond_timedwait(&st->work, &st->mutex, &until) != ETIMEDOUT ||
+		st->queue.first || st->stopping)
+		return;
+	pthread_mutex_unlock(&st->mutex);
+	log_extend(&st->w);
+	pthread_mutex_lock(&st->mutex);
+}
+
 static void group_cancel(struct txn_list *group)
 {
 	for (struct store_txn *t = group->first; t; t = t->next)
@@ -479,7 +478,7 @@ void *writer_main(void *store)
 		if (group.n == 0) {
 			if (st->stopping)
 				break;
-			pthread_cond_wait(&st->work, &st->mutex);
+			writer_idle(st);
 			continue;
 		}
 		pthread_mutex_unlock(&st->mutex);

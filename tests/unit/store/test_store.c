@@ -871,6 +871,59 @@ static void what_was_reported_durable_survives_kill_9(void **state)
 	}
 }
 
+static off_t log_bytes(const struct place *p)
+{
+	struct stat s;
+	char log[128];
+
+	snprintf(log, sizeof(log), "%s-wal", p->path);
+	return stat(log, &s) == 0 ? s.st_size : -1;
+}
+
+static void write_and_wait_for_room(struct place *p, int fd)
+{
+	struct store *st = NULL;
+
+	if (store_open(p->path, on_wake, p, &st, NULL) < 0)
+		_exit(1);
+	put_now(st, T_HOME, "a", "before", 0);
+	while (log_bytes(p) < 64 * 4120) /* it comes when nothing was written for a while */
+		usleep(1000);
+	put_now(st, T_HOME, "b", "behind it, before zeros", 0);
+	(void)!write(fd, "x", 1);
+	pause();
+}
+
+static void a_young_log_gets_room_and_what_is_in_it_survives_kill_9(void **state)
+{
+	struct place *p = *state;
+	struct pollfd done = { .events = POLLIN };
+	struct store *st;
+	int fds[2];
+	off_t room;
+	pid_t pid;
+
+	assert_int_equal(pipe(fds), 0);
+	pid = fork();
+	if (pid == 0)
+		write_and_wait_for_room(p, fds[1]);
+	done.fd = fds[0];
+	assert_int_equal(poll(&done, 1, 20000), 1);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(fds[0]);
+	close(fds[1]);
+	room = log_bytes(p);
+	assert_true(room >= 64 * 4120 && room < 65 * 4120 + (64 << 10));
+	st = opened(p);
+	assert_record(st, T_HOME, "a", "before");
+	assert_record(st, T_HOME, "b", "behind it, before zeros");
+	put_now(st, T_HOME, "c", "after", 0);
+	assert_record(st, T_HOME, "c", "after");
+	store_close(st, 5000);
+	assert_int_equal(log_bytes(p), -1); /* copied, and gone */
+}
+
 static void many_waiting_transactions_share_one_fsync(void **state)
 {
 	struct place *p = *state;
@@ -948,6 +1001,7 @@ int main(void)
 		T(a_missing_or_forbidden_folder_is_said),
 		T(a_store_of_version_1_is_upgraded_and_keeps_its_residents),
 		T(what_was_reported_durable_survives_kill_9),
+		T(a_young_log_gets_room_and_what_is_in_it_survives_kill_9),
 		T(many_waiting_transactions_share_one_fsync),
 		T(only_its_owner_may_read_the_file),
 		T(a_folder_behind_a_symbolic_link_will_do),
