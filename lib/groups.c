@@ -279,33 +279,6 @@ static int add_once(struct names *out, size_t from, const char *name)
 	return names_have(out, from, name) ? 0 : names_add(out, name);
 }
 
-/* Changes of one letter that make one word of the other, at most `most` + 1. */
-static unsigned distance(const char *a, const char *b, unsigned most)
-{
-	unsigned row[65], n = (unsigned)strlen(b), least;
-
-	if (n > 64 || strlen(a) > 64)
-		return most + 1;
-	for (unsigned j = 0; j <= n; j++)
-		row[j] = j;
-	for (unsigned i = 1; a[i - 1]; i++) {
-		unsigned corner = row[0];
-
-		least = row[0] = i;
-		for (unsigned j = 1; j <= n; j++) {
-			unsigned here = corner + (a[i - 1] != b[j - 1]);
-
-			corner = row[j];
-			here = here < row[j] + 1 ? here : row[j] + 1;
-			row[j] = here < row[j - 1] + 1 ? here : row[j - 1] + 1;
-			least = row[j] < least ? row[j] : least;
-		}
-		if (least > most)
-			return most + 1;
-	}
-	return row[n];
-}
-
 static int no_such_group(const struct groups *g, const char *selector, struct errmsg *em)
 {
 	struct names all = { NULL, 0 };
@@ -315,7 +288,7 @@ static int no_such_group(const struct groups *g, const char *selector, struct er
 
 	groups_selectors(g, &all);
 	for (size_t i = 0; i < all.n; i++) {
-		bool close = distance(selector, all.v[i], 2) <= 2 ||
+		bool close = text_distance(selector, all.v[i], 2) <= 2 ||
 			     (strlen(selector) > 2 &&
 				     strncmp(selector, all.v[i], strlen(selector)) == 0);
 

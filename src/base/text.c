@@ -194,3 +194,29 @@ int text_int(const char *s, int64_t min, int64_t max, int64_t *out)
 	*out = v;
 	return 0;
 }
+
+unsigned text_distance(const char *a, const char *b, unsigned most)
+{
+	unsigned row[65], n = (unsigned)strlen(b), least;
+
+	if (n > 64 || strlen(a) > 64)
+		return most + 1;
+	for (unsigned j = 0; j <= n; j++)
+		row[j] = j;
+	for (unsigned i = 1; a[i - 1]; i++) {
+		unsigned corner = row[0];
+
+		least = row[0] = i;
+		for (unsigned j = 1; j <= n; j++) {
+			unsigned here = corner + (a[i - 1] != b[j - 1]);
+
+			corner = row[j];
+			here = here < row[j] + 1 ? here : row[j] + 1;
+			row[j] = here < row[j - 1] + 1 ? here : row[j - 1] + 1;
+			least = row[j] < least ? row[j] : least;
+		}
+		if (least > most)
+			return most + 1;
+	}
+	return row[n];
+}

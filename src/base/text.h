@@ -23,3 +23,6 @@ int text_bytes(const char *s, uint64_t *out);
 int text_duration(const char *s, int64_t *out_ms);
 /* A whole decimal number within [min, max], nothing around it. */
 int text_int(const char *s, int64_t min, int64_t max, int64_t *out);
+
+/* Changes of one letter that make one word of the other, at most `most` + 1: what was meant? */
+unsigned text_distance(const char *a, const char *b, unsigned most);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "cli/cli.h"
 
 const struct option_spec global_options[] = {
@@ -49,11 +50,40 @@ static int keep(
 	return 0;
 }
 
+/* The nearest name so far, and how near that is. */
+struct meant {
+	const char *name;
+	unsigned off;
+};
+
+static void meant_try(struct meant *m, const char *word, size_t n, const char *name)
+{
+	char typed[33];
+	unsigned off;
+
+	if (n < 2 || n >= sizeof(typed))
+		return;
+	memcpy(typed, word, n);
+	typed[n] = 0;
+	off = strncmp(name, typed, n) == 0 ? 1 : text_distance(typed, name, 2);
+	if (off < m->off && off < strlen(name)) {
+		m->name = name;
+		m->off = off;
+	}
+}
+
 static int unknown(const struct args *a, const char *word, struct errmsg *em)
 {
+	const struct option_spec *const tables[] = { a->command ? a->command->options : NULL,
+		global_options };
+	struct meant m = { NULL, 3 };
 	char p[64];
 
-	return err_set(em, ERR_USAGE, "there is no option %s; '%s --help' lists them", word,
+	for (size_t i = 0; word[1] == '-' && i < 2; i++)
+		for (const struct option_spec *o = tables[i]; o && o->name; o++)
+			meant_try(&m, word + 2, strcspn(word + 2, "="), o->name);
+	return err_set(em, ERR_USAGE, "there is no option %s%s%s%s; '%s --help' lists them",
+		word, m.name ? "; is it --" : "", m.name ? m.name : "", m.name ? "?" : "",
 		program(a, p));
 }
 
@@ -114,12 +144,18 @@ static int short_options(
 static int name_command(
 	struct args *a, const char *word, const struct command *const *table, struct errmsg *em)
 {
-	for (; *table; table++)
+	struct meant m = { NULL, 3 };
+
+	for (; *table; table++) {
 		if (strcmp((*table)->name, word) == 0) {
 			a->command = *table;
 			return 0;
 		}
-	return err_set(em, ERR_USAGE, "there is no command %s; 'tos --help' lists them", word);
+		if (!(*table)->hidden)
+			meant_try(&m, word, strlen(word), (*table)->name);
+	}
+	return err_set(em, ERR_USAGE, "there is no command %s%s%s%s; 'tos --help' lists them",
+		word, m.name ? "; is it " : "", m.name ? m.name : "", m.name ? "?" : "");
 }
 
 static int check_count(const struct args *a, struct errmsg *em)

@@ -8,14 +8,17 @@
 
 static int run_completion(struct cli *cli)
 {
-	(void)cli;
+	if (cli->args.n_word && strcmp(cli->args.word[0], "bash") != 0)
+		return cli_usage(
+			cli, "there is a script for bash only, not for %s", cli->args.word[0]);
 	completion_print(stdout);
 	return EXIT_DONE;
 }
 
 const struct command command_completion = {
 	.name = "completion",
-	.args = "",
+	.args = "[bash]",
+	.max_args = 1,
 	.summary = "Print the completion script for bash",
 	.about = "Installed packages bring it along; elsewhere it is read with source.",
 	.examples = "source <(tos completion)\tIn this shell\n",

@@ -66,6 +66,8 @@ static bool is_source(const char *path)
 
 int launch_file_of(struct cli *cli, const char *word, char path[4096])
 {
+	bool is_run = strcmp(cli->args.command->name, "run") == 0;
+
 	if (access(word, F_OK) < 0) {
 		AUTOBUF shipped = BUF_INIT;
 
@@ -74,8 +76,11 @@ int launch_file_of(struct cli *cli, const char *word, char path[4096])
 			where_carrier(word, path, 4096) < 0)
 			return err_set(&cli->em, ERR_NOT_FOUND,
 				"there is no file %s and no shipped carrier of that "
-				"name; shipped are: %s",
-				word, buf_cstr(&shipped));
+				"name; shipped are: %s%s%s",
+				word, buf_cstr(&shipped),
+				is_run ? ". A program of the hosts is run with tos run -- "
+				       : "",
+				is_run ? word : "");
 		return 0;
 	}
 	if (snprintf(path, 4096, "%s", word) >= 4096)

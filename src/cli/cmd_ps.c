@@ -66,6 +66,25 @@ static int ps_domain(struct cli *cli, struct tos_value *rows)
 	return rc;
 }
 
+/* One of this TOS_HOME. What does not run has no carriers; of one that does not answer that is not
+ * known. */
+static bool ps_one(struct cli *cli, const char *kernel, struct tos_value *rows)
+{
+	struct tos_connection *c;
+	int rc = tos_connect(cli->home, kernel, cli_timeout(cli, 10000), &c, cli_err(cli));
+	AUTOBUF calm = BUF_INIT;
+
+	if (rc == 0) {
+		cli_disconnect(cli);
+		cli->connection = c;
+		rc = ask_ps(cli, NULL, false, rows);
+	}
+	if (rc < 0 && rc != ERR_UNREACHABLE)
+		fprintf(stderr, "tos ps: %s is left out: %s\n", kernel,
+			text_shown(&calm, err_show(rc, &cli->em)));
+	return rc == 0;
+}
+
 static int ps_here(struct cli *cli, struct tos_value *rows)
 {
 	struct names all = { NULL, 0 };
@@ -77,10 +96,7 @@ static int ps_here(struct cli *cli, struct tos_value *rows)
 		return rc ? rc : ask_ps(cli, NULL, false, rows);
 	rc = rc ? rc : home_kernels(&h, &all);
 	for (size_t i = 0; rc == 0 && i < all.n; i++)
-		if (cli_connect_to(cli, all.v[i]) == 0 &&
-			strcmp(tos_connection_kernel(cli->connection), all.v[i]) == 0 &&
-			ask_ps(cli, NULL, false, rows) == 0)
-			answered++;
+		answered += ps_one(cli, all.v[i], rows);
 	names_fini(&all);
 	if (rc == 0 && !answered) {
 		rc = cli_connect(cli);

@@ -70,7 +70,7 @@ void help_program(FILE *out)
 			fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
 	fputs("\nEverywhere:\n", out);
 	help_options(global_options, out);
-	fputs("\nStart with 'tos up -n 3'; 'tos COMMAND --help' and tos(1) say more.\n"
+	fputs("\nStart with 'tos up -n 3'; 'tos help COMMAND' and tos(1) say more.\n"
 	      "Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 timed out, 5 unreachable.\n",
 		out);
 }
@@ -276,9 +276,13 @@ void completion_print(FILE *out)
 	for (size_t i = 0; commands[i]; i++)
 		if (!commands[i]->hidden)
 			fprintf(out, "%s%s", i ? " " : "", commands[i]->name);
-	fputs("'\n\t\t[[ $cur == -* ]] && words='", out);
+	fputs(" help'\n\t\t[[ $cur == -* ]] && words='", out);
 	for (const struct option_spec *o = global_options; o->name; o++)
 		fprintf(out, " --%s", o->name);
+	fputs("';;\n\thelp) words='", out);
+	for (size_t i = 0; commands[i]; i++)
+		if (!commands[i]->hidden)
+			fprintf(out, "%s%s", i ? " " : "", commands[i]->name);
 	fputs("';;\n", out);
 	for (size_t i = 0; commands[i]; i++) {
 		const struct command *c = commands[i];

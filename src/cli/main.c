@@ -1,6 +1,8 @@
 /* tos: the command line. Names the commands and runs one. */
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/text.h"
@@ -33,19 +35,38 @@ static int run(struct cli *cli)
 	return cli->args.command->run(cli);
 }
 
+/* Whoever reads what we print has had enough: `tos metrics | head`. */
+static bool reader_left(void)
+{
+	struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
 /* A command that printed is only done when what it printed went out. */
 static int flushed(struct cli *cli, int code)
 {
-	if (fflush(stdout) == 0 && !ferror(stdout))
+	if ((fflush(stdout) == 0 && !ferror(stdout)) || reader_left())
 		return code;
 	err_errno(&cli->em, "cannot write the output");
 	return cli_fail(cli, ERR_IO);
 }
 
+/* `tos help COMMAND` is `tos COMMAND --help`. */
+static int parse(int argc, char **argv, struct cli *cli)
+{
+	char help[] = "--help";
+	char *asked[] = { argv[0], help, argc > 2 ? argv[2] : NULL, NULL };
+
+	if (argc < 2 || argc > 3 || strcmp(argv[1], "help") != 0)
+		return args_parse(argc, argv, commands, &cli->args, &cli->em);
+	return args_parse(argc, asked, commands, &cli->args, &cli->em);
+}
+
 int main(int argc, char **argv)
 {
 	static struct cli cli;
-	int code, rc = args_parse(argc, argv, commands, &cli.args, &cli.em);
+	int code, rc = parse(argc, argv, &cli);
 
 	signal(SIGPIPE, SIG_IGN);
 	if (rc < 0)

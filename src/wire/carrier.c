@@ -72,6 +72,16 @@ static int limit_value(enum limit_id id, const char *text, int64_t *value)
 	return rc;
 }
 
+static int limit_unknown(int n, const char *name, struct errmsg *em)
+{
+	AUTOBUF all = BUF_INIT;
+
+	for (size_t i = 0; i < LIMIT_COUNT; i++)
+		buf_printf(&all, "%s%s", i ? ", " : "", limit_names[i]);
+	return err_set(em, ERR_USAGE, "there is no limit \"%.*s\"; there are %s", n, name,
+		buf_cstr(&all));
+}
+
 int limit_parse(const char *text, enum limit_id *id, int64_t *value, struct errmsg *em)
 {
 	const char *eq = strchr(text, '=');
@@ -82,8 +92,7 @@ int limit_parse(const char *text, enum limit_id *id, int64_t *value, struct errm
 		return err_set(em, ERR_USAGE, "limit \"%s\": write it as NAME=VALUE", text);
 	found = limit_find(text, (size_t)(eq - text));
 	if (found < 0)
-		return err_set(
-			em, ERR_USAGE, "there is no limit \"%.*s\"", (int)(eq - text), text);
+		return limit_unknown((int)(eq - text), text, em);
 	rc = limit_value((enum limit_id)found, eq + 1, &v);
 	if (rc == ERR_MALFORMED)
 		return err_set(em, ERR_USAGE, "limit %s: \"%s\" is no %s", limit_names[found],

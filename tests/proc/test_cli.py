@@ -104,6 +104,20 @@ def test_help_is_printed_for_each_command(home):
         assert "--json" in text
 
 
+def test_help_is_a_word_as_well(home):
+    assert home.out("help") == home.out("--help")
+    assert home.out("help", "launch") == home.out("launch", "--help")
+    assert "is it launch?" in home.run("help", "launhc", expect=2).stderr
+    assert home.out("completion", "bash") == home.out("completion")
+    assert "bash only" in home.run("completion", "fish", expect=2).stderr
+
+
+def test_a_reader_that_has_had_enough_is_no_failure(home):
+    p = subprocess.Popen([TOS, "manual", "run"], env=home.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p.stdout.close()  # whatever is written now finds nobody
+    assert (p.stderr.read(), p.wait(20)) == ("", 0)
+
+
 def test_version_and_no_command(home):
     assert re.match(r"tos \d+\.\d+\.\d+\n", home.out("--version"))
     assert "usage" in home.run(expect=2).stderr
@@ -539,6 +553,20 @@ def test_a_fault_is_told_with_its_place(fleet):
     r = fleet.run("launch", "-e", "error('boom')", "--path", "host1", "--wait", expect=1)
     assert "line.lua:1: boom" in r.stderr and "host1" in r.stderr
     assert "traceback" in fleet.out("show", r.stdout.split()[0])
+
+
+@kernels
+def test_a_program_without_dashes_is_told_how_to_run_it(fleet):
+    assert "tos run -- uname" in fleet.run("run", "uname", expect=1).stderr
+
+
+@kernels
+def test_a_fault_does_not_steer_the_terminal(fleet):
+    r = fleet.run("launch", "-e", r"error('\27[2J\u{9b}31m first\nsecond')", "--wait", expect=1)
+    name = r.stdout.split()[0]
+    shown = r.stdout + r.stderr + fleet.out("show", name) + fleet.out("log", name)
+    assert "?[2J?31m first" in r.stderr and "\nsecond" in r.stderr, r.stderr
+    assert "\x1b" not in shown and "\x9b" not in shown, shown
 
 
 @kernels

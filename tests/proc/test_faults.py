@@ -297,3 +297,18 @@ def test_a_kernel_is_killed_at_each_point(fleet, journey, points):
 
 def test_what_is_not_used_is_not_reached(fleet):
     assert not [p for p in UNUSED | {"write-journal"} for k in fleet.names if fleet.faults[k].hits(p)]
+
+
+def test_what_has_ended_is_in_doubt_no_more(fleet):
+    """Its home dies over the outcome, hears that the move home is in doubt, takes it, and is started again: it says so no
+    more, nor another time since when it has ended."""
+    fleet.faults["host0"].arm("outcome-commit")
+    name = fleet.launch(TOUR, "--path", "host1")
+    wait_for(lambda: fleet.faults["host0"].fired("outcome-commit"))
+    fleet.kill("host1")
+    assert fleet.outcome(name)["state"] == "finished"
+    (before,) = [r for r in fleet.json("ps") if r["name"] == name]
+    fleet.kill("host0")
+    wait_for(lambda: fleet.status("host0"))
+    (after,) = [r for r in fleet.json("ps") if r["name"] == name]
+    assert not after["in_doubt"] and before["since_ms"] == after["since_ms"], (before, after)

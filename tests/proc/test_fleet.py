@@ -61,3 +61,14 @@ def test_json_of_ps_show_log_locate_and_wait(fleet):
     assert o["state"] == "finished" and o["name"] == name
     assert json.dumps(o["trail"])
     assert fleet.outcome(name) == o
+
+
+def test_ps_names_whom_it_leaves_out(fleet):
+    """A kernel that does not answer may hold anything; one that is not running holds nothing that runs."""
+    fleet.freeze("host1")
+    r = fleet.run("ps", "--timeout", "1s")
+    fleet.thaw("host1")
+    assert r.returncode == 0 and "host1 is left out" in r.stderr, r.stderr
+    fleet.down("host1")
+    assert fleet.run("ps").stderr == ""
+    fleet.up()

@@ -82,7 +82,7 @@ void home_end(struct kernel *k, struct home_record *h, int rc)
 	h->closing = false;
 	if (rc == 0 && !shell_ended(h->state)) {
 		home_outcome(k, h, h->end_state, outcome);
-		h->ended_ms = h->end_ms;
+		h->ended_ms = h->since_ms = h->end_ms; /* as the row says */
 	} else {
 		tos_value_free(outcome);
 		h->save_due = true; /* another row may have said that it had ended */

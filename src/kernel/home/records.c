@@ -147,11 +147,12 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_set(m, "e", incarnation_value(h->raising ? &h->next_e : &h->e));
 	tos_set(m, "n", tos_int((int64_t)h->n));
 	tos_set(m, "came", tos_int((int64_t)h->came));
-	tos_set(m, "in_doubt", tos_bool(h->in_doubt));
+	/* What home_outcome() will say, once this is durable. */
+	tos_set(m, "in_doubt", tos_bool(h->in_doubt && !h->closing));
 	tos_set(m, "wanted", tos_text(h->wanted));
-	tos_set(m, "command_due", tos_bool(h->command_due));
+	tos_set(m, "command_due", tos_bool(h->command_due && !h->closing));
 	tos_set(m, "launched", tos_int(h->launched_ms));
-	tos_set(m, "since", tos_int(h->since_ms));
+	tos_set(m, "since", tos_int(h->closing ? h->end_ms : h->since_ms));
 	tos_set(m, "ended", tos_int(h->closing ? h->end_ms : h->ended_ms));
 	tos_set(m, "expires", tos_int(h->expires_ms));
 	tos_set(m, "ticket", tos_bytes(h->ticket_cose.p, h->ticket_cose.n));
@@ -195,7 +196,7 @@ static int home_read(struct kernel *k, struct slice body, struct home_record **o
 	h->state = state < 0 ? SHELL_LOST : (enum shell_state)state;
 	incarnation_pick(f[F_e], &h->e);
 	h->n = (uint64_t)pick_int(f[F_n], 0);
-	h->in_doubt = pick_bool(f[F_in_doubt], false);
+	h->in_doubt = !shell_ended(h->state) && pick_bool(f[F_in_doubt], false);
 	h->command_due = pick_bool(f[F_command_due], false);
 	h->launched_ms = pick_int(f[F_launched], 0);
 	h->since_ms = pick_int(f[F_since], 0);

@@ -104,6 +104,10 @@ static void wrong_usage_says_what_is_wrong(void **state)
 		{ "go x --path", "--path needs a value" },
 		{ "go x -p", "-p needs a value" },
 		{ "go x --fast=1", "--fast takes no value" },
+		{ "sty", "no command sty; is it stay?" },
+		{ "go x --pth=a", "no option --pth=a; is it --path?" },
+		{ "stay --jso", "no option --jso; is it --json?" },
+		{ "go x --nothing", "no option --nothing; 'tos" },
 	};
 
 	(void)state;
