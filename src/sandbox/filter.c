@@ -123,7 +123,7 @@ static const struct call calls[] = {
 	{ "mount", L, ANY, 0 }, { "umount2", L, ANY, 0 }, { "pivot_root", L, ANY, 0 }, { "mount_setattr", L, ANY, 0 }, { "symlinkat", L, ANY, 0 },
 	{ "symlink", L, ANY, 0 }, { "mknod", L, ANY, 0 }, { "mknodat", L, ANY, 0 },
 	{ "unshare", L, ANY, 0 }, { "setresuid", L, ANY, 0 }, { "setresgid", L, ANY, 0 }, { "setgroups", L, ANY, 0 }, { "capset", L, ANY, 0 },
-	{ "capget", L, ANY, 0 }, { "close_range", E | K | L, ANY, 0 }, { "seccomp", L, ANY, 0 }, { "memfd_create", K, ANY, 0 },
+	{ "capget", L, ANY, 0 }, { "getpriority", L, ANY, 0 }, { "setpriority", L, ANY, 0 }, { "close_range", E | K | L, ANY, 0 }, { "seccomp", L, ANY, 0 }, { "memfd_create", K, ANY, 0 },
 	{ "landlock_create_ruleset", L, ANY, 0 }, { "landlock_add_rule", L, ANY, 0 }, { "landlock_restrict_self", L, ANY, 0 },
 	/* sanitizer builds */
 	{ "clone", S, ANY, 0 }, { "openat", S, ANY, 0 }, { "open", S, ANY, 0 }, { "readlink", S, ANY, 0 }, { "prctl", S, ANY, 0 }, { "mmap", S, ANY, 0 },

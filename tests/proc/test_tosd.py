@@ -352,6 +352,11 @@ def test_vm_starts_answers_and_ends(tosd):
     assert d["peak"] > 0
 
 
+def test_vm_gives_way_to_the_kernel(tosd):
+    pid, own = tosd.spawn(3), os.getpriority(os.PRIO_PROCESS, tosd.kernel_pid())
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(own + 10, 19)
+
+
 @plain
 def test_vm_can_do_nothing(tosd):
     """Whatever is off the list kills, or is an errno that libc expects."""
