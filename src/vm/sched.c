@@ -50,8 +50,9 @@
 #define JUMP_PER_US    512 /* bytes */
 #define HOST_PER_US    16
 #define STUCK_US       ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
-#define TELL_US        ((int64_t)50000)                /* of CPU time, between USAGEs */
-#define WOKEN_US       ((int64_t)4000) /* of woken carriers before a spent one has a turn */
+#define ALARM_LEAST_US ((int64_t)50)
+#define TELL_US        ((int64_t)50000) /* of CPU time, between USAGEs */
+#define WOKEN_US       ((int64_t)4000)  /* of woken carriers before a spent one has a turn */
 #define WOKEN_LEAST_US ((int64_t)100)
 #define CREDIT_MOST_US ((int64_t)2000)
 #define DEBT_MOST_US   ((int64_t)500000)
@@ -192,6 +193,16 @@ static void slice_is_due(struct vm_carrier *c, int64_t cpu_us)
 		tell_stuck(c);
 }
 
+/* Until the next look. A short slice may have begun before this alarm was set, or had to wait for the core. */
+static int64_t next_us(int64_t cpu_us)
+{
+	int64_t left = vm_sched.most_us - cpu_us;
+
+	return left <= 0 || left >= SLICE_US ? SLICE_US
+	       : left < ALARM_LEAST_US       ? ALARM_LEAST_US
+					     : left;
+}
+
 static void on_alarm(int signo)
 {
 	struct vm_carrier *c = vm_sched.running;
@@ -209,7 +220,7 @@ static void on_alarm(int signo)
 		now >= vm_sched.next_deadline_us || c->cpu_us + cpu_us > c->cpu_most_us)
 		slice_is_due(c, cpu_us);
 	port_flush_alarm(the_port);
-	arm(SLICE_US);
+	arm(next_us(cpu_us));
 	errno = err;
 }
 
