@@ -797,7 +797,7 @@ static int launch_parts(
 	if (memcmp(c->digest, r->ticket.code, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_SIGNATURE, "the code is not what the ticket names");
 	memcpy(r->code_digest, c->digest, DIGEST_BYTES);
-	blob_set(&r->code, blob_slice(&c->bundle));
+	blob_share(&r->code, &c->bundle);
 	r->author = c->author;
 	memcpy(r->minimum, c->manifest.limits, sizeof(r->minimum));
 	rc = admit_author(k, &r->owner, &r->author, "launch", em);
@@ -864,7 +864,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	home_place(h, k->config.name, 0);
 	h->state = SHELL_READY;
 	h->expires_ms = r->ticket.expires_ms;
-	blob_set(&h->ticket_cose, blob_slice(&r->ticket_cose));
+	blob_share(&h->ticket_cose, &r->ticket_cose);
 	map_put_str(k->homes, h->name, h);
 	lg->k = k;
 	lg->rq = rq;

@@ -50,27 +50,60 @@ int store_get(struct store *st, enum store_table tb, const void *key, size_t n_k
 	return rc;
 }
 
-int store_each(struct store *st, enum store_table tb, struct slice from, store_each_fn *fn,
-	void *arg, struct errmsg *em)
+static int walk(
+	struct store *st, sqlite3_stmt *s, store_each_fn *fn, void *arg, struct errmsg *em)
 {
-	sqlite3_stmt *s = NULL;
-	int step = SQLITE_DONE;
-	/* A statement of its own, so that the callback may go through a table as well. */
-	int rc = db_prepare(st->r, &s, em,
-		"SELECT key, body, expires FROM \"%s\" WHERE key >= ?1"
-		" AND (expires = 0 OR expires > ?2) ORDER BY key",
-		store_table_names[tb]);
+	int step = SQLITE_DONE, rc = 0;
 
-	if (rc < 0)
-		return err_wrap(em, rc, "store %s", st->path);
-	sqlite3_bind_blob64(s, 1, from.n ? (const void *)from.p : "", from.n, SQLITE_STATIC);
-	sqlite3_bind_int64(s, 2, clock_wall_ms());
+	sqlite3_bind_int64(s, 1, clock_wall_ms());
 	while (rc == 0 && (step = sqlite3_step(s)) == SQLITE_ROW)
 		rc = fn(arg, column(s, 0), column(s, 1), sqlite3_column_int64(s, 2));
 	if (rc == 0 && step != SQLITE_DONE)
 		rc = read_fail(st, em);
 	sqlite3_finalize(s);
 	return rc;
+}
+
+int store_each(struct store *st, enum store_table tb, struct slice from, store_each_fn *fn,
+	void *arg, struct errmsg *em)
+{
+	sqlite3_stmt *s = NULL;
+	/* A statement of its own, so that the callback may go through a table as well. */
+	int rc = db_prepare(st->r, &s, em,
+		"SELECT key, body, expires FROM \"%s\" WHERE key >= ?2"
+		" AND (expires = 0 OR expires > ?1) ORDER BY key",
+		store_table_names[tb]);
+
+	if (rc < 0)
+		return err_wrap(em, rc, "store %s", st->path);
+	sqlite3_bind_blob64(s, 2, from.n ? (const void *)from.p : "", from.n, SQLITE_STATIC);
+	return walk(st, s, fn, arg, em);
+}
+
+int store_all(
+	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em)
+{
+	sqlite3_stmt *s = NULL;
+	/* NOT INDEXED: an index of what expires would lead here and there. */
+	int rc = db_prepare(st->r, &s, em,
+		"SELECT key, body, expires FROM \"%s\" NOT INDEXED"
+		" WHERE expires = 0 OR expires > ?1 ORDER BY rowid",
+		store_table_names[tb]);
+
+	return rc < 0 ? err_wrap(em, rc, "store %s", st->path) : walk(st, s, fn, arg, em);
+}
+
+size_t store_count(struct store *st, enum store_table tb)
+{
+	sqlite3_stmt *s = NULL;
+	size_t n = 0;
+
+	if (db_prepare(st->r, &s, NULL, "SELECT count(*) FROM \"%s\"", store_table_names[tb]) ==
+			0 &&
+		sqlite3_step(s) == SQLITE_ROW)
+		n = (size_t)sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	return n;
 }
 
 int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_fn *fn,

@@ -93,6 +93,12 @@ int store_get(struct store *st, enum store_table tb, const void *key, size_t n_k
 typedef int store_each_fn(void *arg, struct slice key, struct slice body, int64_t expires_ms);
 int store_each(struct store *st, enum store_table tb, struct slice from, store_each_fn *fn,
 	void *arg, struct errmsg *em);
+/* The same of all records, in the order of the file: in that of the keys a large table is read once and
+ * again. For what is read whole. */
+int store_all(
+	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em);
+/* How many there are, at most: expired ones too. 0 if that can't be said. */
+size_t store_count(struct store *st, enum store_table tb);
 /* Audit records with sequence > after, ascending, at most `most`. body as given, with seq, time
  * and chain digest. */
 typedef int store_audit_fn(

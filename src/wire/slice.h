@@ -26,11 +26,15 @@ bool slice_equal(struct slice a, struct slice b);
 void slice_copy_text(struct slice s, char *out, size_t cap);
 
 struct blob {
-	uint8_t *p;
+	const uint8_t *p; /* never written to: others may have the same bytes */
 	size_t n;
 };
 /* copies; aborts without memory: bounded by limits before */
 void blob_set(struct blob *b, struct slice s);
+/* The same bytes, not a copy; both are freed on their own. For one thread. */
+void blob_share(struct blob *b, const struct blob *of);
+/* Like blob_set(), but what `same` has is shared where those are the bytes. */
+void blob_set_like(struct blob *b, struct slice s, const struct blob *same);
 void blob_free(struct blob *b);
 static inline struct slice blob_slice(const struct blob *b)
 {

@@ -181,7 +181,7 @@ static void copy_identity(struct resident *child, const struct resident *parent)
 	/* Decoded and found good when the parent came. */
 	ticket_stored(
 		blob_slice(&parent->ticket_cose), &child->ticket, id, &child->owner, NULL);
-	blob_set(&child->ticket_cose, blob_slice(&parent->ticket_cose));
+	blob_share(&child->ticket_cose, &parent->ticket_cose);
 	child->owner = parent->owner;
 	child->author = parent->author;
 	snprintf(suffix, sizeof(suffix), "%s.%llu", parent->suffix,
@@ -198,9 +198,9 @@ static struct resident *copy_make(struct cloning *c, struct tos_value *path)
 
 	copy_identity(child, parent);
 	/* The author's: what a hook replaced was for the parent's stay. */
-	blob_set(&child->code, code ? blob_slice(&code->bundle) : blob_slice(&parent->code));
-	blob_set(&child->briefcase, blob_slice(&c->briefcase));
-	blob_set(&child->state_bytes, blob_slice(&c->state));
+	blob_share(&child->code, code ? &code->bundle : &parent->code);
+	blob_share(&child->briefcase, &c->briefcase);
+	blob_share(&child->state_bytes, &c->state);
 	tos_value_free(child->path);
 	child->path = path;
 	tos_value_free(child->hops);

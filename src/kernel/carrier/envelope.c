@@ -117,6 +117,8 @@ static void take_counters(struct resident *r, const struct tos_value *counters)
 
 static int take_bytes(struct resident *r, const struct envelope *env, struct errmsg *em)
 {
+	const struct home_record *home =
+		r->k->homes ? map_find_str(r->k->homes, r->name) : NULL;
 	int rc = 0;
 	struct slice state = bytes_part(env, PART_STATE, &rc);
 	struct slice ticket = bytes_part(env, PART_TICKET, &rc);
@@ -128,7 +130,7 @@ static int take_bytes(struct resident *r, const struct envelope *env, struct err
 		return err_set(em, rc, "the envelope's state, ticket or code does not decode");
 	blob_set(&r->briefcase, env->part[PART_BRIEFCASE]);
 	blob_set(&r->state_bytes, state);
-	blob_set(&r->ticket_cose, ticket);
+	blob_set_like(&r->ticket_cose, ticket, home ? &home->ticket_cose : NULL);
 	memcpy(r->code_digest, code.p, DIGEST_BYTES);
 	return 0;
 }

@@ -269,7 +269,10 @@ static void read_stay(
 
 	automata_read(r, automata);
 	tos_value_free(automata);
-	blob_set(&r->code, here.n ? here : blob_slice(&code->bundle));
+	if (here.n)
+		blob_set(&r->code, here);
+	else
+		blob_share(&r->code, &code->bundle);
 	r->code_changed = here.n > 0;
 	r->author = code->author;
 	incarnation_pick(f[F_e], &r->e);
@@ -349,7 +352,7 @@ int residents_load(struct kernel *k, struct errmsg *em)
 	int rc;
 
 	k->residents = map_new();
-	rc = store_each(k->store, T_RESIDENT, (struct slice){ NULL, 0 }, load_row, k, em);
+	rc = store_all(k->store, T_RESIDENT, load_row, k, em);
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		if (r->state == SHELL_READY) {
 			resident_trail(r, "restarted", "", "");

@@ -530,7 +530,7 @@ static int arrival_code(
 			return err_set(
 				em, ERR_SIGNATURE, "the code is not what the ticket names");
 	}
-	blob_set(&r->code, blob_slice(&code->bundle));
+	blob_share(&r->code, &code->bundle);
 	r->author = code->author;
 	memcpy(r->minimum, code->manifest.limits, sizeof(r->minimum));
 	return admit_author(k, &r->owner, &r->author, "arrive", em);

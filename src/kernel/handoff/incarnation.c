@@ -145,8 +145,7 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->void_peers = map_new();
 	k->fast_taken = map_new();
 	list_init(&k->signing);
-	return store_each(
-		k->store, T_INCARNATION, (struct slice){ NULL, 0 }, incarnation_row, k, em);
+	return store_all(k->store, T_INCARNATION, incarnation_row, k, em);
 }
 
 bool handoff_fast(const struct ticket *t, const struct hop *hop)

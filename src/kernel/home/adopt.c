@@ -37,7 +37,7 @@ struct home_record *home_adopt(
 	h = home_new(k, r->name);
 	memcpy(h->id, r->id, DIGEST_BYTES);
 	snprintf(h->owner, sizeof(h->owner), "%s", r->owner.name);
-	blob_set(&h->ticket_cose, blob_slice(&r->ticket_cose));
+	blob_share(&h->ticket_cose, &r->ticket_cose);
 	h->state = SHELL_RUNNING;
 	h->e = last->e;
 	h->n = last->n;

@@ -139,7 +139,7 @@ static struct home_record *birth_record(struct kernel *k, struct home_record *pa
 	h->n = 1;
 	h->state = SHELL_READY;
 	h->expires_ms = parent->expires_ms;
-	blob_set(&h->ticket_cose, blob_slice(&parent->ticket_cose));
+	blob_share(&h->ticket_cose, &parent->ticket_cose);
 	/* A wish for the family is one for those that come to be known later. */
 	snprintf(h->family_wanted, sizeof(h->family_wanted), "%s", parent->family_wanted);
 	snprintf(h->wanted, sizeof(h->wanted), "%s", parent->family_wanted);

@@ -240,7 +240,7 @@ int homes_load(struct kernel *k, struct errmsg *em)
 	k->notes = map_new();
 	list_init(&k->families);
 	k->waiting = map_new();
-	return store_each(k->store, T_HOME, (struct slice){ NULL, 0 }, home_row_load, k, em);
+	return store_all(k->store, T_HOME, home_row_load, k, em);
 }
 
 /* The record, from memory or, when it ended long ago, from the store (then it stays in memory a

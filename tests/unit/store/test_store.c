@@ -238,6 +238,10 @@ static void records_come_in_key_order_until_the_callback_says_stop(void **state)
 		store_each(st, T_PEER, (struct slice){ NULL, 0 }, collect, out, NULL), 0);
 	assert_string_equal(out, "a=1 b=2 bb=22 c=3 ");
 	out[0] = 0;
+	assert_int_equal(store_all(st, T_PEER, collect, out, NULL), 0);
+	assert_string_equal(out, "c=3 a=1 b=2 bb=22 "); /* as they were written */
+	assert_int_equal(store_count(st, T_PEER), 4);
+	out[0] = 0;
 	assert_int_equal(store_each(st, T_PEER, (struct slice){ (const uint8_t *)"b", 1 },
 				 collect, out, NULL),
 		0);
@@ -249,6 +253,9 @@ static void records_come_in_key_order_until_the_callback_says_stop(void **state)
 				 collect, out, NULL),
 		77);
 	assert_string_equal(out, "c=3 s=stop ");
+	out[0] = 0;
+	assert_int_equal(store_all(st, T_PEER, collect, out, NULL), 77);
+	assert_string_equal(out, "c=3 a=1 b=2 bb=22 s=stop ");
 	store_close(st, 1000);
 }
 
@@ -269,6 +276,9 @@ static void expired_records_are_not_found_and_then_removed(void **state)
 	assert_int_equal(
 		store_each(st, T_ANSWER, (struct slice){ NULL, 0 }, collect, out, NULL), 0);
 	assert_string_equal(out, "for ever=z new=y ");
+	out[0] = 0;
+	assert_int_equal(store_all(st, T_ANSWER, collect, out, NULL), 0);
+	assert_string_equal(out, "new=y for ever=z ");
 	assert_int_equal(store_expire(st), 0);
 	assert_int_equal(store_expire(st), 0); /* one at a time */
 	loop_once(p, st);

@@ -61,12 +61,41 @@ static void blob_owns_a_copy_also_of_itself(void **state)
 	assert_null(b.p);
 }
 
+static void blobs_that_share_live_on_their_own(void **state)
+{
+	struct blob a = { NULL, 0 }, b = { NULL, 0 }, c = { NULL, 0 };
+
+	(void)state;
+	blob_share(&b, &a);
+	assert_null(b.p);
+	blob_set(&a, slice_text("abc"));
+	blob_set(&b, slice_text("x"));
+	blob_share(&b, &a);
+	assert_ptr_equal(a.p, b.p);
+	blob_share(&b, &b);
+	blob_set_like(&c, slice_text("abc"), &a);
+	assert_ptr_equal(c.p, a.p);
+	blob_set_like(&c, slice_text("abd"), &a);
+	assert_ptr_not_equal(c.p, a.p);
+	assert_memory_equal(c.p, "abd", 3);
+	blob_set_like(&c, slice_text("abc"), NULL);
+	assert_ptr_not_equal(c.p, a.p);
+	blob_set(&a, (struct slice){ a.p + 1, 1 });
+	assert_memory_equal(a.p, "b", 1);
+	assert_memory_equal(b.p, "abc", 3);
+	blob_free(&a);
+	blob_free(&c);
+	assert_memory_equal(b.p, "abc", 3);
+	blob_free(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equal_are_the_same_bytes_and_as_many),
 		cmocka_unit_test(text_is_cut_to_what_fits_and_always_ends),
 		cmocka_unit_test(blob_owns_a_copy_also_of_itself),
+		cmocka_unit_test(blobs_that_share_live_on_their_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
