@@ -641,6 +641,7 @@ struct code {
 	uint64_t checked_revocation;
 	int64_t kept_until_ms;  /* wall: when the store's row of it expires; 0 not known */
 	uint64_t kept_failures; /* the store's failures when that row was written */
+	int64_t counted_until_ms; /* at the start: until when its row counts for somebody */
 };
 /* The verified code, from memory or the store; NULL and em if it is not here. */
 struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], struct errmsg *em);

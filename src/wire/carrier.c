@@ -111,16 +111,20 @@ int limit_parse(const char *text, enum limit_id *id, int64_t *value, struct errm
 }
 
 /* {name: int}; what is not there is -1. */
+/* As map keys are ordered; a ticket that is decoded does not sort them. */
+static const enum limit_id limits_order[] = { LIMIT_cpu, LIMIT_hops, LIMIT_sent, LIMIT_inbox,
+	LIMIT_posts, LIMIT_state, LIMIT_clones, LIMIT_memory, LIMIT_places, LIMIT_channels,
+	LIMIT_lifetime, LIMIT_programs };
+_Static_assert(ARRAY_LEN(limits_order) == LIMIT_COUNT, "a limit has no place");
+
 static void limits_read(
 	struct cbor_cursor *c, int64_t limits[LIMIT_COUNT], bool all, bool *extra)
 {
-	unsigned order[LIMIT_COUNT];
 	struct fields f;
 
-	key_order(limit_names, LIMIT_COUNT, order);
 	fields_open(&f, c);
 	for (size_t i = 0; i < LIMIT_COUNT; i++) {
-		unsigned id = order[i];
+		enum limit_id id = limits_order[i];
 
 		limits[id] = -1;
 		if (all)
@@ -134,18 +138,16 @@ static void limits_read(
 
 static void limits_put(struct buf *b, const int64_t limits[LIMIT_COUNT])
 {
-	unsigned order[LIMIT_COUNT];
 	uint64_t stated = 0;
 
-	key_order(limit_names, LIMIT_COUNT, order);
 	for (size_t i = 0; i < LIMIT_COUNT; i++)
 		stated += limits[i] >= 0;
 	cbor_put_map(b, stated);
 	for (size_t i = 0; i < LIMIT_COUNT; i++) {
-		if (limits[order[i]] < 0)
+		if (limits[limits_order[i]] < 0)
 			continue;
-		cbor_put_text(b, limit_names[order[i]]);
-		cbor_put_int(b, limits[order[i]]);
+		cbor_put_text(b, limit_names[limits_order[i]]);
+		cbor_put_int(b, limits[limits_order[i]]);
 	}
 }
 

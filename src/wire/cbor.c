@@ -111,6 +111,8 @@ static bool key_ascends(struct slice last, struct slice key)
 
 	if (!last.p)
 		return true;
+	if (*last.p != *key.p) /* mostly: a text of another length */
+		return *last.p < *key.p;
 	order = memcmp(last.p, key.p, n);
 	return order < 0 || (order == 0 && last.n < key.n);
 }

@@ -9,12 +9,16 @@
 
 #define VALUE_BYTES_MAX ((size_t)512 << 20)
 
+/* From behind the last one on: where the names are in the order of keys it is the next that is there. */
 static size_t name_find(
-	const char *const *names, const size_t *length, size_t n, struct slice key)
+	const char *const *names, const size_t *length, size_t n, size_t from, struct slice key)
 {
-	for (size_t i = 0; i < n; i++)
-		if (length[i] == key.n && memcmp(names[i], key.p, key.n) == 0)
-			return i;
+	for (size_t i = 0; i < n; i++, from++) {
+		if (from >= n)
+			from = 0;
+		if (length[from] == key.n && memcmp(names[from], key.p, key.n) == 0)
+			return from;
+	}
 	return n;
 }
 
@@ -23,6 +27,7 @@ int pick(struct slice map, const char *const *names, size_t n, struct slice *out
 	size_t length[PICK_MAX];
 	struct cbor_cursor c;
 	uint64_t pairs;
+	size_t next = 0;
 
 	must(n <= PICK_MAX);
 	for (size_t i = 0; i < n; i++) {
@@ -34,10 +39,12 @@ int pick(struct slice map, const char *const *names, size_t n, struct slice *out
 	for (uint64_t i = 0; i < pairs && c.rc == 0; i++) {
 		struct slice key = cbor_text(&c, 0, map.n);
 		struct slice item = cbor_any(&c);
-		size_t at = c.rc == 0 ? name_find(names, length, n, key) : n;
+		size_t at = c.rc == 0 ? name_find(names, length, n, next, key) : n;
 
-		if (at < n)
+		if (at < n) {
 			out[at] = item;
+			next = at + 1;
+		}
 	}
 	cbor_close(&c);
 	return cbor_finish(&c);

@@ -10,8 +10,8 @@ struct tos_value;
 
 #define PICK_MAX 32
 
-/* out[i]: the encoded value at names[i], or empty; borrows from map. n: PICK_MAX at most.
- * ERR_MALFORMED. */
+/* out[i]: the encoded value at names[i], or empty; borrows from map. n: PICK_MAX at most. It is
+ * quickest with names in the order of keys, which is shorter ones first. ERR_MALFORMED. */
 int pick(struct slice map, const char *const *names, size_t n, struct slice *out);
 
 /* What is not there, or of another type, is the default; a text then is "". */

@@ -307,13 +307,14 @@ void account_stored(struct kernel *k, enum stored_kind kind, const char *name,
 	const char *owner, size_t bytes, int64_t until_ms)
 {
 	struct account *a = account_get(k, owner);
-	char key[NAME_BYTES_MAX + 4];
+	char key[NAME_BYTES_MAX + 4] = { (char)kind };
+	size_t n = strnlen(name, sizeof(key) - 1);
 	struct stored *s;
 
-	snprintf(key, sizeof(key), "%c%s", (char)kind, name);
-	s = map_find_str(k->stored, key);
+	memcpy(key + 1, name, n++);
+	s = map_find(k->stored, key, n);
 	if (s && bytes == 0) {
-		stored_end(k, key, strlen(key), s);
+		stored_end(k, key, n, s);
 		return;
 	}
 	if (!a || bytes == 0)
@@ -321,7 +322,7 @@ void account_stored(struct kernel *k, enum stored_kind kind, const char *name,
 	if (!s) {
 		s = mem_new(struct stored);
 		s->account = a;
-		map_put_str(k->stored, key, s);
+		map_put(k->stored, key, n, s);
 	}
 	/* Code that several launch counts for whom it was stored first. */
 	s->account->disk += (int64_t)bytes - s->bytes;

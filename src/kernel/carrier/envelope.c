@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "seal/folders.h"
+#include "wire/pick.h"
 #include "wire/tree.h"
+
+#define EMPTY_ARRAY 0x80 /* encoded */
 
 /* The buffer may move: what is remembered is the offset, the caller adds the base at the end. */
 static int put_encoded(struct buf *b, const struct tos_value *v, struct slice *out)
@@ -83,7 +86,13 @@ static int decode_part(const struct envelope *env, enum envelope_part part,
 	struct tos_value **out, struct errmsg *em)
 {
 	struct tos_value *v = NULL;
-	int rc = tos_decode(env->part[part].p, env->part[part].n, (size_t)256 << 20, &v);
+	int rc;
+
+	/* Most have none, and then there is one that is empty. */
+	if (*out && env->part[part].n == 1 && *env->part[part].p == EMPTY_ARRAY &&
+		tos_type(*out) == TOS_ARRAY && tos_len(*out) == 0)
+		return 0;
+	rc = tos_decode(env->part[part].p, env->part[part].n, (size_t)256 << 20, &v);
 
 	if (rc < 0)
 		return err_set(em, rc, "the envelope's part %s does not decode",
@@ -106,13 +115,23 @@ static struct slice bytes_part(const struct envelope *env, enum envelope_part pa
 	return s;
 }
 
-static void take_counters(struct resident *r, const struct tos_value *counters)
+static int take_counters(struct resident *r, struct slice counters)
 {
+	const char *names[LIMIT_COUNT + 1];
+	struct slice item[LIMIT_COUNT + 1];
+	int rc;
+
 	for (int i = 0; i < LIMIT_COUNT; i++)
-		r->usage.used[i] = tos_get_int(counters, limit_names[i], 0);
-	r->hop_count = (uint64_t)tos_get_int(counters, "hops", 0);
-	r->launched_ms = tos_get_int(counters, "launched", 0);
-	family_counted(r, counters);
+		names[i] = limit_names[i];
+	names[LIMIT_COUNT] = "launched";
+	rc = pick(counters, names, ARRAY_LEN(names), item);
+	if (rc < 0)
+		return rc;
+	for (int i = 0; i < LIMIT_COUNT; i++)
+		r->usage.used[i] = pick_int(item[i], 0);
+	r->hop_count = (uint64_t)r->usage.used[LIMIT_hops];
+	r->launched_ms = pick_int(item[LIMIT_COUNT], 0);
+	return family_counted(r, counters);
 }
 
 static int take_bytes(struct resident *r, const struct envelope *env, struct errmsg *em)
@@ -138,7 +157,6 @@ static int take_bytes(struct resident *r, const struct envelope *env, struct err
 int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg *em)
 {
 	struct envelope env;
-	struct tos_value *counters = NULL;
 	int rc = envelope_decode(bytes, &env, em);
 
 	if (rc == 0)
@@ -151,14 +169,9 @@ int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg
 		rc = decode_part(&env, PART_HOPS, &r->hops, em);
 	if (rc == 0)
 		rc = decode_part(&env, PART_UNDELIVERED, &r->undelivered, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_COUNTERS, &counters, em);
-	if (rc == 0) {
-		take_counters(r, counters);
-		rc = take_bytes(r, &env, em);
-	}
-	tos_value_free(counters);
-	return rc;
+	if (rc == 0 && take_counters(r, env.part[PART_COUNTERS]) < 0)
+		rc = err_set(em, ERR_MALFORMED, "the envelope's part counters does not decode");
+	return rc < 0 ? rc : take_bytes(r, &env, em);
 }
 
 static int digest_part(struct tos_value *out, const char *name, struct slice bytes)

@@ -10,7 +10,7 @@
 
 void lines_init(struct lines *l)
 {
-	*l = (struct lines){ .list = tos_array() };
+	*l = (struct lines){ NULL, 0, 0, NULL };
 }
 
 void lines_fini(struct lines *l)
@@ -27,6 +27,8 @@ size_t lines_count(const struct lines *l)
 
 void lines_push(struct lines *l, struct tos_value *v)
 {
+	if (!l->list)
+		l->list = tos_array();
 	tos_push(l->list, v);
 }
 
@@ -95,5 +97,7 @@ struct tos_value *lines_all(struct lines *l)
 		lines_fini(l);
 		l->list = all;
 	}
+	if (!l->list)
+		l->list = tos_array();
 	return l->list;
 }

@@ -11,7 +11,7 @@
 struct lines {
 	uint8_t *before; /* encoded elements, without the array's head; NULL: none */
 	size_t before_bytes, n_before;
-	struct tos_value *list; /* array */
+	struct tos_value *list; /* array, once there is one */
 };
 void lines_init(struct lines *l);
 void lines_fini(struct lines *l);

@@ -183,12 +183,12 @@ void resident_forced(struct resident *r)
 	resident_save(r);
 }
 
-/* What a row has, in no order. */
+/* What a row has, in the order in which it has them: see pick(). */
 /* clang-format off */
 #define ROW_FIELDS(X) \
-	X(name) X(envelope) X(sent_envelope) X(path) X(suffix) X(clone_base) X(clones) \
-	X(state) X(code_here) X(e) X(n) X(completed) X(since) X(limits) X(fault) X(dest) \
-	X(outcome) X(asking) X(hop) X(automata)
+	X(e) X(n) X(hop) X(dest) X(name) X(path) X(fault) X(since) X(state) X(asking) \
+	X(clones) X(limits) X(suffix) X(outcome) X(automata) X(envelope) X(code_here) \
+	X(completed) X(clone_base) X(sent_envelope)
 /* clang-format on */
 
 enum row_field {
@@ -287,16 +287,19 @@ static void read_stay(
 		shell_next(r->state, SHELL_EV_REBOOT, &r->state);
 }
 
-static void loaded(struct resident *r, size_t row_bytes, const struct code *code)
+static void loaded(struct resident *r, size_t row_bytes, struct code *code)
 {
+	int64_t until_ms = r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS;
 	char hex[2 * DIGEST_BYTES + 1];
 
 	r->saved = r->loaded = true;
 	r->quarantined = restored_holds_back(r->k);
 	account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, row_bytes, 0);
-	account_stored(r->k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
-		r->owner.name, code->bundle.n,
-		r->ticket.expires_ms + KEEP_AFTER_MS + 2 * DAY_MS);
+	if (until_ms > code->counted_until_ms) {
+		code->counted_until_ms = until_ms;
+		account_stored(r->k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
+			r->owner.name, code->bundle.n, until_ms);
+	}
 	account_open(r, false);
 	r->report_due = true;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());

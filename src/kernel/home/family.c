@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "seal/records.h"
+#include "wire/pick.h"
 
 void family_id(const uint8_t root[DIGEST_BYTES], const char *suffix, uint8_t out[DIGEST_BYTES])
 {
@@ -21,8 +22,11 @@ void family_id(const uint8_t root[DIGEST_BYTES], const char *suffix, uint8_t out
 void family_is(struct resident *r, const uint8_t root[DIGEST_BYTES], const char *suffix)
 {
 	memmove(r->root, root, DIGEST_BYTES);
-	snprintf(r->suffix, sizeof(r->suffix), "%s", suffix);
-	snprintf(r->name, sizeof(r->name), "%s%s", r->ticket.name, r->suffix);
+	slice_copy_text(slice_text(suffix), r->suffix, sizeof(r->suffix));
+	if (r->suffix[0])
+		snprintf(r->name, sizeof(r->name), "%s%s", r->ticket.name, r->suffix);
+	else
+		slice_copy_text(slice_text(r->ticket.name), r->name, sizeof(r->name));
 	family_id(r->root, r->suffix, r->id);
 }
 
@@ -108,36 +112,39 @@ uint64_t family_hops(const struct resident *r)
 
 /* ---- what of it travels, and what is shown */
 
-static const char *gave_key(size_t i, char out[40])
-{
-	snprintf(out, 40, "gave-%s", limit_names[split_limits[i]]);
-	return out;
-}
+/* In the order of split_limits. */
+static const char *const gave_keys[] = { "gave-cpu", "gave-hops", "gave-sent", "gave-clones" };
+_Static_assert(ARRAY_LEN(gave_keys) == SPLIT_COUNT, "a key for each");
 
 void family_counters(const struct resident *r, struct tos_value *counters)
 {
-	char key[40];
-
 	if (r->n_children)
 		tos_set(counters, "children", tos_int((int64_t)r->n_children));
 	if (r->n_made)
 		tos_set(counters, "made", tos_int((int64_t)r->n_made));
 	for (size_t i = 0; i < SPLIT_COUNT; i++)
 		if (r->gave[split_limits[i]] > 0)
-			tos_set(counters, gave_key(i, key), tos_int(r->gave[split_limits[i]]));
+			tos_set(counters, gave_keys[i], tos_int(r->gave[split_limits[i]]));
 }
 
-void family_counted(struct resident *r, const struct tos_value *counters)
+int family_counted(struct resident *r, struct slice counters)
 {
-	char key[40];
+	const char *names[SPLIT_COUNT + 2] = { "made", "children" };
+	struct slice item[SPLIT_COUNT + 2];
+	int rc;
 
-	r->n_children = (uint64_t)tos_get_int(counters, "children", 0);
-	r->n_made = (uint64_t)tos_get_int(counters, "made", 0);
+	memcpy(names + 2, gave_keys, sizeof(gave_keys));
+	rc = pick(counters, names, ARRAY_LEN(names), item);
+	if (rc < 0)
+		return rc;
+	r->n_made = (uint64_t)pick_int(item[0], 0);
+	r->n_children = (uint64_t)pick_int(item[1], 0);
 	for (size_t i = 0; i < SPLIT_COUNT; i++) {
-		int64_t v = tos_get_int(counters, gave_key(i, key), 0);
+		int64_t v = pick_int(item[i + 2], 0);
 
 		r->gave[split_limits[i]] = v < 0 ? 0 : v;
 	}
+	return 0;
 }
 
 void family_row(const char *name, struct tos_value *row)

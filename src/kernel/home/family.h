@@ -30,7 +30,7 @@ uint64_t family_hops(const struct resident *r);
 
 /* Into and from the envelope's counters. */
 void family_counters(const struct resident *r, struct tos_value *counters);
-void family_counted(struct resident *r, const struct tos_value *counters);
+int family_counted(struct resident *r, struct slice counters); /* encoded; ERR_MALFORMED */
 /* Whose clone it is, into a row of PS. */
 void family_row(const char *name, struct tos_value *row);
 

@@ -16,7 +16,7 @@ struct home_record *home_new(struct kernel *k, const char *name)
 {
 	struct home_record *h = mem_new(struct home_record);
 
-	snprintf(h->name, sizeof(h->name), "%s", name);
+	slice_copy_text(slice_text(name), h->name, sizeof(h->name));
 	list_init(&h->waiters);
 	h->launched_ms = h->since_ms = clock_wall_ms();
 	h->k = k;
@@ -37,10 +37,12 @@ void home_free(struct home_record *h)
 
 void home_place(struct home_record *h, const char *kernel, uint64_t came)
 {
+	struct slice s = slice_text(kernel);
+
 	if (strcmp(h->kernel, kernel) != 0)
-		snprintf(h->places[h->n_places++ % ARRAY_LEN(h->places)], sizeof(h->places[0]),
-			"%s", kernel);
-	snprintf(h->kernel, sizeof(h->kernel), "%s", kernel);
+		slice_copy_text(s, h->places[h->n_places++ % ARRAY_LEN(h->places)],
+			sizeof(h->places[0]));
+	slice_copy_text(s, h->kernel, sizeof(h->kernel));
 	h->came = came;
 }
 
@@ -95,13 +97,13 @@ static void budget_of_ticket(struct home_record *h)
 	ticket_fini(&t);
 }
 
-/* What a row has, in no order. */
+/* What a row has, in the order in which it has them: see pick(). */
 /* clang-format off */
 #define HOME_FIELDS(X) \
-	X(name) X(id) X(owner) X(state) X(kernel) X(from) X(e) X(n) X(came) X(in_doubt) \
-	X(wanted) X(command_due) X(launched) X(since) X(ended) X(expires) X(ticket) \
-	X(budget) X(gave) X(registered) X(family_wanted) X(born) X(birth) X(result) \
-	X(fault)
+	X(e) X(n) X(id) X(born) X(came) X(from) X(gave) X(name) X(birth) X(ended) \
+	X(fault) X(owner) X(since) X(state) X(budget) X(kernel) X(result) X(ticket) \
+	X(wanted) X(expires) X(in_doubt) X(launched) X(registered) X(command_due) \
+	X(family_wanted)
 /* clang-format on */
 
 enum home_field {
