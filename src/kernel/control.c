@@ -752,8 +752,8 @@ static void on_launch_hooks(struct kernel *k, void *arg, int rc, const char *tex
 	resident_event(r, SHELL_EV_ADMIT, NULL);
 	t = store_begin(k->store);
 	m = audit_carrier(r, r->n);
-	tos_set(m, "owner", tos_text(r->owner.name));
-	tos_set(m, "author", tos_text(r->author.name));
+	tos_set(m, "owner", tos_text(r->owner->name));
+	tos_set(m, "author", tos_text(r->author->name));
 	resident_put(t, r);
 	home_put(t, h);
 	audit_event(k, t, "launched", m);
@@ -798,9 +798,9 @@ static int launch_parts(
 		return err_set(em, ERR_SIGNATURE, "the code is not what the ticket names");
 	memcpy(r->code_digest, c->digest, DIGEST_BYTES);
 	blob_share(&r->code, &c->bundle);
-	r->author = c->author;
+	cert_keep(&r->author, &c->author);
 	memcpy(r->minimum, c->manifest.limits, sizeof(r->minimum));
-	rc = admit_author(k, &r->owner, &r->author, "launch", em);
+	rc = admit_author(k, r->owner, r->author, "launch", em);
 	if (rc < 0)
 		return rc;
 	if (!briefcase.n)
@@ -810,7 +810,7 @@ static int launch_parts(
 		return err_set(em, ERR_SIGNATURE, "the briefcase is not what the ticket names");
 	rc = briefcase_check(briefcase, em);
 	if (rc == 0)
-		rc = account_room(k, r->owner.name, (int64_t)(briefcase.n + c->bundle.n), em);
+		rc = account_room(k, r->owner->name, (int64_t)(briefcase.n + c->bundle.n), em);
 	if (rc == 0)
 		rc = seals_launched(&r->ticket, briefcase, em);
 	if (rc == 0)
@@ -860,7 +860,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	resident_trail(r, "launched", "", "");
 	map_put_str(k->residents, r->name, r);
 	memcpy(h->id, r->id, DIGEST_BYTES);
-	snprintf(h->owner, sizeof(h->owner), "%s", r->owner.name);
+	snprintf(h->owner, sizeof(h->owner), "%s", r->owner->name);
 	home_place(h, k->config.name, 0);
 	h->state = SHELL_READY;
 	h->expires_ms = r->ticket.expires_ms;
@@ -874,6 +874,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 
 void launch_verb(struct kernel *k, struct request *rq)
 {
+	struct cert_info owner = { 0 };
 	struct resident *r;
 	struct errmsg em = { "" };
 	struct slice cose;
@@ -885,8 +886,10 @@ void launch_verb(struct kernel *k, struct request *rq)
 	FAULT_AT(LAUNCH_TAKEN);
 	cose.p = tos_get_bytes(rq->args, "ticket", &cose.n);
 	r = resident_new(k);
-	rc = cose.p ? ticket_verify(k, cose, &r->ticket, r->id, &r->owner, &em)
+	rc = cose.p ? ticket_verify(k, cose, &r->ticket, r->id, &owner, &em)
 		    : err_set(&em, ERR_MALFORMED, "LAUNCH lacks its ticket");
+	if (owner.name[0])
+		cert_keep(&r->owner, &owner); /* refused, too: it is written down whose it is */
 	if (rc == 0)
 		rc = launch_name(k, r, &repeat, &em);
 	if (rc == 0 && repeat) {
@@ -905,7 +908,7 @@ void launch_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	if (rc == 0)
-		rc = admit_check(k, &r->owner, "launch", true, &em);
+		rc = admit_check(k, r->owner, "launch", true, &em);
 	if (rc == 0)
 		rc = launch_parts(k, rq, r, &em);
 	if (rc == 0)
@@ -914,7 +917,7 @@ void launch_verb(struct kernel *k, struct request *rq)
 		struct tos_value *m = tos_map();
 
 		tos_set(m, "carrier", tos_text(r->ticket.name));
-		tos_set(m, "owner", tos_text(r->owner.name));
+		tos_set(m, "owner", tos_text(r->owner->name));
 		tos_set(m, "code", tos_text(err_word(rc)));
 		tos_set(m, "text", tos_text(err_show(rc, &em)));
 		audit_refused(k, rq, "launch-refused", m);

@@ -155,7 +155,7 @@ struct resident {
 	struct incarnation e;
 	uint64_t n; /* number of the next departure */
 	struct ticket ticket;
-	struct cert_info owner, author;
+	const struct cert_info *owner, *author; /* certs.c; cert_nobody: not known yet */
 	struct blob ticket_cose;
 	/* the bundle as run here: the author's, unless a hook replaced files for this stay */
 	struct blob code;
@@ -205,7 +205,7 @@ struct resident {
 	struct blob hop_cose, envelope; /* what was sent, for repeating */
 	/* a fault */
 	struct tos_value *fault;
-	char waiting[256]; /* what it waits for, for people */
+	char *waiting; /* what it waits for, for people; NULL: nothing */
 	/* its VM */
 	struct vm *vm;
 	int64_t started_ms;     /* monotonic; 0: not started in this stay */
@@ -217,10 +217,10 @@ struct resident {
 	unsigned vm_deaths;
 	int64_t vm_death_ms;
 	struct rate post_rate, log_rate, sent_rate, cpu_share;
-	bool throttled;          /* its share, or its owner's, is used up */
-	struct list costs;       /* in the kernel's, while cost_us is not 0 */
-	int64_t cost_us;         /* of the kernel's time, and not charged yet */
-	struct origin speaks_as; /* once it has posted */
+	bool throttled;           /* its share, or its owner's, is used up */
+	struct list costs;        /* in the kernel's, while cost_us is not 0 */
+	int64_t cost_us;          /* of the kernel's time, and not charged yet */
+	struct origin *speaks_as; /* once it has posted */
 	/* name -> struct inbox: what was delivered and not yet taken */
 	struct map *inboxes;
 	struct map *asked; /* tag, sender -> struct asked: calls that it may answer */
@@ -389,6 +389,11 @@ void audit_denial(struct kernel *k, const struct origin *from, const char *actio
 /* The firewall; a denial is audited (rate-limited) and counted. */
 int kernel_allowed(struct kernel *k, const struct origin *from, const char *action,
 	const char *object, const char *owner, struct errmsg *em);
+
+/* ---- certs.c: certificates of owners and authors, counted. *at is cert_nobody or was kept before. */
+extern const struct cert_info cert_nobody;
+void cert_keep(const struct cert_info **at, const struct cert_info *info);
+void cert_leave(const struct cert_info **at); /* nobody's then */
 
 /* ---- rights.c: the restrictions in a verified certificate; NULL: it has none */
 const struct rights *rights_of(struct kernel *k, const struct cert_info *who);
@@ -595,6 +600,7 @@ int resident_post(struct resident *r, const struct origin *from, const struct po
 	const char *inbox, struct errmsg *em);
 /* A post to that inbox would have to be kept for it, here or on its way. */
 bool resident_would_hold(const struct resident *r, const char *inbox);
+void resident_waits(struct resident *r, const char *what); /* for people; NULL: it does not */
 bool resident_answers(struct resident *r, uint64_t tag, struct slice sender);
 /* What was delivered to its inboxes and never taken goes along: copied to r->undelivered. */
 void resident_collect(struct resident *r);
@@ -639,8 +645,8 @@ struct code {
 	/* when it was found good, and by which revocation list */
 	int64_t checked_ms;
 	uint64_t checked_revocation;
-	int64_t kept_until_ms;  /* wall: when the store's row of it expires; 0 not known */
-	uint64_t kept_failures; /* the store's failures when that row was written */
+	int64_t kept_until_ms;    /* wall: when the store's row of it expires; 0 not known */
+	uint64_t kept_failures;   /* the store's failures when that row was written */
 	int64_t counted_until_ms; /* at the start: until when its row counts for somebody */
 };
 /* The verified code, from memory or the store; NULL and em if it is not here. */
@@ -650,7 +656,7 @@ int code_verify(struct kernel *k, struct slice bundle, struct code **out, struct
 int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out,
 	uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
 int ticket_stored(struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES],
-	struct cert_info *owner, struct errmsg *em);
+	const struct cert_info **owner, struct errmsg *em);
 void kernel_trust(const struct kernel *k, struct trust *out);
 /* Changes with the revocation list: what was found good under another number is not any more. */
 uint64_t kernel_trust_number(const struct kernel *k);
@@ -745,7 +751,7 @@ struct home_record {
 	uint64_t
 		came; /* n when it came to that kernel: what leaves it has this number or more */
 	/* kernels that had it, the latest over the oldest: they may tell watchers of it */
-	char places[8][64];
+	char *places[8];
 	size_t n_places;
 	bool in_doubt;
 	char wanted[16]; /* "", "killed", "suspended", "running" */

@@ -107,7 +107,7 @@ void watch_verb(struct kernel *k, struct request *rq)
 	out = home_row(h);
 	request_ok(rq, out);
 	/* What it waits for already is news to who begins to watch. */
-	if (r && r->waiting[0])
+	if (r && r->waiting)
 		home_event(k, k->config.name, h->name, "wait", NULL, r->waiting);
 }
 

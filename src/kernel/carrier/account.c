@@ -96,7 +96,7 @@ static void account_now(struct account *a, int64_t out[USE_COUNT])
 	while ((r = map_next(a->k->residents, &it, NULL, NULL))) {
 		int64_t due[USE_COUNT];
 
-		if (strcmp(r->owner.name, a->principal) != 0)
+		if (strcmp(r->owner->name, a->principal) != 0)
 			continue;
 		due_of(r, due);
 		for (int i = 0; i < USE_COUNT; i++)
@@ -189,7 +189,7 @@ void account_program(struct kernel *k, const char *owner, uint64_t cpu_us, uint6
 
 void account_open(struct resident *r, bool comes)
 {
-	struct account *a = account_get(r->k, r->owner.name);
+	struct account *a = account_get(r->k, r->owner->name);
 
 	rate_init(&r->sent_rate, (int64_t)r->k->config.sent_rate, clock_ms());
 	share_open(r);
@@ -230,7 +230,7 @@ static void account_put(struct store_txn *t, struct account *a)
 
 void account_charge(struct store_txn *t, struct resident *r)
 {
-	struct account *a = account_get(r->k, r->owner.name);
+	struct account *a = account_get(r->k, r->owner->name);
 
 	if (!a)
 		return;
@@ -259,7 +259,7 @@ static void charge_all(struct kernel *k)
 	size_t it = 0;
 
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		if ((a = account_get(k, r->owner.name)))
+		if ((a = account_get(k, r->owner->name)))
 			charge(a, r);
 	accounts_save(k);
 }
@@ -269,14 +269,14 @@ static void charge_all(struct kernel *k)
 struct rate *account_share(struct resident *r)
 {
 	struct account *a =
-		r->k->config.cpu_share_per_principal ? account_get(r->k, r->owner.name) : NULL;
+		r->k->config.cpu_share_per_principal ? account_get(r->k, r->owner->name) : NULL;
 
 	return a ? &a->cpu_share : NULL;
 }
 
 int account_send(struct resident *r, int64_t bytes, struct errmsg *em)
 {
-	struct account *a = account_get(r->k, r->owner.name);
+	struct account *a = account_get(r->k, r->owner->name);
 	int64_t now = kernel_now(r->k);
 
 	if (!rate_spend(&r->sent_rate, bytes, now)) {

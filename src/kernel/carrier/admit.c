@@ -75,7 +75,7 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 /* Of a carrier in our own store, whose signatures were checked when it was admitted: a kernel with
  * ten thousand of them is to serve again soon. The next kernel checks them for itself. */
 int ticket_stored(struct slice cose_bytes, struct ticket *out, uint8_t id[DIGEST_BYTES],
-	struct cert_info *owner, struct errmsg *em)
+	const struct cert_info **owner, struct errmsg *em)
 {
 	static struct cert_info known; /* of the last one: carriers have few owners */
 	static struct blob known_der;
@@ -95,7 +95,7 @@ int ticket_stored(struct slice cose_bytes, struct ticket *out, uint8_t id[DIGEST
 		rc = ticket_decode(cose.payload, out, em);
 	if (rc < 0)
 		return rc;
-	*owner = known;
+	cert_keep(owner, &known);
 	cose_id(&cose, id);
 	return 0;
 }
@@ -379,8 +379,8 @@ static struct tos_value *hook_args(struct resident *r, const struct hooks *h)
 		tos_push(files, tos_text(code->manifest.files[i].name));
 	tos_set(m, "files", files);
 	tos_set(m, "name", tos_text(r->name));
-	tos_set(m, "owner", tos_text(r->owner.name));
-	tos_set(m, "author", tos_text(r->author.name));
+	tos_set(m, "owner", tos_text(r->owner->name));
+	tos_set(m, "author", tos_text(r->author->name));
 	tos_set(m, "home", tos_text(r->ticket.home));
 	tos_set(m, "from", tos_text(h->from));
 	tos_set(m, "dest", tos_text(h->dest));

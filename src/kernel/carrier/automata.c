@@ -91,7 +91,7 @@ static int refused(struct resident *r, const char *by, const struct automaton *a
 	snprintf(said, sizeof(said), "automaton of %s, state %s: %.180s", by,
 		automaton_state(a), automaton_rule(a, rule));
 	snprintf(who.name, sizeof(who.name), "%s", r->name);
-	snprintf(who.principal, sizeof(who.principal), "%s", r->owner.name);
+	snprintf(who.principal, sizeof(who.principal), "%s", r->owner->name);
 	metric_add(r->k->metrics, "automata_denied_total", NULL, 1);
 	audit_denial(r->k, &who, automaton_event_word(ev), object, said);
 	err_set(why, ERR_DENIED, "%s may not %s %s at %s (%s)", r->name,

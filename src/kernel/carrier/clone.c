@@ -154,7 +154,7 @@ static void clone_refused(struct cloning *c, int rc, const char *text)
 {
 	struct tos_value *m = audit_carrier(c->parent, c->parent->n);
 
-	tos_set(m, "owner", tos_text(c->parent->owner.name));
+	tos_set(m, "owner", tos_text(c->parent->owner->name));
 	tos_set(m, "code", tos_text(err_word(rc)));
 	tos_set(m, "text", tos_text(text));
 	audit_refusal(c->k, NULL, "", "cloning-refused", m);
@@ -182,8 +182,8 @@ static void copy_identity(struct resident *child, const struct resident *parent)
 	ticket_stored(
 		blob_slice(&parent->ticket_cose), &child->ticket, id, &child->owner, NULL);
 	blob_share(&child->ticket_cose, &parent->ticket_cose);
-	child->owner = parent->owner;
-	child->author = parent->author;
+	cert_keep(&child->owner, parent->owner);
+	cert_keep(&child->author, parent->author);
 	snprintf(suffix, sizeof(suffix), "%s.%llu", parent->suffix,
 		(unsigned long long)parent->n_children + 1);
 	family_is(child, parent->root, suffix);
@@ -383,7 +383,7 @@ static void clone_journal(struct cloning *c)
 	resident_put(t, r);
 	resident_put(t, child);
 	m = audit_carrier(child, 0);
-	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "owner", tos_text(r->owner->name));
 	tos_set(m, "parent", tos_text(r->name));
 	tos_set(m, "dest", tos_text(c->dest));
 	audit_event(c->k, t, "cloned", m);
@@ -480,11 +480,11 @@ static int spawn_check(struct cloning *c, const struct tos_value *args, struct e
 		rc = err_set(
 			em, ERR_LIMIT, "the name of a clone of %s would be too long", r->name);
 	if (rc == 0)
-		rc = admit_check(c->k, &r->owner, "clone", true, em);
+		rc = admit_check(c->k, r->owner, "clone", true, em);
 	if (rc == 0)
-		rc = admit_author(c->k, &r->owner, &r->author, "clone", em);
+		rc = admit_author(c->k, r->owner, r->author, "clone", em);
 	if (rc == 0)
-		rc = account_room(c->k, r->owner.name,
+		rc = account_room(c->k, r->owner->name,
 			(int64_t)(c->briefcase.n + c->state.n + r->code.n), em);
 	if (rc < 0 && rc != ERR_LIMIT && rc != ERR_DENIED)
 		return rc;

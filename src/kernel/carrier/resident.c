@@ -31,6 +31,7 @@ struct resident *resident_new(struct kernel *k)
 
 	r->k = k;
 	r->state = SHELL_ARRIVING;
+	r->owner = r->author = &cert_nobody;
 	r->path = tos_array();
 	lines_init(&r->trail);
 	lines_init(&r->log);
@@ -191,6 +192,12 @@ static bool drop_held(struct resident *r, const struct origin *from, const struc
 	return true;
 }
 
+void resident_waits(struct resident *r, const char *what)
+{
+	free(r->waiting);
+	r->waiting = mem_strdup(what);
+}
+
 void resident_want_link(struct resident *r, bool want)
 {
 	if (r->wants_link == want)
@@ -214,7 +221,7 @@ void resident_free(struct resident *r)
 	if (map_find_str(r->k->residents, r->name) == r)
 		map_del_str(r->k->residents, r->name);
 	if (r->saved)
-		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner->name, 0, 0);
 	router_held_each(r, drop_held);
 	inboxes_drop(r);
 	map_free(r->inboxes);
@@ -236,6 +243,10 @@ void resident_free(struct resident *r)
 	tos_value_free(r->hops);
 	tos_value_free(r->undelivered);
 	tos_value_free(r->fault);
+	cert_leave(&r->owner);
+	cert_leave(&r->author);
+	free(r->waiting);
+	free(r->speaks_as);
 	free(r);
 }
 
@@ -261,7 +272,7 @@ size_t residents_of(struct kernel *k, const char *principal)
 	size_t it = 0, n = 0;
 
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		n += strcmp(r->owner.name, principal) == 0;
+		n += strcmp(r->owner->name, principal) == 0;
 	return n;
 }
 
@@ -388,7 +399,7 @@ static void ask_mobility(struct resident *r, const char *dest)
 void resident_completed(struct resident *r, const char *dest)
 {
 	if (r->completed && !r->via_go)
-		r->waiting[0] = 0;
+		resident_waits(r, NULL);
 	ask_mobility(r, dest);
 }
 
@@ -451,7 +462,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	r->via_go = false;
 	if (resident_event(r, SHELL_EV_FAULT, NULL) < 0)
 		return;
-	r->waiting[0] = 0;
+	resident_waits(r, NULL);
 	tos_value_free(r->fault);
 	r->fault = tos_map();
 	tos_set(r->fault, "code", tos_text(err_word(rc)));
@@ -491,7 +502,7 @@ void resident_end(struct resident *r, enum shell_event ev, const char *why)
 	resident_trail(r, shell_state_word(r->state), "", why);
 	t = store_begin(k->store);
 	m = audit_carrier(r, r->n);
-	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "owner", tos_text(r->owner->name));
 	tos_set(m, "why", tos_text(why));
 	account_charge(t, r);
 	resident_del(t, r);
@@ -642,7 +653,7 @@ void resident_restart(struct resident *r, const char *why)
 	if (resident_event(r, SHELL_EV_REBOOT, NULL) < 0)
 		return;
 	metric_add(r->k->metrics, "carriers_restarted_total", NULL, 1);
-	r->waiting[0] = 0;
+	resident_waits(r, NULL);
 	r->started_ms = 0;
 	resident_trail(r, "restarted", "", why);
 	/* What waited in its inboxes waits for those of the next run. */
@@ -833,14 +844,14 @@ struct tos_value *resident_row(struct resident *r)
 	tos_set(m, "in_doubt", tos_bool(r->in_doubt || r->quarantined));
 	tos_set(m, "kernel", tos_text(r->k->config.name));
 	tos_set(m, "home", tos_text(r->ticket.home));
-	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "owner", tos_text(r->owner->name));
 	tos_set(m, "hop", tos_int((int64_t)r->hop_count));
 	tos_set(m, "since_ms", tos_int(r->since_ms));
 	tos_set(m, "trust", tos_text(TRUST_USER));
 	family_row(r->name, m);
 	if (r->quarantined)
 		tos_set(m, "waiting", tos_text("held back: the store was restored or copied"));
-	else if (r->waiting[0])
+	else if (r->waiting)
 		tos_set(m, "waiting", tos_text(r->waiting));
 	return m;
 }
@@ -884,7 +895,7 @@ struct tos_value *resident_show(struct resident *r)
 	seals_show(&r->ticket, m);
 	if (r->automata)
 		tos_set(m, "automata", automata_show(r));
-	tos_set(m, "author", tos_text(r->author.name));
+	tos_set(m, "author", tos_text(r->author->name));
 	tos_set(m, "incarnation", tos_int((int64_t)r->e.count));
 	tos_set(m, "departures", tos_int((int64_t)r->n));
 	tos_set(m, "code", tos_text(text_hex(r->code_digest, DIGEST_BYTES, hex)));
@@ -1042,7 +1053,7 @@ static void shells_resume(struct kernel *k, struct request *rq)
 		return;
 	}
 	r->via_go = false;
-	r->waiting[0] = 0;
+	resident_waits(r, NULL);
 	vm_done(r, r->go_seq, err_from_word(code, strlen(code)),
 		tos_get_text(rq->args, "text", ""));
 	r->go_seq = 0;
@@ -1063,11 +1074,13 @@ static void shells_trail(struct kernel *k, struct request *rq)
 static void shells_waiting(struct kernel *k, struct request *rq)
 {
 	struct resident *r = shells_resident(k, rq);
+	char what[256];
 
 	if (!r)
 		return;
-	snprintf(r->waiting, sizeof(r->waiting), "for %s: %s",
-		tos_get_text(rq->args, "dest", "?"), tos_get_text(rq->args, "text", ""));
+	snprintf(what, sizeof(what), "for %s: %s", tos_get_text(rq->args, "dest", "?"),
+		tos_get_text(rq->args, "text", ""));
+	resident_waits(r, what);
 	home_event(k, r->ticket.home, r->name, "wait", NULL, r->waiting);
 	request_ok(rq, NULL);
 }

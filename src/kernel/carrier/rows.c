@@ -111,7 +111,7 @@ static void row_put(struct store_txn *t, struct resident *r)
 	resident_key(r, &key);
 	if (row_encode(row, more, n, &body) == 0) {
 		store_put(t, T_RESIDENT, key.data, key.len, body.data, body.len, 0);
-		account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, body.len, 0);
+		account_stored(r->k, STORED_RESIDENT, r->name, r->owner->name, body.len, 0);
 	}
 	tos_value_free(row);
 }
@@ -141,7 +141,7 @@ void resident_put(struct store_txn *t, struct resident *r)
 			store_put(t, T_CODE, r->code_digest, DIGEST_BYTES, code->bundle.p,
 				code->bundle.n, until_ms);
 			account_stored(r->k, STORED_CODE,
-				text_hex(r->code_digest, DIGEST_BYTES, hex), r->owner.name,
+				text_hex(r->code_digest, DIGEST_BYTES, hex), r->owner->name,
 				code->bundle.n, until_ms);
 			code->kept_until_ms = until_ms;
 		}
@@ -155,7 +155,7 @@ void resident_del(struct store_txn *t, struct resident *r)
 
 	resident_key(r, &key);
 	store_del(t, T_RESIDENT, key.data, key.len);
-	account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, 0, 0);
+	account_stored(r->k, STORED_RESIDENT, r->name, r->owner->name, 0, 0);
 	r->saved = false;
 }
 
@@ -274,7 +274,7 @@ static void read_stay(
 	else
 		blob_share(&r->code, &code->bundle);
 	r->code_changed = here.n > 0;
-	r->author = code->author;
+	cert_keep(&r->author, &code->author);
 	incarnation_pick(f[F_e], &r->e);
 	r->n = (uint64_t)pick_int(f[F_n], 0);
 	r->completed = pick_bool(f[F_completed], false);
@@ -294,11 +294,11 @@ static void loaded(struct resident *r, size_t row_bytes, struct code *code)
 
 	r->saved = r->loaded = true;
 	r->quarantined = restored_holds_back(r->k);
-	account_stored(r->k, STORED_RESIDENT, r->name, r->owner.name, row_bytes, 0);
+	account_stored(r->k, STORED_RESIDENT, r->name, r->owner->name, row_bytes, 0);
 	if (until_ms > code->counted_until_ms) {
 		code->counted_until_ms = until_ms;
 		account_stored(r->k, STORED_CODE, text_hex(r->code_digest, DIGEST_BYTES, hex),
-			r->owner.name, code->bundle.n, until_ms);
+			r->owner->name, code->bundle.n, until_ms);
 	}
 	account_open(r, false);
 	r->report_due = true;

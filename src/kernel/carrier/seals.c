@@ -123,7 +123,7 @@ int seals_kept(const struct resident *r, struct slice briefcase, struct errmsg *
 
 	if (broken)
 		return err_set(em, ERR_DENIED, "folder %s is sealed by its owner, %s", broken,
-			r->owner.name);
+			r->owner->name);
 	for (size_t i = 0; i < tos_len(t->append); i++) {
 		const char *name = tos_as_text(tos_key_at(t->append, i), "");
 
@@ -131,7 +131,7 @@ int seals_kept(const struct resident *r, struct slice briefcase, struct errmsg *
 			    folder_find(briefcase, name)))
 			return err_set(em, ERR_DENIED,
 				"folder %s may only grow: its owner, %s, made it append-only",
-				name, r->owner.name);
+				name, r->owner->name);
 	}
 	return growth_bound(t, briefcase, em);
 }

@@ -53,7 +53,7 @@ static int frozen_check(
 	}
 	rc = briefcase_check(f->briefcase, em);
 	if (rc == 0)
-		rc = account_room(r->k, r->owner.name,
+		rc = account_room(r->k, r->owner->name,
 			(int64_t)(bytes) - (int64_t)(r->briefcase.n + r->state_bytes.n), em);
 	if (rc == 0)
 		rc = seals_kept(r, f->briefcase, em);
@@ -128,16 +128,17 @@ static void send_failed(struct resident *r, enum post_kind kind, uint64_t tag, i
 /* Who it is does not change in its stay. */
 static const struct origin *speaks_as(struct resident *r)
 {
-	struct origin *o = &r->speaks_as;
+	struct origin *o = r->speaks_as;
 
-	if (!o->name[0]) {
+	if (!o) {
+		o = r->speaks_as = mem_new(struct origin);
 		o->cls = ORIGIN_CARRIER;
 		snprintf(o->name, sizeof(o->name), "%s", r->name);
-		snprintf(o->principal, sizeof(o->principal), "%s", r->owner.name);
-		snprintf(o->author, sizeof(o->author), "%s", r->author.name);
-		o->roles = carrier_roles(&r->owner, &r->author);
-		o->owner_only = rights_of(r->k, &r->owner);
-		o->author_only = rights_of(r->k, &r->author);
+		snprintf(o->principal, sizeof(o->principal), "%s", r->owner->name);
+		snprintf(o->author, sizeof(o->author), "%s", r->author->name);
+		o->roles = carrier_roles(r->owner, r->author);
+		o->owner_only = rights_of(r->k, r->owner);
+		o->author_only = rights_of(r->k, r->author);
 	}
 	return o;
 }

@@ -180,8 +180,8 @@ static size_t company_of(struct resident *r)
 
 static void key_of(struct resident *r, size_t company, char *out, size_t cap)
 {
-	snprintf(out, cap, "%s\n%s\n%x\n%s%zu", r->owner.name, r->author.name,
-		carrier_roles(&r->owner, &r->author), r->vm_deaths ? "suspect " : "", company);
+	snprintf(out, cap, "%s\n%s\n%x\n%s%zu", r->owner->name, r->author->name,
+		carrier_roles(r->owner, r->author), r->vm_deaths ? "suspect " : "", company);
 }
 
 /* Rounded up, so that small differences don't tell processes apart. */
@@ -369,7 +369,7 @@ static void start_map(struct resident *r, struct buf *b)
 	cbor_put_text(b, "entry");
 	cbor_put_text(b, code ? code->manifest.entry : "main.lua");
 	cbor_put_text(b, "owner");
-	cbor_put_text(b, r->owner.name);
+	cbor_put_text(b, r->owner->name);
 	cbor_put_text(b, "seals");
 	put_value(b, seals);
 	cbor_put_text(b, "state");

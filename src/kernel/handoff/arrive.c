@@ -381,7 +381,7 @@ static void arrival_journal(struct arrival *a)
 	if (old)
 		old_put_aside(a, old);
 	resident_event(r, SHELL_EV_ADMIT, NULL);
-	tos_set(m, "owner", tos_text(r->owner.name));
+	tos_set(m, "owner", tos_text(r->owner->name));
 	tos_set(m, "from", tos_text(a->hop.from));
 	if (fast) {
 		audit_event(k, t, "arrived", m);
@@ -531,9 +531,9 @@ static int arrival_code(
 				em, ERR_SIGNATURE, "the code is not what the ticket names");
 	}
 	blob_share(&r->code, &code->bundle);
-	r->author = code->author;
+	cert_keep(&r->author, &code->author);
 	memcpy(r->minimum, code->manifest.limits, sizeof(r->minimum));
-	return admit_author(k, &r->owner, &r->author, "arrive", em);
+	return admit_author(k, r->owner, r->author, "arrive", em);
 }
 
 /* All that is checked of an envelope before anything of it may run. */
@@ -542,6 +542,7 @@ static int arrival_check(
 {
 	struct kernel *k = a->k;
 	struct resident *r = a->r;
+	struct cert_info owner = { 0 };
 	uint8_t id[DIGEST_BYTES];
 	int64_t asked[LIMIT_COUNT];
 	int rc = parts_verify(envelope, &a->hop, em);
@@ -549,8 +550,9 @@ static int arrival_check(
 	if (rc == 0)
 		rc = resident_load_envelope(r, envelope, em);
 	if (rc == 0)
-		rc = ticket_verify(
-			k, blob_slice(&r->ticket_cose), &r->ticket, id, &r->owner, em);
+		rc = ticket_verify(k, blob_slice(&r->ticket_cose), &r->ticket, id, &owner, em);
+	if (owner.name[0])
+		cert_keep(&r->owner, &owner);
 	if (rc < 0)
 		return rc;
 	family_is(r, id, a->hop.suffix);
@@ -584,7 +586,7 @@ static int arrival_check(
 	if (rc == 0)
 		rc = arrival_code(k, rq, r, em);
 	if (rc == 0)
-		rc = admit_check(k, &r->owner, "arrive", !resident_find(k, r->name), em);
+		rc = admit_check(k, r->owner, "arrive", !resident_find(k, r->name), em);
 	if (rc == 0) {
 		family_asked(r, asked);
 		rc = admit_limits(k, asked, r->minimum, r->usage.limit, em);
@@ -596,7 +598,7 @@ static int arrival_check(
 		rc = err_set(
 			em, ERR_LIMIT, "limit state: the envelope has %zu bytes", envelope.n);
 	if (rc == 0 && !resident_find(k, r->name))
-		rc = account_room(k, r->owner.name, (int64_t)envelope.n, em);
+		rc = account_room(k, r->owner->name, (int64_t)envelope.n, em);
 	return rc;
 }
 

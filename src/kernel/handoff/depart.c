@@ -100,7 +100,7 @@ static bool wants_a_minimum(const struct resident *r)
 static bool offer_needless(struct resident *r)
 {
 	struct peer *p = peer_get(r->k, r->move->dest);
-	struct took *t = took_find(p, r->owner.name, strlen(r->owner.name));
+	struct took *t = took_find(p, r->owner->name, strlen(r->owner->name));
 	int64_t now = clock_ms();
 
 	if (!t || !p->link || now - t->at_ms >= r->k->config.offer_again_ms ||
@@ -240,7 +240,7 @@ void move_accepted(struct resident *r)
 	}
 	metric_add(k->metrics, "moves_total", NULL, 1);
 	if (!r->outcome_move) {
-		took_note(peer_get(k, dest), r->owner.name, strlen(r->owner.name));
+		took_note(peer_get(k, dest), r->owner->name, strlen(r->owner->name));
 		took_note(peer_get(k, dest), r->code_digest, DIGEST_BYTES);
 	}
 	if (mv) {
@@ -291,7 +291,7 @@ static void move_refused(struct resident *r, int rc, const char *text)
 
 	resident_trail(r, "refused", r->dest, text);
 	if (p)
-		free(map_del_str(p->took, r->owner.name));
+		free(map_del_str(p->took, r->owner->name));
 	r->in_doubt = r->sent = r->outcome_move = false;
 	departure_over(r);
 	t = store_begin(r->k->store);
@@ -835,7 +835,7 @@ static void on_self_moved(void *arg, int rc, const struct errmsg *em)
 	if (mv->rq)
 		request_ok(STEAL(mv->rq), NULL);
 	move_free(mv);
-	r->waiting[0] = 0;
+	resident_waits(r, NULL);
 	router_held_uncollect(r, true);
 	resident_undelivered(r);
 	resident_go_on(r);

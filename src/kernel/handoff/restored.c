@@ -684,7 +684,7 @@ void restored_release(struct resident *r)
 		return;
 	r->quarantined = false;
 	r->confirmed = true;
-	r->waiting[0] = 0;
+	resident_waits(r, NULL);
 	log_notice("a carrier that was held back goes on", KV_STR("carrier", r->name));
 	resident_unpause(r);
 }

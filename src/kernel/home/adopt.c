@@ -36,7 +36,7 @@ struct home_record *home_adopt(
 		return NULL;
 	h = home_new(k, r->name);
 	memcpy(h->id, r->id, DIGEST_BYTES);
-	snprintf(h->owner, sizeof(h->owner), "%s", r->owner.name);
+	snprintf(h->owner, sizeof(h->owner), "%s", r->owner->name);
 	blob_share(&h->ticket_cose, &r->ticket_cose);
 	h->state = SHELL_RUNNING;
 	h->e = last->e;

@@ -32,17 +32,21 @@ void home_free(struct home_record *h)
 	tos_value_free(h->outcome);
 	tos_value_free(h->end_outcome);
 	tos_value_free(h->fault);
+	for (size_t i = 0; i < ARRAY_LEN(h->places); i++)
+		free(h->places[i]);
 	free(h);
 }
 
 void home_place(struct home_record *h, const char *kernel, uint64_t came)
 {
-	struct slice s = slice_text(kernel);
+	char **oldest = &h->places[h->n_places % ARRAY_LEN(h->places)];
 
-	if (strcmp(h->kernel, kernel) != 0)
-		slice_copy_text(s, h->places[h->n_places++ % ARRAY_LEN(h->places)],
-			sizeof(h->places[0]));
-	slice_copy_text(s, h->kernel, sizeof(h->kernel));
+	if (strcmp(h->kernel, kernel) != 0) {
+		free(*oldest);
+		*oldest = mem_dup(kernel, strnlen(kernel, sizeof(h->kernel) - 1));
+		h->n_places++;
+	}
+	slice_copy_text(slice_text(kernel), h->kernel, sizeof(h->kernel));
 	h->came = came;
 }
 

@@ -507,9 +507,9 @@ int program_starter(struct kernel *k, const struct tos_value *args, struct origi
 			name[0] ? name : "nobody");
 	from->cls = ORIGIN_CARRIER;
 	snprintf(from->name, sizeof(from->name), "%s", r->name);
-	snprintf(from->principal, sizeof(from->principal), "%s", r->owner.name);
-	snprintf(from->author, sizeof(from->author), "%s", r->author.name);
-	from->roles = carrier_roles(&r->owner, &r->author);
+	snprintf(from->principal, sizeof(from->principal), "%s", r->owner->name);
+	snprintf(from->author, sizeof(from->author), "%s", r->author->name);
+	from->roles = carrier_roles(r->owner, r->author);
 	*out = r;
 	return 0;
 }
@@ -642,7 +642,7 @@ static struct program *own(struct kernel *k, struct request *rq)
 
 	if (p && *carrier &&
 		(strcmp(p->carrier, carrier) == 0 ||
-			(p->stays && r && strcmp(r->owner.name, p->owner) == 0)))
+			(p->stays && r && strcmp(r->owner->name, p->owner) == 0)))
 		return p;
 	if (p) {
 		metric_add(k->metrics, "programs_refused_total", NULL, 1);
@@ -671,7 +671,7 @@ static void list_verb(struct kernel *k, struct request *rq)
 
 	while (r && (p = map_next(k->programs, &it, NULL, NULL)))
 		if (strcmp(p->carrier, carrier) == 0 ||
-			(p->stays && strcmp(p->owner, r->owner.name) == 0))
+			(p->stays && strcmp(p->owner, r->owner->name) == 0))
 			tos_push(list, row(p, true));
 	tos_set(m, "programs", list);
 	request_ok(rq, m);

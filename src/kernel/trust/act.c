@@ -411,7 +411,7 @@ const char *carrier_owner(struct kernel *k, const char *name)
 	struct resident *r = resident_find(k, name);
 	struct home_record *h = home_find(k, name);
 
-	return r ? r->owner.name : h ? h->owner : "";
+	return r ? r->owner->name : h ? h->owner : "";
 }
 
 static int act_verify(struct kernel *k, struct act *a, const struct act_rule **rule,

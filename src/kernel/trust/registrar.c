@@ -590,7 +590,7 @@ static bool serial_revoked(const struct kernel *k, const struct cert_info *who)
 
 bool revocation_ends(const struct resident *r)
 {
-	return serial_revoked(r->k, &r->owner) || serial_revoked(r->k, &r->author);
+	return serial_revoked(r->k, r->owner) || serial_revoked(r->k, r->author);
 }
 
 /* A revoked owner's or author's carriers are killed, a revoked kernel's links closed. */
