@@ -212,7 +212,8 @@ static int principal_refresh(struct cli *cli, const struct home *h)
 /* ---- show: what each has used, per kernel and in all */
 
 static const char *const used_keys[] = { "cpu_ms", "memory_byte_seconds", "sent_bytes",
-	"received_bytes", "moved_bytes", "posts", "carriers", "stays", "here", "disk_bytes" };
+	"received_bytes", "moved_bytes", "posts", "carriers", "stays", "here", "disk_bytes",
+	"content_bytes" };
 
 static void add_used(struct tos_value *sum, const struct tos_value *row)
 {
@@ -287,7 +288,7 @@ static void shown_row(struct tos_value *table, const char *principal, const char
 	const struct tos_value *u)
 {
 	static const char *const sizes[] = { "sent_bytes", "received_bytes", "moved_bytes",
-		"disk_bytes", "memory_byte_seconds" };
+		"disk_bytes", "content_bytes", "memory_byte_seconds" };
 	struct tos_value *row = tos_value_copy(u);
 
 	tos_set(row, "principal", tos_text(principal));
@@ -314,7 +315,7 @@ static void print_used(const struct tos_value *list)
 	table_print(table,
 		"principal:PRINCIPAL kernel:KERNEL cpu:CPU memory_byte_seconds:MEMORY*S "
 		"sent_bytes:SENT received_bytes:RECEIVED moved_bytes:MOVED posts:POSTS "
-		"carriers:CARRIERS here:HERE disk_bytes:DISK",
+		"carriers:CARRIERS here:HERE disk_bytes:DISK content_bytes:CONTENT",
 		stdout);
 	tos_value_free(table);
 }

@@ -967,6 +967,8 @@ void content_link_down(struct kernel *k, const char *peer);
 
 /* ---- account.c */
 int accounts_load(struct kernel *k, struct errmsg *em);
+/* It has something here: from now on there is a row of it. */
+void account_known(struct kernel *k, const char *principal);
 /* A stay begins, or (`comes` false) goes on after a restart; usage so far was charged elsewhere. */
 void account_open(struct resident *r, bool comes);
 /* The stay ends: charge the owner in this transaction; NULL: soon. */

@@ -182,6 +182,8 @@ static const struct {
 	{ "content_files", "gauge", "Files in it." },
 	{ "content_added_total", "counter", "Files that came into the content store." },
 	{ "content_evicted_total", "counter", "Files dropped to make room for others." },
+	{ "content_share_refused_total", "counter",
+		"Puts, fetches and pins refused for a principal's share of the content store." },
 	{ "content_mismatches_total", "counter",
 		"Contents that were not what their digest said." },
 	{ "content_written_bytes_total", "counter", "Bytes that came into the content store." },

@@ -14,7 +14,7 @@ CONF = dict(QUICK, content={"max": "8M"})
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Fleet(3, conf=CONF) as f:
+    with Fleet(3, conf=CONF, each={"host2": "content { share = 100 }\n"}) as f:
         yield f
 
 
@@ -199,6 +199,54 @@ def test_room_is_made_of_what_was_not_used_for_longest(fleet):
     code, text = act_of(fleet, "content", "put", "huge.bin", "--kernel", "host2")
     assert code == 1 and "content.max" in text
     assert fleet.metric("host2", "tos_content_evicted_total") == 2
+
+
+def test_nobody_pushes_out_what_is_within_anothers_share(fleet):
+    """host1 keeps 8M: a share is 4M. What nobody else needs may be used beyond it."""
+    for row in stored(fleet, "host1"):
+        fleet.tos("content", "drop", row, "--kernel", "host1")
+    for name in ("ann", "ben"):
+        fleet.tos("principal", "add", name, "--role", "admin")
+
+    def put(who, name, size, *more, pushed=()):
+        digest, _ = blob(fleet, name, size)
+        before = set(stored(fleet, "host1"))
+        r = fleet.run("content", "put", name, "--kernel", "host1", "--as", who, *more)
+        gone = before - set(stored(fleet, "host1"))
+        assert gone == set(pushed), (r.stderr, gone)
+        return digest if r.returncode == 0 else r.stderr
+
+    def content_bytes(who):
+        (here,) = [r for r in fleet.json("principal", "show", who)["kernels"] if r["kernel"] == "host1"]
+        return here["content_bytes"]
+
+    anns = [put("ann", f"ann{i}", 1_900_000) for i in range(4)]  # alone, she has nearly all of it
+    assert content_bytes("ann") == 7_600_000
+    # Another takes his share of that, and no more: then it is his own that goes.
+    bens = [put("ben", "ben0", 1_900_000, pushed=[anns[0]]), put("ben", "ben1", 1_900_000, pushed=[anns[1]])]
+    bens.append(put("ben", "ben2", 1_900_000, pushed=[bens[0]]))
+    assert set(stored(fleet, "host1")) == {anns[2], anns[3], bens[1], bens[2]}
+    # What is fetched counts, too.
+    digest, _ = blob(fleet, "far", 2_500_000)
+    fleet.tos("content", "put", "far", "--kernel", "host0")
+    fleet.tos("content", "fetch", digest, "--from", "host0", "--kernel", "host1", "--as", "ben")
+    assert set(stored(fleet, "host1")) == {anns[2], anns[3], bens[2], digest} and content_bytes("ben") == 4_400_000
+    # Pins are within the share, and what is pinned is not taken from oneself either.
+    fleet.tos("content", "pin", anns[2], "--kernel", "host1", "--as", "ann")
+    fleet.tos("content", "pin", anns[3], "--kernel", "host1", "--as", "ann")
+    before = fleet.metric("host1", "tos_content_share_refused_total")
+    assert "more would be pinned for ann than its share" in put("ann", "ann4", 1_000_000, "--pin")
+    assert "ann has its share" in put("ann", "ann5", 2_000_000)
+    put("ann", "ann6", 300_000, pushed=[bens[2]])
+    assert fleet.metric("host1", "tos_content_share_refused_total") == before + 2
+    # It is counted anew at each start.
+    fleet.kill("host1")
+    wait_for(lambda: fleet.run("content", "list", "--kernel", "host1").returncode == 0)
+    assert "ann has its share" in put("ann", "ann7", 2_500_000)
+    fleet.tos("content", "pin", anns[3], "--undo", "--kernel", "host1", "--as", "ann")
+    last = put("ann", "ann8", 2_400_000, pushed=[anns[3]])
+    r = fleet.run("content", "pin", last, "--kernel", "host1", "--as", "ann")
+    assert r.returncode == 1 and "content.share" in r.stderr
 
 
 def test_who_may(fleet):

@@ -4,7 +4,7 @@
  * transaction that ends it, and every half minute while it lasts, so that a crash forgets no more
  * than that. Read as properties below /accounts, and by the verb ACCOUNTS.
  */
-#include "kernel/kernel.h"
+#include "kernel/services/content_share.h"
 
 #include <string.h>
 
@@ -160,6 +160,11 @@ static struct account *account_get(struct kernel *k, const char *principal)
 	account_property(a, "disk", "B",
 		"Bytes that their carriers and outcomes take here now.", read_disk);
 	return a;
+}
+
+void account_known(struct kernel *k, const char *principal)
+{
+	account_get(k, principal);
 }
 
 /* ---- charging */
@@ -392,6 +397,7 @@ static struct tos_value *account_value(struct account *a)
 	for (int i = 0; i < USE_COUNT; i++)
 		tos_set(m, uses[i].key, tos_int(now[i]));
 	tos_set(m, "disk_bytes", tos_int(a->disk));
+	tos_set(m, "content_bytes", tos_int(content_share_bytes(a->principal)));
 	tos_set(m, "here", tos_int((int64_t)residents_of(a->k, a->principal)));
 	return m;
 }
@@ -428,5 +434,6 @@ int accounts_load(struct kernel *k, struct errmsg *em)
 {
 	k->accounts = map_new();
 	k->stored = map_new();
+	content_share_each(k, account_known);
 	return store_each(k->store, T_ACCOUNT, (struct slice){ NULL, 0 }, account_row, k, em);
 }

@@ -1,5 +1,6 @@
 /* The content store: see content.h. This file owns the directory, the rows and the quota. */
 #include "kernel/services/content.h"
+#include "kernel/services/content_share.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,7 +27,7 @@ struct entry {
 
 struct content_put {
 	uint8_t digest[DIGEST_BYTES];
-	char by[NAME_BYTES_MAX + 1], owner[NAME_BYTES_MAX + 1];
+	char by[NAME_BYTES_MAX + 1], owner[NAME_BYTES_MAX + 1], account[NAME_BYTES_MAX + 1];
 	char name[CONTENT_NAME_MAX + 1], source[CONTENT_NAME_MAX + 1];
 	char path[32]; /* in the directory */
 	bool pinned, shared, ending;
@@ -55,6 +56,7 @@ struct tos_value *content_row(const struct content_file *f)
 	tos_set(m, "name", tos_text(f->name));
 	tos_set(m, "source", tos_text(f->source));
 	tos_set(m, "owner", tos_text(f->owner));
+	tos_set(m, "account", tos_text(f->account));
 	tos_set(m, "added", tos_int(f->added_ms));
 	tos_set(m, "used", tos_int(f->used_ms));
 	tos_set(m, "pinned", tos_bool(f->pinned));
@@ -81,10 +83,19 @@ static void row_read(const struct tos_value *m, struct content_file *f)
 	snprintf(f->name, sizeof(f->name), "%s", tos_get_text(m, "name", ""));
 	snprintf(f->source, sizeof(f->source), "%s", tos_get_text(m, "source", ""));
 	snprintf(f->owner, sizeof(f->owner), "%s", tos_get_text(m, "owner", ""));
+	snprintf(f->account, sizeof(f->account), "%s", tos_get_text(m, "account", f->owner));
 	f->added_ms = tos_get_int(m, "added", 0);
 	f->used_ms = tos_get_int(m, "used", 0);
 	f->pinned = tos_get_bool(m, "pinned", false);
 	f->shared = tos_get_bool(m, "shared", false);
+}
+
+static void counts(const struct kernel *k, const struct content_file *f, bool here)
+{
+	int64_t bytes = here ? f->size : -f->size;
+
+	k->content->used += bytes;
+	content_share_add(f->account, bytes, f->pinned ? bytes : 0);
 }
 
 static struct entry *entry_of(const struct kernel *k, const uint8_t *digest)
@@ -140,7 +151,7 @@ static bool file_known(struct kernel *k, const char *name)
 		!S_ISREG(st.st_mode) || st.st_size != x->file.size)
 		return false;
 	x->pending = false;
-	k->content->used += x->file.size;
+	counts(k, &x->file, true);
 	return true;
 }
 
@@ -281,16 +292,56 @@ static int64_t promised(const struct kernel *k)
 	return n;
 }
 
-static struct entry *least_used(struct kernel *k)
+/* Those puts of an account's. */
+static int64_t promised_by(const struct kernel *k, const char *account, bool pinned)
+{
+	struct content_put *p;
+	size_t it = 0;
+	int64_t n = 0;
+
+	while ((p = map_next(k->content->puts, &it, NULL, NULL)))
+		if (strcmp(p->account, account) == 0 && (p->pinned || !pinned))
+			n += p->size > p->have ? p->size : p->have;
+	return n;
+}
+
+/* Who has more than its share goes before who has not; then what was not used for longest. */
+static bool goes_before(const struct kernel *k, const struct entry *x, const struct entry *than)
+{
+	bool over = content_share_over(k, x->file.account, 0);
+
+	if (!than || over != content_share_over(k, than->file.account, 0))
+		return !than || over;
+	return x->file.used_ms < than->file.used_ms;
+}
+
+/* of: that account's only; NULL: of all. */
+static bool goes(const struct entry *x, const char *of)
+{
+	return !x->pending && !x->file.pinned && (!of || strcmp(x->file.account, of) == 0);
+}
+
+static struct entry *first_to_go(const struct kernel *k, const char *of)
 {
 	struct entry *x, *found = NULL;
 	size_t it = 0;
 
 	while ((x = map_next(k->content->files, &it, NULL, NULL)))
-		if (!x->pending && !x->file.pinned &&
-			(!found || x->file.used_ms < found->file.used_ms))
+		if (goes(x, of) && goes_before(k, x, found))
 			found = x;
 	return found;
+}
+
+/* Bytes of them: nothing is dropped for what does not fit all the same. */
+static int64_t may_go(const struct kernel *k, const char *of)
+{
+	const struct entry *x;
+	size_t it = 0;
+	int64_t n = 0;
+
+	while ((x = map_next(k->content->files, &it, NULL, NULL)))
+		n += goes(x, of) ? x->file.size : 0;
+	return n;
 }
 
 /* The row goes first: a file without one is removed at the next start, a row without its file
@@ -309,27 +360,40 @@ static void entry_drop(struct kernel *k, struct entry *x, const char *why)
 	store_del(t, T_CONTENT, x->file.digest, DIGEST_BYTES);
 	store_commit(t, NULL, NULL);
 	unlinkat(k->content->dir, name, 0);
-	k->content->used -= x->file.size;
+	counts(k, &x->file, false);
 	entry_free(k, x);
 }
 
-static int room_make(struct kernel *k, int64_t more, struct errmsg *em)
+static int room_make(
+	struct kernel *k, const char *account, bool pinned, int64_t more, struct errmsg *em)
 {
 	int64_t most = (int64_t)k->config.content_max, here = promised(k) + more;
+	const char *of = NULL;
 	struct entry *x;
+	int rc =
+		pinned ? content_share_pin(k, account, promised_by(k, account, true) + more, em)
+		       : 0;
 
+	if (rc < 0)
+		return rc;
 	if (here > most)
 		return err_set(em, ERR_LIMIT,
 			"%lld bytes do not fit into content.max of %s (%lld)", (long long)more,
 			k->config.name, (long long)most);
-	while (k->content->used + here > most && (x = least_used(k))) {
+	/* Beyond its share it makes room of its own only. */
+	if (content_share_over(k, account, promised_by(k, account, false) + more))
+		of = account;
+	if (k->content->used + here <= most)
+		return 0;
+	if (k->content->used + here - may_go(k, of) > most)
+		return of ? content_share_refuse(k, account, em)
+			  : err_set(em, ERR_LIMIT,
+				    "what is pinned at %s leaves no room for %lld bytes (content.max)",
+				    k->config.name, (long long)more);
+	while (k->content->used + here > most && (x = first_to_go(k, of))) {
 		metric_add(k->metrics, "content_evicted_total", NULL, 1);
 		entry_drop(k, x, "to make room");
 	}
-	if (k->content->used + here > most)
-		return err_set(em, ERR_LIMIT,
-			"what is pinned at %s leaves no room for %lld bytes (content.max)",
-			k->config.name, (long long)more);
 	return 0;
 }
 
@@ -460,6 +524,8 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 	struct errmsg *em)
 {
 	struct content_put *p = content_put_find(k, b->digest, b->by);
+	const char *owner = b->owner ? b->owner : "",
+		   *account = b->account ? b->account : owner;
 	struct put_key key;
 	int rc;
 
@@ -480,13 +546,14 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 	if (map_size(k->content->puts) >= CONTENT_PUTS_MAX)
 		return err_set(em, ERR_FULL, "%d contents are being written at %s at once",
 			CONTENT_PUTS_MAX, k->config.name);
-	rc = room_make(k, b->size > 0 ? b->size : 0, em);
+	rc = room_make(k, account, b->pinned, b->size > 0 ? b->size : 0, em);
 	if (rc < 0)
 		return rc;
 	p = mem_new(struct content_put);
 	memcpy(p->digest, b->digest, DIGEST_BYTES);
 	snprintf(p->by, sizeof(p->by), "%s", b->by);
-	snprintf(p->owner, sizeof(p->owner), "%s", b->owner ? b->owner : "");
+	snprintf(p->owner, sizeof(p->owner), "%s", owner);
+	snprintf(p->account, sizeof(p->account), "%s", account);
 	snprintf(p->name, sizeof(p->name), "%s", b->name ? b->name : "");
 	snprintf(p->source, sizeof(p->source), "%s", b->source ? b->source : "");
 	snprintf(p->path, sizeof(p->path), ".put-%llu",
@@ -519,7 +586,7 @@ int content_put_sized(struct kernel *k, struct content_put *p, int64_t size, str
 					 (long long)p->size);
 	if (size > FILE_MAX || size < p->have)
 		return err_set(em, ERR_TOO_LARGE, "content of %lld bytes", (long long)size);
-	rc = room_make(k, size - p->have, em);
+	rc = room_make(k, p->account, p->pinned, size - p->have, em);
 	if (rc == 0)
 		p->size = size;
 	return rc;
@@ -554,7 +621,7 @@ int content_append(
 		rc = err_set(em, ERR_TOO_LARGE, "content of more than %lld bytes",
 			(long long)FILE_MAX);
 	else if (p->size < 0)
-		rc = room_make(k, (int64_t)n, em);
+		rc = room_make(k, p->account, p->pinned, (int64_t)n, em);
 	/* Into the page cache: the disk is waited for at the end, in a thread. */
 	if (rc == 0 && write_all(p->fd, bytes, n, p->have) < 0)
 		rc = err_errno(em, "content/%s", p->path);
@@ -603,7 +670,7 @@ static void on_row(void *arg, int rc, const struct errmsg *em)
 			KV_INT("bytes", x->file.size));
 	} else {
 		unlinkat(f->k->content->dir, f->name, 0);
-		f->k->content->used -= x->file.size;
+		counts(f->k, &x->file, false);
 		entry_free(f->k, x);
 	}
 	for (; f; f = next) {
@@ -676,13 +743,15 @@ static void finish_done(uv_work_t *w, int status)
 	memcpy(x->file.name, p->name, sizeof(p->name));
 	memcpy(x->file.source, p->source, sizeof(p->source));
 	memcpy(x->file.owner, p->owner, sizeof(p->owner));
+	memcpy(x->file.account, p->account, sizeof(p->account));
 	x->file.added_ms = x->file.used_ms = clock_wall_ms();
 	x->file.pinned = p->pinned;
 	x->file.shared = p->shared;
 	x->pending = true;
 	put_free(p);
 	map_put(k->content->files, x->file.digest, DIGEST_BYTES, x);
-	k->content->used += x->file.size;
+	counts(k, &x->file, true);
+	account_known(k, x->file.account);
 	t = store_begin(k->store);
 	row_put(t, x);
 	rc = store_commit(t, on_row, f);
@@ -751,18 +820,25 @@ struct pinning {
 	void *arg;
 };
 
+static void entry_pin(struct entry *x, bool pinned)
+{
+	if (pinned != x->file.pinned)
+		content_share_add(x->file.account, 0, pinned ? x->file.size : -x->file.size);
+	x->file.pinned = pinned;
+}
+
 static void on_pinned(void *arg, int rc, const struct errmsg *em)
 {
 	AUTOFREE struct pinning *p = arg;
 	struct entry *x = rc < 0 ? entry_live(p->k, p->digest) : NULL;
 
 	if (x)
-		x->file.pinned = p->was;
+		entry_pin(x, p->was);
 	p->done(p->k, p->arg, rc, err_show(rc, em));
 }
 
 int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinned,
-	content_done_fn *done, void *arg)
+	content_done_fn *done, void *arg, struct errmsg *em)
 {
 	struct entry *x = entry_live(k, digest);
 	struct pinning *p;
@@ -770,17 +846,21 @@ int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinne
 	int rc;
 
 	if (!x)
-		return ERR_NOT_FOUND;
+		return err_set(em, ERR_NOT_FOUND, "that content is not here");
+	rc = pinned && !x->file.pinned ? content_share_pin(k, x->file.account, x->file.size, em)
+				       : 0;
+	if (rc < 0)
+		return rc;
 	p = mem_new(struct pinning);
 	*p = (struct pinning){ .k = k, .was = x->file.pinned, .done = done, .arg = arg };
 	memcpy(p->digest, digest, DIGEST_BYTES);
-	x->file.pinned = pinned;
+	entry_pin(x, pinned);
 	lazy_flush(k); /* what is written of it there comes before this */
 	t = store_begin(k->store);
 	row_put(t, x);
 	rc = store_commit(t, on_pinned, p);
 	if (rc < 0) {
-		x->file.pinned = p->was;
+		entry_pin(x, p->was);
 		free(p);
 	}
 	return rc;

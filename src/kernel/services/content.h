@@ -23,6 +23,7 @@ struct content_file {
 	char name[CONTENT_NAME_MAX + 1];   /* for people */
 	char source[CONTENT_NAME_MAX + 1]; /* "put by alice", "host0", a URL */
 	char owner[NAME_BYTES_MAX + 1];    /* principal that put it; "" none */
+	char account[NAME_BYTES_MAX + 1];  /* against whose share it counts; "" the host's */
 	int64_t added_ms, used_ms;         /* wall */
 	bool pinned;                       /* not to make room for others */
 	bool shared; /* other kernels and carriers of others may read it */
@@ -47,7 +48,8 @@ struct content_begin {
 	const uint8_t *digest;
 	int64_t size; /* -1: not known yet */
 	const char *name, *source, *owner;
-	const char *by; /* whose put: two of one digest by different senders do not meet */
+	const char *account; /* NULL: the owner's */
+	const char *by;      /* whose put: two of one digest by different senders do not meet */
 	bool pinned, shared;
 };
 /* Begins one, or finds that of the same sender as far as it came. ERR_EXISTS it is here; ERR_LIMIT
@@ -82,9 +84,10 @@ void content_cancel(struct kernel *k, struct content_put *p);
 /* Remove it. ERR_NOT_FOUND. */
 int content_drop(struct kernel *k, const uint8_t digest[DIGEST_BYTES], const char *why,
 	struct errmsg *em);
-/* done comes once, later, when that is on the disk, or not; not at all after ERR_NOT_FOUND, ERR_STORE. */
+/* done comes once, later, when that is on the disk, or not; not at all after ERR_NOT_FOUND, ERR_LIMIT,
+ * ERR_STORE. */
 int content_pin(struct kernel *k, const uint8_t digest[DIGEST_BYTES], bool pinned,
-	content_done_fn *done, void *arg);
+	content_done_fn *done, void *arg, struct errmsg *em);
 /* The same, and then the answer to rq; takes both. */
 void content_pin_answer(struct kernel *k, struct request *rq,
 	const uint8_t digest[DIGEST_BYTES], bool pinned, struct tos_value *answer);
@@ -96,7 +99,9 @@ struct tos_value *content_stat(struct kernel *k);
 /* ---- content_fetch.c: from another kernel's store */
 /* Those who ask for one digest share one transfer; each has its own deadline. args: {digest, from:
  * KERNEL or a list, name?, pin?, timeout_ms?}; takes rq. */
-void content_fetch(struct kernel *k, struct request *rq, const struct tos_value *args);
+/* account: the principal against whose share it counts, or "". */
+void content_fetch(struct kernel *k, struct request *rq, const struct tos_value *args,
+	const char *account);
 void content_fetch_tick(struct kernel *k, int64_t now_ms);
 
 /* ---- content_inbox.c */

@@ -44,7 +44,8 @@ struct transfer {
 	struct kernel *k;
 	uint8_t digest[DIGEST_BYTES];
 	uint64_t number;
-	char by[NAME_BYTES_MAX + 1]; /* who began it */
+	char by[NAME_BYTES_MAX + 1];      /* who began it */
+	char account[NAME_BYTES_MAX + 1]; /* that one's principal, or "" */
 	char source[SOURCES_MAX][64];
 	size_t n_sources, at;
 	char sized_by[64]; /* the source whose word the size is; "": of an earlier transfer */
@@ -205,6 +206,7 @@ static bool put_begin(struct transfer *t)
 			.name = t->name,
 			.source = t->source[t->at],
 			.owner = "",
+			.account = t->account,
 			.by = FETCH_BY,
 			.pinned = t->pin,
 			.shared = true },
@@ -477,7 +479,8 @@ static void waiter_add(struct transfer *t, struct request *rq, const struct tos_
 	t->n_waiters++;
 }
 
-void content_fetch(struct kernel *k, struct request *rq, const struct tos_value *args)
+void content_fetch(
+	struct kernel *k, struct request *rq, const struct tos_value *args, const char *account)
 {
 	const struct content_file *f;
 	const char *by = rq->from.principal[0] ? rq->from.principal : rq->from.name;
@@ -512,6 +515,7 @@ void content_fetch(struct kernel *k, struct request *rq, const struct tos_value 
 	if (!t) {
 		t = transfer_new(k, digest);
 		snprintf(t->by, sizeof(t->by), "%s", by);
+		snprintf(t->account, sizeof(t->account), "%s", account);
 	}
 	sources_add(t, tos_get(args, "from"));
 	if (t->n_sources == 0) {

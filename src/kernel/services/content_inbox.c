@@ -424,7 +424,7 @@ static void fetch_verb(struct kernel *k, struct request *rq)
 			"it is at %s already, and private to whoever put it: PUT shows that you have it",
 			k->config.name);
 	else
-		content_fetch(k, rq, rq->args);
+		content_fetch(k, rq, rq->args, rq->from.principal);
 }
 
 static void drop_do(struct kernel *k, struct request *rq, const uint8_t *digest, const char *by)
@@ -559,13 +559,13 @@ void content_pin_answer(struct kernel *k, struct request *rq,
 	const uint8_t digest[DIGEST_BYTES], bool pinned, struct tos_value *answer)
 {
 	struct pin_asked *p = mem_new(struct pin_asked);
+	struct errmsg em = { "" };
 	int rc;
 
 	*p = (struct pin_asked){ rq, answer };
-	rc = content_pin(k, digest, pinned, on_pin, p);
+	rc = content_pin(k, digest, pinned, on_pin, p, &em);
 	if (rc < 0)
-		on_pin(k, p, rc,
-			rc == ERR_NOT_FOUND ? "that content is not here" : err_text(rc));
+		on_pin(k, p, rc, err_show(rc, &em));
 }
 
 /* ---- acts */
@@ -633,7 +633,7 @@ void content_act(struct kernel *k, struct request *rq, const char *act,
 	else if (strcmp(act, "content-put") == 0)
 		act_put(k, rq, by, args, digest);
 	else if (strcmp(act, "content-fetch") == 0)
-		content_fetch(k, rq, args);
+		content_fetch(k, rq, args, by->name);
 	else if (strcmp(act, "content-pin") == 0)
 		act_pin(k, rq, args, digest);
 	else if (strcmp(act, "content-drop") == 0)

@@ -1,0 +1,20 @@
+/*
+ * What of the content store each principal has. Whoever is within its share (content.share) is not pushed out
+ * by others; beyond it one has what others leave free, and is the first to go. See content_share.c.
+ */
+#pragma once
+
+#include "kernel/kernel.h"
+
+/* A file came (bytes > 0) or went; pinned: so many more, or fewer, of its bytes. account "": the host's. */
+void content_share_add(const char *account, int64_t bytes, int64_t pinned);
+int64_t content_share_bytes(const char *account);
+/* With so many bytes more it has more than its share. */
+bool content_share_over(const struct kernel *k, const char *account, int64_t more);
+/* May so many more of its bytes be pinned? ERR_LIMIT. */
+int content_share_pin(
+	const struct kernel *k, const char *account, int64_t more, struct errmsg *em);
+/* Audited as a metric: somebody was refused for its share. Returns ERR_LIMIT. */
+int content_share_refuse(const struct kernel *k, const char *account, struct errmsg *em);
+/* Everybody who has something. */
+void content_share_each(struct kernel *k, void (*fn)(struct kernel *k, const char *account));
