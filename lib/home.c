@@ -216,7 +216,8 @@ int home_kernels(const struct home *h, struct names *out)
 		if (e->d_name[0] == '.' ||
 			path_join(conf, sizeof(conf), NULL, dir, e->d_name, "tosd.conf", NULL) <
 				0 ||
-			access(conf, F_OK) < 0)
+			/* one that this user may not look at is there all the same */
+			(access(conf, F_OK) < 0 && errno != EACCES))
 			continue;
 		names_add(out, e->d_name); /* a name that is too long is none of ours */
 	}

@@ -45,6 +45,7 @@ struct ask {
 struct waiter {
 	struct waiter *next;
 	struct ask ask;
+	bool first; /* the job is after what this one asked for */
 };
 
 enum action { GO_ON, REDIRECT, RESTART, RETRY, FAIL };

@@ -237,6 +237,19 @@ static struct tos_value *one_element(struct tos_value *v)
 	return e;
 }
 
+/* What came of the job is an answer to this one, too: its own URL, size and kernels would have led
+ * nowhere else. */
+static bool same_ask(const struct job *j, const struct ask *a)
+{
+	if (strcmp(j->ask.url.text, a->url.text) != 0 || j->ask.size != a->size ||
+		j->ask.max != a->max)
+		return false;
+	if (j->ask.via || a->via) /* the tree has changed the peers */
+		return j->ask.via && a->via && tos_equal(j->ask.via, a->via);
+	return j->ask.n_peers == a->n_peers &&
+	       memcmp(j->ask.peers, a->peers, a->n_peers * sizeof(a->peers[0])) == 0;
+}
+
 /* Not from within a callback of libcurl. j is gone. */
 void job_end(struct job *j, int rc, const char *text, bool admitted)
 {
@@ -265,6 +278,13 @@ void job_end(struct job *j, int rc, const char *text, bool admitted)
 	}
 	while ((w = j->waiters)) {
 		j->waiters = w->next;
+		/* Whoever was first asked for something that there is not: others don't fail with it. */
+		if (rc < 0 && !w->first && !same_ask(j, &w->ask) &&
+			w->ask.deadline_ms > tos_now_ms(x)) {
+			w->next = later;
+			later = w;
+			continue;
+		}
 		progress_to(j, w, rc < 0 ? "failed" : "done", rc, text);
 		if (rc == 0)
 			waiter_answer(j, w, admitted);
@@ -440,6 +460,7 @@ void ask_do(struct tos_ext *x, struct ask *a)
 		return;
 	}
 	w->ask = *a;
+	w->first = fresh;
 	j->n_waiters++;
 	if (!fresh && !joins) { /* this one admits nothing: afterwards */
 		w->next = j->later;

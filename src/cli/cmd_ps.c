@@ -68,7 +68,8 @@ static int ps_domain(struct cli *cli, struct tos_value *rows)
 
 /* One of this TOS_HOME. What does not run has no carriers; of one that does not answer that is not
  * known. */
-static bool ps_one(struct cli *cli, const char *kernel, struct tos_value *rows)
+static bool ps_one(
+	struct cli *cli, const char *kernel, struct tos_value *rows, struct buf *left_out)
 {
 	struct tos_connection *c;
 	int rc = tos_connect(cli->home, kernel, cli_timeout(cli, 10000), &c, cli_err(cli));
@@ -80,7 +81,7 @@ static bool ps_one(struct cli *cli, const char *kernel, struct tos_value *rows)
 		rc = ask_ps(cli, NULL, false, rows);
 	}
 	if (rc < 0 && rc != ERR_UNREACHABLE)
-		fprintf(stderr, "tos ps: %s is left out: %s\n", kernel,
+		buf_printf(left_out, "tos ps: %s is left out: %s\n", kernel,
 			text_shown(&calm, err_show(rc, &cli->em)));
 	return rc == 0;
 }
@@ -90,14 +91,17 @@ static int ps_here(struct cli *cli, struct tos_value *rows)
 	struct names all = { NULL, 0 };
 	struct home h;
 	size_t answered = 0;
+	AUTOBUF left_out = BUF_INIT;
 	int rc = home_open(cli->home, &h, &cli->em);
 
 	if (cli->kernel)
 		return rc ? rc : ask_ps(cli, NULL, false, rows);
 	rc = rc ? rc : home_kernels(&h, &all);
 	for (size_t i = 0; rc == 0 && i < all.n; i++)
-		answered += ps_one(cli, all.v[i], rows);
+		answered += ps_one(cli, all.v[i], rows, &left_out);
 	names_fini(&all);
+	if (answered)
+		fputs(buf_cstr(&left_out), stderr);
 	if (rc == 0 && !answered) {
 		rc = cli_connect(cli);
 		rc = rc ? rc : ask_ps(cli, NULL, false, rows);

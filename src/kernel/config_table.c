@@ -60,7 +60,7 @@ const struct key config_table[] = {
 	NUMBER("", "uid_base", KEY_U32, uid_base, 0, 4000000000, 0),
 	TEXT("log", "level", KEY_LEVEL, log_level, "info"),
 	NUMBER("log", "json", KEY_BOOL, log_json, 0, 1, 0),
-	LIST("sandbox", "require", KEY_WORD, require[0], 8),
+	LIST("sandbox", "require", KEY_LAYER, require[0], 8),
 	NUMBER("sandbox", "vm_address", KEY_BYTES, vm_address_bytes, 64 << 20, (int64_t)1 << 40, DEFAULT(1 << 30, 64 << 20)),
 	NUMBER("programs", "most", KEY_U32, n_programs, 0, TOSD_PROGRAMS, DEFAULT(64, 8)),
 	NUMBER("programs", "memory", KEY_BYTES, programs.memory, 1 << 20, (int64_t)1 << 40, DEFAULT(256 << 20, 32 << 20)),

@@ -16,6 +16,7 @@ enum key_kind {
 	KEY_LEVEL,
 	KEY_WHERE,
 	KEY_WORD,
+	KEY_LAYER, /* of the sandbox */
 	KEY_WORDS,
 	KEY_LIBRARY,
 	KEY_PROPERTY,

@@ -10,6 +10,7 @@
 #include "core/firewall.h"
 #include "core/name.h"
 #include "core/place.h"
+#include "sandbox/sandbox.h"
 #include "seal/seal.h"
 
 /* The port behind the last ':'; *n_host is what stands before it. */
@@ -188,6 +189,8 @@ static int text_check(const struct key *k, const char *s, struct errmsg *em)
 		return one_of(s, levels, em);
 	case KEY_WHERE:
 		return one_of(s, wheres, em);
+	case KEY_LAYER:
+		return one_of(s, sandbox_layer_names, em);
 	case KEY_WORD:
 	case KEY_WORDS:
 		return words_ok(s, k->kind == KEY_WORD)

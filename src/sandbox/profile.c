@@ -83,6 +83,11 @@ int sandbox_privileges(const char *words, uint32_t *out, struct errmsg *em)
 	return 0;
 }
 
+const char *const sandbox_layer_names[] = { "full", "user-namespace", "mount-namespace",
+	"pid-namespace", "net-namespace", "ipc-namespace", "uts-namespace", "own-uid",
+	"landlock", "seccomp", "no-new-privs", "capabilities", "mdwe", "rlimits", "oom-score",
+	"memory-limit", "cpu-limit", "freeze", NULL };
+
 const struct sandbox_layer *sandbox_layer_find(const struct sandbox_host *h, const char *name)
 {
 	for (uint32_t i = 0; i < h->n; i++)

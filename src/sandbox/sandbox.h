@@ -102,6 +102,8 @@ struct sandbox_host {
  * root. */
 void sandbox_probe(struct sandbox_host *h, bool no_namespaces, uid_t uid);
 /* NULL, or the layer of that name. */
+/* All that sandbox_probe() may name, and "full", the level; NULL ends. */
+extern const char *const sandbox_layer_names[];
 const struct sandbox_layer *sandbox_layer_find(const struct sandbox_host *h, const char *name);
 
 /* ABI of the running kernel's Landlock, 0 without. */

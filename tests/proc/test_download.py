@@ -31,7 +31,7 @@ class Origin(http.server.BaseHTTPRequestHandler):
     """What a server may do. Requests are kept: (path, range)."""
     protocol_version = "HTTP/1.1"
     seen, lock = [], threading.Lock()
-    release = threading.Event()
+    release, late = threading.Event(), threading.Event()
 
     def log_message(self, *_):
         pass
@@ -65,6 +65,9 @@ class Origin(http.server.BaseHTTPRequestHandler):
             return self.answer(302, Location="/pkgs/loop", Content_Length=0)
         if path == "/pkgs/file":
             return self.answer(302, Location="file:///etc/passwd", Content_Length=0)
+        if path == "/pkgs/late":
+            self.late.wait(60)
+            return self.answer(404, Content_Length=0)
         if path == "/pkgs/broken":
             return self.answer(500, Content_Length=0)
         data = FILES.get(path)
@@ -345,6 +348,31 @@ def test_many_who_ask_share_one_download(fleet):
         assert p.returncode == 0, err
     assert len(requests("/pkgs/shared.bin")) == 1
     fleet.tos("content", "drop", sha(shared))
+
+
+def test_one_that_asks_elsewhere_does_not_fail_with_the_first(fleet):
+    """It joined a download of the same digest from where there is nothing: its own URL is asked then."""
+    data = BIG[4:]
+    FILES["/pkgs/there.bin"] = data
+
+    def asks(path):
+        return fleet.start("call", "Download", "--folder", "GET", "--timeout", "40s",
+                           json.dumps({"url": fleet.http + path, "sha256": sha(data)}))
+
+    def joined():
+        return [m for m in fleet.tos("metrics").splitlines() if 'extension="Download",name="shared"' in m]
+
+    before = joined()
+    first = asks("/pkgs/late")
+    wait_for(lambda: requests("/pkgs/late"))
+    second = asks("/pkgs/there.bin")
+    wait_for(lambda: joined() != before)
+    Origin.late.set()
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0 and json.loads(out)["from"].endswith("/pkgs/there.bin"), (out, err)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 1 and "404" in err, err
+    fleet.tos("content", "drop", sha(data))
 
 
 def test_admission_hangs_on_the_place(fleet):

@@ -1,11 +1,12 @@
 """Three kernels as people use them: the demonstration, a traceback, and the shapes of what --json prints."""
 import json
 import os
+import subprocess
 
 import pytest
 
 from conftest import fleet_fixture
-from fleet import KERNEL, wait_for
+from fleet import KERNEL, TOS, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=3)
@@ -61,6 +62,15 @@ def test_json_of_ps_show_log_locate_and_wait(fleet):
     assert o["state"] == "finished" and o["name"] == name
     assert json.dumps(o["trail"])
     assert fleet.outcome(name) == o
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_another_user_is_told_that_it_may_not(fleet):
+    for path in fleet.path, fleet.home:
+        os.chmod(path, 0o755)
+    r = subprocess.run([TOS, "ps"], env=dict(os.environ, TOS_HOME=fleet.home), user=65534, group=65534, extra_groups=[],
+                       capture_output=True, text=True, timeout=60)
+    assert r.returncode == 3 and "does not let this user in" in r.stderr, r
 
 
 def test_ps_names_whom_it_leaves_out(fleet):

@@ -186,6 +186,7 @@ static void a_mistake_is_named_with_file_and_line(void **state)
 		{ "name = a\nuid_base = 0x10\n", "is not a number" },
 		{ "name = a\nuid_base = -1\n", "uid_base" },
 		{ "name = a\nuid_base = 99999999999\n", "is not from 0 to 4000000000" },
+		{ "name = a\nsandbox { require = {\"magic\"} }\n", "'magic' is none of full, " },
 		{ "name = a\nlog { level = \"loud\" }\n",
 			"tosd.conf:2: level: 'loud' is none of debug" },
 		{ "name = a\nlog { json = maybe }\n", "'maybe' is not true or false" },

@@ -263,6 +263,15 @@ static void probing_finds_layers_and_a_level(void **state)
 	assert_non_null(sandbox_layer_find(&h, "seccomp"));
 	assert_non_null(sandbox_layer_find(&h, "landlock"));
 	assert_null(sandbox_layer_find(&h, "colour"));
+	/* What the configuration may name is what there is. */
+	for (uint32_t i = 0; i < h.n; i++) {
+		size_t at = 0;
+
+		while (sandbox_layer_names[at] &&
+			strcmp(sandbox_layer_names[at], h.layer[i].name) != 0)
+			at++;
+		assert_non_null(sandbox_layer_names[at]);
+	}
 	for (uint32_t i = 0; i < h.n; i++) {
 		assert_true(strlen(h.layer[i].name) > 0);
 		assert_true(strcmp(h.layer[i].state, "on") == 0 ||
