@@ -50,7 +50,7 @@ struct writer {
 	sqlite3 *db;
 	sqlite3_stmt *put[STORE_TABLE_COUNT], *del[STORE_TABLE_COUNT],
 		*expire[STORE_TABLE_COUNT];
-	sqlite3_stmt *audit, *begin, *commit, *rollback, *savepoint, *release, *undo;
+	sqlite3_stmt *audit, *begin, *commit, *rollback;
 	struct store_mark mark;
 	uint64_t max_bytes; /* as set on db */
 	int log_pages;      /* in the write-ahead log, since it was last copied into the file */

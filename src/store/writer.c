@@ -1,8 +1,8 @@
 /*
  * The store's writer thread: takes all transactions that came while the last fsync ran and
- * makes them one SQLite transaction, each in a savepoint of its own, so that one that fails
- * takes no other with it. Where the whole group fails (a full disk rolls everything back), each
- * is tried alone.
+ * makes them one SQLite transaction. One that fails takes no other with it: the group is undone and
+ * tried once more without it. Where that fails, or the whole of it does (a full disk rolls
+ * everything back), each is tried alone.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -70,9 +70,6 @@ static int prepare_all(struct writer *w, struct errmsg *em)
 		{ &w->begin, "BEGIN IMMEDIATE" },
 		{ &w->commit, "COMMIT" },
 		{ &w->rollback, "ROLLBACK" },
-		{ &w->savepoint, "SAVEPOINT one" },
-		{ &w->release, "RELEASE one" },
-		{ &w->undo, "ROLLBACK TO one" },
 	};
 	int rc = 0;
 
@@ -293,21 +290,14 @@ static int op_apply(struct writer *w, const struct op *op, struct errmsg *em)
 	return ERR_STATE;
 }
 
-/* Apply t within the open transaction, or leave no trace of it. */
+/* Apply t within the open transaction. What a failed one has done of itself is not undone here: its
+ * group is. */
 static int txn_apply(struct writer *w, struct store_txn *t)
 {
-	struct store_mark before = w->mark;
-	int rc = stmt_run(w, w->savepoint, &t->em);
+	int rc = 0;
 
 	for (const struct op *op = t->first; op && rc == 0; op = op->next)
 		rc = op_apply(w, op, &t->em);
-	if (rc < 0) {
-		w->mark = before;
-		if (!sqlite3_get_autocommit(w->db))
-			stmt_run(w, w->undo, NULL);
-	}
-	if (!sqlite3_get_autocommit(w->db) && stmt_run(w, w->release, NULL) < 0 && rc == 0)
-		rc = db_fail(w->db, &t->em);
 	t->rc = rc;
 	return rc;
 }
@@ -321,8 +311,8 @@ static void group_rollback(struct writer *w, const struct store_mark *before)
 	w->mark = *before;
 }
 
-/* 0: decided; each t->rc says how. Otherwise nothing of any was applied; em says why, unless
- * t->em does. */
+/* 0: decided; each t->rc says how. 1: one of them failed by itself (its t->rc says so), and nothing of
+ * any was applied. Otherwise nothing of any was, either; em says why. */
 static int group_try(struct writer *w, struct store_txn *first, size_t n, struct errmsg *em)
 {
 	struct store_mark before = w->mark;
@@ -335,9 +325,8 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 			continue;
 		if (txn_apply(w, t) == 0)
 			good++;
-		else if (sqlite3_get_autocommit(
-				 w->db)) /* SQLite has given up the whole of it */
-			rc = t->rc;
+		else
+			rc = 1;
 	}
 	if (rc == 0 && good == 0) {
 		group_rollback(w, &before);
@@ -351,31 +340,29 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 	if (rc == 0)
 		rc = stmt_run(w, w->commit, em);
 	FAULT_AT(STORE_DURABLE);
-	if (rc < 0)
+	if (rc != 0)
 		group_rollback(w, &before);
 	return rc;
 }
 
+static void alone(struct writer *w, struct store_txn *t)
+{
+	int rc = group_try(w, t, 1, &t->em);
+
+	if (rc < 0)
+		t->rc = rc;
+}
+
 static void group_write(struct writer *w, struct txn_list *group)
 {
-	AUTOFREE int *built = mem_zero((group->n + 1) * sizeof(int));
-	size_t i = 0;
+	int rc = group->n > 1 ? group_try(w, group->first, group->n, NULL) : ERR_STATE;
 
-	for (struct store_txn *t = group->first; t; t = t->next)
-		built[i++] = t->rc;
-	if (group->n > 1 && group_try(w, group->first, group->n, NULL) == 0)
-		return;
-	i = 0;
-	for (struct store_txn *t = group->first; t; t = t->next) {
-		int rc;
-
-		t->rc = built[i++];
-		if (t->rc < 0)
-			continue;
-		rc = group_try(w, t, 1, &t->em);
-		if (rc < 0)
-			t->rc = rc;
-	}
+	/* One that can't be written for what it is fails, and the rest has not failed. */
+	if (rc == 1)
+		rc = group_try(w, group->first, group->n, NULL);
+	for (struct store_txn *t = group->first; t && rc != 0; t = t->next)
+		if (t->rc == 0)
+			alone(w, t);
 }
 
 /* ---- the thread; the mutex is held except while writing */
