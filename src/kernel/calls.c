@@ -99,6 +99,8 @@ int calls_init(struct kernel *k)
 	list_init(&k->slow);
 	uv_idle_init(k->loop, &k->idle);
 	k->idle.data = k;
+	uv_timer_init(k->loop, &k->late_timer);
+	k->late_timer.data = k;
 	k->calls = map_new();
 	/* An answer to a call from before a restart must not pass for one to a new call. */
 	random_bytes(&k->next_call, sizeof(k->next_call));

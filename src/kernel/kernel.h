@@ -339,6 +339,7 @@ struct kernel {
 	struct map *stored;       /* kind and name -> struct stored: rows of somebody's */
 	struct map
 		*fast_taken; /* id, e, n -> struct fast_taken: accepted, and in memory only */
+	struct map *gone_late;  /* id -> struct gone_late: of departures, not yet on the disk */
 	struct store_txn *lazy; /* what nobody waits for: committed by the tick */
 	struct list signing;    /* struct resident */
 	unsigned n_lazy;
@@ -357,6 +358,7 @@ struct kernel {
 	bool ending_call_sent;
 	uint64_t next_call, next_name, names_reserved, next_client;
 	uv_timer_t tick;
+	uv_timer_t late_timer; /* for what was submitted to the store for later */
 	struct tos_value *log_ring; /* array of maps, bounded */
 	uint64_t log_seq;
 	unsigned n_closing;
@@ -1015,6 +1017,8 @@ void audit_refused(
 /* For what may follow within a tick; lent, and gone after the next flush. */
 struct store_txn *kernel_lazy(struct kernel *k);
 void lazy_flush(struct kernel *k);
+void late_flush(struct kernel *k); /* and what was submitted for some time later */
+void late_soon(struct kernel *k);  /* to be flushed when whoever waits now has been served */
 int telemetry_init(struct kernel *k, struct errmsg *em);
 void metrics_collect(struct kernel *k);
 struct tos_value *log_lines(

@@ -405,7 +405,7 @@ static void on_tick(uv_timer_t *t)
 	actions_tick(now);
 	reload_tick(k, now);
 	accounts_save(k);
-	lazy_flush(k);
+	late_flush(k);
 	restored_tick(k, now);
 	fresh_tick(k, now);
 	renew_tick(k, now);

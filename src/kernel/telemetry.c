@@ -12,6 +12,7 @@
 
 #define LOG_RING_LINES 2000
 
+#define LATE_MS  15 /* whoever waits has been served; one that goes to and fro is back */
 #define LAZY_MAX 1000
 
 /* ---- audit */
@@ -61,6 +62,25 @@ void lazy_flush(struct kernel *k)
 	k->n_lazy = 0;
 	if (t)
 		store_commit(t, NULL, NULL);
+}
+
+void late_flush(struct kernel *k)
+{
+	lazy_flush(k);
+	store_nudge(k->store);
+}
+
+static void on_late(uv_timer_t *t)
+{
+	struct kernel *k = t->data;
+
+	store_nudge(k->store);
+}
+
+void late_soon(struct kernel *k)
+{
+	if (!uv_is_active((uv_handle_t *)&k->late_timer) && !k->stopping)
+		uv_timer_start(&k->late_timer, on_late, LATE_MS, 0);
 }
 
 bool admission_closed(const struct kernel *k, struct errmsg *em)

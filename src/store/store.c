@@ -273,9 +273,20 @@ static int submit(struct store *st, struct store_txn *t)
 		return ERR_FULL;
 	st->n_waiting++;
 	st->bytes_waiting += t->bytes;
+	st->n_late += t->late;
 	txn_push(&st->queue, t);
-	pthread_cond_signal(&st->work);
+	if (t->late && st->n_late < STORE_LATE_MAX)
+		return 0;
+	st->due = true;
 	return 0;
+}
+
+/* With the mutex held: it is reported. */
+void txn_reported(struct store *st, const struct store_txn *t)
+{
+	st->n_waiting--;
+	st->bytes_waiting -= t->bytes;
+	st->n_late -= t->late;
 }
 
 int store_commit(struct store_txn *t, store_done_fn *done, void *arg)
@@ -285,12 +296,35 @@ int store_commit(struct store_txn *t, store_done_fn *done, void *arg)
 
 	t->done = done;
 	t->arg = arg;
+	bool due;
+
 	pthread_mutex_lock(&st->mutex);
 	rc = submit(st, t);
+	due = st->due;
 	pthread_mutex_unlock(&st->mutex);
+	/* Not before: woken on this very core, the writer would wait for the mutex. */
+	if (rc == 0 && due)
+		pthread_cond_signal(&st->work);
 	if (rc < 0)
 		txn_free(t);
 	return rc;
+}
+
+int store_commit_late(struct store_txn *t, store_done_fn *done, void *arg)
+{
+	t->late = true;
+	return store_commit(t, done, arg);
+}
+
+void store_nudge(struct store *st)
+{
+	bool due;
+
+	pthread_mutex_lock(&st->mutex);
+	due = st->due = st->queue.first != NULL;
+	pthread_mutex_unlock(&st->mutex);
+	if (due)
+		pthread_cond_signal(&st->work);
 }
 
 int store_commit_wait(struct store_txn *t, struct errmsg *em)
@@ -301,6 +335,7 @@ int store_commit_wait(struct store_txn *t, struct errmsg *em)
 	t->waited = true;
 	pthread_mutex_lock(&st->mutex);
 	rc = submit(st, t);
+	pthread_cond_signal(&st->work);
 	while (rc == 0 && !t->finished)
 		pthread_cond_wait(&st->finished, &st->mutex);
 	pthread_mutex_unlock(&st->mutex);
@@ -320,10 +355,8 @@ void store_poll(struct store *st)
 	pthread_mutex_lock(&st->mutex);
 	done = st->done;
 	st->done = (struct txn_list){ NULL, NULL, 0 };
-	for (t = done.first; t; t = t->next) {
-		st->n_waiting--;
-		st->bytes_waiting -= t->bytes;
-	}
+	for (t = done.first; t; t = t->next)
+		txn_reported(st, t);
 	pthread_mutex_unlock(&st->mutex);
 	while ((t = txn_pop(&done))) {
 		if (t->rc < 0)
@@ -404,6 +437,6 @@ void store_stats(struct store *st, struct store_stats *out)
 {
 	pthread_mutex_lock(&st->mutex);
 	*out = st->stats;
-	out->queued = st->n_waiting;
+	out->queued = st->n_waiting - st->n_late;
 	pthread_mutex_unlock(&st->mutex);
 }

@@ -80,6 +80,11 @@ void store_raise(struct store_txn *t, uint64_t seq, uint64_t boot_count);
 #define STORE_QUEUE_MAX 65536
 typedef void store_done_fn(void *arg, int rc, const struct errmsg *em);
 int store_commit(struct store_txn *t, store_done_fn *done, void *arg);
+/* The same for what nobody waits for: it keeps its place in the order, and is written with the next
+ * one that was submitted otherwise, or from store_nudge() on. */
+#define STORE_LATE_MAX 256 /* more of them do not wait */
+int store_commit_late(struct store_txn *t, store_done_fn *done, void *arg);
+void store_nudge(struct store *st);
 /* Commit and wait for it (start and stop only, never in a loop callback). */
 int store_commit_wait(struct store_txn *t, struct errmsg *em);
 void store_poll(struct store *st);
@@ -129,8 +134,9 @@ int store_expire(struct store *st);
  * as on a full disk. */
 void store_set_max_bytes(struct store *st, uint64_t bytes);
 struct store_stats {
-	uint64_t commits, groups, failures, queued, bytes, last_commit_us;
-	bool failed; /* the last commit failed; cleared by the next that works */
+	uint64_t commits, groups, failures, bytes, last_commit_us;
+	uint64_t queued; /* those that somebody waits for */
+	bool failed;     /* the last commit failed; cleared by the next that works */
 	char failure[128];
 };
 void store_stats(struct store *st, struct store_stats *out);

@@ -32,6 +32,7 @@ struct store_txn {
 	store_done_fn *done;
 	void *arg;
 	bool waited, finished; /* somebody sleeps in store_commit_wait() */
+	bool late;             /* nobody waits for it */
 };
 
 struct txn_list {
@@ -77,6 +78,8 @@ struct store {
 	pthread_cond_t work, finished;
 	struct txn_list queue, done;
 	size_t n_waiting, bytes_waiting; /* not yet reported */
+	size_t n_late;                   /* of them, those that nobody waits for */
+	bool due;                        /* what is queued is to be written */
 	bool stopping, abandoned, ended;
 	uint64_t max_bytes;
 	struct store_mark mark;
@@ -100,3 +103,4 @@ void audit_chain(const uint8_t prev[32], uint64_t seq, int64_t time_ms, struct s
 void txn_free(struct store_txn *t);
 void txn_push(struct txn_list *l, struct store_txn *t);
 struct store_txn *txn_pop(struct txn_list *l);
+void txn_reported(struct store *st, const struct store_txn *t);

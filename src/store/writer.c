@@ -371,10 +371,13 @@ static void group_take(struct store *st, struct txn_list *group)
 {
 	size_t bytes = 0;
 
+	if (!st->due && !st->stopping)
+		return; /* nobody waits for what is there */
 	while (st->queue.first && group->n < GROUP_MAX && bytes < GROUP_BYTES_MAX) {
 		bytes += st->queue.first->bytes;
 		txn_push(group, txn_pop(&st->queue));
 	}
+	st->due = st->queue.first != NULL;
 }
 
 static void group_report(struct store *st, struct txn_list *group, int64_t took_us)
@@ -399,8 +402,7 @@ static void group_report(struct store *st, struct txn_list *group, int64_t took_
 			txn_push(&st->done, t);
 			continue;
 		}
-		st->n_waiting--;
-		st->bytes_waiting -= t->bytes;
+		txn_reported(st, t);
 		t->finished = true;
 	}
 	pthread_cond_broadcast(&st->finished);
@@ -429,14 +431,14 @@ static void writer_idle(struct store *st)
 		pthread_cond_wait(&st->work, &st->mutex);
 		return;
 	}
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += IDLE_MS * 1000000L;
 	if (until.tv_nsec >= 1000000000L) {
 		until.tv_nsec -= 1000000000L;
 		until.tv_sec++;
 	}
 	if (pthread_cond_timedwait(&st->work, &st->mutex, &until) != ETIMEDOUT ||
-		st->queue.first || st->stopping)
+		st->due || st->stopping)
 		return;
 	pthread_mutex_unlock(&st->mutex);
 	log_extend(&st->w);
@@ -484,7 +486,7 @@ void *writer_main(void *store)
 			st->wake(st->wake_arg);
 			pthread_mutex_lock(&st->mutex);
 		}
-		if (log_due(&st->w, st->queue.first != NULL)) {
+		if (log_due(&st->w, st->due)) {
 			pthread_mutex_unlock(&st->mutex);
 			log_copy(&st->w);
 			pthread_mutex_lock(&st->mutex);

@@ -5,6 +5,7 @@
  * record.
  */
 #include "kernel/handoff/forced.h"
+#include "kernel/handoff/gone.h"
 #include "kernel/handoff/evidence.h"
 #include "kernel/home/family.h"
 #include "kernel/handoff/handoff.h"
@@ -247,16 +248,13 @@ static void refusal_saved(void *arg, int rc, const struct errmsg *em)
 static void refused_name(const struct arrival *a, char *out, size_t cap)
 {
 	const struct resident *r = resident_by_id(a->k, a->hop.id);
-	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
-	struct tos_value *m = NULL;
+	struct tos_value *m;
 
 	snprintf(out, cap, "%s", a->r->name[0] ? a->r->name : r ? r->name : "");
 	if (out[0])
 		return;
-	buf_add(&key, a->hop.id, DIGEST_BYTES);
-	if (store_get(a->k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
-		tos_decode(body.data, body.len, 0, &m) == 0)
-		snprintf(out, cap, "%s", tos_get_text(m, "name", ""));
+	m = gone_find(a->k, a->hop.id);
+	snprintf(out, cap, "%s", tos_get_text(m, "name", ""));
 	tos_value_free(m);
 }
 
@@ -304,6 +302,15 @@ static void arrival_refuse(struct arrival *a, int rc, const char *text)
 	}
 }
 
+static void report_arrival(struct kernel *k, void *arg)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = resident_find(k, name);
+
+	if (r)
+		home_report(r);
+}
+
 static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 {
 	struct arrival *a = arg;
@@ -329,8 +336,9 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 	place_forget(k, r->name);
 	arrival_answer(a, "accepted", 0, "");
 	FAULT_AT(ARRIVE_ANSWERED);
-	home_report(r);
+	/* It goes on first: that is waited for. */
 	resident_go_on(r);
+	kernel_later(k, report_arrival, mem_strdup(r->name));
 	FAULT_AT(ARRIVE_GOES_ON);
 }
 
@@ -606,18 +614,15 @@ static int arrival_check(
 static bool replayed(struct kernel *k, const struct hop *hop)
 {
 	struct resident *r = resident_by_id(k, hop->id);
-	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
-	struct tos_value *m = NULL;
+	struct tos_value *m;
 	struct incarnation e;
 	bool yes = false;
 
 	if (r && incarnation_compare(&r->e, &hop->e) == 0 &&
 		(r->state != SHELL_DEPARTING || hop->n < r->n))
 		return true;
-	buf_add(&key, hop->id, DIGEST_BYTES);
-	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0 &&
-		tos_decode(body.data, body.len, 0, &m) == 0 &&
-		incarnation_read(tos_get(m, "e"), &e) == 0)
+	m = gone_find(k, hop->id);
+	if (incarnation_read(tos_get(m, "e"), &e) == 0)
 		yes = incarnation_compare(&e, &hop->e) == 0 &&
 		      (int64_t)hop->n <= tos_get_int(m, "n", -1);
 	tos_value_free(m);
@@ -956,9 +961,9 @@ static bool void_of_arrival(struct kernel *k, const uint8_t id[DIGEST_BYTES], co
 
 static void void_verb(struct kernel *k, struct request *rq)
 {
-	AUTOBUF key = BUF_INIT, body = BUF_MAX(65536);
+	AUTOBUF key = BUF_INIT;
 	const char *who = rq->from.kernel, *name, *home;
-	struct tos_value *gone = NULL;
+	struct tos_value *gone;
 	char from[64] = "", dest[64] = "";
 	struct incarnation e, was;
 	struct resident *r;
@@ -973,8 +978,7 @@ static void void_verb(struct kernel *k, struct request *rq)
 	}
 	buf_add(&key, id, n);
 	r = resident_by_id(k, id);
-	if (store_get(k->store, T_GONE, key.data, key.len, &body, NULL) == 0)
-		tos_decode(body.data, body.len, 0, &gone);
+	gone = gone_find(k, id);
 	/* Only its source went on without it, or its home knows better. */
 	name = r ? r->name : tos_get_text(gone, "name", "");
 	home = r ? r->ticket.home : tos_get_text(gone, "home", "");
@@ -1046,17 +1050,17 @@ static void command_verb(struct kernel *k, struct request *rq)
 static void holds_not(
 	struct kernel *k, const char *name, const struct buf *key, struct tos_value *out)
 {
-	AUTOBUF gone = BUF_MAX(65536), row = BUF_MAX((size_t)512 << 20);
-	struct tos_value *m = NULL;
+	AUTOBUF row = BUF_MAX((size_t)512 << 20);
+	struct tos_value *m = gone_find(k, key->data);
 
 	if (home_ended_waits(k, name)) {
 		tos_set(out, "state", tos_text("ended"));
-	} else if (store_get(k->store, T_RESIDENT, key->data, key->len, &row, NULL) !=
-		   ERR_NOT_FOUND) {
+	} else if (!gone_is_late(k, key->data) &&
+		   store_get(k->store, T_RESIDENT, key->data, key->len, &row, NULL) !=
+			   ERR_NOT_FOUND) {
 		/* A row that could not be loaded is kept, and so is the carrier. */
 		tos_set(out, "state", tos_text("kept"));
-	} else if (store_get(k->store, T_GONE, key->data, key->len, &gone, NULL) == 0 &&
-		   tos_decode(gone.data, gone.len, 0, &m) == 0) {
+	} else if (m) {
 		tos_set(out, "state", tos_text("gone"));
 		tos_set(out, "dest", tos_text(tos_get_text(m, "dest", "")));
 		tos_set(out, "n", tos_int(tos_get_int(m, "n", 0)));

@@ -10,6 +10,7 @@
 #include "kernel/home/family.h"
 #include "kernel/handoff/departure.h"
 #include "kernel/handoff/forced.h"
+#include "kernel/handoff/gone.h"
 #include "kernel/handoff/handoff.h"
 
 #include <string.h>
@@ -111,24 +112,6 @@ static bool offer_needless(struct resident *r)
 	return !(r->move->need_code && wants_a_minimum(r));
 }
 
-static void gone_put(
-	struct store_txn *t, const struct resident *r, uint64_t n, const char *dest)
-{
-	AUTOBUF key = BUF_INIT;
-	struct tos_value *m = tos_map();
-	char from[64];
-
-	resident_key(r, &key);
-	tos_set(m, "name", tos_text(r->name));
-	tos_set(m, "home", tos_text(r->ticket.home));
-	came_from(r, from);
-	tos_set(m, "from", tos_text(from));
-	tos_set(m, "e", incarnation_value(&r->e));
-	tos_set(m, "n", tos_int((int64_t)n));
-	tos_set(m, "dest", tos_text(dest));
-	journal_put(t, T_GONE, &key, m, r->ticket.expires_ms + KEEP_AFTER_MS);
-}
-
 static void move_free(struct move *mv)
 {
 	if (mv) {
@@ -199,16 +182,6 @@ static void log_moved(struct resident *r, struct move *mv)
 		KV_INT("answer_ms", mv->took_ms[MOVE_SENT]));
 }
 
-static void dropped(void *arg, int rc, const struct errmsg *em)
-{
-	(void)arg;
-	FAULT_AT(DROPPED);
-	if (rc < 0)
-		log_error(
-			"a departure could not be journaled; the copy stays and will be dropped later",
-			KV_ERR(rc, em));
-}
-
 /* The destination has it: journal gone, drop our copy, show the record to the home. */
 void move_accepted(struct resident *r)
 {
@@ -217,6 +190,7 @@ void move_accepted(struct resident *r)
 	bool fast = r->fast_move;
 	struct store_txn *t = fast ? kernel_lazy(k) : store_begin(k->store);
 	uint64_t n = r->n - 1;
+	struct gone_late *gone;
 	struct tos_value *m = audit_carrier(r, n);
 	char dest[64];
 
@@ -226,7 +200,7 @@ void move_accepted(struct resident *r)
 	vm_abandon(r);
 	r->moved += (int64_t)(r->envelope.n + (mv ? mv->bytes_code : 0));
 	account_charge(fast ? NULL : t, r);
-	gone_put(t, r, n, dest);
+	gone = gone_put(t, r, n, dest);
 	if (!fast)
 		resident_del(t, r);
 	audit_event(k, t, r->outcome_move ? "outcome-delivered" : "departed", m);
@@ -235,7 +209,7 @@ void move_accepted(struct resident *r)
 		if (!r->outcome_move)
 			home_report_gone(t, r, n, dest);
 		FAULT_AT(DROP_COMMIT);
-		store_commit(t, dropped, k);
+		gone_commit(t, gone);
 		FAULT_AT(DROP_COMMITTED);
 	}
 	metric_add(k->metrics, "moves_total", NULL, 1);

@@ -144,6 +144,7 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->codes = map_new();
 	k->void_peers = map_new();
 	k->fast_taken = map_new();
+	k->gone_late = map_new();
 	list_init(&k->signing);
 	return store_all(k->store, T_INCARNATION, incarnation_row, k, em);
 }

@@ -9,6 +9,7 @@
  * is not the one that this kernel wrote last; tosd was started with --restored. A clone is known
  * by a peer that has a link with the other one: it holds back everything until that is over.
  */
+#include "kernel/handoff/gone.h"
 #include "kernel/handoff/handoff.h"
 
 #include <errno.h>
@@ -469,8 +470,7 @@ static void known_home(struct kernel *k, struct tos_value *out, const char *name
 static struct tos_value *known_one(
 	struct kernel *k, const char *name, const uint8_t id[DIGEST_BYTES])
 {
-	AUTOBUF key = BUF_INIT, gone = BUF_MAX(65536);
-	struct tos_value *out = tos_map(), *m = NULL;
+	struct tos_value *out = tos_map(), *m;
 	struct resident *r = resident_find(k, name);
 
 	if (r && memcmp(r->id, id, DIGEST_BYTES) == 0) {
@@ -478,9 +478,8 @@ static struct tos_value *known_one(
 		tos_set(out, "e", incarnation_value(&r->e));
 		tos_set(out, "n", tos_int((int64_t)r->n - (r->state == SHELL_DEPARTING)));
 	} else {
-		buf_add(&key, id, DIGEST_BYTES);
-		if (store_get(k->store, T_GONE, key.data, key.len, &gone, NULL) == 0 &&
-			tos_decode(gone.data, gone.len, 0, &m) == 0 && tos_get(m, "e")) {
+		m = gone_find(k, id);
+		if (tos_get(m, "e")) {
 			tos_set(out, "at", tos_text(tos_get_text(m, "dest", "")));
 			tos_set(out, "e", tos_value_copy(tos_get(m, "e")));
 			tos_set(out, "n", tos_int(tos_get_int(m, "n", 0) + 1));
