@@ -797,6 +797,123 @@ static void a_store_of_version_1_is_upgraded_and_keeps_its_residents(void **stat
 	sqlite3_close(db);
 }
 
+/* ---- what nobody waits for */
+
+static void what_nobody_waits_for_is_written_in_its_order_with_what_comes_next(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct result r = { 0 };
+	struct store_stats stats;
+	struct store_txn *t = store_begin(st);
+
+	put(t, T_RESIDENT, "a", "late");
+	assert_int_equal(store_commit_late(t, on_done, &r), 0);
+	store_stats(st, &stats);
+	assert_true(stats.queued == 0); /* nobody waits */
+	assert_record(st, T_RESIDENT, "a", NULL);
+	t = store_begin(st);
+	put(t, T_RESIDENT, "b", "waited for");
+	store_del(t, T_RESIDENT, "a", 1);
+	assert_int_equal(store_commit_wait(t, NULL), 0);
+	assert_record(st, T_RESIDENT, "a", NULL); /* put, then deleted */
+	assert_record(st, T_RESIDENT, "b", "waited for");
+	while (r.n < 1)
+		loop_once(p, st);
+	assert_int_equal(r.rc[0], 0);
+	t = store_begin(st);
+	put(t, T_RESIDENT, "c", "nudged");
+	assert_int_equal(store_commit_late(t, on_done, &r), 0);
+	store_nudge(st);
+	store_nudge(st);
+	while (r.n < 2)
+		loop_once(p, st);
+	assert_record(st, T_RESIDENT, "c", "nudged");
+	t = store_begin(st);
+	put(t, T_RESIDENT, "d", "closed over");
+	assert_int_equal(store_commit_late(t, on_done, &r), 0);
+	store_close(st, 20000);
+	assert_int_equal(r.n, 3);
+	assert_int_equal(r.rc[2], 0);
+	st = opened(p);
+	assert_record(st, T_RESIDENT, "d", "closed over");
+	store_close(st, 1000);
+}
+
+static void only_so_many_wait_for_another(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	char key[16];
+
+	for (int i = 0; i < STORE_LATE_MAX; i++) {
+		struct store_txn *t = store_begin(st);
+
+		snprintf(key, sizeof(key), "k%d", i);
+		put(t, T_RESIDENT, key, "late");
+		assert_int_equal(store_commit_late(t, NULL, NULL), 0);
+	}
+	loop_once(p, st);
+	assert_record(st, T_RESIDENT, "k0", "late");
+	store_close(st, 1000);
+}
+
+/* ---- the log, longer than what is in it */
+
+static void copy_file(const char *from, const char *to)
+{
+	AUTOCLOSE int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT, 0600);
+	char bytes[65536];
+	ssize_t n;
+
+	assert_true(in >= 0 && out >= 0);
+	while ((n = read(in, bytes, sizeof(bytes))) > 0)
+		assert_true(write(out, bytes, (size_t)n) == n);
+	assert_int_equal(n, 0);
+}
+
+static void a_log_made_longer_ahead_of_time_is_read_to_its_end_and_no_further(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct stat before, after;
+	struct place other = *p;
+	char wal[128], copy_wal[128], key[16];
+	bool same = false;
+
+	snprintf(other.path, sizeof(other.path), "%s/copy.db", p->dir);
+	snprintf(wal, sizeof(wal), "%s-wal", p->path);
+	snprintf(copy_wal, sizeof(copy_wal), "%s-wal", other.path);
+	for (int i = 0; i < 100; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		put_now(st, T_RESIDENT, key, "x", 0);
+	}
+	/* Not while it is just made longer for the one before, but mostly. */
+	for (int i = 0; i < 100 && !same; i++) {
+		put_now(st, T_RESIDENT, "again", "x", 0);
+		assert_int_equal(stat(wal, &before), 0);
+		put_now(st, T_RESIDENT, "again", "y", 0);
+		assert_int_equal(stat(wal, &after), 0);
+		same = after.st_size == before.st_size;
+	}
+	assert_true(same);
+	copy_file(p->path, other.path); /* as after a power cut: nothing is closed */
+	copy_file(wal, copy_wal);
+	store_close(st, 1000);
+	st = opened(&other);
+	assert_record(st, T_RESIDENT, "k0", "x");
+	assert_record(st, T_RESIDENT, "k99", "x");
+	assert_record(st, T_RESIDENT, "again", "y");
+	put_now(st, T_RESIDENT, "more", "z", 0);
+	store_close(st, 1000);
+	st = opened(&other);
+	assert_record(st, T_RESIDENT, "more", "z");
+	store_close(st, 1000);
+	unlink(other.path);
+	snprintf(wal, sizeof(wal), "%s.lock", other.path);
+	unlink(wal);
+}
+
 /* ---- a kill in the middle */
 
 struct told {
@@ -1010,6 +1127,9 @@ int main(void)
 		T(a_newer_version_is_refused_with_what_to_do),
 		T(a_missing_or_forbidden_folder_is_said),
 		T(a_store_of_version_1_is_upgraded_and_keeps_its_residents),
+		T(what_nobody_waits_for_is_written_in_its_order_with_what_comes_next),
+		T(only_so_many_wait_for_another),
+		T(a_log_made_longer_ahead_of_time_is_read_to_its_end_and_no_further),
 		T(what_was_reported_durable_survives_kill_9),
 		T(a_young_log_gets_room_and_what_is_in_it_survives_kill_9),
 		T(many_waiting_transactions_share_one_fsync),
