@@ -437,8 +437,8 @@ static void writer_idle(struct store *st)
 		until.tv_nsec -= 1000000000L;
 		until.tv_sec++;
 	}
-	if (pthread_cond_timedwait(&st->work, &st->mutex, &until) != ETIMEDOUT ||
-		st->due || st->stopping)
+	if (pthread_cond_timedwait(&st->work, &st->mutex, &until) != ETIMEDOUT || st->due ||
+		st->stopping)
 		return;
 	pthread_mutex_unlock(&st->mutex);
 	log_extend(&st->w);

@@ -858,62 +858,6 @@ static void only_so_many_wait_for_another(void **state)
 	store_close(st, 1000);
 }
 
-/* ---- the log, longer than what is in it */
-
-static void copy_file(const char *from, const char *to)
-{
-	AUTOCLOSE int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT, 0600);
-	char bytes[65536];
-	ssize_t n;
-
-	assert_true(in >= 0 && out >= 0);
-	while ((n = read(in, bytes, sizeof(bytes))) > 0)
-		assert_true(write(out, bytes, (size_t)n) == n);
-	assert_int_equal(n, 0);
-}
-
-static void a_log_made_longer_ahead_of_time_is_read_to_its_end_and_no_further(void **state)
-{
-	struct place *p = *state;
-	struct store *st = opened(p);
-	struct stat before, after;
-	struct place other = *p;
-	char wal[128], copy_wal[128], key[16];
-	bool same = false;
-
-	snprintf(other.path, sizeof(other.path), "%s/copy.db", p->dir);
-	snprintf(wal, sizeof(wal), "%s-wal", p->path);
-	snprintf(copy_wal, sizeof(copy_wal), "%s-wal", other.path);
-	for (int i = 0; i < 100; i++) {
-		snprintf(key, sizeof(key), "k%d", i);
-		put_now(st, T_RESIDENT, key, "x", 0);
-	}
-	/* Not while it is just made longer for the one before, but mostly. */
-	for (int i = 0; i < 100 && !same; i++) {
-		put_now(st, T_RESIDENT, "again", "x", 0);
-		assert_int_equal(stat(wal, &before), 0);
-		put_now(st, T_RESIDENT, "again", "y", 0);
-		assert_int_equal(stat(wal, &after), 0);
-		same = after.st_size == before.st_size;
-	}
-	assert_true(same);
-	copy_file(p->path, other.path); /* as after a power cut: nothing is closed */
-	copy_file(wal, copy_wal);
-	store_close(st, 1000);
-	st = opened(&other);
-	assert_record(st, T_RESIDENT, "k0", "x");
-	assert_record(st, T_RESIDENT, "k99", "x");
-	assert_record(st, T_RESIDENT, "again", "y");
-	put_now(st, T_RESIDENT, "more", "z", 0);
-	store_close(st, 1000);
-	st = opened(&other);
-	assert_record(st, T_RESIDENT, "more", "z");
-	store_close(st, 1000);
-	unlink(other.path);
-	snprintf(wal, sizeof(wal), "%s.lock", other.path);
-	unlink(wal);
-}
-
 /* ---- a kill in the middle */
 
 struct told {
@@ -1129,7 +1073,6 @@ int main(void)
 		T(a_store_of_version_1_is_upgraded_and_keeps_its_residents),
 		T(what_nobody_waits_for_is_written_in_its_order_with_what_comes_next),
 		T(only_so_many_wait_for_another),
-		T(a_log_made_longer_ahead_of_time_is_read_to_its_end_and_no_further),
 		T(what_was_reported_durable_survives_kill_9),
 		T(a_young_log_gets_room_and_what_is_in_it_survives_kill_9),
 		T(many_waiting_transactions_share_one_fsync),
