@@ -302,6 +302,20 @@ def test_admission_by_act_and_by_statement_and_its_end(fleet):
     assert code != 0 and "withdrew" in text
     fleet.tos("content", "admit", digest, "--kernel", "host1")
     assert digest in {r["digest"] for r in fleet.json("content", "admitted", "--kernel", "host1")}
+    # Nor one that comes before the withdrawal is on the disk: of what comes in one piece the statement is last.
+    domain = wire.Domain(fleet.home)
+    with open(os.path.join(fleet.path, "good.admit"), "rb") as f:
+        statement = f.read()
+    with wire.connect_tls(domain.address("host1"), f"{fleet.home}/keys/admin/key", f"{fleet.home}/keys/admin/cert") as link:
+        link.hello(domain=domain.fingerprint.hex())
+        for i in range(5):
+            one = {"digest": bytes.fromhex(digest)}
+            link.raw(wire.to_bytes([wire.POST, wire.CALL, "Content", "", 100 + i, 20000, b"", ["WITHDRAW", [one]]])
+                     + wire.to_bytes([wire.POST, wire.CALL, "Content", "", 200 + i, 20000, b"", ["ADMIT", [{"statement": statement}]]]))
+            assert wire.failure(link.answer, 200 + i).code == "revoked"
+            assert link.answer(100 + i)["withdrawn"]
+            assert wire.failure(link.call, "Content", "ADMITTED", one).code == "not-found"
+            fleet.tos("content", "admit", digest, "--kernel", "host1")
     # Nor does it hold longer than its signer's certificate.
     fleet.tos("content", "admit", "--statement", "good.admit", "--kernel", "host2")
     fleet.tos("principal", "revoke", "olga")

@@ -17,6 +17,44 @@
 
 static struct map *registry; /* digest -> struct admitted; of this process's one kernel */
 
+/* digest -> struct withdrawing: what is being withdrawn, and is not on the disk yet */
+static struct map *withdrawing;
+struct withdrawing {
+	size_t n;
+	char by[NAME_BYTES_MAX + 1]; /* the last */
+};
+
+static void withdrawing_note(const struct admitted *a)
+{
+	struct withdrawing *w = map_find(withdrawing, a->digest, DIGEST_BYTES);
+
+	if (!w) {
+		w = mem_new(struct withdrawing);
+		map_put(withdrawing, a->digest, DIGEST_BYTES, w);
+	}
+	w->n++;
+	snprintf(w->by, sizeof(w->by), "%s", a->by);
+}
+
+static void withdrawing_over(const struct admitted *a)
+{
+	struct withdrawing *w = map_find(withdrawing, a->digest, DIGEST_BYTES);
+
+	if (--w->n == 0) {
+		map_del(withdrawing, a->digest, DIGEST_BYTES);
+		free(w);
+	}
+}
+
+/* Who withdrew it, or is just doing so: what came before that, and what comes without an act, does not
+ * admit it. NULL: nobody. */
+static const char *withdrawn_by(const struct admitted *old, const uint8_t digest[DIGEST_BYTES])
+{
+	const struct withdrawing *w = map_find(withdrawing, digest, DIGEST_BYTES);
+
+	return w ? w->by : old && old->withdrawn ? old->by : NULL;
+}
+
 static bool kind_ok(const char *kind)
 {
 	return strcmp(kind, "program") == 0 || strcmp(kind, "bundle") == 0 ||
@@ -102,6 +140,7 @@ static int load_row(void *arg, struct slice key, struct slice body, int64_t expi
 int admitted_load(struct kernel *k, struct errmsg *em)
 {
 	registry = map_new();
+	withdrawing = map_new();
 	return store_each(k->store, T_ADMITTED, (struct slice){ NULL, 0 }, load_row, k, em);
 }
 
@@ -181,6 +220,8 @@ static void on_changed(void *arg, int rc, const struct errmsg *em)
 	struct admitted *a;
 	char hex[2 * DIGEST_BYTES + 1];
 
+	if (c->a.withdrawn)
+		withdrawing_over(&c->a);
 	if (rc < 0) {
 		request_fail(c->rq, rc, "%s", err_show(rc, em));
 		return;
@@ -209,6 +250,8 @@ static void change(struct kernel *k, struct request *rq, const struct admitted *
 	c->k = k;
 	c->rq = rq;
 	c->a = *a;
+	if (a->withdrawn)
+		withdrawing_note(a);
 	if (tos_encode(m, &bytes, &n) == 0)
 		store_put(t, T_ADMITTED, a->digest, DIGEST_BYTES, bytes, n,
 			a->withdrawn ? 0 : a->expires_ms);
@@ -253,8 +296,8 @@ void admitted_add(struct kernel *k, struct request *rq, const struct tos_value *
 	if (rc == 0)
 		rc = room(&a, &em);
 	old = map_find(registry, a.digest, DIGEST_BYTES);
-	if (rc == 0 && old && old->withdrawn && strcmp(how, "act") != 0)
-		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", old->by);
+	if (rc == 0 && withdrawn_by(old, a.digest) && strcmp(how, "act") != 0)
+		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", withdrawn_by(old, a.digest));
 	if (rc < 0) {
 		refuse(k, rq, &a, by, rc, &em);
 		request_fail(rq, rc, "%s", err_show(rc, &em));
@@ -325,8 +368,8 @@ void admitted_signed(struct kernel *k, struct request *rq)
 	rc = bytes.p ? statement_check(k, bytes, &a, &signer, &em)
 		     : err_set(&em, ERR_MALFORMED, "a statement is bytes");
 	old = rc == 0 ? map_find(registry, a.digest, DIGEST_BYTES) : NULL;
-	if (old && old->withdrawn)
-		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", old->by);
+	if (rc == 0 && withdrawn_by(old, a.digest))
+		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", withdrawn_by(old, a.digest));
 	if (rc == 0)
 		rc = room(&a, &em);
 	if (rc < 0) {
@@ -356,8 +399,8 @@ static struct tos_value *statement_row(struct kernel *k, struct slice bytes)
 			 : err_set(&em, ERR_MALFORMED, "a statement is bytes");
 
 	old = rc == 0 ? map_find(registry, a.digest, DIGEST_BYTES) : NULL;
-	if (old && old->withdrawn)
-		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", old->by);
+	if (rc == 0 && withdrawn_by(old, a.digest))
+		rc = err_set(&em, ERR_REVOKED, "%s withdrew it", withdrawn_by(old, a.digest));
 	if (rc == 0) {
 		snprintf(a.by, sizeof(a.by), "%s", signer.name);
 		return admitted_row(&a);
