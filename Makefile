@@ -18,7 +18,7 @@ help:
 ## make            build
 ## make demo       build, start three kernels, launch a carrier through all of them
 ## make test       the whole suite, plain and with the address and undefined-behaviour sanitizers
-## make check      format, both compilers, static analysis, sanitizers
+## make check      format, both compilers, static analysis, sanitizers, valgrind on unit tests, tos-vm and tosd
 ## make model      the hand-off, searched for two copies, for none, and for doubts that never end; Commit, for halves
 ## make coverage   which lines of src/ the unit tests and the fuzz targets' corpus run; below 90 % of wire, core or link fails
 ## make bench      the figures of doc/performance.md, each beside its yardstick

@@ -133,7 +133,7 @@ static int fill_root(const struct sandbox_plan *p)
 		rc = copy_library(p->library_fd);
 	if (rc == 0 && (p->privileges & SANDBOX_READ_PROC))
 		rc = bind_each(proc, false);
-#ifdef TOS_SANITIZE
+#if defined(TOS_SANITIZE) || defined(TOS_VALGRIND)
 	if (rc == 0 && !(p->privileges & SANDBOX_READ_PROC))
 		rc = bind_in("/proc", false);
 #endif

@@ -140,6 +140,9 @@ static int probe_seccomp(const struct sandbox_plan *p)
 		rc = sandbox_filter_load(&f);
 	if (rc < 0)
 		return -rc;
+#ifdef TOS_VALGRIND
+	return 0; /* nothing was loaded; without the layer no sandbox would be made at all */
+#endif
 	return syscall(SYS_getppid) < 0 && errno == EDOM ? 0 : EFAULT;
 }
 

@@ -17,7 +17,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -187,7 +186,7 @@ static void watch(const struct row *r, int fd, uint32_t which)
 	must(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0);
 }
 
-static pid_t fork_it(const struct tosd *t, const struct row *r, int out, int err, int status)
+static pid_t fork_it(const struct tosd *t, struct row *r, int out, int err, int status)
 {
 	static char name[TOSD_NAME_BYTES + 16], kernel[TOSD_NAME_BYTES + 16];
 	char *argv[TOSD_ACTION_WORDS + 1],
@@ -203,7 +202,7 @@ static pid_t fork_it(const struct tosd *t, const struct row *r, int out, int err
 	argv[r->n_words] = NULL;
 	snprintf(name, sizeof(name), "TOS_ACTION=%s", r->name);
 	snprintf(kernel, sizeof(kernel), "TOS_KERNEL=%s", t->config.name);
-	pid = fork();
+	pid = pidfd_fork(&r->pidfd);
 	if (pid == 0)
 		become(t, fds, argv, envp);
 	return pid;
@@ -227,8 +226,6 @@ static void start(const struct tosd *t, struct row *r)
 		ended(r, ERR_IO, "tosd cannot start another process");
 		return;
 	}
-	r->pidfd = (int)syscall(SYS_pidfd_open, r->pid, 0);
-	must(r->pidfd >= 0);
 	for (size_t i = 0; i < n; i++)
 		fcntl(pipes[i][0], F_SETFL, O_NONBLOCK);
 	r->out[0] = pipes[0][0];

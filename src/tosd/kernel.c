@@ -85,7 +85,7 @@ char **kernel_environment(void)
 	return out;
 }
 
-static pid_t run(struct tosd *t, int socket_fd, int status_fd)
+static pid_t run(struct tosd *t, int socket_fd, int status_fd, int *pidfd)
 {
 	char *argv[] = { "tos-kernel", "-c", t->config_seen, NULL };
 	bool own = t->host.own_uid && !t->kernel_keeps_uid;
@@ -115,7 +115,7 @@ static pid_t run(struct tosd *t, int socket_fd, int status_fd)
 		plan.bind_to[1] = "/run/tos-prefix";
 		plan.path = t->program_seen;
 	}
-	pid = fork();
+	pid = pidfd_fork(pidfd);
 	if (pid == 0)
 		sandbox_run(&plan);
 	return pid;
@@ -160,7 +160,7 @@ static int greet(struct tosd *t, int fd, uint32_t restarts, struct errmsg *em)
 	return ipc_send(fd, &l, sizeof(l), NULL, 0, em);
 }
 
-int kernel_start(struct tosd *t, int *fd, struct errmsg *em)
+int kernel_start(struct tosd *t, int *fd, int *pidfd, struct errmsg *em)
 {
 	static uint32_t restarts;
 	int pair[2], report[2], rc;
@@ -173,7 +173,7 @@ int kernel_start(struct tosd *t, int *fd, struct errmsg *em)
 		mem_close(pair[1]);
 		return err_errno(em, "cannot make a pipe");
 	}
-	pid = run(t, pair[1], report[1]);
+	pid = run(t, pair[1], report[1], pidfd);
 	mem_close(pair[1]);
 	mem_close(report[1]);
 	rc = pid < 0 ? err_errno(em, "cannot fork") : exec_wait(report[0], em);
@@ -184,6 +184,7 @@ int kernel_start(struct tosd *t, int *fd, struct errmsg *em)
 		if (pid > 0) {
 			kill(pid, SIGKILL);
 			waitpid(pid, NULL, 0);
+			mem_close(*pidfd);
 		}
 		mem_close(pair[0]);
 		return err_wrap(em, rc, "cannot start tos-kernel");

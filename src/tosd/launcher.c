@@ -465,14 +465,15 @@ _Noreturn static void serve(struct launcher *l)
 	}
 }
 
-int launcher_start(struct tosd *t, enum launcher_kind kind, int *fd, struct errmsg *em)
+int launcher_start(
+	struct tosd *t, enum launcher_kind kind, int *fd, int *pidfd, struct errmsg *em)
 {
 	int pair[2];
 	pid_t parent = getpid(), pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_errno(em, "cannot make a socket");
-	pid = fork();
+	pid = pidfd_fork(pidfd);
 	if (pid == 0) {
 		struct launcher l = { kind, t, pair[1],
 			strcmp(t->config.log_level, "debug") == 0 };

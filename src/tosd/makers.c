@@ -255,7 +255,7 @@ void makers_init(void)
 void makers_start(int64_t now_ms)
 {
 	struct errmsg em = { "" };
-	int fd, pid;
+	int fd, pidfd, pid;
 
 	for (uint32_t i = 0; i < LAUNCHERS; i++) {
 		struct maker *m = &super.maker[i];
@@ -263,9 +263,9 @@ void makers_start(int64_t now_ms)
 		if (!m->wanted || m->peer.pid != 0 || m->peer.next_ms > now_ms ||
 			super.stopping)
 			continue;
-		pid = launcher_start(super.t, (enum launcher_kind)i, &fd, &em);
+		pid = launcher_start(super.t, (enum launcher_kind)i, &fd, &pidfd, &em);
 		if (pid > 0) {
-			peer_started(&m->peer, pid, fd, WATCH_LAUNCHER + 2 * i);
+			peer_started(&m->peer, pid, pidfd, fd, WATCH_LAUNCHER + 2 * i);
 		} else {
 			log_error("cannot start the launcher", KV_ERR(pid, &em));
 			peer_later(&m->peer);

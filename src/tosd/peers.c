@@ -5,7 +5,6 @@
 #include "tosd/supervise.h"
 
 #include <sys/epoll.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -31,16 +30,6 @@ void watch_change(struct peer *p, uint32_t id, uint32_t events)
 		return;
 	must(epoll_ctl(super.epoll, EPOLL_CTL_MOD, p->fd, &ev) == 0);
 	p->events = events;
-}
-
-static int pidfd_of(pid_t pid)
-{
-	return (int)syscall(SYS_pidfd_open, pid, 0);
-}
-
-int pidfd_signal(int pidfd, int sig)
-{
-	return (int)syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0);
 }
 
 /* Read a batch. Returns 0, or why the peer must be ended; ERR_CLOSED when it has closed. */
@@ -103,12 +92,11 @@ void peer_reaped(struct peer *p)
 	p->next_ms = p->since_ms + p->backoff_ms;
 }
 
-void peer_started(struct peer *p, pid_t pid, int fd, uint32_t id)
+void peer_started(struct peer *p, pid_t pid, int pidfd, int fd, uint32_t id)
 {
 	p->pid = pid;
 	p->fd = fd;
-	p->pidfd = pidfd_of(pid);
-	must(p->pidfd >= 0);
+	p->pidfd = pidfd;
 	p->since_ms = clock_ms();
 	p->events = EPOLLIN;
 	watch_add(fd, id, EPOLLIN);

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,7 +69,7 @@ static pid_t start(struct tosd *t, int text_fd, int table_fd)
 		.gate_fd = -1,
 		.argv = argv,
 		.envp = kernel_environment() };
-	pid_t pid = fork();
+	pid_t pid = pidfd_fork(&check.pidfd);
 
 	if (pid == 0)
 		sandbox_run(&plan);
@@ -99,14 +98,9 @@ int reload_begin(struct tosd *t)
 	check.pid = start(t, said[1], table[1]);
 	mem_close(said[1]);
 	mem_close(table[1]);
-	check.pidfd = check.pid > 0 ? (int)syscall(SYS_pidfd_open, check.pid, 0) : -1;
-	if (check.pidfd < 0) {
+	if (check.pid < 0) {
 		mem_close(said[0]);
 		mem_close(table[0]);
-		if (check.pid > 0) {
-			kill(check.pid, SIGKILL);
-			waitpid(check.pid, NULL, 0);
-		}
 		check.pid = 0;
 		done(ERR_IO, "cannot start tos-kernel --check-config");
 		return -1;

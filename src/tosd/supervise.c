@@ -72,18 +72,18 @@ static void start_peers(void)
 {
 	struct errmsg em = { "" };
 	int64_t now = clock_ms();
-	int fd, pid;
+	int fd, pidfd, pid;
 
 	makers_start(now);
 	if (super.phase != PHASE_DOWN || super.kernel.next_ms > now || super.stopping)
 		return;
-	pid = kernel_start(super.t, &fd, &em);
+	pid = kernel_start(super.t, &fd, &pidfd, &em);
 	if (pid < 0) {
 		log_error("cannot start tos-kernel", KV_ERR(pid, &em));
 		peer_later(&super.kernel);
 		return;
 	}
-	peer_started(&super.kernel, pid, fd, WATCH_KERNEL);
+	peer_started(&super.kernel, pid, pidfd, fd, WATCH_KERNEL);
 	super.phase = PHASE_UP;
 	kept_offer();
 	log_info("tos-kernel started", KV_INT("pid", pid));

@@ -98,9 +98,8 @@ extern struct super {
 /* ---- peers.c */
 void watch_add(int fd, uint32_t id, uint32_t events);
 void watch_change(struct peer *p, uint32_t id, uint32_t events);
-int pidfd_signal(int pidfd, int sig);
 /* id: of its socket; that of its process is the next one. */
-void peer_started(struct peer *p, pid_t pid, int fd, uint32_t id);
+void peer_started(struct peer *p, pid_t pid, int pidfd, int fd, uint32_t id);
 void peer_later(struct peer *p); /* it could not be started */
 /* Read a batch; bounded: no more than the table of children has room for. Returns 0, or why the peer
  * must be ended; ERR_CLOSED when it has closed. */

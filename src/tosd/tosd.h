@@ -112,7 +112,8 @@ struct launch_reply { /* fds when rc is 0: our end of its socket (of a program P
 	char text[TOSD_TEXT_BYTES];
 };
 /* Start one; *fd is our end. Returns its pid or a negative enum err. */
-int launcher_start(struct tosd *t, enum launcher_kind kind, int *fd, struct errmsg *em);
+int launcher_start(
+	struct tosd *t, enum launcher_kind kind, int *fd, int *pidfd, struct errmsg *em);
 
 /* grants.c: the directory of the extension that is to be launched, if r->privileges have one: fills
  * r in. One of its own is made, and is its uid's. index: as of struct tosd_spawn. */
@@ -158,9 +159,13 @@ bool action_due(void); /* there is something to tell */
 int action_tell(int fd, struct errmsg *em);
 void action_forget(void); /* the tos-kernel that asked is gone */
 
+/* pidfd.c: as fork(), and in the parent the new child's descriptor. */
+pid_t pidfd_fork(int *pidfd);
+int pidfd_signal(int pidfd, int sig);
+
 /* kernel.c: start tos-kernel; *fd is our end of its descriptor 3. Returns its pid or a negative
  * enum err. */
-int kernel_start(struct tosd *t, int *fd, struct errmsg *em);
+int kernel_start(struct tosd *t, int *fd, int *pidfd, struct errmsg *em);
 /* Wait (at most 5 s) until the child has executed its program. 0, or ERR_SANDBOX with what it
  * wrote. */
 int exec_wait(int status_fd, struct errmsg *em);

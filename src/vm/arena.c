@@ -59,7 +59,7 @@ static unsigned class_of(size_t n)
 {
 	unsigned i = 8;
 
-#ifdef TOS_SANITIZE
+#if defined(TOS_SANITIZE) || defined(TOS_VALGRIND)
 	return ARENA_CLASSES;
 #endif
 	if (n <= 128)

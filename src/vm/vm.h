@@ -248,7 +248,7 @@ int env_wait(lua_State *L, enum vm_wait wait, uint64_t id, int64_t until_ms, lua
 bool env_is_wait(lua_State *co, int n_results);
 
 /* ---- sched.c: whose turn it is */
-#ifdef TOS_SANITIZE
+#if defined(TOS_SANITIZE) || defined(TOS_VALGRIND)
 #define SCHED_SLOWER 8 /* what sanitizers cost */
 #else
 #define SCHED_SLOWER 1
