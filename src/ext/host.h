@@ -81,6 +81,7 @@ struct ext {
 	struct body *body;
 	/* isolated */
 	struct stream *stream;
+	struct stream *last; /* was told to stop: its log is heard until it ends */
 	struct buf held;     /* frames for its next life */
 	struct timer *timer; /* back-off, or the time a state may take */
 	int64_t back_off_ms, ready_at;

@@ -35,6 +35,7 @@
 #define LIBRARY_FD     "/proc/self/fd/4"
 #define OUT_BYTES_MOST ((size_t)4 << 20) /* above that, wait until the kernel has read */
 #define WRITE_MS       10000
+#define LAST_MS        500 /* for what its stop() says; the kernel listens no longer either */
 #define FDS_MAX        16
 
 struct side {
@@ -91,6 +92,19 @@ static void write_until_small(struct side *s)
 		if (clock_ms() > until)
 			give_up("the kernel does not read");
 		poll(&p, 1, 1000);
+		write_some(s);
+	}
+}
+
+static void write_last(struct side *s)
+{
+	int64_t until = clock_ms() + LAST_MS;
+
+	write_some(s);
+	while (s->out.len && clock_ms() < until) {
+		struct pollfd p = { .fd = KERNEL_FD, .events = POLLOUT };
+
+		poll(&p, 1, 100);
 		write_some(s);
 	}
 }
@@ -583,7 +597,7 @@ static void serve(struct side *s)
 	}
 	if (s->body)
 		body_stop(s->body);
-	write_some(s);
+	write_last(s);
 }
 
 static void side_fini(struct side *s)

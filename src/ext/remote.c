@@ -42,11 +42,13 @@ static void state_timer(struct ext *e, int64_t ms)
 
 void remote_drop(struct ext *e)
 {
-	struct stream *s = e->stream;
+	struct stream *s = e->stream, *last = e->last;
 
-	e->stream = NULL;
+	e->stream = e->last = NULL;
 	if (s)
 		stream_close(s);
+	if (last)
+		stream_close(last);
 }
 
 /* What was delivered to it and not answered. A life that was never ready was given nothing:
@@ -153,6 +155,8 @@ static void on_state_timer(void *arg)
 {
 	struct ext *e = TAGGED(arg, struct ext, EXT_TAG);
 
+	if (e->last)
+		remote_drop(e);
 	if (e->host->closing)
 		return;
 	switch (e->state) {
@@ -392,7 +396,8 @@ void remote_stop(struct ext *e)
 	cbor_put_uint(&b, EXT_STOP);
 	frame_end(&b, at);
 	stream_send(s, b.data, b.len);
-	stream_finish(s, STOP_LINGER_MS);
+	e->last = s;
+	state_timer(e, STOP_LINGER_MS);
 }
 
 /* ---- frames in: each returns 0 or a negative error, after which the sender is ended ---- */
@@ -751,12 +756,25 @@ static int dispatch(struct ext *e, struct slice frame)
 	return ERR_MALFORMED;
 }
 
+/* It was told to stop. What it said before it knew is of no use to anybody any more. */
+static void last_words(struct ext *e, struct slice frame)
+{
+	struct cbor_cursor c;
+
+	if (frame_open(&c, frame) == EXT_LOG && on_log(e, &c) < 0)
+		remote_drop(e);
+}
+
 static void on_frame(void *arg, struct stream *s, struct slice frame)
 {
 	struct ext *e = TAGGED(arg, struct ext, EXT_TAG);
 	char why[64];
 	int rc;
 
+	if (s == e->last) {
+		last_words(e, frame);
+		return;
+	}
 	if (s != e->stream)
 		return;
 	rc = dispatch(e, frame);
@@ -780,6 +798,8 @@ static void on_closed(void *arg, struct stream *s, int rc, const char *why)
 		e->host->cb->kill(e->host->arg, e->key);
 		remote_down(e, why && *why ? why : err_text(rc), true);
 	}
+	if (s == e->last)
+		e->last = NULL;
 	e->n_streams--;
 	if (e->state == EXT_LEAVING)
 		host_busy(e->host);

@@ -498,7 +498,7 @@ extension {
         end,
     },
     start = function() tos.count("started") end,
-    stop = function() kept = nil end,
+    stop = function() for i = 1, 20 do tos.log("last word " .. i .. " of " .. tostring(kept)) end end,
 }
 """
 
@@ -532,6 +532,7 @@ def test_an_extension_in_lua(fleet, nothing_left):
     file2 = os.path.join(fleet.path, fleet.file("script2.lua", LUA.replace("PRIVILEGES", '"read-proc"')))
     fleet.tos("extension", "replace", packaged(fleet, "2", name="Script", file=file2))
     assert ask("proc") is True and ask("late") == ["later", True]
+    wait_for(lambda: "last word 20 of 1" in fleet.log_text("host0"), text="what the first one said while it stopped")
     for text, says in (("extension {", "expected"), ("x = 1", "declares no extension"),
                        ('extension { name = "x", inboxes = { X = 1 } }', "has no function")):
         refused(fleet, "build", fleet.file("bad.lua", text), "--sign", "olga", says=says)
