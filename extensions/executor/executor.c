@@ -48,6 +48,7 @@ struct capture {
 struct job {
 	struct job *next;
 	struct tos_ext *x;
+	uintptr_t number; /* what callbacks know it by: it may be forgotten before they come */
 	char handle[33], carrier[192], owner[80], inbox[96];
 	bool stays, ended, lines;
 	enum mode mode;
@@ -74,11 +75,14 @@ struct job {
 struct executor {
 	struct job *jobs;
 	size_t n_jobs;
+	uintptr_t numbers;
+	struct ask *asks;
 	char machine[65];
 };
 
 /* What a call to the kernel was made for. */
 struct ask {
+	struct ask *next, **at;
 	uint64_t token;
 	int64_t until_ms; /* nobody waits for the answer any more */
 	char handle[33];
@@ -204,6 +208,15 @@ static struct job *job_find(struct executor *e, const char *handle)
 	return j;
 }
 
+static struct job *job_numbered(struct executor *e, void *number)
+{
+	struct job *j = e->jobs;
+
+	while (j && j->number != (uintptr_t)number)
+		j = j->next;
+	return j;
+}
+
 static bool job_is_of(const struct job *j, const struct tos_message *m)
 {
 	const char *owner = tos_get_text(m->info, "owner", "");
@@ -263,6 +276,7 @@ static struct job *job_new(struct tos_ext *x, const char *handle)
 	if (!j)
 		return NULL;
 	j->x = x;
+	j->number = ++e->numbers;
 	snprintf(j->handle, sizeof(j->handle), "%s", handle);
 	j->next = e->jobs;
 	e->jobs = j;
@@ -308,14 +322,10 @@ static void on_read(struct tos_ext *x, void *arg, int rc, const char *text, cons
 static void job_read(struct job *j)
 {
 	struct tos_value *m = tos_map();
-	char *handle = strdup(j->handle);
 
 	tos_set(m, "handle", tos_text(j->handle));
-	if (!handle ||
-		tos_call(j->x, "Programs", "READ", one(m), READ_MS, on_read, handle) < 0) {
-		free(handle);
+	if (tos_call(j->x, "Programs", "READ", one(m), READ_MS, on_read, (void *)j->number) < 0)
 		job_drop(j);
-	}
 }
 
 static void capture_output(struct job *j, const struct tos_value *output)
@@ -334,13 +344,11 @@ static void capture_output(struct job *j, const struct tos_value *output)
 static void on_read(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
 	const struct tos_value *elements)
 {
-	char *handle = arg;
-	struct job *j = job_find(tos_data(x), handle);
+	struct job *j = job_numbered(tos_data(x), arg);
 	const struct tos_value *m = tos_at(elements, 0), *end = tos_get(m, "ended");
 
 	(void)text;
 	(void)folder;
-	free(handle);
 	if (!j)
 		return;
 	if (rc == TIMED_OUT) {
@@ -428,10 +436,8 @@ static struct tos_value *next_folder(struct job *j)
 
 static void on_again(struct tos_ext *x, void *arg)
 {
-	char *handle = arg;
-	struct job *j = job_find(tos_data(x), handle);
+	struct job *j = job_numbered(tos_data(x), arg);
 
-	free(handle);
 	if (j)
 		pump(j);
 }
@@ -439,7 +445,7 @@ static void on_again(struct tos_ext *x, void *arg)
 /* True if it is out of the way: taken, or nobody is there to take it. */
 static bool give(struct job *j, const char *folder, struct tos_value *v)
 {
-	char dest[320], *handle;
+	char dest[320];
 	int rc;
 
 	snprintf(dest, sizeof(dest), "%s/%s", j->carrier, j->inbox);
@@ -450,9 +456,7 @@ static bool give(struct job *j, const char *folder, struct tos_value *v)
 		return true;
 	}
 	j->stuck = v;
-	handle = strdup(j->handle);
-	if (handle && !tos_timer(j->x, AGAIN_MS, on_again, handle))
-		free(handle);
+	tos_timer(j->x, AGAIN_MS, on_again, (void *)j->number);
 	return false;
 }
 
@@ -485,6 +489,9 @@ static void pump(struct job *j)
 
 static void ask_free(struct ask *a)
 {
+	*a->at = a->next;
+	if (a->next)
+		a->next->at = a->at;
 	free(a->text);
 	free(a);
 }
@@ -505,12 +512,18 @@ static void on_passed(struct tos_ext *x, void *arg, int rc, const char *text,
 
 static struct ask *ask_new(struct tos_ext *x, const struct tos_message *m)
 {
+	struct executor *e = tos_data(x);
 	struct ask *a = calloc(1, sizeof(*a));
 
 	if (!a) {
 		refuse(x, m->token, NO_MEMORY, "out of memory");
 		return NULL;
 	}
+	a->at = &e->asks;
+	a->next = e->asks;
+	if (a->next)
+		a->next->at = &a->next;
+	e->asks = a;
 	a->token = m->token;
 	a->until_ms = tos_now_ms(x) + m->deadline_ms;
 	snprintf(a->carrier, sizeof(a->carrier), "%s", m->sender);
@@ -903,7 +916,7 @@ static void read_verb(
 static void kept(struct tos_ext *x, const struct tos_value *row)
 {
 	struct job *j;
-	char by[8], output[96] = "capture";
+	char by[8] = "line", output[96] = "capture";
 	size_t capture = CAPTURE_BYTES;
 
 	if (job_find(tos_data(x), tos_get_text(row, "handle", "")))
@@ -997,6 +1010,8 @@ static void stop(struct tos_ext *x)
 		e->jobs->n_waiters = 0;
 		job_drop(e->jobs);
 	}
+	while (e->asks)
+		ask_free(e->asks);
 	free(e);
 }
 
