@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/text.h"
 #include "core/firewall.h"
 #include "core/name.h"
@@ -67,15 +68,14 @@ static int address_check(const char *s, bool numeric, struct errmsg *em)
 
 static int one_of(const char *s, const char *const *words, struct errmsg *em)
 {
-	char all[128] = "";
-	size_t n = 0;
+	AUTOBUF all = BUF_INIT;
 
 	for (; *words; words++) {
 		if (strcmp(s, *words) == 0)
 			return 0;
-		n += (size_t)snprintf(all + n, sizeof(all) - n, "%s%s", n ? ", " : "", *words);
+		buf_printf(&all, "%s%s", all.len ? ", " : "", *words);
 	}
-	return err_set(em, ERR_CONFIG, "'%s' is none of %s", s, all);
+	return err_set(em, ERR_CONFIG, "'%s' is none of %s", s, buf_cstr(&all));
 }
 
 static bool words_ok(const char *s, bool one)
