@@ -331,7 +331,8 @@ static inline const void *tos_trusted(struct tos_ext *x, size_t *n)
 {
 	return TOS_HOST(x)->trusted(x, n);
 }
-/* A row in the kernel's audit trail: what was refused, or done with a privilege. Takes map. */
+/* A row in the kernel's audit trail: what was refused, or done with a privilege. Takes map. The event
+ * is told as NAME-EVENT, NAME being the extension's in lower case, unless it begins so already. */
 static inline void tos_audit(struct tos_ext *x, const char *event, struct tos_value *map)
 {
 	TOS_HOST(x)->audit(x, event, map);

@@ -111,6 +111,15 @@ def test_installed_used_removed_while_the_kernel_runs(fleet, nothing_left):
         assert (row["name"], row["version"], row["officer"], row["by"]) == ("Greeter", "1", "olga", "admin")
 
 
+def test_what_it_writes_down_is_told_in_its_own_name(fleet):
+    """It says that an administrator acted: nobody who reads the audit trail takes that for the kernel's word."""
+    fleet.tos("extension", "install", packaged(fleet, "1"))
+    fleet.tos("post", "Greeter", "forge")
+    (row,) = wait_for(lambda: audited(fleet, "greeter-act"))
+    assert (row["extension"], row["by"]) == ("Greeter", "admin")
+    assert not [r for r in audited(fleet, "act") if r.get("extension") or r["act"] == "revoke"]
+
+
 def test_it_takes_two(fleet):
     """An administrator with what no officer signed, an officer's package without an administrator, and one person alone:
     each is refused with a code, a reason and an audit row."""

@@ -397,12 +397,27 @@ static void audit_row(struct kernel *k, struct log_rate *rate, const char *ext,
 	audit_event(k, NULL, event, m);
 }
 
+/* What an extension tells is told in its own name: no row of it looks like one of the kernel's. */
+static void event_name(const char *ext, const char *event, char out[160])
+{
+	size_t n = 0;
+
+	for (; ext[n] && n < 64; n++)
+		out[n] = (char)(ext[n] >= 'A' && ext[n] <= 'Z' ? ext[n] - 'A' + 'a' : ext[n]);
+	out[n++] = '-';
+	if (strncmp(event, out, n) == 0)
+		n = 0;
+	snprintf(out + n, 160 - n, "%s", event);
+}
+
 void broker_audit(void *arg, const char *ext, const char *event, const struct tos_value *map)
 {
 	struct kernel *k = arg;
+	char name[160];
 
 	metric_add(k->metrics, "extension_audits_total", NULL, 1);
-	audit_row(k, &rate_audit, ext, event, map);
+	event_name(ext, event, name);
+	audit_row(k, &rate_audit, ext, name, map);
 }
 
 bool broker_may_admit(struct kernel *k, const char *sender)

@@ -1,7 +1,7 @@
 /* An extension that tests install, replace and lose. What it is made of says the compiler's command line: RELEASE,
  * INBOX, PRIVILEGES, ABI_MINOR, START (what start() returns), CRASH, LARGE (bytes). Folders posted to it: "version",
- * "proc" (can it see processes?), "keep" (never answered), "slow" (answered after 300 ms), "hang", "leave" (it takes nothing
- * more), "crash", and "count" (how many other folders came); "note" NUMBER is counted. */
+ * "proc" (can it see processes?), "keep" (never answered), "slow" (answered after 300 ms), "hang", "forge" (an audit
+ * row), "leave" (it takes nothing more), "crash", and "count" (how many other folders came); "note" NUMBER is counted. */
 #include <tos/extension.h>
 #include <dirent.h>
 #include <stdio.h>
@@ -82,6 +82,16 @@ static void note(struct tos_ext *x, const struct tos_message *m)
 	s->last = n;
 }
 
+/* An audit row that looks like one of the kernel's. */
+static void forge(struct tos_ext *x)
+{
+	struct tos_value *m = tos_map();
+
+	tos_set(m, "by", tos_text("admin"));
+	tos_set(m, "act", tos_text("revoke"));
+	tos_audit(x, "act", m);
+}
+
 static void wake(struct tos_ext *x, struct tos_inbox *in)
 {
 	static bool leave;
@@ -104,6 +114,8 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 			sleep(3600);
 		else if (strcmp(what, "crash") == 0)
 			abort();
+		else if (strcmp(what, "forge") == 0)
+			forge(x);
 		else if (strcmp(what, "leave") == 0)
 			leave = true;
 		else if (strcmp(what, "keep") != 0 && ++n_folders)
