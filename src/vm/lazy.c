@@ -143,7 +143,7 @@ static struct item table_items[] = {
 	OURS("remove", tab_remove), OURS("sort", tab_sort), OURS("unpack", tab_unpack),
 };
 static struct item utf8_items[] = {
-	LUA("char"), VAL("charpattern", push_charpattern), LUA("codepoint"), LUA("codes"), LUA("len"),
+	LUA("char"), VAL("charpattern", push_charpattern), LUA("codepoint"), LUA("codes"), OURS("len", utf_len),
 	LUA("offset"),
 };
 static struct item tos_items[] = {

@@ -1,7 +1,7 @@
 /*
  * What a carrier finds, by the files that make it.
  *
- * lazy.c: the tables, filled as they are used. strlib.c, tablib.c: the string and table functions
+ * lazy.c: the tables, filled as they are used. strlib.c, tablib.c, utf8lib.c: the string and table functions
  * that a carrier could stay in for long, written so that they can be left: between steps they make
  * room for others when their slice is over (lib_pause), and where they can't, they end with an
  * error. env.c: coroutines and what the base library must not have as it is. api.c and sys.c: `tos`.
@@ -59,7 +59,7 @@ enum prelude_part { PRE_FOLDER, PRE_BRIEFCASE, PRE_CODE, PRE_REQUIRE, PRELUDE_PA
 /* Push the table of what the part gives, which runs when it is asked for the first time. */
 void part_push(lua_State *L, enum prelude_part part);
 
-/* ---- strlib.c, tablib.c */
+/* ---- strlib.c, tablib.c, utf8lib.c */
 
 /*
  * Called now and then by a function that goes on for long. Where its slice is over and it may
@@ -88,6 +88,7 @@ int tab_move(lua_State *L);
 int tab_remove(lua_State *L);
 int tab_sort(lua_State *L);
 int tab_unpack(lua_State *L);
+int utf_len(lua_State *L);
 
 /* Put ours into the library at the top: for tests. */
 void lib_open_string(lua_State *L);

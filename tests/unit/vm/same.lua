@@ -136,3 +136,17 @@ try("proxy", function()
 end)
 try("not a table", table.concat, 5)
 try("not a table", table.sort, "x")
+
+-- utf8.len: well formed, cut short, too long, beyond Unicode, surrogates, six bytes of old.
+for _, s in ipairs { "", "a", "äöü", "a€😀z", "\xff", "a\x80", "\xc3", "ab\xe2\x82", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+	"\xfd\xbf\xbf\xbf\xbf\xbf", "\xfe\x80\x80\x80\x80\x80\x80", "\xf8\x88\x80\x80\x80", "x\0y", ("ä"):rep(100000), ("ä"):rep(50000) .. "\xff" } do
+	try("utf8.len", utf8.len, s)
+	try("utf8.len lax", utf8.len, s, 1, -1, true)
+	for _ = 1, 6 do
+		try("utf8.len at", utf8.len, s, random(8) - 4, random(8) - 4)
+		try("utf8.len from", utf8.len, s, random(8) - 4, nil, random(2) == 1)
+	end
+end
+try("utf8.len", utf8.len)
+try("utf8.len", utf8.len, 12.5)
+try("utf8.len", utf8.len, "abc", math.mininteger, math.maxinteger)
