@@ -1,5 +1,5 @@
 /*
- * What the files of Commit share. coordinator.c has the transactions that were begun at this kernel,
+ * What the files of Commit share. coordinator.h's files have the transactions that were begun here,
  * participant.c the part that carriers here have in transactions, here or elsewhere; each journals
  * by itself. commit.c is the inbox and what both need. doc/protocol.md, "Commit".
  */

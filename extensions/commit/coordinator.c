@@ -3,88 +3,17 @@
  * and stays there until every participant's kernel has it in its own; everything else is an abort. The
  * carrier that began one need not live: before the decision its transaction is aborted at the
  * deadline, after it the decision stands and is delivered.
+ *
+ * This file has the verbs of that carrier, and what is due.
  */
-#include "commit.h"
+#include "coordinator.h"
 
 #include <sys/random.h>
 
-#define VET_MS          3000 /* a home may hear of an arrival a little later than we of the carrier */
-#define TELL_MS         60000 /* how long an abort is told to whoever promised nothing */
 #define ARGS_MAX        4096
-#define DONE_MS         1000 /* who has not said that it has acted is asked */
 #define ANSWER_GRACE_MS 200
 
-#define TX_STATES(X)                                                                           \
-	X(T_BEGINNING, "beginning") /* being journaled */                                      \
-	X(T_OPEN, "open")           /* carriers may join */                                    \
-	X(T_ASKING, "preparing")    /* votes are collected */                                  \
-	X(T_READY, "ready")         /* all said yes */                                         \
-	X(T_DECIDING, "deciding")   /* a commit is being journaled */                          \
-	X(T_COMMITTED, "committed")                                                            \
-	X(T_ABORTED, "aborted")                                                                \
-	X(T_DOUBT, "in-doubt") /* from a restored store: what was decided since is not known */
-enum tx_state {
-#define X(sym, word) sym,
-	TX_STATES(X)
-#undef X
-};
-
-enum vote { V_NONE, V_YES, V_NO };
-
-struct member {
-	struct member *next;
-	struct tx *t;
-	char carrier[NAME_BYTES], kernel[KERNEL_BYTES], owner[OWNER_BYTES];
-	struct era e;
-	enum vote vote;
-	bool asking; /* a POLL or DECIDE is under way */
-	bool told;   /* its kernel knows the decision */
-	bool kept;   /* ... and has it in its journal */
-	bool lost;   /* ... or knows nothing of its yes any more */
-	bool done;
-	int64_t again_at;
-	uint32_t pause_ms;
-	char text[TEXT_BYTES];
-	struct tos_value *plan, *result;
-};
-
-struct tx {
-	struct tx *next;
-	struct commit *c;
-	char id[TX_BYTES], carrier[NAME_BYTES], owner[OWNER_BYTES], name[TEXT_BYTES];
-	struct era e;
-	int64_t n, seq;
-	uint8_t *args; /* of BEGIN, encoded */
-	size_t n_args;
-	struct tos_value *admit, *data;
-	enum tx_state state;
-	int phases;
-	bool dry, loaded, settled;
-	bool commit_wanted,
-		wait_done; /* COMMIT was asked for; it waits for what the carriers do */
-	bool poll_wanted;  /* votes, as soon as enough have joined */
-	int64_t expect, deadline, begun_wall, changed;
-	struct member *members;
-	size_t n_members;
-	uint64_t begin_token, prepare_token, commit_token;
-	int64_t answer_by;
-	bool writing;
-	int64_t write_at;
-	unsigned busy;
-	char text[TEXT_BYTES], by[OWNER_BYTES];
-};
-
-/* Somebody who wants to join, or to know, while another is being asked about it. */
-struct entry {
-	struct entry *next;
-	struct commit *c;
-	char tx[TX_BYTES], carrier[NAME_BYTES], kernel[KERNEL_BYTES], home[KERNEL_BYTES];
-	struct era e;
-	uint64_t token;
-	int64_t until;
-};
-
-static const char *word_of(enum tx_state s)
+const char *tx_word(enum tx_state s)
 {
 	static const char *const words[] = {
 #define X(sym, word) [sym] = (word),
@@ -96,7 +25,7 @@ static const char *word_of(enum tx_state s)
 
 /* ---- finding, making, freeing */
 
-static struct tx *tx_find(struct commit *c, const char *id)
+struct tx *tx_find(struct commit *c, const char *id)
 {
 	struct tx *t = c->txs;
 
@@ -105,7 +34,7 @@ static struct tx *tx_find(struct commit *c, const char *id)
 	return t;
 }
 
-static struct member *member_find(const struct tx *t, const char *carrier)
+struct member *member_find(const struct tx *t, const char *carrier)
 {
 	struct member *m = t->members;
 
@@ -114,7 +43,7 @@ static struct member *member_find(const struct tx *t, const char *carrier)
 	return m;
 }
 
-static struct tx *tx_new(struct commit *c)
+struct tx *tx_new(struct commit *c)
 {
 	struct tx *t = calloc(1, sizeof(*t));
 
@@ -167,17 +96,7 @@ void tx_free_all(struct commit *c)
 	}
 }
 
-static void entry_free(struct entry *e)
-{
-	struct entry **at = &e->c->entries;
-
-	while (*at != e)
-		at = &(*at)->next;
-	*at = e->next;
-	free(e);
-}
-
-static struct member *member_new(struct tx *t, const char *carrier, const char *kernel)
+struct member *member_new(struct tx *t, const char *carrier, const char *kernel)
 {
 	struct member *m = calloc(1, sizeof(*m)), **at = &t->members;
 
@@ -194,7 +113,7 @@ static struct member *member_new(struct tx *t, const char *carrier, const char *
 	return m;
 }
 
-static void turn(struct tx *t, enum tx_state s)
+void tx_turn(struct tx *t, enum tx_state s)
 {
 	t->state = s;
 	t->changed = tos_now_ms(t->c->x);
@@ -203,17 +122,6 @@ static void turn(struct tx *t, enum tx_state s)
 		m->pause_ms = 0;
 	}
 	tick_soon(t->c);
-}
-
-/* Wall time, as the name has it. */
-static int64_t begun_of(const char *id)
-{
-	const char *slash = strrchr(id, '/');
-	char digits[13] = "";
-
-	if (slash && strlen(slash + 1) == 20)
-		memcpy(digits, slash + 1, 12);
-	return strtoll(digits, NULL, 16);
 }
 
 static int id_make(struct tos_ext *x, char out[TX_BYTES])
@@ -252,14 +160,14 @@ static struct tos_value *member_map(const struct member *m)
 	return v;
 }
 
-static struct tos_value *tx_map(const struct tx *t, enum tx_state as)
+struct tos_value *tx_map(const struct tx *t, enum tx_state as)
 {
 	struct tos_value *v = tos_map(), *members = tos_array();
 
 	for (const struct member *m = t->members; m; m = m->next)
 		tos_push(members, member_map(m));
 	tos_set(v, "tx", tos_text(t->id));
-	tos_set(v, "state", tos_text(word_of(as)));
+	tos_set(v, "state", tos_text(tx_word(as)));
 	tos_set(v, "carrier", tos_text(t->carrier));
 	tos_set(v, "owner", tos_text(t->owner));
 	tos_set(v, "phases", tos_int(t->phases));
@@ -273,122 +181,18 @@ static struct tos_value *tx_map(const struct tx *t, enum tx_state as)
 	return v;
 }
 
-static void answer_prepare(struct tx *t)
+void answer_prepare(struct tx *t)
 {
 	ok(t->c->x, take(&t->prepare_token), tx_map(t, t->state));
 }
 
-static void answer_commit(struct tx *t)
+void answer_commit(struct tx *t)
 {
 	if (t->state == T_COMMITTED)
 		ok(t->c->x, take(&t->commit_token), tx_map(t, t->state));
 	else
 		no(t->c->x, take(&t->commit_token), TOS_ERR_ABORTED,
 			t->text[0] ? t->text : "the transaction was aborted");
-}
-
-/* ---- the journal */
-
-static int row_put(struct tx *t, enum tx_state as, int64_t expires, tos_answer_fn *done)
-{
-	struct tos_value *v = tx_map(t, as);
-	char key[TX_BYTES + 4];
-	int rc;
-
-	tos_set(v, "e", era_value(&t->e));
-	tos_set(v, "n", tos_int(t->n));
-	tos_set(v, "seq", tos_int(t->seq));
-	tos_set(v, "args", tos_bytes(t->args, t->n_args));
-	tos_set(v, "begun", tos_int(t->begun_wall));
-	tos_set(v, "settled", tos_bool(t->settled));
-	snprintf(key, sizeof(key), "t/%s", t->id);
-	rc = journal(t->c->x, key, v, expires, done, t);
-	if (rc == 0)
-		t->busy++;
-	return rc;
-}
-
-static void on_noted(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
-	const struct tos_value *elements)
-{
-	struct tx *t = arg;
-
-	(void)folder;
-	(void)elements;
-	t->busy--;
-	if (rc < 0)
-		logf_(x, 3, "%s could not be noted as %s: %s", t->id, word_of(t->state), text);
-}
-
-static void member_load(struct tx *t, const struct tos_value *v)
-{
-	struct member *m =
-		member_new(t, tos_get_text(v, "carrier", ""), tos_get_text(v, "kernel", ""));
-	const char *vote = tos_get_text(v, "vote", "");
-
-	if (!m)
-		return;
-	copy(m->owner, sizeof(m->owner), tos_get_text(v, "owner", ""));
-	copy(m->text, sizeof(m->text), tos_get_text(v, "text", ""));
-	era_read(tos_get(v, "e"), &m->e);
-	m->vote = strcmp(vote, "yes") == 0 ? V_YES : strcmp(vote, "no") == 0 ? V_NO : V_NONE;
-	m->told = m->kept =
-		tos_get_bool(v, "told", false); /* rows have it when all have kept it */
-	m->done = tos_get_bool(v, "done", false);
-	m->lost = tos_get_bool(v, "lost", false);
-	m->plan = tos_value_copy(tos_get(v, "plan"));
-	m->result = tos_value_copy(tos_get(v, "result"));
-}
-
-void tx_load(struct commit *c, const char *id, const struct tos_value *row)
-{
-	struct tx *t = tx_new(c);
-	const char *state = tos_get_text(row, "state", "");
-	const struct tos_value *members = tos_get(row, "members");
-	const uint8_t *args;
-
-	if (!t)
-		return;
-	copy(t->id, sizeof(t->id), id);
-	copy(t->carrier, sizeof(t->carrier), tos_get_text(row, "carrier", ""));
-	copy(t->owner, sizeof(t->owner), tos_get_text(row, "owner", ""));
-	copy(t->name, sizeof(t->name), tos_get_text(row, "name", ""));
-	copy(t->text, sizeof(t->text), tos_get_text(row, "text", ""));
-	copy(t->by, sizeof(t->by), tos_get_text(row, "by", ""));
-	era_read(tos_get(row, "e"), &t->e);
-	t->n = tos_get_int(row, "n", 0);
-	t->seq = tos_get_int(row, "seq", 0);
-	t->phases = (int)tos_get_int(row, "phases", 2);
-	t->begun_wall = tos_get_int(row, "begun", 0);
-	t->settled = tos_get_bool(row, "settled", false);
-	args = tos_get_bytes(row, "args", &t->n_args);
-	t->args = malloc(t->n_args + 1);
-	if (t->args && args)
-		memcpy(t->args, args, t->n_args);
-	else
-		t->n_args = 0;
-	for (size_t i = 0; i < tos_len(members); i++)
-		member_load(t, tos_at(members, i));
-	t->loaded = true;
-	if (strcmp(state, "committed") == 0) {
-		turn(t, T_COMMITTED);
-		if (!t->settled)
-			logf_(c->x, 2, "%s was committed and is told again", t->id);
-		return;
-	}
-	turn(t, T_ABORTED);
-	if (strcmp(state, "aborted") == 0)
-		return;
-	/* What a restored store does not have may have been a commit all the same. */
-	if (t->begun_wall <= c->restored_ms) {
-		turn(t, T_DOUBT);
-		logf_(c->x, 3,
-			"%s is in doubt: this store was restored, and what was decided since is not known",
-			t->id);
-		return;
-	}
-	snprintf(t->text, sizeof(t->text), "its coordinator began again before it had decided");
-	row_put(t, T_ABORTED, keep_until(c->x), on_noted);
 }
 
 /* ---- who may */
@@ -412,282 +216,6 @@ static struct tx *own(struct commit *c, const struct asker *a)
 	}
 	t->e = a->e;
 	return t;
-}
-
-static bool listed(const struct tos_value *list, const char *word)
-{
-	for (size_t i = 0; i < tos_len(list); i++)
-		if (strcmp(tos_as_text(tos_at(list, i), ""), word) == 0)
-			return true;
-	return false;
-}
-
-/* Its owner's carriers, and those of listed principals; where carriers or kernels are listed, only
- * these. */
-static bool admitted(
-	const struct tx *t, const char *owner, const char *carrier, const char *kernel)
-{
-	const struct tos_value *carriers = tos_get(t->admit, "carriers"),
-			       *kernels = tos_get(t->admit, "kernels");
-
-	return (strcmp(owner, t->owner) == 0 ||
-		       listed(tos_get(t->admit, "principals"), owner)) &&
-	       (!carriers || listed(carriers, carrier)) &&
-	       (!kernels || listed(kernels, kernel));
-}
-
-/* ---- aborting and committing */
-
-static void members_step(struct tx *t, int64_t now);
-
-static void abort_tx(struct tx *t, const char *why)
-{
-	if (!t->text[0])
-		snprintf(t->text, sizeof(t->text), "%s", why);
-	turn(t, T_ABORTED);
-	tos_count(t->c->x, "aborted_total", 1);
-	answer_prepare(t);
-	answer_commit(t);
-	/* Nobody waits for this: what is not there was aborted. */
-	row_put(t, T_ABORTED, keep_until(t->c->x), on_noted);
-	members_step(t, tos_now_ms(t->c->x));
-}
-
-static void settle(struct tx *t)
-{
-	bool all = true, kept = true, done = true;
-
-	for (const struct member *m = t->members; m; m = m->next) {
-		all = all && m->told;
-		kept = kept && m->kept;
-		done = done && (m->done || m->lost);
-	}
-	if (kept && !t->settled) {
-		t->settled = true;
-		row_put(t, T_COMMITTED, keep_until(t->c->x), on_noted);
-	}
-	if (all && (done || !t->wait_done))
-		answer_commit(t);
-}
-
-static void commit_write(struct tx *t);
-
-static void on_committed(struct tos_ext *x, void *arg, int rc, const char *text,
-	const char *folder, const struct tos_value *elements)
-{
-	struct tx *t = arg;
-
-	(void)folder;
-	(void)elements;
-	t->busy--;
-	t->writing = false;
-	if (rc < 0 && !not_written(rc)) {
-		t->write_at = tos_now_ms(x) + AGAIN_MS; /* it may be decided: it has to be */
-		return;
-	}
-	if (rc < 0) {
-		char why[TEXT_BYTES];
-
-		snprintf(why, sizeof(why), "the decision could not be journaled: %s", text);
-		abort_tx(t, why);
-		return;
-	}
-	turn(t, T_COMMITTED);
-	tos_count(x, "committed_total", 1);
-	members_step(t, tos_now_ms(x));
-	settle(t); /* there may be no member */
-}
-
-static void commit_write(struct tx *t)
-{
-	t->writing = row_put(t, T_COMMITTED, 0, on_committed) == 0;
-	t->write_at = tos_now_ms(t->c->x) + AGAIN_MS;
-}
-
-static void commit_tx(struct tx *t)
-{
-	turn(t, T_DECIDING);
-	commit_write(t);
-}
-
-/* All votes are in. */
-static void voted(struct tx *t)
-{
-	bool yes = true, all = true;
-
-	for (const struct member *m = t->members; m; m = m->next) {
-		yes = yes && m->vote == V_YES;
-		all = all && m->vote != V_NONE;
-	}
-	if (t->dry && all) {
-		snprintf(t->text, sizeof(t->text), "a dry run: %s",
-			yes ? "all would have voted yes" : "not all would have voted yes");
-		abort_tx(t, NULL);
-	} else if (yes && !t->dry) {
-		turn(t, T_READY);
-		answer_prepare(t);
-		if (t->commit_wanted)
-			commit_tx(t);
-	}
-}
-
-/* ---- to the participants' kernels */
-
-static void member_again(struct member *m)
-{
-	m->pause_ms = m->pause_ms ? 2 * m->pause_ms : AGAIN_MS;
-	if (m->pause_ms > AGAIN_MOST_MS)
-		m->pause_ms = AGAIN_MOST_MS;
-	m->again_at = tos_now_ms(m->t->c->x) + m->pause_ms;
-}
-
-static void on_polled(struct tos_ext *x, void *arg, int rc, const char *text,
-	const char *folder, const struct tos_value *elements)
-{
-	struct member *m = arg;
-	struct tx *t = m->t;
-	const struct tos_value *v = tos_at(elements, 0);
-	char why[TEXT_BYTES];
-
-	(void)x;
-	(void)folder;
-	t->busy--;
-	m->asking = false;
-	if (t->state != T_ASKING)
-		return;
-	if (rc < 0) {
-		snprintf(m->text, sizeof(m->text), "%s", text);
-		member_again(m);
-		return;
-	}
-	m->vote = tos_get_bool(v, "vote", false) ? V_YES : V_NO;
-	tos_value_free(m->plan);
-	m->plan = tos_value_copy(tos_get(v, "plan"));
-	snprintf(m->text, sizeof(m->text), "%s", tos_get_text(v, "text", ""));
-	if (m->vote == V_NO && !t->dry) {
-		snprintf(why, sizeof(why), "%.60s at %.60s: %.120s", m->carrier, m->kernel,
-			m->text[0] ? m->text : "it voted no");
-		abort_tx(t, why);
-	} else {
-		voted(t);
-	}
-}
-
-static void poll(struct member *m, int64_t now)
-{
-	struct tx *t = m->t;
-	struct tos_value *args = tos_map();
-	int64_t left = t->deadline - now;
-
-	tos_set(args, "tx", tos_text(t->id));
-	tos_set(args, "carrier", tos_text(m->carrier));
-	tos_set(args, "dry", tos_bool(t->dry));
-	tos_set(args, "left_ms", tos_int(left));
-	if (t->data)
-		tos_set(args, "data", tos_value_copy(t->data));
-	m->asking = ask(t->c->x, m->kernel, "POLL", args,
-			    (uint32_t)(left < CALL_MS ? left : CALL_MS), on_polled, m) == 0;
-	if (m->asking)
-		t->busy++;
-	else
-		member_again(m);
-}
-
-/* Its carrier has acted. */
-static void member_done(struct member *m, const struct tos_value *result)
-{
-	if (m->done)
-		return;
-	m->done = true;
-	tos_value_free(m->result);
-	m->result = tos_value_copy(result);
-}
-
-static void on_told(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
-	const struct tos_value *elements)
-{
-	struct member *m = arg;
-	struct tx *t = m->t;
-	const struct tos_value *v = tos_at(elements, 0);
-
-	(void)folder;
-	t->busy--;
-	m->asking = false;
-	if (rc < 0 && rc != TOS_ERR_NOT_FOUND) {
-		member_again(m);
-		return;
-	}
-	m->told = true;
-	m->kept = m->kept || rc < 0 || !tos_get_bool(v, "later", false);
-	if (rc == 0 && tos_get_bool(v, "done", false))
-		member_done(m, tos_get(v, "result"));
-	m->again_at = tos_now_ms(x) + DONE_MS;
-	if (rc == TOS_ERR_NOT_FOUND && t->state == T_COMMITTED) {
-		m->lost = true;
-		snprintf(m->text, sizeof(m->text), "%s", text);
-		tos_count(x, "lost_total", 1);
-		logf_(x, 4,
-			"%s was committed, and %s knows nothing of the yes of %s any more: %s",
-			t->id, m->kernel, m->carrier, text);
-	}
-	if (t->state == T_COMMITTED)
-		settle(t);
-}
-
-static void tell(struct member *m)
-{
-	struct tx *t = m->t;
-	struct tos_value *args = tos_map();
-
-	tos_set(args, "tx", tos_text(t->id));
-	tos_set(args, "carrier", tos_text(m->carrier));
-	tos_set(args, "commit", tos_bool(t->state == T_COMMITTED));
-	tos_set(args, "later", tos_bool(true));
-	if (t->wait_done && t->commit_token)
-		tos_set(args, "wait", tos_bool(true));
-	if (t->text[0])
-		tos_set(args, "text", tos_text(t->text));
-	m->asking = ask(t->c->x, m->kernel, "DECIDE", args, CALL_MS, on_told, m) == 0;
-	if (m->asking)
-		t->busy++;
-	else
-		member_again(m);
-}
-
-static void members_step(struct tx *t, int64_t now)
-{
-	for (struct member *m = t->members; m; m = m->next) {
-		bool untold = !m->told &&
-			      (t->state == T_COMMITTED ||
-				      (t->state == T_ABORTED && now - t->changed <= TELL_MS));
-		bool unkept = m->told && !m->kept && t->state == T_COMMITTED;
-		/* what it said when we were not there */
-		bool unheard = m->told && !m->done && !m->lost && t->state == T_COMMITTED &&
-			       t->commit_token && t->wait_done;
-
-		if (m->asking || now < m->again_at)
-			continue;
-		if (t->state == T_ASKING && m->vote == V_NONE)
-			poll(m, now);
-		else if (untold || unkept || unheard)
-			tell(m);
-	}
-}
-
-/* Enough have joined for what was asked. */
-static void go_on(struct tx *t)
-{
-	if (t->state != T_OPEN || !t->poll_wanted || (int64_t)t->n_members < t->expect)
-		return;
-	if (t->phases == 1) {
-		commit_tx(t);
-		return;
-	}
-	turn(t, T_ASKING);
-	if (!t->members)
-		voted(t);
-	else
-		members_step(t, tos_now_ms(t->c->x));
 }
 
 static bool tx_evict(struct commit *c);
@@ -747,10 +275,10 @@ static void on_begun(struct tos_ext *x, void *arg, int rc, const char *text, con
 	if (rc < 0) {
 		no(x, take(&t->begin_token), rc, text);
 		snprintf(t->text, sizeof(t->text), "it could not be journaled");
-		turn(t, T_ABORTED);
+		tx_turn(t, T_ABORTED);
 		return;
 	}
-	turn(t, T_OPEN);
+	tx_turn(t, T_OPEN);
 	tos_count(x, "begun_total", 1);
 	ok(x, take(&t->begin_token), tx_map(t, T_OPEN));
 }
@@ -802,11 +330,11 @@ static void begin(struct commit *c, const struct asker *a, uint8_t *args, size_t
 	t->begun_wall = begun_of(t->id);
 	t->deadline = tos_now_ms(c->x) + (ms < 1 ? 1 : ms > most ? most : ms);
 	t->begin_token = a->m->token;
-	turn(t, T_BEGINNING);
-	if (row_put(t, T_OPEN, keep_until(c->x) + most, on_begun) < 0) {
+	tx_turn(t, T_BEGINNING);
+	if (tx_put(t, T_OPEN, keep_until(c->x) + most, on_begun) < 0) {
 		no(c->x, take(&t->begin_token), TOS_ERR_FULL,
 			"the journal takes nothing just now");
-		turn(t, T_ABORTED);
+		tx_turn(t, T_ABORTED);
 	}
 }
 
@@ -936,329 +464,6 @@ void tx_status(struct commit *c, const struct asker *a)
 			"no transaction of that name was begun at this kernel");
 	else
 		ok(c->x, a->m->token, tx_map(t, t->state));
-}
-
-/* ---- ENTER: another kernel's Commit, for a carrier there */
-
-static void enter_answer(struct tx *t, uint64_t token)
-{
-	struct tos_value *v = tos_map();
-	int64_t left = t->deadline - tos_now_ms(t->c->x);
-
-	tos_set(v, "state", tos_text(word_of(t->state)));
-	tos_set(v, "phases", tos_int(t->phases));
-	tos_set(v, "left_ms", tos_int(left > 0 ? left : 0));
-	if (t->text[0])
-		tos_set(v, "text", tos_text(t->text));
-	ok(t->c->x, token, v);
-}
-
-/* NULL: it was refused. */
-static struct tx *enterable(struct commit *c, const char *id, uint64_t token)
-{
-	struct tx *t = tx_find(c, id);
-
-	if (t && t->state == T_OPEN)
-		return t;
-	if (!t)
-		no(c->x, token, TOS_ERR_NOT_FOUND, "no transaction of that name is open");
-	else if (t->state == T_COMMITTED || t->state == T_DECIDING)
-		no(c->x, token, TOS_ERR_COMMITTED, "the transaction was committed without it");
-	else if (t->state == T_ABORTED)
-		no(c->x, token, TOS_ERR_ABORTED, t->text);
-	else
-		no(c->x, token, TOS_ERR_STATE, "the transaction takes nobody in any more");
-	return NULL;
-}
-
-static void vet(struct entry *e);
-
-static void vet_again(struct tos_ext *x, void *arg)
-{
-	(void)x;
-	vet(arg);
-}
-
-static void vetted(struct entry *e, const char *owner)
-{
-	struct commit *c = e->c;
-	struct tx *t = enterable(c, e->tx, e->token);
-	struct member *m;
-
-	if (!t)
-		return;
-	if (!admitted(t, owner, e->carrier, e->kernel)) {
-		no(c->x, e->token, TOS_ERR_DENIED,
-			"the transaction does not admit this carrier");
-		tos_count(c->x, "denied_total", 1);
-		return;
-	}
-	m = member_find(t, e->carrier);
-	if (!m && t->n_members < MEMBERS_MAX)
-		m = member_new(t, e->carrier, e->kernel);
-	if (!m) {
-		no(c->x, e->token, TOS_ERR_LIMIT, "the transaction has too many participants");
-		return;
-	}
-	copy(m->owner, sizeof(m->owner), owner);
-	m->e = e->e;
-	enter_answer(t, e->token);
-	go_on(t);
-}
-
-static void on_owner(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
-	const struct tos_value *elements)
-{
-	struct entry *e = arg;
-	char why[TEXT_BYTES];
-
-	(void)folder;
-	if (rc == 0) {
-		vetted(e, tos_get_text(tos_at(elements, 0), "owner", ""));
-	} else {
-		snprintf(why, sizeof(why), "%.60s shows no ticket of %.60s that holds: %.90s",
-			e->home, e->carrier, text);
-		no(x, e->token, TOS_ERR_DENIED, why);
-		tos_count(x, "forged_total", 1);
-		logf_(x, 3, "a participant was refused: %s", why);
-	}
-	entry_free(e);
-}
-
-/* A home of its own making could say anything of whose it is: the owner has signed that. */
-static void owner_ask(struct entry *e, const struct tos_value *ticket)
-{
-	struct tos_value *args = tos_map();
-
-	tos_set(args, "name", tos_text(e->carrier));
-	if (ticket)
-		tos_set(args, "ticket", tos_value_copy(ticket));
-	if (tos_call(e->c->x, "Home", "OWNER", one(args), CALL_MS, on_owner, e) < 0) {
-		no(e->c->x, e->token, TOS_ERR_FULL, "the kernel takes no more calls");
-		entry_free(e);
-	}
-}
-
-/* Its home says where a carrier is; the kernel that speaks for it could say anything. */
-static void on_where(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
-	const struct tos_value *elements)
-{
-	struct entry *e = arg;
-	const struct tos_value *v = tos_at(elements, 0);
-	const char *kernel = tos_get_text(v, "kernel", "");
-	char why[TEXT_BYTES];
-
-	(void)folder;
-	if (rc < 0) {
-		snprintf(why, sizeof(why), "%.60s, home of %.60s: %.100s", e->home, e->carrier,
-			text);
-		no(x, e->token, rc == TOS_ERR_NOT_FOUND ? TOS_ERR_DENIED : rc, why);
-	} else if (strcmp(kernel, e->kernel) == 0) {
-		owner_ask(e, tos_get(v, "ticket"));
-		return;
-	} else if (tos_now_ms(x) < e->until && tos_timer(x, AGAIN_MS, vet_again, e)) {
-		return;
-	} else {
-		snprintf(why, sizeof(why), "%.60s says that %.60s is not at %.60s", e->home,
-			e->carrier, e->kernel);
-		no(x, e->token, TOS_ERR_DENIED, why);
-		tos_count(x, "forged_total", 1);
-		logf_(x, 3, "a participant was refused: %s", why);
-	}
-	entry_free(e);
-}
-
-static void vet(struct entry *e)
-{
-	struct tos_value *args = tos_map();
-	char dest[KERNEL_BYTES + 8] = "Home";
-
-	if (strcmp(e->home, tos_kernel_name(e->c->x)) != 0)
-		snprintf(dest, sizeof(dest), "%s/Home", e->home);
-	tos_set(args, "name", tos_text(e->carrier));
-	if (tos_call(e->c->x, dest, "WHERE", one(args), CALL_MS, on_where, e) < 0) {
-		no(e->c->x, e->token, TOS_ERR_UNREACHABLE, "the carrier's home can't be asked");
-		entry_free(e);
-	}
-}
-
-static struct entry *entry_new(struct commit *c, const struct asker *a)
-{
-	const char *carrier = tos_get_text(a->args, "carrier", "");
-	struct entry *e = calloc(1, sizeof(*e));
-	size_t n = strcspn(carrier, "#");
-
-	if (!e || !carrier[n] || n == 0 || n >= sizeof(e->home) ||
-		!copy(e->carrier, sizeof(e->carrier), carrier) ||
-		!copy(e->tx, sizeof(e->tx), tos_get_text(a->args, "tx", ""))) {
-		free(e);
-		return NULL;
-	}
-	memcpy(e->home, carrier, n);
-	e->c = c;
-	copy(e->kernel, sizeof(e->kernel), a->from);
-	era_read(tos_get(a->args, "e"), &e->e);
-	e->token = a->m->token;
-	e->until = tos_now_ms(c->x) + VET_MS;
-	e->next = c->entries;
-	c->entries = e;
-	return e;
-}
-
-/* It joins again after a crash of its own or of its kernel: 0 it is a new one. */
-static bool entered_again(struct tx *t, const struct asker *a, struct member *m)
-{
-	struct era e;
-	int order;
-
-	if (!m)
-		return false;
-	era_read(tos_get(a->args, "e"), &e);
-	order = era_compare(&e, &m->e);
-	if (strcmp(m->kernel, a->from) != 0) {
-		no(t->c->x, a->m->token, TOS_ERR_DENIED, "it takes part at another kernel");
-	} else if (order < 0) {
-		no(t->c->x, a->m->token, TOS_ERR_SUPERSEDED, "a higher incarnation takes part");
-	} else {
-		m->e = e;
-		m->again_at = 0;
-		m->pause_ms = 0;
-		enter_answer(t, a->m->token);
-		tick_soon(t->c);
-	}
-	return true;
-}
-
-void tx_enter(struct commit *c, const struct asker *a)
-{
-	const char *id = tos_get_text(a->args, "tx", "");
-	struct tx *t = tx_find(c, id);
-	struct entry *e;
-
-	if (t && entered_again(t, a, member_find(t, tos_get_text(a->args, "carrier", ""))))
-		return;
-	if (!enterable(c, id, a->m->token))
-		return;
-	e = entry_new(c, a);
-	if (e)
-		vet(e);
-	else
-		no(c->x, a->m->token, TOS_ERR_MALFORMED, "ENTER wants {tx, carrier, e}");
-}
-
-/* ---- OUTCOME, ENDED */
-
-static void outcome_say(struct commit *c, uint64_t token, const char *state, const char *text)
-{
-	struct tos_value *v = tos_map();
-
-	tos_set(v, "state", tos_text(state));
-	if (*text)
-		tos_set(v, "text", tos_text(text));
-	ok(c->x, token, v);
-}
-
-/* Nothing says that it was committed. Was this store always here? */
-static void on_restored(struct tos_ext *x, void *arg, int rc, const char *text,
-	const char *folder, const struct tos_value *elements)
-{
-	struct entry *e = arg;
-	struct commit *c = e->c;
-	const struct tx *t = tx_find(c, e->tx);
-
-	(void)text;
-	(void)folder;
-	(void)x;
-	if (rc == 0)
-		c->restored_ms = tos_get_int(tos_at(elements, 0), "restored_ms", 0);
-	if (rc < 0)
-		no(x, e->token, rc, "the journal does not answer");
-	else if (t && (!t->loaded || t->by[0])) /* ours, or an operator has settled it */
-		outcome_say(c, e->token, word_of(t->state), t->text);
-	else if (begun_of(e->tx) <= c->restored_ms)
-		outcome_say(c, e->token, "in-doubt",
-			"the coordinator's store was restored: what was decided is not known there");
-	else
-		outcome_say(c, e->token, "aborted",
-			t && t->text[0] ? t->text : "the coordinator knows of no commit");
-	entry_free(e);
-}
-
-void tx_outcome(struct commit *c, const struct asker *a)
-{
-	const char *id = tos_get_text(a->args, "tx", ""),
-		   *carrier = tos_get_text(a->args, "carrier", "");
-	struct tx *t = tx_find(c, id);
-	struct member *m = t ? member_find(t, carrier) : NULL;
-	char coordinator[KERNEL_BYTES];
-	struct entry *e;
-
-	coordinator_of(id, coordinator);
-	if (strcmp(coordinator, tos_kernel_name(c->x)) != 0) {
-		no(c->x, a->m->token, TOS_ERR_MALFORMED,
-			"that transaction is another kernel's");
-	} else if (t && t->state == T_COMMITTED && !m && !t->by[0]) {
-		/* It was told that it takes part, and we have committed without it. */
-		outcome_say(c, a->m->token, "aborted", "it was committed without this carrier");
-	} else if (t && (t->state != T_ABORTED || !t->loaded) && t->state != T_DOUBT) {
-		outcome_say(c, a->m->token, word_of(t->state), t->text);
-	} else {
-		e = entry_new(c, a);
-		if (!e)
-			no(c->x, a->m->token, TOS_ERR_MALFORMED, "OUTCOME wants {tx, carrier}");
-		else if (tos_call(c->x, "Journal", "INFO", one(tos_map()), 0, on_restored, e) <
-			 0) {
-			no(c->x, a->m->token, TOS_ERR_FULL, "the journal can't be asked");
-			entry_free(e);
-		}
-	}
-}
-
-void tx_ended(struct commit *c, const struct asker *a)
-{
-	struct tx *t = tx_find(c, tos_get_text(a->args, "tx", ""));
-	struct member *m = t ? member_find(t, tos_get_text(a->args, "carrier", "")) : NULL;
-
-	if (!m || strcmp(m->kernel, a->from) != 0) {
-		no(c->x, a->m->token, TOS_ERR_NOT_FOUND, "it takes no part in that");
-		return;
-	}
-	m->told = m->kept = true; /* it is said when its journal has it */
-	member_done(m, tos_get(a->args, "result"));
-	ok(c->x, a->m->token, NULL);
-	if (t->state == T_COMMITTED)
-		settle(t);
-}
-
-/* ---- an operator */
-
-bool tx_resolve(struct commit *c, const char *id, bool commit, const char *by)
-{
-	struct tx *t = tx_find(c, id);
-	char coordinator[KERNEL_BYTES];
-
-	coordinator_of(id, coordinator);
-	if (strcmp(coordinator, tos_kernel_name(c->x)) != 0 ||
-		(t ? t->state != T_DOUBT && !(t->state == T_ABORTED && t->loaded && !t->by[0] &&
-						    t->begun_wall <= c->restored_ms)
-		   : begun_of(id) > c->restored_ms))
-		return false;
-	if (!t) {
-		t = tx_new(c);
-		if (!t || !copy(t->id, sizeof(t->id), id))
-			return false;
-		t->begun_wall = begun_of(id);
-		t->loaded = true;
-	}
-	snprintf(t->by, sizeof(t->by), "%s", by);
-	snprintf(t->text, sizeof(t->text), "%s", "an operator decided");
-	logf_(c->x, 3, "%s is %s by %s: the store was restored", id,
-		commit ? "committed" : "aborted", by);
-	if (commit)
-		commit_tx(t);
-	else
-		abort_tx(t, NULL);
-	return true;
 }
 
 /* ---- time */
