@@ -9,6 +9,7 @@
 
 #define FORGET_MS   60000 /* what nobody promised anything for */
 #define DOUBT_GRACE 500
+#define LAZY_MS     10 /* a record that nobody waits for shares the disk with others */
 #define KEEP_MS     500 /* a carrier that has not acted by then: the decision is journaled alone */
 
 /* X(symbol, word) */
@@ -805,6 +806,35 @@ static void on_done(struct tos_ext *x, void *arg, int rc, const char *text, cons
 		end_say(p);
 }
 
+static void done_write(struct part *p)
+{
+	if (row_put(p, p->state, keep_until(p->c->x), on_done) == 0) {
+		p->writing = true;
+		return;
+	}
+	p->done = false;
+	no(p->c->x, take(&p->done_token), TOS_ERR_FULL, "the journal takes nothing just now");
+}
+
+static void done_late(struct tos_ext *x, void *arg)
+{
+	struct part *p = arg;
+
+	(void)x;
+	p->busy--;
+	done_write(p);
+}
+
+/* Where the coordinator's carrier waits for all to have acted it is written at once. Else only this
+ * carrier waits, and the disk is left to those for whom a transaction waits. */
+static void done_keep(struct part *p)
+{
+	if (!p->hurry && tos_timer(p->c->x, LAZY_MS, done_late, p))
+		p->busy++;
+	else
+		done_write(p);
+}
+
 void part_done(struct commit *c, const struct asker *a)
 {
 	struct part *p = part_find(c, tos_get_text(a->args, "tx", ""), a->m->sender);
@@ -822,6 +852,11 @@ void part_done(struct commit *c, const struct asker *a)
 			final(p) ? "a result is at most 16 KiB" : "nothing is decided yet");
 		return;
 	}
+	if (p->done && p->done_token) { /* it is being written */
+		no(c->x, take(&p->done_token), TOS_ERR_CANCELLED, "it said so again");
+		p->done_token = a->m->token;
+		return;
+	}
 	if (p->done) {
 		ok(c->x, a->m->token, NULL);
 		return;
@@ -833,12 +868,8 @@ void part_done(struct commit *c, const struct asker *a)
 	if (!p->durable) {
 		p->ending = true;
 		ok(c->x, take(&p->done_token), NULL);
-	} else if (row_put(p, p->state, keep_until(c->x), on_done) == 0) {
-		p->writing = true;
 	} else {
-		p->done = false;
-		no(c->x, take(&p->done_token), TOS_ERR_FULL,
-			"the journal takes nothing just now");
+		done_keep(p);
 	}
 	tick_soon(c);
 }

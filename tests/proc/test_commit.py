@@ -508,7 +508,7 @@ def test_a_restored_coordinator_presumes_nothing(fleet):
 COORDINATOR = """local commit = require "commit"
 function begin(self)
     tos.sleep(0.2) -- so that tos launch is over when its kernel dies
-    local r, code, text = commit.coordinate { name = "walk", expect = 2, timeout = 2.5, data = "v2", begun = function(tx)
+    local r, code, text = commit.coordinate { name = "walk", expect = 2, timeout = 2.5, data = "v2", wait = tos.briefcase.WAIT[1], begun = function(tx)
         for _, to in ipairs(tos.briefcase.TO:get()) do tos.post(to .. "/tx", tx) end
     end }
     tos.briefcase.STATE = r and r.state or code
@@ -540,7 +540,8 @@ def walk(fleet, killed):
         wait_for(lambda n=name, k=k: fleet.residents(n).get(k, {}).get("state") == "running", text=f"{name} at {k}")
     for kernel, (point, skip) in killed.items():
         fleet.faults[kernel].arm(point, skip=skip)
-    c = fleet.launch(COORDINATOR, "--data", f"TO={parts[0]}", "--data", f"TO={parts[1]}", name="c.lua")
+    c = fleet.launch(COORDINATOR, "--data", f"TO={parts[0]}", "--data", f"TO={parts[1]}",
+                     "--data", "WAIT=" + ("told" if sum(skip for _, skip in killed.values()) % 2 else "done"), name="c.lua")
     said = fleet.outcome(c)["briefcase"]
     acted = [fleet.outcome(p) for p in parts]
     fired = {k: fleet.faults[k].fired(p) for k, (p, _) in killed.items()}
