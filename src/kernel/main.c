@@ -533,7 +533,7 @@ static int open_store(struct kernel *k, struct errmsg *em)
 	if (uv_async_init(k->loop, &k->store_wake, on_store) != 0)
 		return err_set(em, ERR_IO, "no wake-up handle");
 	k->store_wake.data = k;
-	rc = store_open(path, store_wake, k, &k->store, em);
+	rc = store_open_unchecked(path, store_wake, k, &k->store, em);
 	if (rc == 0)
 		k->boot_count = (uint64_t)store_boot_count(k->store);
 	return rc;
@@ -566,6 +566,18 @@ static int open_links(struct kernel *k, const int *listeners, size_t n, struct e
 	if (rc == 0)
 		rc = links_listen_local(k->links, path, em);
 	return rc;
+}
+
+/* The store has been checked meanwhile. Where it is damaged, that is also what else went wrong. */
+static int checked(struct kernel *k, int rc, struct errmsg *em)
+{
+	struct errmsg why = { "" };
+	int verdict = k->store ? store_checked(k->store, &why) : 0;
+
+	if (verdict == 0)
+		return rc;
+	*em = why;
+	return verdict;
 }
 
 static int kernel_start(struct kernel *k, const int *listeners, size_t n,
@@ -633,6 +645,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 	if (rc == 0)
 		rc = residents_load(k, em);
 	mem_expected();
+	rc = checked(k, rc, em);
 	if (rc == 0)
 		restored_loaded(k);
 	return rc;

@@ -206,6 +206,17 @@ static int upgrade_steps(sqlite3 *db, int64_t from, struct errmsg *em)
 	return db_exec(db, sql, em);
 }
 
+static int schema_is_current(sqlite3 *db, bool *out, struct errmsg *em)
+{
+	int64_t version = 0, app = 0;
+	int rc = db_ask(db, "PRAGMA user_version", &version, NULL, 0, em);
+
+	if (rc == 0)
+		rc = db_ask(db, "PRAGMA application_id", &app, NULL, 0, em);
+	*out = version == SCHEMA_VERSION && app == SCHEMA_APP_ID;
+	return rc;
+}
+
 /* All steps in one transaction: a kill in the middle leaves the old version. */
 static int schema_upgrade(sqlite3 *db, struct errmsg *em)
 {
@@ -237,7 +248,7 @@ static int schema_upgrade(sqlite3 *db, struct errmsg *em)
 	return rc;
 }
 
-static int db_check(sqlite3 *db, struct errmsg *em)
+int db_check(sqlite3 *db, struct errmsg *em)
 {
 	char verdict[200] = "";
 	int rc = db_ask(db, "PRAGMA quick_check(1)", NULL, verdict, sizeof(verdict), em);
@@ -273,9 +284,13 @@ static int file_make(const char *path, struct errmsg *em)
 static int writer_setup(sqlite3 *db, struct errmsg *em)
 {
 	char mode[16];
+	bool current = false;
 	int rc = db_harden(db, em);
 
+	/* What is to be changed throughout is looked at throughout before: see check.c. */
 	if (rc == 0)
+		rc = schema_is_current(db, &current, em);
+	if (rc == 0 && !current)
 		rc = db_check(db, em);
 	if (rc == 0)
 		rc = db_ask(db, "PRAGMA journal_mode=WAL", NULL, mode, sizeof(mode), em);

@@ -12,8 +12,10 @@
 #define SCHEMA_VERSION 4
 #define SCHEMA_APP_ID  0x544f5331 /* "TOS1" */
 
-/* Open for writing: made if it is not there, settings, check, upgrade. */
+/* Open for writing: made if it is not there, settings, upgrade, before which it is checked. */
 int db_open_writer(const char *path, sqlite3 **out, struct errmsg *em);
+/* All of the file: ERR_STORE if it is damaged. */
+int db_check(sqlite3 *db, struct errmsg *em);
 int db_open_reader(const char *path, sqlite3 **out, struct errmsg *em);
 int db_exec(sqlite3 *db, const char *sql, struct errmsg *em);
 int db_prepare(sqlite3 *db, sqlite3_stmt **out, struct errmsg *em, const char *fmt, ...)

@@ -100,6 +100,21 @@ static void store_free(struct store *st)
 int store_open(const char *path, void (*wake)(void *arg), void *arg, struct store **out,
 	struct errmsg *em)
 {
+	struct store *st = NULL;
+	int rc = store_open_unchecked(path, wake, arg, &st, em);
+
+	if (rc == 0)
+		rc = store_checked(st, em);
+	if (rc < 0)
+		store_close(st, 0);
+	else
+		*out = st;
+	return rc;
+}
+
+int store_open_unchecked(const char *path, void (*wake)(void *arg), void *arg,
+	struct store **out, struct errmsg *em)
+{
 	struct store *st = mem_new(struct store);
 	int rc;
 
@@ -109,9 +124,12 @@ int store_open(const char *path, void (*wake)(void *arg), void *arg, struct stor
 	st->wake_arg = arg;
 	threads_init(st);
 	rc = store_setup(st, em);
+	if (rc == 0)
+		rc = check_begin(st, em);
 	if (rc == 0 && pthread_create(&st->thread, NULL, writer_main, st) != 0)
 		rc = err_set(em, ERR_STORE, "its writer thread can't be started");
 	if (rc < 0) {
+		check_end(st);
 		store_free(st);
 		return err_wrap(em, rc, "store %s", path);
 	}
@@ -139,6 +157,7 @@ void store_close(struct store *st, uint32_t limit_ms)
 
 	if (!st)
 		return;
+	check_end(st);
 	pthread_mutex_lock(&st->mutex);
 	st->stopping = true;
 	pthread_cond_signal(&st->work);

@@ -58,6 +58,12 @@ struct store_txn;
  * version, disk full, read-only). */
 int store_open(const char *path, void (*wake)(void *arg), void *arg, struct store **out,
 	struct errmsg *em);
+/* The same, while the check goes on beside the caller (unless the schema is to be upgraded). It can be
+ * read; of what is committed nothing is written until store_checked() would return, which waits
+ * for the verdict: ERR_STORE. Nobody is served before. */
+int store_open_unchecked(const char *path, void (*wake)(void *arg), void *arg,
+	struct store **out, struct errmsg *em);
+int store_checked(struct store *st, struct errmsg *em);
 /* Waits until everything submitted is durable (at most limit_ms), reports it, then closes. What
  * was not written by then is reported as ERR_CANCELLED. */
 void store_close(struct store *st, uint32_t limit_ms);

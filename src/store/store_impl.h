@@ -84,7 +84,17 @@ struct store {
 	uint64_t max_bytes;
 	struct store_mark mark;
 	struct store_stats stats;
+	struct {
+		pthread_t thread;
+		bool due; /* to be joined; the loop thread's */
+		bool runs;
+		int rc;
+		struct errmsg em;
+	} check;
 };
+
+int check_begin(struct store *st, struct errmsg *em);
+void check_end(struct store *st); /* waits for it */
 
 int writer_open(struct writer *w, const char *path, struct errmsg *em);
 void writer_close(struct writer *w);

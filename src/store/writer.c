@@ -457,11 +457,13 @@ void *writer_main(void *store)
 	struct store *st = store;
 
 	pthread_mutex_lock(&st->mutex);
+	while (st->check.runs)
+		pthread_cond_wait(&st->work, &st->mutex);
 	for (;;) {
 		struct txn_list group = { NULL, NULL, 0 };
 		uint64_t max_bytes = st->max_bytes;
 		int64_t begun_us;
-		bool wake, abandoned = st->abandoned;
+		bool wake, abandoned = st->abandoned || st->check.rc < 0;
 
 		group_take(st, &group);
 		if (group.n == 0) {

@@ -700,6 +700,48 @@ static void a_damaged_file_is_named_with_the_remedy(void **state)
 	free(body);
 }
 
+static void nothing_is_written_to_a_store_that_is_found_damaged(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct store_txn *t = store_begin(st);
+	struct errmsg em = { "" };
+	uint8_t body[1000] = { 0 };
+	struct result r = { 0 };
+	struct stat file;
+	char key[16];
+	sqlite3 *db;
+	sqlite3_stmt *s;
+
+	for (int i = 0; i < 500; i++) {
+		snprintf(key, sizeof(key), "key %d", i);
+		store_put(t, T_RESIDENT, key, strlen(key), body, sizeof(body), 0);
+	}
+	assert_int_equal(store_commit_wait(t, NULL), 0);
+	store_close(st, 1000);
+	assert_int_equal(stat(p->path, &file), 0);
+	overwrite(p->path, file.st_size - 4096 * 4, 4096 * 4);
+
+	st = NULL;
+	assert_int_equal(store_open_unchecked(p->path, on_wake, p, &st, &em), 0);
+	t = store_begin(st);
+	store_put(t, T_PEER, "late", 4, "x", 1, 0);
+	assert_int_equal(store_commit(t, on_done, &r), 0);
+	assert_int_equal(store_checked(st, &em), ERR_STORE);
+	assert_non_null(strstr(em.text, "damaged"));
+	assert_int_equal(store_checked(st, &em), ERR_STORE); /* and stays so */
+	store_close(st, 1000);
+	assert_int_equal(r.n, 1);
+	assert_int_equal(r.rc[0], ERR_CANCELLED);
+
+	assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+	sqlite3_prepare_v2(db, "SELECT count(*) FROM peer", -1, &s, NULL);
+	assert_int_equal(sqlite3_step(s), SQLITE_ROW);
+	assert_int_equal(sqlite3_column_int(s, 0), 0);
+	sqlite3_finalize(s);
+	sqlite3_close(db);
+}
+
 static void a_file_that_was_never_a_store_is_refused(void **state)
 {
 	struct place *p = *state;
@@ -1067,6 +1109,7 @@ int main(void)
 		T(a_disk_without_space_is_said_and_passes),
 		T(a_second_process_is_told_that_it_is_in_use),
 		T(a_damaged_file_is_named_with_the_remedy),
+		T(nothing_is_written_to_a_store_that_is_found_damaged),
 		T(a_file_that_was_never_a_store_is_refused),
 		T(a_newer_version_is_refused_with_what_to_do),
 		T(a_missing_or_forbidden_folder_is_said),
