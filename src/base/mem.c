@@ -1,9 +1,7 @@
 /* Memory helpers: see mem.h. */
 #include "base/mem.h"
 
-#include <malloc.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 static unsigned fault_at; /* 0: off */
@@ -73,61 +71,6 @@ void *mem_try_resize(void *p, size_t bytes)
 {
 	return fault_now() ? NULL : realloc(p, bytes ? bytes : 1);
 }
-
-/* ---- many small things at once */
-
-#define EXPECT_LEAST ((size_t)8 << 20)
-#define EXPECT_MOST  ((size_t)1 << 30)
-#define PIECE        ((size_t)100 << 10) /* below what malloc maps for itself */
-
-#if defined(__GLIBC__) && !defined(TOS_SANITIZE) && !defined(TOS_SMALL)
-static bool expecting;
-
-/* To say how much it grows by, malloc wants to be told also what it finds out else: what is mapped for
- * itself and when memory is given back. These are what it comes to in a process that has had some
- * large things. */
-void mem_expect(size_t bytes)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	void *a, *b;
-	uintptr_t from, to;
-
-	if (bytes < EXPECT_LEAST)
-		return;
-	bytes = bytes < EXPECT_MOST ? bytes : EXPECT_MOST;
-	mallopt(M_MMAP_THRESHOLD, 4 << 20);
-	mallopt(M_TRIM_THRESHOLD, 8 << 20);
-	mallopt(M_TOP_PAD, (int)bytes);
-	expecting = true;
-	/* Two, as the first may still fit where the heap ends now. */
-	a = malloc(PIECE);
-	b = malloc(PIECE);
-	from = (uintptr_t)a;
-	to = (uintptr_t)sbrk(0);
-	if (a && b && from < to && to - from >= bytes) { /* else it is not there that it grew */
-		from = (from + page - 1) / page * page;
-		(void)madvise((void *)from, to - from, MADV_HUGEPAGE); /* or in small ones */
-	}
-	free(b);
-	free(a);
-}
-
-void mem_expected(void)
-{
-	if (expecting)
-		mallopt(M_TOP_PAD, 128 << 10);
-	expecting = false;
-}
-#else
-void mem_expect(size_t bytes)
-{
-	(void)bytes;
-}
-
-void mem_expected(void)
-{
-}
-#endif
 
 void mem_close(int fd)
 {

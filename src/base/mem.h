@@ -25,12 +25,6 @@ void *mem_try(size_t bytes);                 /* NULL when memory is gone or a te
 void *mem_try_raw(size_t bytes);             /* the same, not cleared: twice as quick */
 void *mem_try_resize(void *p, size_t bytes); /* NULL: p is untouched */
 
-/* So many bytes are about to be taken, in small pieces: the heap grows by them at once, in large pages
- * where the system has them, which is also how they are given back when the process ends. They are
- * there: mem_expected(). Little: does nothing. */
-void mem_expect(size_t bytes);
-void mem_expected(void);
-
 /* Tests: let the nth (1...) mem_try from now on fail. False once a whole run passed without
  * reaching it, so `for (n = 1; fault_alloc(n); n++)` walks every allocation. */
 bool fault_alloc(unsigned nth);

@@ -40,9 +40,6 @@
 #define CONFIG_WAIT_MS 10000
 #define STOP_MS        5000
 #define EXPIRE_TICKS   600
-/* About what one in the store takes in memory, what is kept by its name and owner included. */
-#define HOME_BYTES     ((size_t)3500)
-#define RESIDENT_BYTES ((size_t)7500)
 
 /* ---- links: what the kernel answers */
 
@@ -622,9 +619,6 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		drain_load(k);
 	if (rc == 0)
 		rc = registrar_init(k, em);
-	if (rc == 0)
-		mem_expect(store_count(k->store, T_HOME) * HOME_BYTES +
-			   store_count(k->store, T_RESIDENT) * RESIDENT_BYTES);
 	if (rc == 0) {
 		load_revocation(k);
 		fresh_load(k);
@@ -644,7 +638,6 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		rc = extender_load(k, em);
 	if (rc == 0)
 		rc = residents_load(k, em);
-	mem_expected();
 	rc = checked(k, rc, em);
 	if (rc == 0)
 		restored_loaded(k);

@@ -93,19 +93,6 @@ int store_all(
 	return rc < 0 ? err_wrap(em, rc, "store %s", st->path) : walk(st, s, fn, arg, em);
 }
 
-size_t store_count(struct store *st, enum store_table tb)
-{
-	sqlite3_stmt *s = NULL;
-	size_t n = 0;
-
-	if (db_prepare(st->r, &s, NULL, "SELECT count(*) FROM \"%s\"", store_table_names[tb]) ==
-			0 &&
-		sqlite3_step(s) == SQLITE_ROW)
-		n = (size_t)sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
-	return n;
-}
-
 int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_fn *fn,
 	void *arg, struct errmsg *em)
 {

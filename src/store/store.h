@@ -108,8 +108,6 @@ int store_each(struct store *st, enum store_table tb, struct slice from, store_e
  * again. For what is read whole. */
 int store_all(
 	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em);
-/* How many there are, at most: expired ones too. 0 if that can't be said. */
-size_t store_count(struct store *st, enum store_table tb);
 /* Audit records with sequence > after, ascending, at most `most`. body as given, with seq, time
  * and chain digest. */
 typedef int store_audit_fn(
