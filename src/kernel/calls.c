@@ -13,6 +13,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/upload.h"
+#include "kernel/home/home.h"
+#include "kernel/trust/trust.h"
 
 #define CALLS_MAX     100000
 #define SLOW_TURN_US  4000 /* of one turn of the loop, for what can wait */

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "ipc/ipc.h"
+#include "kernel/carrier/vms.h"
 
 #define TOSD_QUEUE_MAX 8192
 /* Beside programs, which have a bound of their own. */

@@ -16,6 +16,14 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "core/path.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/seals.h"
+#include "kernel/handoff/restored.h"
+#include "kernel/handoff/upload.h"
+#include "kernel/home/home.h"
+#include "kernel/trust/trust.h"
 
 #define NAME_KEEP_MS  600000
 #define NAMES_BLOCK   1000

@@ -33,6 +33,14 @@
 #include "base/text.h"
 #include "base/where.h"
 #include "ipc/ipc.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/vms.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/restored.h"
+#include "kernel/handoff/upload.h"
+#include "kernel/home/home.h"
+#include "kernel/trust/trust.h"
 
 #define TOSD_FD        3
 #define TICK_MS        100

@@ -9,6 +9,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/trust/trust.h"
 #include "seal/records.h"
 
 #define PEERS_MAX          20000

@@ -10,6 +10,10 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/upload.h"
+#include "kernel/trust/trust.h"
 #include "tos/extension.h"
 
 #define DENIALS_AUDITED_PER_S 20

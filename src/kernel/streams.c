@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
 #include "tos/extension.h"
 
 #define STREAMS_MAX    50000

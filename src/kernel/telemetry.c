@@ -9,6 +9,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/trust/trust.h"
 
 #define LOG_RING_LINES 2000
 

@@ -7,7 +7,10 @@
 
 #include <string.h>
 
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/report.h"
 #include "kernel/home/family.h"
+#include "kernel/home/home.h"
 
 #define WATCHES_MAX  10000 /* carriers that are watched */
 #define WATCHERS_MAX 64    /* of one carrier */

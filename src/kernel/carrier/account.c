@@ -4,12 +4,15 @@
  * transaction that ends it, and every half minute while it lasts, so that a crash forgets no more
  * than that. Read as properties below /accounts, and by the verb ACCOUNTS.
  */
-#include "kernel/services/content_share.h"
+#include "kernel/carrier/account.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/vms.h"
+#include "kernel/services/content_share.h"
 
 #define ACCOUNTS_MAX 10000
 #define CHARGE_EACH  30000

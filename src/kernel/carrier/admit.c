@@ -3,12 +3,16 @@
  * granted, how many carriers there may be, and the hooks by which extensions inspect, change or
  * refuse a carrier.
  */
-#include "kernel/kernel.h"
+#include "kernel/carrier/admit.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/automata.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/seals.h"
+#include "kernel/trust/trust.h"
 #include "tos/extension.h"
 
 #define CODES_MAX       1000

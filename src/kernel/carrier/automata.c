@@ -3,11 +3,12 @@
  * carrier asks of this kernel goes past them (doc/decisions/automata.md). They are here and not in the
  * tos-vm: what a carrier's process says of itself is not believed.
  */
-#include "kernel/kernel.h"
+#include "kernel/carrier/automata.h"
 
 #include <string.h>
 
 #include "core/automaton.h"
+#include "kernel/carrier/resident.h"
 
 #define AUTOMATA_MAX 8 /* of one carrier */
 

@@ -6,9 +6,12 @@
  * time. Its tos-vm takes it from the carrier's turns among the others there, see src/vm/sched.c; a
  * tos-vm that does not has all its carriers share what the system gives to one process.
  */
-#include "kernel/kernel.h"
+#include "kernel/carrier/account.h"
 
 #include <time.h>
+
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/vms.h"
 
 /* Not more than so many times what was measured: the kernel works for others too. */
 #define TIMES_MOST      4

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "kernel/carrier/resident.h"
+#include "kernel/home/home.h"
 #include "seal/folders.h"
 #include "wire/pick.h"
 #include "wire/tree.h"

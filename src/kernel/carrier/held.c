@@ -2,11 +2,12 @@
  * Posts held for a carrier that is here and can't take them yet: it departs, has just arrived, or
  * has not opened that inbox. Bounded by its limits `inbox` (folders) and `state` (bytes).
  */
-#include "kernel/posts.h"
+#include "kernel/carrier/resident.h"
 
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernel/posts.h"
 
 size_t kept_post_cost(const struct post *p)
 {

@@ -10,6 +10,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/automata.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/restored.h"
+#include "kernel/trust/trust.h"
 #include "wire/pick.h"
 #include "wire/tree.h"
 

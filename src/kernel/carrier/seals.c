@@ -5,11 +5,12 @@
  * path that changes one is found by the next honest one, and named. Nothing here is trusted of a
  * tos-vm, an extension, or the kernel before.
  */
-#include "kernel/kernel.h"
+#include "kernel/carrier/seals.h"
 
 #include <string.h>
 
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
 #include "seal/folders.h"
 #include "wire/record.h"
 

@@ -4,9 +4,11 @@
  * in debt is paused in its tos-vm until the debt is paid, so that what is used on average is the
  * share exactly, however long one slice was.
  */
-#include "kernel/kernel.h"
+#include "kernel/carrier/account.h"
 
 #include "base/clock.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/vms.h"
 
 static void throttle(struct resident *r, const char *label)
 {

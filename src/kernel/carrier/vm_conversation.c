@@ -11,6 +11,13 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "core/path.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/automata.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/seals.h"
+#include "kernel/carrier/vms.h"
+#include "kernel/trust/trust.h"
 #include "wire/vmproto.h"
 
 #define TEXT_MAX       4096

@@ -23,6 +23,13 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/automata.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/seals.h"
+#include "kernel/carrier/vms.h"
+#include "kernel/handoff/report.h"
 #include "loop/stream.h"
 #include "wire/vmproto.h"
 

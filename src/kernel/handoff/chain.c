@@ -6,11 +6,15 @@
  * remembered by a digest over the whole of it, so only what was added is decoded and verified; the
  * memory is void as soon as the revocation list changes.
  */
-#include "kernel/home/family.h"
+#include "kernel/handoff/chain.h"
 
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/handoff.h"
+#include "kernel/home/family.h"
 #include "seal/records.h"
 
 #ifdef TOS_HOSTILE

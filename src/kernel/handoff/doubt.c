@@ -14,6 +14,10 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/carrier/vms.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/report.h"
 
 struct resolving {
 	struct departure *departure;

@@ -9,6 +9,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/home/home.h"
 #include "seal/records.h"
 
 /* Of one report, which must fit a frame together with a fault's trail, log and briefcase. A record

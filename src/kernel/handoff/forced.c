@@ -9,6 +9,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/restored.h"
+#include "kernel/home/home.h"
+#include "kernel/trust/trust.h"
 
 /* The act by which that incarnation was made, as the trail has it; empty: it was not forced. */
 struct slice forced_act(struct lines *lines, const struct incarnation *e)

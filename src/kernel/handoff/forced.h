@@ -3,6 +3,8 @@
 
 #include "kernel/kernel.h"
 
+struct lines;
+
 struct slice forced_act(struct lines *trail, const struct incarnation *e);
 /* Into the arguments of a report: by whose act its incarnation was raised. */
 void forced_evidence(struct resident *r, struct tos_value *args);

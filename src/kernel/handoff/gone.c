@@ -5,7 +5,9 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
 #include "kernel/handoff/handoff.h"
+#include "kernel/handoff/moves.h"
 
 struct gone_late {
 	struct kernel *k;

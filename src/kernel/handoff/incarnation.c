@@ -9,6 +9,7 @@
 #include "base/clock.h"
 
 #include "base/fault.h"
+#include "kernel/handoff/moves.h"
 
 #define INCARNATIONS_MAX 1000000
 

@@ -10,8 +10,12 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "wire/record.h"
 #include "base/fault.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/report.h"
+#include "kernel/handoff/restored.h"
+#include "wire/record.h"
 
 #define KEEP_MS        ((int64_t)210 * 86400000) /* a home may be away for long */
 #define EVENT_TEXT_MAX 8192

@@ -21,6 +21,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/restored.h"
+#include "kernel/home/home.h"
 
 #define MARKS_MAX      20000
 #define MARKS_SAVE_MS  1000

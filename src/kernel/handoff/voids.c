@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "kernel/handoff/moves.h"
 
 #define AGAIN_MOST_MS 60000
 

@@ -9,6 +9,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/restored.h"
+#include "kernel/home/home.h"
 #include "wire/record.h"
 
 /* Launched here, before the store was put back. */

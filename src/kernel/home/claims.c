@@ -8,8 +8,10 @@
 
 #include "base/log.h"
 #include "kernel/handoff/forced.h"
+#include "kernel/handoff/moves.h"
 #include "kernel/home/family.h"
 #include "kernel/home/holds.h"
+#include "kernel/home/home.h"
 
 struct home_record *claim_record(struct kernel *k, const struct request *rq)
 {

@@ -7,6 +7,9 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/home/home.h"
 #include "kernel/home/outcome.h"
 #include "kernel/home/records.h"
 

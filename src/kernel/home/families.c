@@ -13,6 +13,9 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/chain.h"
+#include "kernel/home/home.h"
 #include "seal/records.h"
 
 #define BIRTH_BYTES_MAX ((size_t)96 << 10) /* of a report; a record has up to 2 KiB */

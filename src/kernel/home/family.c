@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "kernel/carrier/resident.h"
 #include "seal/records.h"
 #include "wire/pick.h"
 

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "kernel/handoff/handoff.h"
+#include "kernel/kernel.h"
 
 /* The carrier's identity: the ticket's for the original, else SHA-256 of that and the suffix. */
 void family_id(const uint8_t root[DIGEST_BYTES], const char *suffix, uint8_t out[DIGEST_BYTES]);

@@ -9,8 +9,10 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "kernel/handoff/forced.h"
+#include "kernel/handoff/moves.h"
 #include "kernel/home/claims.h"
 #include "kernel/home/holds.h"
+#include "kernel/home/home.h"
 #include "kernel/home/records.h"
 
 static bool declaration_kept(struct kernel *k, const char *kernel)

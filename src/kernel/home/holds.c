@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/home/home.h"
 #include "kernel/home/outcome.h"
 #include "kernel/home/records.h"
 

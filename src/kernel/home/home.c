@@ -3,11 +3,15 @@
  * records.c and saving.c; what changes it is in reports.c, claims.c, grant.c, holds.c, commands.c
  * and outcome.c.
  */
-#include "kernel/home/claims.h"
+#include "kernel/home/home.h"
 
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/report.h"
+#include "kernel/home/claims.h"
 #include "kernel/home/commands.h"
 #include "kernel/home/family.h"
 #include "kernel/home/grant.h"

@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/home/home.h"
 #include "kernel/home/records.h"
 #include "kernel/home/waiters.h"
 

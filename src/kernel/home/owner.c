@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "kernel/carrier/admit.h"
+
 void owner_verb(struct kernel *k, struct request *rq)
 {
 	const char *name = tos_get_text(rq->args, "name", "");

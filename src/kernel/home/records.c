@@ -8,7 +8,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/account.h"
+#include "kernel/handoff/moves.h"
 #include "kernel/home/family.h"
+#include "kernel/home/home.h"
 #include "kernel/home/waiters.h"
 #include "wire/pick.h"
 

@@ -7,8 +7,11 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/handoff/restored.h"
 #include "kernel/home/claims.h"
 #include "kernel/home/holds.h"
+#include "kernel/home/home.h"
 #include "kernel/home/outcome.h"
 #include "kernel/home/records.h"
 #include "kernel/home/waiters.h"

@@ -8,6 +8,8 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/home/home.h"
 
 #define SAVE_SOON_MS 200
 

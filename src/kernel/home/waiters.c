@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernel/home/home.h"
 
 struct outcome_waiter {
 	struct list node;

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "ipc/action.h"
+#include "kernel/carrier/resident.h"
 #include "kernel/services/programs.h"
 
 #define CARRIER_MAX         4  /* that one carrier may have asked for at once */

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "kernel/carrier/account.h"
 
 #define PUTS_EACH_MAX 32      /* of one sender: nobody takes all the places */
 #define PUT_KEEP_MS   600000  /* without a new byte it is given up */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/handoff/restored.h"
 
 #define KEY_BYTES_MAX 200
 #define BATCH_MAX     1000

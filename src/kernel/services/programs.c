@@ -11,6 +11,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "kernel/carrier/account.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
 #include "kernel/services/actions.h"
 
 #define ENDED_KEPT_MS 600000 /* an ended one that nobody forgets */

@@ -14,6 +14,11 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/handoff/moves.h"
+#include "kernel/home/home.h"
+#include "kernel/trust/trust.h"
 
 #define ACT_MOST_MS 3600000
 

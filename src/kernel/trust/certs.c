@@ -2,7 +2,7 @@
  * What certificates say, once for all carriers whose owner or author has one: ten thousand carriers
  * have few owners.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <string.h>
 

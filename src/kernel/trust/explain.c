@@ -2,7 +2,7 @@
  * What the firewall would say, and why: CAN for `tos can`. It asks the same rules by the same
  * function as a post does, and decides nothing.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <libgen.h>
 #include <string.h>

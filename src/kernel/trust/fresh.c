@@ -6,12 +6,13 @@
  * make one. What it signed is passed on by any kernel. A kernel that has heard neither for longer
  * than revocation.max_age admits no carriers.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/admit.h"
 
 #define ASK_MS         3000 /* an offer may wait for it */
 #define ASKING_MAX     8

@@ -3,7 +3,7 @@
  * kernels ask there when a client asks them, and remember the answer for when the registrar is away.
  * What they mean is the business of who expands a path (lib/groups.c); here they are one value.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <string.h>
 

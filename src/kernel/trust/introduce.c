@@ -12,6 +12,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernel/carrier/admit.h"
+#include "kernel/trust/trust.h"
 
 #define INTRODUCTION_MOST_MS 3600000
 #define PEER_CLIENTS_MAX     4096u /* introduced, of one peer */

@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/resident.h"
+#include "kernel/trust/trust.h"
 
 #define CERT_LIFE_MS     ((int64_t)365 * 86400000)
 #define TOKEN_DEFAULT_MS 3600000

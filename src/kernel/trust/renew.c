@@ -3,12 +3,13 @@
  * for the same key (inbox Registrar, RENEW), which replaces it in the file and for the links and
  * signatures from then on. What was signed before stays good: it counts at the time it was signed.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/admit.h"
 
 #define CALL_MS       20000
 #define LOOK_MS       1000

@@ -3,7 +3,7 @@
  * runs, since whoever speaks for a carrier or a client holds on to it (struct origin). Only certificates
  * that were verified come here, so no stranger can fill the table.
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <string.h>
 

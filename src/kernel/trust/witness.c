@@ -4,7 +4,7 @@
  * A log that was cut off or written anew, by whoever got at its disk, gives another answer; that is
  * audited here, where they did not get at. Rows of table trust, "audit|NAME".
  */
-#include "kernel/kernel.h"
+#include "kernel/trust/trust.h"
 
 #include <string.h>
 

@@ -27,6 +27,17 @@ OWNERS = {
 PUBLIC = {"value.h": {r for r in ROOMS if "wire" in ROOMS[r].split()} | {"wire", "seal", "cli"}, "tos.h": {"lib", "cli"},
           "extension.h": {"ext", "kernel"}, "errors.h": {"ext"}}
 
+# The rooms in src/kernel: the headers of each that others may include (all others are its own), and the rooms whose
+# headers it may include. What lies in src/kernel itself joins them all; of it a room sees KERNEL_OWN.
+KERNEL = {
+    "carrier": ("account admit resident seals vms", "handoff home services trust"),
+    "handoff": ("chain evidence forced moves report restored upload", "carrier home trust"),
+    "home": ("family home", "carrier handoff"),
+    "services": ("actions broker content content_share extender grants journal programs", "carrier handoff trust"),
+    "trust": ("introduce trust", "carrier handoff home services"),
+}
+KERNEL_OWN = {"config", "kernel", "posts", "settings"}
+
 bad = []
 
 
@@ -62,6 +73,29 @@ def check_room(room):
             for pattern, owners in OWNERS.items():
                 if re.match(pattern, name) and room not in owners:
                     say(f"{path}: <{name}> belongs to {', '.join(sorted(owners))}")
+
+
+def check_kernel():
+    for path in sources("src/kernel"):
+        room = path.split("/")[2] if path.count("/") > 2 else ""
+        for _, name in includes(path):
+            at = name.removesuffix(".h").split("/")
+            if at[0] != "kernel" or not room or at[1] == room:
+                pass
+            elif len(at) == 2 and at[1] not in KERNEL_OWN:
+                say(f"{path}: \"{name}\" is of src/kernel alone")
+            elif len(at) == 3 and at[1] not in KERNEL[room][1].split():
+                say(f"{path}: kernel/{room} may not include \"{name}\"")
+            if at[0] == "kernel" and len(at) == 3 and at[1] != room and at[2] not in KERNEL[at[1]][0].split():
+                say(f"{path}: \"{name}\" is of kernel/{at[1]} alone")
+    with open(os.path.join(TOP, "doc/architecture.md")) as f:
+        rows = dict(re.findall(r"^\| kernel/([a-z]+) \| ([a-z, ]+) \|$", f.read(), re.M))
+    for room, (_, may) in KERNEL.items():
+        if sorted(rows.get(room, "").split(", ")) != sorted(may.split()):
+            say(f"doc/architecture.md: the row of kernel/{room} says {rows.get(room)}, the test {may}")
+    for room in os.listdir(os.path.join(TOP, "src/kernel")):
+        if os.path.isdir(os.path.join(TOP, "src/kernel", room)) and room not in KERNEL:
+            say(f"src/kernel/{room}/ is not in the table")
 
 
 def check_outside():
@@ -145,6 +179,7 @@ def check_faults():
 
 for r in ROOMS:
     check_room(r)
+check_kernel()
 check_faults()
 check_outside()
 check_table()
