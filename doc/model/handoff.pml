@@ -666,7 +666,7 @@ inline report_clear(k)
 inline arrived_verb(k)
 {
 	if
-	:: !ended && arrived[k].e > home.e -> /* raised_elsewhere() */
+	:: !ended && arrived[k].e > home.e -> /* claim_raised() */
 		if
 		:: home.kernel != k && shown(k, arrived[k], arrived[k].e) && up[k] && here(k) ->
 			resident_drop(k)
