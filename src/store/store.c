@@ -390,9 +390,10 @@ static void expired(void *arg, int rc, const struct errmsg *em)
 {
 	struct store *st = arg;
 
-	(void)rc; /* counted with the other failures; tried again the next time */
-	(void)em;
+	(void)em; /* a failure is counted with the others; tried again the next time */
 	st->expiring = false;
+	if (rc == 0 && st->w.more_expired)
+		store_expire(st);
 }
 
 int store_expire(struct store *st)

@@ -132,7 +132,8 @@ int64_t store_boot_count(struct store *st);
 void store_audit_head(struct store *st, uint8_t out[32]);
 /* The last audit record that is durable, and its chain digest; 0: none */
 uint64_t store_audit_last(struct store *st, uint8_t chain[32]);
-/* Remove expired records; called by the kernel now and then, does a bounded piece of work. */
+/* Remove expired records, in bounded pieces, one after the other as store_poll() reports them; called by
+ * the kernel now and then. */
 int store_expire(struct store *st);
 /* The file's greatest size, from the next group on; 0: none. Writes that would need more fail
  * as on a full disk. */

@@ -58,6 +58,7 @@ struct writer {
 	int log_end;        /* its last commit ends at this page */
 	int log_room;       /* pages for which its file has room, as far as we made it */
 	bool log_fixed;     /* no more: making room has failed */
+	bool more_expired;  /* the last OP_EXPIRE left some; read when that is reported */
 };
 
 struct store {

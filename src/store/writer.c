@@ -281,9 +281,11 @@ static int op_apply(struct writer *w, const struct op *op, struct errmsg *em)
 	case OP_RAISE:
 		return op_raise(w, op, em);
 	case OP_EXPIRE:
+		w->more_expired = false;
 		for (int i = 0; i < STORE_TABLE_COUNT && rc == 0; i++) {
 			sqlite3_bind_int64(w->expire[i], 1, op->time_ms);
 			rc = stmt_run(w, w->expire[i], em);
+			w->more_expired |= rc == 0 && sqlite3_changes(w->db) == EXPIRE_ROWS;
 		}
 		return rc;
 	}

@@ -297,6 +297,32 @@ static void expired_records_are_not_found_and_then_removed(void **state)
 	sqlite3_close(db);
 }
 
+/* More of them than one piece of work removes. */
+static void all_that_has_expired_is_removed(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct store_txn *t = store_begin(st);
+	int64_t left = -1, past = clock_wall_ms() - 1;
+	sqlite3_stmt *s;
+	sqlite3 *db;
+
+	for (int i = 0; i < 700; i++)
+		store_put(t, T_ANSWER, (const char *)&i, sizeof(i), "x", 1, past);
+	assert_int_equal(store_commit_wait(t, NULL), 0);
+	assert_int_equal(store_expire(st), 0);
+	for (int i = 0; i < 3; i++)
+		loop_once(p, st);
+	store_close(st, 1000);
+	assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+	sqlite3_prepare_v2(db, "SELECT count(*) FROM answer", -1, &s, NULL);
+	if (sqlite3_step(s) == SQLITE_ROW)
+		left = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	sqlite3_close(db);
+	assert_int_equal(left, 0);
+}
+
 static void a_large_body_comes_back_whole(void **state)
 {
 	struct place *p = *state;
@@ -1095,6 +1121,7 @@ int main(void)
 		T(results_come_in_the_order_of_submission),
 		T(records_come_in_key_order_until_the_callback_says_stop),
 		T(expired_records_are_not_found_and_then_removed),
+		T(all_that_has_expired_is_removed),
 		T(a_large_body_comes_back_whole),
 		T(without_memory_a_transaction_fails_and_the_store_goes_on),
 		T(each_opening_raises_the_boot_count_and_keeps_the_sequence),
