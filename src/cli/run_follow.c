@@ -111,7 +111,8 @@ static int say_hello_again(struct run *r)
 	if (rc == 0) /* it takes that from its owner only */
 		rc = cli_principal(r->cli);
 	if (rc == 0)
-		rc = tos_introduce(r->cli->connection, r->cli->principal, 5000, cli_err(r->cli));
+		rc = tos_introduce(
+			r->cli->connection, r->cli->principal, 5000, cli_err(r->cli));
 	if (rc == 0 &&
 		tos_push(elements, tos_text(tos_connection_name(r->cli->connection))) == 0)
 		tos_send(r->cli->connection, dest, "client", elements, NULL);

@@ -236,8 +236,8 @@ struct kernel {
 	struct map *accounts;     /* principal -> struct account */
 	struct map *stored;       /* kind and name -> struct stored: rows of somebody's */
 	struct map
-		*fast_taken; /* id, e, n -> struct fast_taken: accepted, and in memory only */
-	struct map *gone_late;  /* id -> struct gone_late: of departures, not yet on the disk */
+		*fast_taken;   /* id, e, n -> struct fast_taken: accepted, and in memory only */
+	struct map *gone_late; /* id -> struct gone_late: of departures, not yet on the disk */
 	struct store_txn *lazy; /* what nobody waits for: committed by the tick */
 	struct list signing;    /* struct resident */
 	unsigned n_lazy;
@@ -256,7 +256,7 @@ struct kernel {
 	bool ending_call_sent;
 	uint64_t next_call, next_name, names_reserved, next_client;
 	uv_timer_t tick;
-	uv_timer_t late_timer; /* for what was submitted to the store for later */
+	uv_timer_t late_timer;      /* for what was submitted to the store for later */
 	struct tos_value *log_ring; /* array of maps, bounded */
 	uint64_t log_seq;
 	unsigned n_closing;

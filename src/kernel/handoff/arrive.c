@@ -671,138 +671,139 @@ static struct arrival *arrival_of(struct kernel *k, const struct hop *hop)
 	return NULL;
 }
 
-static void send_verb(struct kernel *k, struct request *rq)
+/* The record is the sender's, and for us; what is not is audited. */
+static int hop_verify(struct kernel *k, const struct request *rq, struct slice cose,
+	struct hop *hop, struct errmsg *em)
 {
-	struct slice hop_cose, envelope;
-	struct waiting_request *w;
 	struct cert_info who;
-	struct errmsg em = { "" };
-	struct resident *old;
-	struct arrival *a;
 	struct trust trust;
-	size_t n;
+	struct tos_value *m;
 	int rc;
 
-	FAULT_AT(HOP_TAKEN);
-	restored_see(k, rq->from.kernel, rq->args);
-	hop_cose.p = tos_get_bytes(rq->args, "hop", &hop_cose.n);
-	a = mem_new(struct arrival);
-	a->k = k;
-	a->r = resident_new(k);
-	list_init(&a->requests);
 	kernel_trust(k, &trust);
-	rc = record_verify(&trust, hop_cose, &a->hop, &who, &em);
-	if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, a->hop.from) != 0 ||
-			       strcmp(rq->from.kernel, a->hop.from) != 0))
-		rc = err_set(&em, ERR_SIGNATURE, "the hop record was not signed by %s",
+	rc = record_verify(&trust, cose, hop, &who, em);
+	if (rc == 0 && (who.kind != CERT_KERNEL || strcmp(who.name, hop->from) != 0 ||
+			       strcmp(rq->from.kernel, hop->from) != 0))
+		rc = err_set(em, ERR_SIGNATURE, "the hop record was not signed by %s",
 			rq->from.kernel);
-	if (rc == 0 && strcmp(a->hop.dest, k->config.name) != 0)
-		rc = err_set(&em, ERR_DENIED, "the hop record names another destination, %s",
-			a->hop.dest);
-	if (rc < 0) {
-		struct tos_value *m = tos_map();
+	if (rc == 0 && strcmp(hop->dest, k->config.name) != 0)
+		rc = err_set(em, ERR_DENIED, "the hop record names another destination, %s",
+			hop->dest);
+	if (rc == 0)
+		return 0;
+	m = tos_map();
+	tos_set(m, "from", tos_text(rq->from.kernel));
+	tos_set(m, "code", tos_text(err_word(rc)));
+	tos_set(m, "text", tos_text(err_show(rc, em)));
+	audit_refusal(k, NULL, rq->from.kernel, "hop-record-refused", m);
+	return rc;
+}
 
-		tos_set(m, "from", tos_text(rq->from.kernel));
-		tos_set(m, "code", tos_text(err_word(rc)));
-		tos_set(m, "text", tos_text(err_show(rc, &em)));
-		audit_refusal(k, NULL, rq->from.kernel, "hop-record-refused", m);
-		arrival_free(a);
-		request_fail(rq, rc, "%s", err_show(rc, &em));
-		return;
-	}
-	answer_key(&a->key, a->hop.id, a->hop.suffix, &a->hop.e, a->hop.n);
-	/* What was accepted from a --fast carrier before a restart is gone: said before the
-	 * journal's answer is repeated. */
-	bool rebooted =
-		a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0;
+/* Takes rq along as one that waits for the answer to a. */
+static void arrival_join(struct arrival *a, struct request *rq)
+{
+	struct waiting_request *w = mem_new(struct waiting_request);
 
-	if (!rebooted && answered_before(k, rq, &a->key)) {
-		arrival_free(a);
-		return;
-	}
-	struct arrival *under_way = map_find(k->arrivals, a->key.data, a->key.len);
+	w->rq = rq;
+	list_add(&a->requests, &w->node);
+}
 
+/* The answer is known, or under way, or not to be had just now: rq is taken care of. */
+static bool answered_otherwise(
+	struct kernel *k, struct request *rq, const struct arrival *a, bool rebooted)
+{
+	struct arrival *under_way;
+
+	if (!rebooted && answered_before(k, rq, &a->key))
+		return true;
+	under_way = map_find(k->arrivals, a->key.data, a->key.len);
 	if ((!under_way && arrival_of(k, &a->hop)) ||
 		(under_way && under_way->n_waiting >= REPEATS_MAX)) {
 		/* Two departures of one carrier at once: one has to be settled first. */
-		arrival_free(a);
 		request_fail(rq, ERR_STATE, "an arrival of this carrier is under way");
-		return;
+		return true;
 	}
-	w = mem_new(struct waiting_request);
-	w->rq = rq;
-	if (under_way) {
-		/* Only its answer is waited for: what came along once more is not kept. */
-		tos_value_free(rq->elements);
-		rq->elements = NULL;
-		rq->args = NULL;
-		list_add(&under_way->requests, &w->node);
-		under_way->n_waiting++;
-		arrival_free(a);
-		return;
-	}
-	list_add(&a->requests, &w->node);
-	map_put(k->arrivals, a->key.data, a->key.len, a);
-	blob_set(&a->hop_cose, hop_cose);
-	if (superseded(k, &a->hop)) {
+	if (!under_way)
+		return false;
+	/* Only its answer is waited for: what came along once more is not kept. */
+	tos_value_free(rq->elements);
+	rq->elements = NULL;
+	rq->args = NULL;
+	arrival_join(under_way, rq);
+	under_way->n_waiting++;
+	return true;
+}
+
+/* Answered by what its record says alone. */
+static bool answered_by_record(struct arrival *a, bool rebooted)
+{
+	const struct resident *old;
+
+	if (superseded(a->k, &a->hop)) {
 		arrival_answer(
 			a, "superseded", ERR_SUPERSEDED, "a higher incarnation is known here");
-		return;
+		return true;
 	}
 	if (rebooted) {
 		arrival_answer(a, "unknown", ERR_UNKNOWN, "this kernel restarted since");
-		return;
+		return true;
 	}
-	old = resident_by_id(k, a->hop.id);
-	if (!(old && old->quarantined) && replayed(k, &a->hop)) {
-		arrival_refuse(
-			a, ERR_REPLAY, "a later departure of this carrier is known here");
-		return;
-	}
-	envelope.p = tos_get_bytes(rq->args, "envelope", &envelope.n);
-	if (!envelope.n) {
-		const uint8_t *digest = tos_get_bytes(rq->args, "envelope_digest", &n);
+	old = resident_by_id(a->k, a->hop.id);
+	if ((old && old->quarantined) || !replayed(a->k, &a->hop))
+		return false;
+	arrival_refuse(a, ERR_REPLAY, "a later departure of this carrier is known here");
+	return true;
+}
 
-		envelope = digest && n == DIGEST_BYTES ? upload_find(k, digest, &rq->from)
-						       : (struct slice){ NULL, 0 };
-		if (!envelope.n) {
-			arrival_no_answer(a, ERR_NOT_FOUND, "the envelope did not come along");
-			return;
-		}
-	}
-	rc = arrival_check(a, rq, envelope, &em);
-	if (rc == ERR_NOT_FOUND || rc == ERR_STATE) {
-		/* The code, which was believed to be here; or, at the home, what is being journaled of
-		 * its parent. No answer yet, the record comes again. */
-		arrival_no_answer(a, rc, err_show(rc, &em));
-		return;
-	}
-	if (rc < 0) {
-		arrival_refuse(a, rc, err_show(rc, &em));
-		return;
-	}
+/* Along with the record, or uploaded before it; empty: neither. */
+static struct slice envelope_find(struct kernel *k, const struct request *rq)
+{
+	const uint8_t *digest;
+	struct slice envelope;
+	size_t n;
+
+	envelope.p = tos_get_bytes(rq->args, "envelope", &envelope.n);
+	if (envelope.n)
+		return envelope;
+	digest = tos_get_bytes(rq->args, "envelope_digest", &n);
+	return digest && n == DIGEST_BYTES ? upload_find(k, digest, &rq->from)
+					   : (struct slice){ NULL, 0 };
+}
+
+/* Whether a copy of it that was here, or that this store has forgotten, stands in its way; then it has
+ * its answer. */
+static bool answered_by_others(struct arrival *a)
+{
+	struct kernel *k = a->k;
 	/* An answer to it may have been forgotten with what this store has lost. */
-	rc = restored_vet(k, &a->hop, a->r->ticket.home, a->r->name);
+	int rc = restored_vet(k, &a->hop, a->r->ticket.home, a->r->name);
+	struct resident *old;
+
 	if (rc == ERR_SUPERSEDED) {
 		arrival_answer(a, "superseded", ERR_SUPERSEDED, "it has moved on since");
-		return;
+		return true;
 	}
 	old = resident_by_id(k, a->hop.id);
 	if (rc < 0 || (old && old->quarantined)) {
 		arrival_no_answer(a, ERR_STATE,
 			"this store was restored; the carrier's home is being asked");
-		return;
+		return true;
 	}
-	if (old && incarnation_compare(&old->e, &a->hop.e) < 0) {
-		/* Only the home raises an incarnation: it is asked before our copy gives way.
-		 * When it knows of this one it ends ours, and the repeat of this record finds
-		 * room. */
-		home_report(old);
-		arrival_no_answer(
-			a, ERR_STATE, "a lower incarnation is here; its home is being asked");
-		return;
-	}
-	tos_push(a->r->hops, tos_bytes(hop_cose.p, hop_cose.n));
+	if (!old || incarnation_compare(&old->e, &a->hop.e) >= 0)
+		return false;
+	/* Only the home raises an incarnation: it is asked before our copy gives way. When it knows
+	 * of this one it ends ours, and the repeat of this record finds room. */
+	home_report(old);
+	arrival_no_answer(a, ERR_STATE, "a lower incarnation is here; its home is being asked");
+	return true;
+}
+
+static void arrival_go_on(struct arrival *a)
+{
+	struct slice hop = blob_slice(&a->hop_cose);
+	struct kernel *k = a->k;
+
+	tos_push(a->r->hops, tos_bytes(hop.p, hop.n));
 	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&a->r->log_rate, 200, clock_ms());
 	if (a->hop.kind == 1) {
@@ -817,6 +818,64 @@ static void send_verb(struct kernel *k, struct request *rq)
 			on_arrival_hooks, a);
 	else
 		on_arrival_hooks(k, a, 0, "");
+}
+
+/* With rq among those that wait for its answer. */
+static void arrival_look(struct arrival *a, struct request *rq)
+{
+	struct errmsg em = { "" };
+	struct slice envelope = envelope_find(a->k, rq);
+	int rc;
+
+	if (!envelope.n) {
+		arrival_no_answer(a, ERR_NOT_FOUND, "the envelope did not come along");
+		return;
+	}
+	rc = arrival_check(a, rq, envelope, &em);
+	if (rc == ERR_NOT_FOUND || rc == ERR_STATE)
+		/* The code, which was believed to be here; or, at the home, what is being journaled of
+		 * its parent. No answer yet, the record comes again. */
+		arrival_no_answer(a, rc, err_show(rc, &em));
+	else if (rc < 0)
+		arrival_refuse(a, rc, err_show(rc, &em));
+	else if (!answered_by_others(a))
+		arrival_go_on(a);
+}
+
+static void send_verb(struct kernel *k, struct request *rq)
+{
+	struct arrival *a = mem_new(struct arrival);
+	struct errmsg em = { "" };
+	struct slice hop_cose;
+	bool rebooted;
+	int rc;
+
+	FAULT_AT(HOP_TAKEN);
+	restored_see(k, rq->from.kernel, rq->args);
+	hop_cose.p = tos_get_bytes(rq->args, "hop", &hop_cose.n);
+	a->k = k;
+	a->r = resident_new(k);
+	list_init(&a->requests);
+	rc = hop_verify(k, rq, hop_cose, &a->hop, &em);
+	if (rc < 0) {
+		arrival_free(a);
+		request_fail(rq, rc, "%s", err_show(rc, &em));
+		return;
+	}
+	answer_key(&a->key, a->hop.id, a->hop.suffix, &a->hop.e, a->hop.n);
+	/* What was accepted from a --fast carrier before a restart is gone: said before the
+	 * journal's answer is repeated. */
+	rebooted =
+		a->hop.has_boot && memcmp(a->hop.boot, k->boot_nonce, sizeof(a->hop.boot)) != 0;
+	if (answered_otherwise(k, rq, a, rebooted)) {
+		arrival_free(a);
+		return;
+	}
+	arrival_join(a, rq);
+	map_put(k->arrivals, a->key.data, a->key.len, a);
+	blob_set(&a->hop_cose, hop_cose);
+	if (!answered_by_record(a, rebooted))
+		arrival_look(a, rq);
 }
 
 static void outcome_taken(void *arg, int rc, const struct errmsg *em)
