@@ -178,21 +178,23 @@ static int launch_args(const struct tos_shell *s, struct tos_connection *c,
 	return rc;
 }
 
-/* A name and a ticket for it; then the launch, once. */
+/* A name, and a ticket for it. */
 static int launch_name(const struct tos_shell *s, struct tos_connection *c,
 	const struct signer *owner, struct slice briefcase, struct buf *ticket, char name[129],
 	struct errmsg *em)
 {
+	AUTOBUF made = BUF_INIT;
 	struct tos_value *named = NULL;
 	int rc = ask_one(c, "NAME", NULL, &named, em);
 
-	if (rc == 0) {
-		buf_fini(ticket);
-		*ticket = (struct buf)BUF_INIT;
-		rc = ticket_make(s, c, owner, named, briefcase, ticket, em);
-	}
 	if (rc == 0)
+		rc = ticket_make(s, c, owner, named, briefcase, &made, em);
+	if (rc == 0) {
 		snprintf(name, 129, "%s", tos_get_text(named, "name", ""));
+		buf_fini(ticket);
+		*ticket = made;
+		made = (struct buf)BUF_INIT;
+	}
 	tos_value_free(named);
 	return rc;
 }
@@ -214,47 +216,36 @@ static bool kernel_went(int rc)
 	return rc == ERR_CLOSED || rc == ERR_UNREACHABLE;
 }
 
-/* The kernel went away before it had answered: it may have the carrier or not. The same ticket
- * again finds out, and cannot launch twice: one that has it answers with its name, one that has
- * not does not know the ticket's nonce any more, and then there is a new one. */
-static int launch_again(const struct tos_shell *s, struct tos_connection *c,
-	const struct signer *owner, struct slice briefcase, struct buf *ticket, char name[129],
-	struct errmsg *em)
-{
-	int64_t until = clock_ms() + LAUNCH_AGAIN_MS;
-	const struct timespec pause = { 0, 50000000 };
-	int rc;
-
-	do {
-		nanosleep(&pause, NULL);
-		rc = connection_again(c, 2000, em);
-		if (rc == 0)
-			rc = launch_once(s, c, ticket, briefcase, em);
-		if (rc == ERR_REPLAY) {
-			rc = launch_name(s, c, owner, briefcase, ticket, name, em);
-			if (rc == 0)
-				rc = launch_once(s, c, ticket, briefcase, em);
-		}
-	} while ((kernel_went(rc) || rc == ERR_STATE) && clock_ms() < until);
-	return rc;
-}
-
+/* A kernel that goes away before it has answered may have the carrier or not. The same ticket again
+ * finds out, and cannot launch twice: one that has it answers with its name, one that has not does not
+ * know the ticket's nonce any more, and then there is a new one. */
 static int launch_with(struct tos_shell *s, struct tos_connection *c,
 	const struct signer *owner, struct slice briefcase, char name[129], struct errmsg *em)
 {
+	int64_t until = clock_ms() + LAUNCH_AGAIN_MS;
+	const struct timespec pause = { 0, 50000000 };
 	AUTOBUF ticket = BUF_INIT;
 	char given[129] = "";
-	int rc = launch_name(s, c, owner, briefcase, &ticket, given, em);
+	bool went = false;
+	int rc;
 
-	if (rc == 0) {
-		rc = launch_once(s, c, &ticket, briefcase, em);
-		if (kernel_went(rc))
-			rc = launch_again(s, c, owner, briefcase, &ticket, given, em);
-		if (kernel_went(rc) || rc == ERR_TIMEOUT)
-			return err_set(em, rc,
-				"%s has not answered: tos show %s says whether the carrier was launched",
-				tos_connection_kernel(c), given);
+	for (;;) {
+		rc = ticket.len ? 0 : launch_name(s, c, owner, briefcase, &ticket, given, em);
+		rc = rc ? rc : launch_once(s, c, &ticket, briefcase, em);
+		if (went && rc == ERR_REPLAY && clock_ms() < until) {
+			buf_fini(&ticket);
+			continue;
+		}
+		if ((!kernel_went(rc) && !(went && rc == ERR_STATE)) || clock_ms() >= until)
+			break;
+		went = true;
+		nanosleep(&pause, NULL);
+		connection_again(c, 2000, em); /* where it is not there, asking says so */
 	}
+	if (ticket.len && (kernel_went(rc) || rc == ERR_TIMEOUT))
+		return err_set(em, rc,
+			"%s has not answered: tos show %s says whether the carrier was launched",
+			tos_connection_kernel(c), given);
 	if (rc == 0)
 		snprintf(name, 129, "%s", given);
 	return rc;

@@ -18,6 +18,7 @@
 /* clang-format off */
 #define FAULT_POINTS(X)                                                                             \
 	/* launch, at the home */                                                                   \
+	X(LAUNCH_NAMED,     "launch-named",      "a name was asked for, not yet given")             \
 	X(LAUNCH_TAKEN,     "launch-taken",      "a launch has come")                               \
 	X(LAUNCH_COMMIT,    "launch-commit",     "home record and carrier")                         \
 	X(LAUNCH_JOURNALED, "launch-journaled",  "not yet answered")                                \

@@ -670,6 +670,7 @@ void name_verb(struct kernel *k, struct request *rq)
 	struct tos_value *m;
 	char name[NAME_BYTES_MAX + 1];
 
+	FAULT_AT(LAUNCH_NAMED);
 	if (control_may_read(k, rq) < 0)
 		return;
 	if (map_size(k->names) >= NAMES_OUT_MAX)

@@ -53,102 +53,140 @@ static bool copy_is_void(struct kernel *k, const struct home_record *h,
 	return found == EVIDENCE_FORK || found == EVIDENCE_PASSED || n < h->came;
 }
 
-void arrived_verb(struct kernel *k, struct request *rq)
-{
-	struct home_record *h = claim_record(k, rq);
-	struct tos_value *out;
+/* A report, as far as it is read. */
+struct arrived {
+	struct home_record *h;
 	struct incarnation e;
-	uint64_t n = (uint64_t)tos_get_int(rq->args, "n", 0);
-	int state = shell_state_parse(tos_get_text(rq->args, "state", ""));
-	/* Whoever has it for sure is right against one who does not know. */
-	bool doubt = tos_get_bool(rq->args, "in_doubt", false);
+	uint64_t n;
+	int state;  /* enum shell_state, or < 0 */
+	bool doubt; /* whoever has it for sure is right against one who does not know */
+};
+
+/* Only the home raises an incarnation. A place that was handed such a copy ends it; anybody else is just
+ * denied. */
+static void arrived_raised(struct kernel *k, const struct arrived *r, struct request *rq)
+{
+	struct incarnation e;
+	bool handed = strcmp(r->h->kernel, claim_from(k, rq)) != 0 &&
+		      incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
+		      evidence_handed(k, r->h, claim_from(k, rq), rq->args, &e);
+
+	request_fail(rq, handed ? ERR_SUPERSEDED : ERR_DENIED,
+		"only the home raises an incarnation");
+}
+
+/* The carrier is where the report comes from, with evidence. */
+static void arrived_take(struct kernel *k, const struct arrived *r, struct request *rq)
+{
+	struct home_record *h = r->h;
+	bool here = strcmp(h->kernel, claim_from(k, rq)) == 0;
+	/* What has only begun to run is said again after a restart: it need not be on disk. */
+	bool begun = r->n == h->n && h->state == SHELL_READY && r->state == SHELL_RUNNING &&
+		     !h->in_doubt && !h->wanted[0] && here;
+
+	from_note(h, rq);
+	holds_heard(h);
+	if (!here)
+		home_place(h, claim_from(k, rq), r->n);
+	h->n = r->n;
+	place_note(k, h->name, h->kernel);
+	h->in_doubt = r->doubt;
+	if (strcmp(h->wanted, "retry") == 0)
+		h->wanted[0] = 0; /* it has been done: this is the raised incarnation */
+	if (r->state == SHELL_FAULTED && tos_get(rq->args, "fault")) {
+		home_fault(h, rq->args);
+	} else if (r->state != SHELL_FAULTED) {
+		tos_value_free(h->fault);
+		h->fault = NULL;
+	}
+	home_state(k, h, (enum shell_state)r->state);
+	if (h->fault || r->doubt)
+		home_save(k, h);
+	else if (!begun)
+		home_save_soon(h);
+	waiters_tell(h);
+}
+
+/* Takes what can be taken of it. false: that is all there is to say, and out has it. */
+static bool arrived_judge(
+	struct kernel *k, struct arrived *r, struct request *rq, struct tos_value *out)
+{
+	struct home_record *h = r->h;
 	enum evidence found;
 
-	FAULT_AT(REPORT_TAKEN);
-	restored_see(k, rq->from.kernel, rq->args);
-	if (!h) {
-		claim_unknown(k, rq);
-		return;
-	}
-	if (claim_busy(h, rq))
-		return;
-	/* A departing copy is that of the departure before the next: where that was accepted, the
-	 * destination's is the later one. */
-	if (state == SHELL_DEPARTING && n > 0)
-		n--;
-	if (claim_raised(k, h, rq)) {
-		/* A place that was handed such a copy ends it; anybody else is just denied. */
-		bool handed = strcmp(h->kernel, claim_from(k, rq)) != 0 &&
-			      incarnation_read(tos_get(rq->args, "e"), &e) == 0 &&
-			      evidence_handed(k, h, claim_from(k, rq), rq->args, &e);
-
-		request_fail(rq, handed ? ERR_SUPERSEDED : ERR_DENIED,
-			"only the home raises an incarnation");
-		return;
-	}
-	out = tos_map();
-	tos_set(out, "e", incarnation_value(&h->e));
-	tos_set(out, "n", tos_int((int64_t)h->n));
-	restored_stamp(k, out);
-	if (shell_ended(h->state)) {
-		/* After a final outcome every copy reported is to be killed. */
-		tos_set(out, "wanted", tos_text("killed"));
-		tos_set(out, "ended", tos_bool(true));
-		request_ok(rq, out);
-		return;
-	}
-	if (incarnation_read(tos_get(rq->args, "e"), &e) < 0 || state < 0 || (int64_t)n < 0 ||
-		shell_ended((enum shell_state)state) || incarnation_compare(&e, &h->e) != 0) {
-		/* nothing that could be taken; the answer says what is wanted */
-	} else if (found = claim_judge(k, h, rq, &e), found == EVIDENCE_NONE) {
+	if (incarnation_read(tos_get(rq->args, "e"), &r->e) < 0 || r->state < 0 ||
+		(int64_t)r->n < 0 || shell_ended((enum shell_state)r->state) ||
+		incarnation_compare(&r->e, &h->e) != 0)
+		return true; /* nothing that could be taken; the answer says what is wanted */
+	found = claim_judge(k, h, rq, &r->e);
+	if (found == EVIDENCE_NONE) {
 		claim_ignored(k, h, rq);
-		request_ok(rq, out);
-		return;
-	} else if (state != SHELL_DEPARTING && copy_is_void(k, h, rq, found, n)) {
-		tos_set(out, "void", tos_int((int64_t)n));
-		request_ok(rq, out);
-		return;
-	} else if (n >= h->n &&
-		   !(doubt && n == h->n && strcmp(h->kernel, claim_from(k, rq)) != 0)) {
-		if (found != EVIDENCE_GOOD) {
-			chain_want(h, out);
-			request_ok(rq, out);
-			return;
-		}
-		/* What has only begun to run is said again after a restart: it need not be on disk. */
-		bool begun = n == h->n && h->state == SHELL_READY && state == SHELL_RUNNING &&
-			     !h->in_doubt && !h->wanted[0] &&
-			     strcmp(h->kernel, claim_from(k, rq)) == 0;
-
-		from_note(h, rq);
-		holds_heard(h);
-		if (strcmp(h->kernel, claim_from(k, rq)) != 0)
-			home_place(h, claim_from(k, rq), n);
-		h->n = n;
-		place_note(k, h->name, h->kernel);
-		h->in_doubt = doubt;
-		if (strcmp(h->wanted, "retry") == 0)
-			h->wanted[0] = 0; /* it has been done: this is the raised incarnation */
-		if (state == SHELL_FAULTED && tos_get(rq->args, "fault"))
-			home_fault(h, rq->args);
-		else if (state != SHELL_FAULTED) {
-			tos_value_free(h->fault);
-			h->fault = NULL;
-		}
-		home_state(k, h, (enum shell_state)state);
-		if (h->fault || doubt)
-			home_save(k, h);
-		else if (!begun)
-			home_save_soon(h);
-		waiters_tell(h);
+		return false;
 	}
-	/* A retry may be answered before its place has it on disk: it is told again for as long
-	 * as that place reports the incarnation from before. */
+	if (r->state != SHELL_DEPARTING && copy_is_void(k, h, rq, found, r->n)) {
+		tos_set(out, "void", tos_int((int64_t)r->n));
+		return false;
+	}
+	if (r->n < h->n ||
+		(r->doubt && r->n == h->n && strcmp(h->kernel, claim_from(k, rq)) != 0))
+		return true;
+	if (found != EVIDENCE_GOOD) {
+		chain_want(h, out);
+		return false;
+	}
+	arrived_take(k, r, rq);
+	return true;
+}
+
+/* What the place is to do with it. A retry may be answered before its place has it on disk: it is told
+ * again for as long as that place reports the incarnation from before. */
+static void wanted_say(struct kernel *k, const struct home_record *h, const struct request *rq,
+	struct tos_value *out)
+{
 	if (strcmp(h->wanted, "killed") == 0 || strcmp(h->wanted, "suspended") == 0 ||
 		(strcmp(h->wanted, "retry") == 0 && strcmp(h->kernel, claim_from(k, rq)) == 0))
 		tos_set(out, "wanted", tos_text(h->wanted));
+}
+
+void arrived_verb(struct kernel *k, struct request *rq)
+{
+	struct arrived r = { .h = claim_record(k, rq),
+		.n = (uint64_t)tos_get_int(rq->args, "n", 0),
+		.state = shell_state_parse(tos_get_text(rq->args, "state", "")),
+		.doubt = tos_get_bool(rq->args, "in_doubt", false) };
+	struct tos_value *out;
+
+	FAULT_AT(REPORT_TAKEN);
+	restored_see(k, rq->from.kernel, rq->args);
+	if (!r.h) {
+		claim_unknown(k, rq);
+		return;
+	}
+	if (claim_busy(r.h, rq))
+		return;
+	/* A departing copy is that of the departure before the next: where that was accepted, the
+	 * destination's is the later one. */
+	if (r.state == SHELL_DEPARTING && r.n > 0)
+		r.n--;
+	if (claim_raised(k, r.h, rq)) {
+		arrived_raised(k, &r, rq);
+		return;
+	}
+	out = tos_map();
+	tos_set(out, "e", incarnation_value(&r.h->e));
+	tos_set(out, "n", tos_int((int64_t)r.h->n));
+	restored_stamp(k, out);
+	if (shell_ended(r.h->state)) {
+		/* After a final outcome every copy reported is to be killed. */
+		tos_set(out, "wanted", tos_text("killed"));
+		tos_set(out, "ended", tos_bool(true));
+	} else if (arrived_judge(k, &r, rq, out)) {
+		wanted_say(k, r.h, rq, out);
+		request_ok(rq, out);
+		FAULT_AT(REPORT_ANSWERED);
+		return;
+	}
 	request_ok(rq, out);
-	FAULT_AT(REPORT_ANSWERED);
 }
 
 void gone_verb(struct kernel *k, struct request *rq)
