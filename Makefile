@@ -7,7 +7,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 SETUP    = tools/setup
 
-.PHONY: all demo test check bench fuzz model soak coverage install clean help
+.PHONY: all demo test check bench fuzz model soak coverage install uninstall clean help
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) product
@@ -25,6 +25,7 @@ help:
 ## make fuzz       libFuzzer and AFL++ on every target of tests/fuzz, FUZZ_SECONDS each (default 60)
 ## make soak       the long tests, TOS_SOAK_SECONDS in all (default 600), besides what make test runs
 ## make install    into PREFIX (default /usr/local), below DESTDIR
+## make uninstall  removes what the last make install of this folder put there; domains and their keys stay
 ## make clean      remove what was built
 
 $(BUILD)/build.ninja: meson.build meson_options.txt
@@ -67,6 +68,11 @@ install: $(BUILD)/build.ninja
 	@meson configure $(BUILD) --prefix=$(PREFIX)
 	@ninja -C $(BUILD) installable
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet --tags runtime,man,devel,doc
+
+uninstall:
+	@[ -f $(BUILD)/meson-logs/install-log.txt ] || { echo "nothing was installed from $(BUILD)" >&2; exit 1; }
+	@ninja -C $(BUILD) uninstall >/dev/null
+	@rm $(BUILD)/meson-logs/install-log.txt
 
 clean:
 	rm -rf $(BUILD) $(ASAN) build-* demo

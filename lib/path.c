@@ -47,8 +47,8 @@ static int check_entry(const char *s, size_t n, struct errmsg *em)
 
 		if (!path_kernel_ok(s, part))
 			return err_set(em, ERR_NAME,
-				"'%.*s' in the path is no kernel's name; a path is "
-				"written host0,host1|host2,@all",
+				"'%.*s' in the path is no kernel's name (lower case, "
+				"digits, - and .); a path is written host0,host1|host2,@all",
 				(int)(part > 64 ? 64 : part), s);
 		if (!bar)
 			return 0;

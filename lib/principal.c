@@ -1,4 +1,5 @@
 /* Principals: keys of $TOS_HOME/keys, and the acts that they sign. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +61,12 @@ int tos_principal_load(
 	if (rc < 0)
 		return rc;
 	if (access(key, F_OK) < 0)
-		return not_ours(&h, name, em);
+		return errno == EACCES
+			       ? err_set(em, ERR_DENIED,
+					 "the key of %s in %s/keys cannot be read by this "
+					 "user: ask as its owner",
+					 name, h.path)
+			       : not_ours(&h, name, em);
 	rc = signer_load(key, cert, getenv("TOS_PASSPHRASE"), &s, em);
 	if (rc < 0)
 		return err_wrap(em, rc, "key of %s", name);

@@ -82,6 +82,11 @@ static int unknown(const struct args *a, const char *word, struct errmsg *em)
 	for (size_t i = 0; word[1] == '-' && i < 2; i++)
 		for (const struct option_spec *o = tables[i]; o && o->name; o++)
 			meant_try(&m, word + 2, strcspn(word + 2, "="), o->name);
+	if (!m.name && a->command && a->command->runs_words && a->n_word)
+		return err_set(em, ERR_USAGE,
+			"there is no option %s; a command with its own stands behind --: "
+			"tos %s -- %s %s",
+			word, a->command->name, a->word[0], word);
 	return err_set(em, ERR_USAGE, "there is no option %s%s%s%s; '%s --help' lists them",
 		word, m.name ? "; is it --" : "", m.name ? m.name : "", m.name ? "?" : "",
 		program(a, p));

@@ -217,6 +217,11 @@ static int find_short(struct cli *cli, const char *word, char name[129])
 	return rc;
 }
 
+static bool like_kernel(const char *word)
+{
+	return *word && word[strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789.-")] == 0;
+}
+
 int cli_carrier(struct cli *cli, const char *word, char name[129])
 {
 	char kernel[64];
@@ -225,7 +230,8 @@ int cli_carrier(struct cli *cli, const char *word, char name[129])
 	if (!*word || strlen(word) > 128 || strspn(word, "0123456789.") != strlen(word)) {
 		if (!strchr(word, '#') || *word == '#' || strlen(word) > 128)
 			return err_set(&cli->em, ERR_NAME,
-				"'%.64s' is no carrier's name; they look like host0#42", word);
+				"'%.64s' is no carrier's name; they look like host0#42%s", word,
+				like_kernel(word) ? "; a kernel is asked with -k NAME" : "");
 		snprintf(name, 129, "%s", word);
 	} else
 		rc = find_short(cli, word, name);

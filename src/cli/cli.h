@@ -44,6 +44,7 @@ struct command {
 	int (*run)(struct cli *cli);
 	size_t min_args, max_args; /* max 0 with min 0: none; ARGS_ANY */
 	bool hidden;               /* part of the machinery */
+	bool runs_words;           /* its arguments may be a command, behind -- */
 	const char *words; /* for completion of arguments: "carriers", "kernels", "files", ...
 			      or "on off" */
 	struct option_spec options[OPTIONS_MAX]; /* ends with a zero entry */
@@ -225,7 +226,8 @@ int keeper_start(const struct home *h, const char *kernel, struct errmsg *em);
 /* The process that keeps it, or 0. */
 int keeper_pid(const struct home *h, const char *kernel);
 /* The last lines of kernels/NAME/log. */
-void keeper_log_tail(const struct home *h, const char *kernel, size_t lines, FILE *out);
+void keeper_log_tail(
+	const struct home *h, const char *kernel, size_t lines, bool info, FILE *out);
 
 /* ---- cmd_stop.c */
 bool stop_marked(const struct home *h, const char *kernel); /* by tos stop --all */

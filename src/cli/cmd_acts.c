@@ -26,8 +26,8 @@ static int act_on(struct cli *cli, const char *act, const char *word, struct tos
 	cli_home_of(name, kernel);
 	rc = cli_act(cli, kernel, act, name,
 		cli_option(cli, "family") ? map_of("family", tos_bool(true)) : NULL, &answer);
-	if (rc < 0)
-		return err_wrap(&cli->em, rc, "%s", name);
+	if (rc < 0) /* most answers begin with it */
+		return strstr(cli->em.text, name) ? rc : err_wrap(&cli->em, rc, "%s", name);
 	if (tos_get(answer, "members"))
 		tos_set(answer, "state",
 			tos_textf(

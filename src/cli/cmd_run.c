@@ -504,6 +504,7 @@ static int run_run(struct cli *cli)
 
 const struct command command_run = {
 	.name = "run",
+	.runs_words = true,
 	.args = "[-- COMMAND [ARG]... | CARRIER | --action NAME [ARG=VALUE]...]",
 	.summary = "Run a command or a carrier on many hosts",
 	.about = "Runs a command in a sandbox on every host at once, or on those that --hosts, --group and --where name, prints what "

@@ -133,7 +133,7 @@ static int say_late(
 	struct cli *cli, const struct home *h, const struct kernel_up *k, bool ended)
 {
 	note(cli, "--- %s/kernels/%s/log", h->path, k->name);
-	keeper_log_tail(h, k->name, 8, stderr);
+	keeper_log_tail(h, k->name, ended ? 4 : 8, !ended, stderr);
 	note(cli, "---");
 	if (ended)
 		return err_set(&cli->em, ERR_STATE,

@@ -251,7 +251,9 @@ void completion_print(FILE *out)
 {
 	fputs("# Completion of tos for bash.\n_tos()\n{\n"
 	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i\n"
-	      "\tlocal home=${TOS_HOME:-$HOME/.tos} words=\n"
+	      "\tlocal home=$HOME/.tos words=\n"
+	      "\t((EUID)) || home=/var/lib/tos\n"
+	      "\thome=${TOS_HOME:-$home}\n"
 	      "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
 	      "\t\tcase ${COMP_WORDS[i]} in --home|--kernel|-k|--timeout|-t) ((i++));; -*) ;; "
 	      "*) cmd=${COMP_WORDS[i]}; break;; esac\n\tdone\n"

@@ -50,7 +50,14 @@ int keeper_pid(const struct home *h, const char *kernel)
 	return pid > 1 ? pid : 0;
 }
 
-static void from_end(FILE *f, size_t lines, FILE *out)
+/* Behind the time stands the level. */
+static bool is_info(const char *line, size_t n)
+{
+	return n > 31 && memcmp(line + 24, " info ", 6) == 0;
+}
+
+/* The last lines of f; without info those of it are left out. */
+static void from_end(FILE *f, size_t lines, bool info, FILE *out)
 {
 	char block[8192];
 	size_t n, at, seen = 0;
@@ -63,12 +70,21 @@ static void from_end(FILE *f, size_t lines, FILE *out)
 		return;
 	n = fread(block, 1, n, f);
 	for (at = n; at > 0; at--)
-		if (block[at - 1] == '\n' && at < n && ++seen == lines)
+		if (block[at - 1] == '\n' && at < n && (info || !is_info(block + at, n - at)) &&
+			++seen == lines)
 			break;
-	fwrite(block + at, 1, n - at, out);
+	while (at < n) {
+		const char *end_of = memchr(block + at, '\n', n - at);
+		size_t line = end_of ? (size_t)(end_of - block) + 1 - at : n - at;
+
+		if (info || !is_info(block + at, line))
+			fwrite(block + at, 1, line, out);
+		at += line;
+	}
 }
 
-void keeper_log_tail(const struct home *h, const char *kernel, size_t lines, FILE *out)
+void keeper_log_tail(
+	const struct home *h, const char *kernel, size_t lines, bool info, FILE *out)
 {
 	char path[HOME_PATH_MAX];
 	FILE *f;
@@ -78,7 +94,7 @@ void keeper_log_tail(const struct home *h, const char *kernel, size_t lines, FIL
 	f = fopen(path, "re");
 	if (!f)
 		return;
-	from_end(f, lines, out);
+	from_end(f, lines, info, out);
 	fclose(f);
 }
 

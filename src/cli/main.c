@@ -52,15 +52,15 @@ static int flushed(struct cli *cli, int code)
 	return cli_fail(cli, ERR_IO);
 }
 
-/* `tos help COMMAND` is `tos COMMAND --help`. */
+/* `tos help COMMAND` is `tos COMMAND --help`; what else follows is left aside. */
 static int parse(int argc, char **argv, struct cli *cli)
 {
 	char help[] = "--help";
 	char *asked[] = { argv[0], help, argc > 2 ? argv[2] : NULL, NULL };
 
-	if (argc < 2 || argc > 3 || strcmp(argv[1], "help") != 0)
+	if (argc < 2 || strcmp(argv[1], "help") != 0)
 		return args_parse(argc, argv, commands, &cli->args, &cli->em);
-	return args_parse(argc, asked, commands, &cli->args, &cli->em);
+	return args_parse(argc > 2 ? 3 : 2, asked, commands, &cli->args, &cli->em);
 }
 
 int main(int argc, char **argv)

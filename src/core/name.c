@@ -208,7 +208,9 @@ static int parse_parts(const char *s, size_t n, struct address *a, struct errmsg
 	n_kernel = (size_t)(slash - s);
 	n_rest = n - n_kernel - 1;
 	if (!kernel_ok(s, n_kernel))
-		return err_set(em, ERR_NAME, "'%.*s' is no kernel's name", (int)n_kernel, s);
+		return err_set(em, ERR_NAME,
+			"'%.*s' is no kernel's name (lower case, digits, - and .)",
+			(int)n_kernel, s);
 	text_copy(a->kernel, sizeof(a->kernel), s, n_kernel);
 	if (n_rest > 7 && memcmp(slash + 1, "client/", 7) == 0)
 		return parse_client(slash + 8, n_rest - 7, a, em);

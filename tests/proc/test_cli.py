@@ -112,6 +112,47 @@ def test_help_is_a_word_as_well(home):
     assert "bash only" in home.run("completion", "fish", expect=2).stderr
 
 
+def test_what_a_newcomer_types_gets_a_hint(home):
+    assert "there is no command" not in home.run("help", "ps", "and", "more").stderr
+    assert "tos run -- uname -s" in home.run("run", "uname", "-s", expect=2).stderr
+    assert "--" not in home.run("ps", "-q", expect=2).stderr.split(";")[0]  # ps takes no command
+    home.run("init")
+    assert "-k NAME" in home.run("log", "host0", expect=1).stderr
+    assert "lower case" in home.run("launch", "facts", "--path", "Host0", expect=1).stderr
+
+
+def test_a_start_that_fails_says_why_and_little_else(home):
+    home.run("init")
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        conf = os.path.join(home.env["TOS_HOME"], "kernels/host0/tosd.conf")
+        with open(conf) as f:
+            text = re.sub(r'127\.0\.0\.1:\d+', "127.0.0.1:%d" % s.getsockname()[1], f.read())
+        with open(conf, "w") as f:
+            f.write(text)
+        r = home.run("up", expect=1)
+    assert "is in use" in r.stderr and " info " not in r.stderr
+
+
+def test_somebody_elses_key_is_not_taken_for_none(home):
+    home.run("init")
+    keys = os.path.join(home.env["TOS_HOME"], "keys/admin")
+    if os.geteuid() == 0:
+        os.chmod(home.path, 0o755)
+        other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    else:
+        os.chmod(keys, 0)
+        other = []
+    r = subprocess.run([*other, TOS, "launch", "facts"], env=home.env, capture_output=True, text=True, timeout=30)
+    if not other:
+        os.chmod(keys, 0o700)
+    if r.stderr.startswith("setpriv:"):
+        pytest.skip("others may not run this build")
+    assert r.returncode == 3 and "cannot be read by this user" in r.stderr, r.stderr
+
+
 def test_a_reader_that_has_had_enough_is_no_failure(home):
     p = subprocess.Popen([TOS, "manual", "run"], env=home.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     p.stdout.close()  # whatever is written now finds nobody
