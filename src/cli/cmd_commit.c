@@ -116,9 +116,9 @@ static int run_show(struct cli *cli, const char *tx)
 
 static int run_commit(struct cli *cli)
 {
-	const char *what = cli->args.word[0];
+	const char *what = cli->args.n_word ? cli->args.word[0] : "list";
 
-	if (strcmp(what, "list") == 0 && cli->args.n_word == 1)
+	if (strcmp(what, "list") == 0 && cli->args.n_word <= 1)
 		return run_list(cli);
 	if (strcmp(what, "show") == 0 && cli->args.n_word == 2)
 		return run_show(cli, cli->args.word[1]);
@@ -130,7 +130,7 @@ const struct command command_commit = {
 	.args = "list | show TRANSACTION",
 	.summary = "Show transactions among carriers",
 	.about =
-		"list asks every kernel (or --kernel) for the transactions that it coordinates and for the parts that "
+		"list, which is also what happens without a word, asks every kernel (or --kernel) for the transactions that it coordinates and for the parts that "
 		"carriers there have in some, those that are not over, or --all that are remembered. A part that is "
 		"in-doubt has voted yes and does not know the decision: its kernel asks the coordinator until that is "
 		"back; if that never will be, tos resolve --tx settles it. show asks the coordinator what each "
@@ -139,7 +139,6 @@ const struct command command_commit = {
 		    "tos commit show host0/01a2022fce6538077c78\tOne of them\n",
 	.run = run_commit,
 	.words = "list show",
-	.min_args = 1,
 	.max_args = 2,
 	.options = { { "all", 0, NULL, "also what is over" } },
 };

@@ -59,15 +59,47 @@ static void help_options(const struct option_spec *o, FILE *out)
 	}
 }
 
+/* Where in the table of commands a group begins. */
+static const char *group_at(const char *command)
+{
+	static const struct {
+		const char *first, *title;
+	} groups[] = {
+		{ "init", "Domain, kernels and people" },
+		{ "run", "Work on hosts" },
+		{ "post", "Ask and set a kernel" },
+		{ "content", "Files and extensions" },
+		{ "drain", "Upkeep" },
+		{ "build", "Besides" },
+	};
+
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
+		if (strcmp(groups[i].first, command) == 0)
+			return groups[i].title;
+	return NULL;
+}
+
+static void help_commands(FILE *out)
+{
+	for (size_t i = 0; commands[i]; i++) {
+		const char *title = group_at(commands[i]->name);
+
+		if (commands[i]->hidden)
+			continue;
+		if (title)
+			fprintf(out, "%s%s:\n", i ? "\n" : "", title);
+		fprintf(out, "  %-12s ", commands[i]->name);
+		help_wrap(commands[i]->summary, 15, 15, out);
+	}
+}
+
 void help_program(FILE *out)
 {
 	fputs("usage: tos COMMAND [OPTION]... [ARGUMENT]...\n\n"
 	      "Manages hosts with carriers: signed code that travels from kernel to "
 	      "kernel.\n\n",
 		out);
-	for (size_t i = 0; commands[i]; i++)
-		if (!commands[i]->hidden)
-			fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
+	help_commands(out);
 	fputs("\nEverywhere:\n", out);
 	help_options(global_options, out);
 	fputs("\nStart with 'tos up -n 3'; 'tos help COMMAND' and tos(1) say more.\n"
@@ -90,8 +122,15 @@ static void help_examples(const char *s, FILE *out)
 
 void help_command(const struct command *c, FILE *out)
 {
-	fprintf(out, "usage: tos %s [OPTION]...%s%s\n\n%s.\n\n", c->name, *c->args ? " " : "",
-		c->args, c->summary);
+	size_t at = strlen("usage: tos  [OPTION]... ") + strlen(c->name);
+	char summary[160];
+
+	fprintf(out, "usage: tos %s [OPTION]...%s", c->name, *c->args ? " " : "");
+	help_wrap(c->args, at, 11, out);
+	fputc('\n', out);
+	snprintf(summary, sizeof(summary), "%s.", c->summary);
+	help_wrap(summary, 0, 0, out);
+	fputc('\n', out);
 	help_wrap(c->about, 0, 0, out);
 	if (c->options[0].name) {
 		fputs("\nOptions:\n", out);

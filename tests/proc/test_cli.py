@@ -101,6 +101,7 @@ def test_help_is_printed_for_each_command(home):
     for c in commands():
         text = home.out(c, "--help")
         assert text.startswith(f"usage: tos {c}")
+        assert all(len(line) <= 80 for line in text.split("Examples:")[0].splitlines()), text
         assert "--json" in text
 
 
@@ -110,6 +111,14 @@ def test_help_is_a_word_as_well(home):
     assert "is it launch?" in home.run("help", "launhc", expect=2).stderr
     assert home.out("completion", "bash") == home.out("completion")
     assert "bash only" in home.run("completion", "fish", expect=2).stderr
+
+
+def test_the_list_of_commands_fits_a_terminal_and_is_in_groups(home):
+    text = home.out("--help")
+    assert all(len(line) <= 80 for line in text.splitlines())
+    groups = re.findall(r"^([A-Z][^\n]*):$", text, re.M)
+    assert groups[0].startswith("Domain") and groups[-1] == "Everywhere" and len(set(groups)) == 7
+    assert re.findall(r"^  ([a-z]+) ", text, re.M) == [c for c in home.out("manual").split()]
 
 
 def test_what_a_newcomer_types_gets_a_hint(home):
@@ -555,6 +564,12 @@ def test_a_missing_carrier_names_the_shipped_ones(home):
 @kernels
 def test_up_is_idempotent(fleet):
     assert all(not k["started"] for k in fleet.json("up", "-n", "3"))
+
+
+@kernels
+def test_words_that_list_need_not_say_so(fleet):
+    for command in ("commit", "kernels", "principal", "extension", "content", "action", "programs", "groups"):
+        assert isinstance(fleet.json(command), list), command
 
 
 @kernels
