@@ -53,7 +53,8 @@ int tos_principal_load(
 	if (!*name || strchr(name, '/') || *name == '.')
 		return *name ? not_ours(&h, name, em)
 			     : err_set(em, ERR_NOT_FOUND,
-				       "%s/domain.conf names no principal; use --as NAME",
+				       "%s/domain.conf names no principal: do this where your key is, or "
+				       "make one here (tos principal request) and use --as NAME",
 				       h.path);
 	rc = path_join(key, sizeof(key), em, h.path, "keys", name, "key", NULL);
 	if (rc == 0)

@@ -226,8 +226,11 @@ static void print_up(
 	else
 		table_print(rows, "name:KERNEL state:STATE listen:LISTENS", stdout);
 	tos_value_free(rows);
+	/* A host that joined has nobody's key: work comes from elsewhere. */
 	if (!cli->json)
-		puts("\nnext: tos launch facts --path @all --wait");
+		puts(*h->principal
+				? "\nnext: tos launch facts --path @all --wait"
+				: "\nnext: tos kernels; work is sent from where your key is");
 }
 
 static int open_or_init(struct cli *cli, struct home *h, const struct listen_at *where)

@@ -277,7 +277,8 @@ int package_make(const struct package_make *m, const struct signer *officer, int
 
 	if (officer->info.kind != CERT_PRINCIPAL || !(officer->info.roles & ROLE_OFFICER))
 		return err_set(em, ERR_DENIED,
-			"%s may not sign packages: its certificate lacks the role officer",
+			"%s may not sign packages: its certificate lacks the role officer; "
+			"--sign NAME takes another",
 			officer->info.name);
 	if (expires_ms > officer->info.not_after_ms)
 		expires_ms = officer->info.not_after_ms;

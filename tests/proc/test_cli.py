@@ -796,7 +796,8 @@ def test_another_host_joins_and_is_removed(fleet):
     try:
         other.run("join", token, "--listen", "127.0.0.1:21790")
         other.run("join", token, expect=1)  # it is configured already
-        other.run("up")
+        assert "your key" in other.out("up")  # nobody's is here
+        assert "where your key is" in other.run("run", "--", "true", expect=1).stderr
         o = fleet.json("launch", "hello.lua", "--path", "host1,web1", "--wait")
         assert [r["kernel"] for r in o["briefcase"]["RESULTS"]] == ["host1", "web1"]
         # It has no socket here: what it is asked goes through a kernel that has.

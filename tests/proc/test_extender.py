@@ -131,6 +131,7 @@ def test_it_takes_two(fleet):
             (["install", package, "--as", "olga"], "olga may not install Greeter"),
             (["install", unsigned], "signed as manifest where extension is wanted"),
             (["build", "Greeter-1.so", "--sign", "admin"], "lacks the role officer"),
+            (["build", "Greeter-1.so"], "--sign NAME"),
             (["build", "Greeter-1.so", "--sign", "carl"], "lacks the role officer")):
         refused(fleet, *args, says=says)
     wait_for(lambda: [r["code"] for r in audited(fleet, "act-refused")] == ["denied", "denied"])
