@@ -108,7 +108,7 @@ static int long_option(
 		return value ? err_set(em, ERR_USAGE, "--%s takes no value", o->name)
 			     : keep(a, o, "", em);
 	if (!value) {
-		if (!next)
+		if (!next || strcmp(next, "--") == 0)
 			return err_set(em, ERR_USAGE, "--%s needs a value: --%s %s", o->name,
 				o->name, o->value);
 		value = next;
@@ -137,7 +137,7 @@ static int short_options(
 		}
 		if (p[1])
 			return keep(a, o, p + 1, em);
-		if (!next)
+		if (!next || strcmp(next, "--") == 0)
 			return err_set(
 				em, ERR_USAGE, "-%c needs a value: -%c %s", *p, *p, o->value);
 		*used = true;

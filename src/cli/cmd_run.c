@@ -7,6 +7,7 @@
  */
 #include "cli/run.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,6 +196,42 @@ static int add_text(
 	return v ? tos_set(task, key, tos_text(v)) : 0;
 }
 
+/* "3", or "10%" of at most 100, as the library waves has it. */
+static bool amount_ok(const char *s, size_t n, bool zero)
+{
+	char text[24], *end;
+	double v;
+
+	for (; n && *s == ' '; n--)
+		s++;
+	for (; n && s[n - 1] == ' '; n--)
+		;
+	if (text_copy(text, sizeof(text), s, n) < 0 || !isdigit((unsigned char)*text))
+		return false;
+	if (strspn(text, "0123456789.%") != n)
+		return false;
+	v = strtod(text, &end);
+	if (*end == '%')
+		return !end[1] && v <= 100 && (zero || v > 0);
+	return !*end && !strchr(text, '.') && (zero || v > 0);
+}
+
+static int add_wave(struct cli *cli, struct tos_value *task)
+{
+	const char *v = cli_option(cli, "wave"), *fail = cli_option(cli, "max-fail");
+	int rc;
+
+	for (const char *p = v; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+		if (!amount_ok(p, strcspn(p, ","), false))
+			return bad_option(cli, "wave", v,
+				"numbers of hosts or shares of them, such as 1,10%,100%");
+	if (fail && !amount_ok(fail, strlen(fail), true))
+		return bad_option(
+			cli, "max-fail", fail, "a number of hosts or a share such as 10%");
+	rc = add_text(cli, task, "wave", "waves");
+	return rc ? rc : add_text(cli, task, "max-fail", "max_fail");
+}
+
 /* A named action of the hosts': its arguments are the words. */
 static int add_action(struct run *r, struct tos_value *task, const char *name)
 {
@@ -292,8 +329,7 @@ static int task_make(struct run *r, struct tos_value *task)
 	rc = rc ? rc : tos_set(task, "output", tos_int(output_each(r)));
 	rc = rc ? rc : add_time(cli, task, "timeout", "timeout", TIMEOUT_S);
 	rc = rc ? rc : add_time(cli, task, "arrive", "arrive", ARRIVE_S);
-	rc = rc ? rc : add_text(cli, task, "wave", "waves");
-	rc = rc ? rc : add_text(cli, task, "max-fail", "max_fail");
+	rc = rc ? rc : add_wave(cli, task);
 	rc = rc ? rc : add_text(cli, task, "where", "where");
 	rc = rc ? rc : add_number(cli, task, "retries");
 	rc = rc ? rc : add_pause(cli, task);
@@ -485,6 +521,12 @@ static int run_run(struct cli *cli)
 			"address=192.0.2.7, and neither a command nor --file or --undo");
 	else if (cli->args.dashes && (cli->args.n_before || !cli->args.n_word))
 		code = cli_usage(cli, "a command stands behind --, as in tos run -- uname -a");
+	else if (cli->args.dashes && cli->args.n_word == 1 && strchr(cli->args.word[0], ' ') &&
+		 !cli_option(cli, "file"))
+		code = cli_usage(cli,
+			"'%.200s' is no program; a line for the shell is run with "
+			"tos run -- sh -c '%.200s'",
+			cli->args.word[0], cli->args.word[0]);
 	else if (r.is_carrier && cli->args.n_word != 1)
 		code = cli_usage(
 			cli, "what is to be run? tos run -- COMMAND ARGS, or tos run CARRIER");

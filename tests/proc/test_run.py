@@ -109,7 +109,9 @@ def test_usage(fleet):
                        (["--"], "stands behind --"), (["none"], "no shipped carrier"), (["mark.lua", "--arrive", "x"], "--arrive x"),
                        (["mark.lua", "--retries", "-1"], "--retries"), (["mark.lua", "--group", "none"], "no group"),
                        (["mark.lua", "--limit", "memory"], "--limit"), (["mark.lua", "--env", "=1"], "--env"),
-                       (["mark.lua", "--wave", "200%"], "a wave is a number")):
+                       (["mark.lua", "--wave", "200%"], "such as 1,10%,100%"), (["mark.lua", "--wave", "1,,2"], "--wave 1,,2 is not"),
+                       (["mark.lua", "--wave", "1, 0"], "--wave 1, 0"), (["mark.lua", "--wave", "2", "--max-fail", "1.5"], "--max-fail 1.5"),
+                       (["--stdin", "--", "cat"], "--stdin needs a value"), (["--", "uname -a"], "tos run -- sh -c 'uname -a'")):
         r = fleet.run("run", *args)
         assert r.returncode in (1, 2) and said in r.stderr, (args, r.stderr)
 
