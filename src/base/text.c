@@ -111,6 +111,16 @@ bool text_utf8(const char *s, size_t len)
 	return true;
 }
 
+void text_cut(char *dst, size_t cap, const char *src)
+{
+	size_t n = strnlen(src, cap - 1);
+
+	while (n && !text_utf8(src, n))
+		n--;
+	memcpy(dst, src, n);
+	dst[n] = 0;
+}
+
 static int number(const char *s, uint64_t *out, const char **end)
 {
 	char *stop;

@@ -12,6 +12,8 @@ int text_unhex(const char *s, size_t len, uint8_t *out, size_t n);
 
 /* Copy with a NUL; ERR_TOO_LARGE if it does not fit, dst is then "". */
 int text_copy(char *dst, size_t cap, const char *src, size_t len);
+/* As much of it as fits, up to a whole character: for texts that people read. */
+void text_cut(char *dst, size_t cap, const char *src);
 
 /* Shortest well-formed UTF-8, no surrogates (RFC 3629). */
 bool text_utf8(const char *s, size_t len);

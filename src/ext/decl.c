@@ -23,15 +23,7 @@ static int text_field(const struct tos_value *map, const char *key, char *dst, s
 /* Texts for people may be cut. */
 static void doc_field(const struct tos_value *map, const char *key, char *dst, size_t cap)
 {
-	const char *s = tos_get_text(map, key, "");
-	size_t n = strlen(s);
-
-	if (n >= cap)
-		n = cap - 1;
-	while (n && !text_utf8(s, n))
-		n--;
-	memcpy(dst, s, n);
-	dst[n] = 0;
+	text_cut(dst, cap, tos_get_text(map, key, ""));
 }
 
 static int read_inbox(const struct tos_value *v, uint32_t default_bound, struct decl_inbox *in)

@@ -564,28 +564,14 @@ int ping_decode(struct cbor_cursor *c, uint64_t *number)
 
 /* ---- bye = [9, code, text] */
 
-/* Cut between characters. */
-static size_t text_cut(const char *s, size_t most)
-{
-	size_t n = strnlen(s, most + 1);
-
-	if (n <= most)
-		return n;
-	for (n = most; n && ((unsigned char)s[n] & 0xc0) == 0x80;)
-		n--;
-	return n;
-}
-
 void bye_encode(struct buf *b, int rc, const char *text)
 {
 	size_t at = frame_head(b, FRAME_BYE, 2);
-	size_t n = text ? text_cut(text, BYE_TEXT_MAX) : 0;
+	char cut[BYE_TEXT_MAX + 1];
 
+	text_cut(cut, sizeof(cut), text ? text : "");
 	cbor_put_text(b, err_word(rc));
-	if (n && text_utf8(text, n))
-		cbor_put_text_n(b, text, n);
-	else
-		cbor_put_text(b, "");
+	cbor_put_text(b, cut);
 	frame_tail(b, at);
 }
 

@@ -68,7 +68,7 @@ static void text_field(
 {
 	const char *s = tos_get_text(m, key, def);
 
-	snprintf(out, cap, "%s", s[0] ? s : def);
+	text_cut(out, cap, s[0] ? s : def);
 }
 
 /* What act, statement and row have in common. */

@@ -555,8 +555,8 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 	snprintf(p->by, sizeof(p->by), "%s", b->by);
 	snprintf(p->owner, sizeof(p->owner), "%s", owner);
 	snprintf(p->account, sizeof(p->account), "%s", account);
-	snprintf(p->name, sizeof(p->name), "%s", b->name ? b->name : "");
-	snprintf(p->source, sizeof(p->source), "%s", b->source ? b->source : "");
+	text_cut(p->name, sizeof(p->name), b->name ? b->name : "");
+	text_cut(p->source, sizeof(p->source), b->source ? b->source : "");
 	snprintf(p->path, sizeof(p->path), ".put-%llu",
 		(unsigned long long)k->content->next_put++);
 	p->size = b->size;

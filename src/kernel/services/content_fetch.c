@@ -312,7 +312,7 @@ static void on_piece(
 	}
 	t->part = tos_get(m, "have") != NULL;
 	if (!t->name[0])
-		snprintf(t->name, sizeof(t->name), "%s", tos_get_text(m, "name", ""));
+		text_cut(t->name, sizeof(t->name), tos_get_text(m, "name", ""));
 	if (t->size < 0 && size >= 0) {
 		t->size = size;
 		memcpy(t->sized_by, t->source[t->at], sizeof(t->sized_by));
@@ -470,7 +470,7 @@ static void waiter_add(struct transfer *t, struct request *rq, const struct tos_
 	int64_t until = rq->deadline_at_ms;
 	int64_t most = tos_get_int(args, "timeout_ms", 0);
 
-	if (most > 0 && clock_ms() + most > until && most < 86400000)
+	if (most > 0 && most < 86400000 && clock_ms() + most > until)
 		until = clock_ms() + most; /* it goes on though nobody waits any more */
 	if (until > t->deadline_ms)
 		t->deadline_ms = until;
@@ -525,7 +525,7 @@ void content_fetch(
 		return;
 	}
 	if (!t->name[0])
-		snprintf(t->name, sizeof(t->name), "%s", tos_get_text(args, "name", ""));
+		text_cut(t->name, sizeof(t->name), tos_get_text(args, "name", ""));
 	t->pin |= tos_get_bool(args, "pin", false);
 	waiter_add(t, rq, args);
 	if (begun) {

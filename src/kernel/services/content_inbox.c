@@ -379,7 +379,7 @@ static void put_verb(struct kernel *k, struct request *rq)
 		request_fail(rq, rc, "%s", err_show(rc, &em));
 		return;
 	}
-	if (content_put_size(p) < 0 && offset + (int64_t)n == content_put_have(p) &&
+	if (content_put_size(p) < 0 && offset == content_put_have(p) - (int64_t)n &&
 		tos_get_bool(rq->args, "last", false))
 		rc = content_put_sized(k, p, content_put_have(p), &em);
 	if (rc < 0) {

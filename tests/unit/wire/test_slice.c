@@ -6,6 +6,8 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "base/mem.h"
+#include "base/text.h"
 #include "wire/slice.h"
 
 static void equal_are_the_same_bytes_and_as_many(void **state)
@@ -89,6 +91,23 @@ static void blobs_that_share_live_on_their_own(void **state)
 	blob_free(&b);
 }
 
+static void what_does_not_fit_is_cut_between_characters(void **state)
+{
+	static const struct {
+		const char *text, *cut;
+	} texts[] = { { "", "" }, { "abc", "abc" }, { "abcde", "abcd" },
+		{ "ab\xe2\x82\xac", "ab" }, { "a\xe2\x82\xac\xe2\x82\xac", "a\xe2\x82\xac" },
+		{ "\xf0\x9f\x98\x80x", "\xf0\x9f\x98\x80" },
+		{ "ab\xe2\x82", "ab" } /* cut already */ };
+	char cut[5];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		text_cut(cut, sizeof(cut), texts[i].text);
+		assert_string_equal(cut, texts[i].cut);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -96,6 +115,7 @@ int main(void)
 		cmocka_unit_test(text_is_cut_to_what_fits_and_always_ends),
 		cmocka_unit_test(blob_owns_a_copy_also_of_itself),
 		cmocka_unit_test(blobs_that_share_live_on_their_own),
+		cmocka_unit_test(what_does_not_fit_is_cut_between_characters),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
