@@ -291,11 +291,13 @@ static void on_piece(
 	size_t n = 0;
 
 	(void)k;
-	if (!t || t->number != a->number || t->ending)
+	if (!t || t->number != a->number)
 		return;
 	p = &t->piece[a->slot];
 	p->call = 0;
 	t->n_asked--;
+	if (t->ending)
+		return;
 	bytes = rc == 0 ? tos_get_bytes(m, "bytes", &n) : NULL;
 	size = tos_get_int(m, "size", -1);
 	if (rc == 0 && size_differs(t, size)) {
