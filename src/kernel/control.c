@@ -157,19 +157,26 @@ static void status_verb(struct kernel *k, struct request *rq)
 	request_ok(rq, m);
 }
 
+static struct tos_value *resident_rows(const struct kernel *k)
+{
+	struct tos_value *rows = tos_array();
+	struct resident *r;
+	size_t it = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		tos_push(rows, resident_row(r));
+	return rows;
+}
+
 static void ps_verb(struct kernel *k, struct request *rq)
 {
 	struct tos_value *rows;
 	struct home_record *h;
-	struct resident *r;
 	size_t it = 0;
 
 	if (control_may_read(k, rq) < 0)
 		return;
-	rows = tos_array();
-	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		tos_push(rows, resident_row(r));
-	it = 0;
+	rows = resident_rows(k);
 	while ((h = map_next(k->homes, &it, NULL, NULL)))
 		if (!map_find_str(k->residents, h->name))
 			tos_push(rows, home_row(h));
@@ -179,16 +186,8 @@ static void ps_verb(struct kernel *k, struct request *rq)
 /* Those that are here, and nothing of what this kernel knows as their home. */
 static void residents_verb(struct kernel *k, struct request *rq)
 {
-	struct tos_value *rows;
-	struct resident *r;
-	size_t it = 0;
-
-	if (control_may_read(k, rq) < 0)
-		return;
-	rows = tos_array();
-	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		tos_push(rows, resident_row(r));
-	request_ok(rq, rows);
+	if (control_may_read(k, rq) == 0)
+		request_ok(rq, resident_rows(k));
 }
 
 struct show_ask {

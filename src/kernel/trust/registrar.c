@@ -85,6 +85,19 @@ static void token_addresses(struct kernel *k, const struct tos_value *args, stru
 			k->config.advertise);
 }
 
+/* This is the registrar, and that may be a kernel's name; false: the request has been failed. */
+static bool registrar_for(struct kernel *k, struct request *rq, const char *name)
+{
+	if (!k->registrar)
+		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
+			k->config.name, k->config.registrar);
+	else if (!name_kernel_ok(name))
+		request_fail(rq, ERR_NAME, "%s is not a kernel's name", name);
+	else
+		return true;
+	return false;
+}
+
 void registrar_enroll_act(
 	struct kernel *k, struct request *rq, const char *name, const struct tos_value *args)
 {
@@ -96,15 +109,8 @@ void registrar_enroll_act(
 	uint8_t digest[DIGEST_BYTES];
 	int rc;
 
-	if (!k->registrar) {
-		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
-			k->config.name, k->config.registrar);
+	if (!registrar_for(k, rq, name))
 		return;
-	}
-	if (!name_kernel_ok(name)) {
-		request_fail(rq, ERR_NAME, "%s is not a kernel's name", name);
-		return;
-	}
 	known = get_row(k, T_ENROLLED, slice_text(name));
 	if ((known || strcmp(name, k->config.name) == 0 || links_find(k->links, name)) &&
 		!tos_get_bool(args, "replace", false)) {
@@ -528,15 +534,8 @@ void registrar_remove_act(struct kernel *k, struct request *rq, const char *name
 	struct store_txn *t;
 	int rc;
 
-	if (!k->registrar) {
-		request_fail(rq, ERR_UNSUPPORTED, "%s is not the registrar; that is %s",
-			k->config.name, k->config.registrar);
+	if (!registrar_for(k, rq, name))
 		return;
-	}
-	if (!name_kernel_ok(name)) {
-		request_fail(rq, ERR_NAME, "%s is not a kernel's name", name);
-		return;
-	}
 	r = mem_new(struct removing);
 	r->k = k;
 	r->rq = rq;
