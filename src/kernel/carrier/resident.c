@@ -451,6 +451,17 @@ void resident_go_on(struct resident *r)
 
 /* ---- faults and ends */
 
+/* A move, a clone or an end that was under way is not gone on with. */
+static void leaving_cancel(struct resident *r)
+{
+	move_cancel(r);
+	clone_cancel(r);
+	call_cancel(r->k, r->completed_call);
+	r->completed_call = 0;
+	r->go_seq = 0;
+	r->via_go = false;
+}
+
 void resident_fault(struct resident *r, int rc, const char *text, const char *traceback)
 {
 	char error[300];
@@ -463,12 +474,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 	 * process says or does by then. */
 	if (r->state == SHELL_DEPARTING)
 		return;
-	move_cancel(r);
-	clone_cancel(r);
-	call_cancel(r->k, r->completed_call);
-	r->completed_call = 0;
-	r->go_seq = 0;
-	r->via_go = false;
+	leaving_cancel(r);
 	if (resident_event(r, SHELL_EV_FAULT, NULL) < 0)
 		return;
 	resident_waits(r, NULL);
@@ -653,12 +659,7 @@ void resident_restart(struct resident *r, const char *why)
 
 	if (r->state == SHELL_DEPARTING || r->completed)
 		return; /* it does not need the VM any more */
-	move_cancel(r);
-	clone_cancel(r);
-	call_cancel(r->k, r->completed_call);
-	r->completed_call = 0;
-	r->go_seq = 0;
-	r->via_go = false;
+	leaving_cancel(r);
 	if (resident_event(r, SHELL_EV_REBOOT, NULL) < 0)
 		return;
 	metric_add(r->k->metrics, "carriers_restarted_total", NULL, 1);
