@@ -48,10 +48,11 @@ struct tos_connection {
 	struct tls_session *tls;
 	struct frame_reader reader;
 	char kernel[NAME_BYTES_MAX + 1], name[NAME_BYTES_MAX + 1];
-	char home[HOME_PATH_MAX];               /* where its socket is; "" for one over TLS */
-	uint64_t tag;                           /* last one used */
-	const struct tos_principal *introduced; /* as whose; compared and nothing else */
-	int64_t introduced_until_ms;            /* wall clock */
+	char home[HOME_PATH_MAX];       /* where its socket is; "" for one over TLS */
+	char place[NAME_BYTES_MAX + 1]; /* the kernel whose socket that is; "" likewise */
+	uint64_t tag;                   /* last one used */
+	uint64_t introduced;            /* as whose: its number */
+	int64_t introduced_until_ms;    /* wall clock */
 	struct queued *first, **last;
 	uint32_t consumed; /* posts taken since we granted credit */
 	uint32_t consumed_chunks;
@@ -594,6 +595,7 @@ static int connect_one(const struct home *h, const char *kernel, uint32_t timeou
 	if (rc < 0)
 		return err_wrap(em, rc, "kernel %s", kernel);
 	snprintf((*out)->home, sizeof((*out)->home), "%s", h->path);
+	snprintf((*out)->place, sizeof((*out)->place), "%s", kernel);
 	return 0;
 }
 
@@ -605,7 +607,7 @@ int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errms
 			    : err_set(em, ERR_STATE, "this connection cannot be made again");
 
 	if (rc == 0)
-		rc = connect_one(&h, c->kernel, timeout_ms, &fresh, em);
+		rc = connect_one(&h, c->place, timeout_ms, &fresh, em);
 	if (rc < 0)
 		return rc;
 	must(fresh);
@@ -622,19 +624,24 @@ int connection_again(struct tos_connection *c, uint32_t timeout_ms, struct errms
 
 int64_t connection_introduced(const struct tos_connection *c, const struct tos_principal *p)
 {
-	return c->introduced == p ? c->introduced_until_ms : 0;
+	return c->introduced == principal_number(p) ? c->introduced_until_ms : 0;
 }
 
 void connection_introduce(
 	struct tos_connection *c, const struct tos_principal *p, int64_t until_ms)
 {
-	c->introduced = p;
+	c->introduced = principal_number(p);
 	c->introduced_until_ms = until_ms;
 }
 
 const char *connection_home(const struct tos_connection *c)
 {
 	return c->home;
+}
+
+const char *connection_place(const struct tos_connection *c)
+{
+	return c->place;
 }
 
 int tos_connect(const char *home, const char *kernel, uint32_t timeout_ms,

@@ -19,6 +19,8 @@ static inline struct tos_error *public_of(struct errmsg *em)
 
 /* The TOS_HOME whose kernel that is; "" for one over TLS. */
 const char *connection_home(const struct tos_connection *c);
+/* The kernel whose socket was opened, whatever it calls itself; "": not known. */
+const char *connection_place(const struct tos_connection *c);
 /* The names of all kernels that it knows of, in order. */
 struct names;
 int connection_kernels(struct tos_connection *c, struct names *out, struct errmsg *em);
@@ -30,6 +32,7 @@ void connection_introduce(
 
 struct signer;
 const struct signer *principal_signer(const struct tos_principal *p);
+uint64_t principal_number(const struct tos_principal *p);
 
 /* Append the signed act. */
 int act_sign(const struct tos_principal *p, const char *kernel, const char *act,

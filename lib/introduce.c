@@ -1,5 +1,6 @@
 /* A connection that says whose it is: signed by a principal, believed by every kernel that it posts to. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "lib/internal.h"
@@ -23,15 +24,32 @@ static int introduce_ask(struct tos_connection *c, struct tos_value *args, uint3
 	return rc;
 }
 
-/* what: the answer to an INTRODUCE that says nothing. */
-static int introduction_sign(const struct tos_principal *p, const struct tos_value *what,
-	int64_t until_ms, struct buf *cose, struct errmsg *em)
+/* Signed is what the kernel says of us: another kernel's client it must not be, which could then be
+ * anybody that this one tells. */
+static bool client_is_of(const char *client, const char *kernel)
 {
+	size_t n = strlen(kernel);
+
+	return n && strncmp(client, kernel, n) == 0 &&
+	       strncmp(client + n, "/client/", strlen("/client/")) == 0;
+}
+
+/* what: the answer to an INTRODUCE that says nothing. */
+static int introduction_sign(const struct tos_principal *p, const char *kernel,
+	const struct tos_value *what, int64_t until_ms, struct buf *cose, struct errmsg *em)
+{
+	const char *client = tos_get_text(what, "client", "");
 	struct tos_value *v = tos_map();
 	uint8_t *payload = NULL;
 	size_t n = 0;
 	int rc = 0;
 
+	if (!client_is_of(client, kernel)) {
+		tos_value_free(v);
+		return err_set(em, ERR_DENIED,
+			"kernel %s says that this client is %.*s: that is not signed", kernel,
+			NAME_BYTES_MAX, client);
+	}
 	rc |= tos_set(v, "boot", tos_value_copy(tos_get(what, "boot")));
 	rc |= tos_set(v, "client", tos_value_copy(tos_get(what, "client")));
 	rc |= tos_set(v, "expires", tos_int(until_ms));
@@ -57,7 +75,8 @@ int tos_introduce(struct tos_connection *c, const struct tos_principal *p, uint3
 	if (connection_introduced(c, p) - now > FRESH_MS)
 		return 0;
 	rc = introduce_ask(c, tos_map(), timeout_ms, &what, err);
-	rc = rc ? rc : introduction_sign(p, what, until, &cose, em_of(err));
+	rc = rc ? rc
+		: introduction_sign(p, connection_place(c), what, until, &cose, em_of(err));
 	tos_value_free(STEAL(what));
 	if (rc < 0)
 		return rc;

@@ -13,7 +13,13 @@
 
 struct tos_principal {
 	struct signer *signer;
+	uint64_t number; /* of this one, as loaded: an address may be another's next */
 };
+
+uint64_t principal_number(const struct tos_principal *p)
+{
+	return p->number;
+}
 
 const struct signer *principal_signer(const struct tos_principal *p)
 {
@@ -73,6 +79,7 @@ int tos_principal_load(
 		return err_wrap(em, rc, "key of %s", name);
 	*out = mem_new(struct tos_principal);
 	(*out)->signer = s;
+	random_bytes(&(*out)->number, sizeof((*out)->number));
 	return 0;
 }
 

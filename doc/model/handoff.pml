@@ -339,7 +339,8 @@ inline home_outcome(word)
 	home.state = word; home.kernel = HOME; denied = 0
 }
 
-/* gone_put(), resident_del(), home_report_gone() in one transaction: move_accepted() */
+/* gone_put(), resident_del(), home_report_gone() in one transaction: move_accepted(). It is queued when nobody
+ * may write for a while; until it is stored gone_find() reads it from memory, which is what is queued. */
 inline move_accepted(k)
 {
 	queued[k].T_GONE.has = 1;
@@ -498,8 +499,8 @@ inline arrival_refuse(k, x)
 #define replayed(k, x) \
 	((here(k) && mem[k].e == e_of(x) && \
 		 ((mem[k].state != DEPARTING && mem[k].state != FREEZING) || n_of(x) < mem[k].n)) || \
-		(stored[k].T_GONE.has && stored[k].T_GONE.e == e_of(x) && \
-			n_of(x) <= stored[k].T_GONE.n))
+		(queued[k].T_GONE.has && queued[k].T_GONE.e == e_of(x) && \
+			n_of(x) <= queued[k].T_GONE.n))
 
 /* outcome_of_holder() */
 #define outcome_of_holder(x) (home.kernel == hop[x].src || passes(hop[x].chain))
@@ -584,7 +585,7 @@ inline send_verb(k, x)
 /* ---- VOID: void_verb() at k, from s */
 #define void_denied(k, s) \
 	((here(k) && HOME != (s) && mem[k].from != (s)) || \
-		(!here(k) && stored[k].T_GONE.has && HOME != (s) && stored[k].T_GONE.from != (s)))
+		(!here(k) && queued[k].T_GONE.has && HOME != (s) && queued[k].T_GONE.from != (s)))
 
 #define void_pass(k, s, d, value) \
 	queued[k].T_VOID = (queued[k].T_VOID & (255 - (3 << (2 * (d))))) | ((value) << (2 * (d))); \
@@ -595,7 +596,7 @@ inline send_verb(k, x)
 inline void_verb(k, s, value)
 {
 	if
-	:: here(k) || stored[k].T_GONE.has || mem[k].state == ARRIVING -> incarnation_learn(k, value)
+	:: here(k) || queued[k].T_GONE.has || mem[k].state == ARRIVING -> incarnation_learn(k, value)
 	:: else /* nothing of it is here, so nothing is void */
 	fi;
 	if
@@ -606,9 +607,9 @@ inline void_verb(k, s, value)
 		:: else -> voided[s] = voided[s] | (1 << (k))
 		fi;
 		resident_drop(k)
-	:: !here(k) && stored[k].T_GONE.has && stored[k].T_GONE.e < (value) &&
-			stored[k].T_GONE.dest != HOME ->
-		void_pass(k, s, stored[k].T_GONE.dest, value)
+	:: !here(k) && queued[k].T_GONE.has && queued[k].T_GONE.e < (value) &&
+			queued[k].T_GONE.dest != HOME ->
+		void_pass(k, s, queued[k].T_GONE.dest, value)
 	:: else -> voided[s] = voided[s] | (1 << (k))
 	fi
 }
@@ -800,9 +801,13 @@ inline on_asked(k)
 }
 
 /* ---- HOLDS: holds_verb() at k, place_said() and source_said() at home */
-#define says_gone_or_unknown(k) (!here(k) && stored[k].T_RESIDENT.state == NONE)
-#define says_gone(k) (says_gone_or_unknown(k) && stored[k].T_GONE.has)
-#define gone_since(k) (stored[k].T_GONE.e == home.e && gone_later(stored[k].T_GONE.n, k))
+#define gone_is_late(k) \
+	(queued[k].T_GONE.has && (!stored[k].T_GONE.has || queued[k].T_GONE.e != stored[k].T_GONE.e || \
+		queued[k].T_GONE.n != stored[k].T_GONE.n))
+#define says_gone_or_unknown(k) \
+	(!here(k) && (gone_is_late(k) || stored[k].T_RESIDENT.state == NONE))
+#define says_gone(k) (says_gone_or_unknown(k) && queued[k].T_GONE.has)
+#define gone_since(k) (queued[k].T_GONE.e == home.e && gone_later(queued[k].T_GONE.n, k))
 #define waits_for_the_dead(k, d) \
 	(mem[k].state == DEPARTING && doubt[k] && !mem[k].asking && !mem[k].outcome && \
 		mem[k].dest == (d) && declared(d))
@@ -811,10 +816,10 @@ inline place_said(k)
 {
 	if
 	:: says_gone(k) && gone_since(k) ->
-		home.n = stored[k].T_GONE.n + 1;
+		home.n = queued[k].T_GONE.n + 1;
 		home.came = home.n;
 		home.from = NOBODY;
-		home.kernel = stored[k].T_GONE.dest;
+		home.kernel = queued[k].T_GONE.dest;
 		denied = 0;
 		home_save()
 	:: says_gone_or_unknown(k) && !(says_gone(k) && gone_since(k)) ->
@@ -830,7 +835,7 @@ inline place_said(k)
 
 /* Does asking the place change anything? */
 #define place_news(k) \
-	((says_gone(k) && gone_since(k) && stored[k].T_GONE.dest != HOME) || \
+	((says_gone(k) && gone_since(k) && queued[k].T_GONE.dest != HOME) || \
 		(says_gone_or_unknown(k) && !(says_gone(k) && gone_since(k)) && denied < 2) || \
 		(!says_gone_or_unknown(k) && (denied > 0 || waits_for_the_dead(k, mem[k].dest))))
 

@@ -35,6 +35,7 @@ struct peer {
 	struct links *ls;
 	struct trusted *trusted;
 	uint64_t chunk_bytes;
+	bool introduced; /* from then on it lies about who the client is */
 };
 
 static void peer_send(struct link *l, enum post_kind kind, uint64_t tag, const char *folder,
@@ -144,6 +145,13 @@ static void peer_call(struct peer *s, struct link *l, const struct post *p)
 	} else if (strcmp(verb, "NAME") == 0) {
 		m = one("name", tos_text("host0#7"));
 		tos_set(m, "nonce", tos_bytes(nonce, sizeof(nonce)));
+		peer_send(l, POST_ANSWER, p->tag, "ok", m);
+	} else if (strcmp(verb, "INTRODUCE") == 0) {
+		if (tos_get(tos_at(elements, 0), "cose"))
+			s->introduced = true;
+		m = one("client",
+			tos_text(s->introduced ? "host2/client/7" : "host0/client/1"));
+		tos_set(m, "boot", tos_bytes(nonce, sizeof(nonce)));
 		peer_send(l, POST_ANSWER, p->tag, "ok", m);
 	} else if (strcmp(verb, "LAUNCH") == 0)
 		peer_launch(s, l, p->tag, tos_at(elements, 0));
@@ -746,6 +754,28 @@ static void only_owners_launch_and_only_authors_sign(void **state)
 	tos_shell_free(s);
 }
 
+static void no_other_kernels_client_is_introduced(void **state)
+{
+	pid_t pid = peer_start();
+	struct tos_connection *c;
+	struct tos_principal *p;
+
+	(void)state;
+	assert_int_equal(tos_principal_load(home, "admin", &p, &err), 0);
+	assert_int_equal(tos_connect(home, "host0", 5000, &c, &err), 0);
+	assert_int_equal(tos_introduce(c, p, 5000, &err), 0);
+	assert_int_equal(tos_introduce(c, p, 5000, &err), 0); /* it was */
+	/* Another one, though it may lie where the first did. And it would be host2's client now, whom
+	 * this kernel may know. */
+	tos_principal_free(p);
+	assert_int_equal(tos_principal_load(home, "admin", &p, &err), 0);
+	assert_int_equal(tos_introduce(c, p, 5000, &err), ERR_DENIED);
+	assert_non_null(strstr(err.text, "host2/client/7"));
+	tos_disconnect(c);
+	tos_principal_free(p);
+	peer_stop(pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -769,6 +799,7 @@ int main(void)
 		cmocka_unit_test(a_large_launch_goes_ahead_in_chunks),
 		cmocka_unit_test(unknown_hosts_of_a_path_are_told),
 		cmocka_unit_test(only_owners_launch_and_only_authors_sign),
+		cmocka_unit_test(no_other_kernels_client_is_introduced),
 	};
 
 	return cmocka_run_group_tests(tests, make_home, remove_home);
