@@ -214,6 +214,24 @@ def frozen_in_flight(fleet, lua=BIG):
     pytest.skip("no move could be caught in flight")
 
 
+def test_a_retry_that_was_not_heard_of_yet_is_not_overtaken_by_the_next(fleet):
+    """Its copy would be ended for an incarnation that nobody has."""
+    lua = f"""function begin(self)
+        if tos.kernel() == "host1" and not tos.inbox("ok"):next(1) then error("not yet") end
+        {NOTE}
+    end"""
+    name = fleet.launch(lua, "--path", "host1,host2")
+    fleet.wait_state(name, "faulted")
+    fleet.freeze("host1")
+    try:
+        for _ in range(3):
+            fleet.tos("retry", name)
+    finally:
+        fleet.thaw("host1")
+    wait_for(lambda: fleet.run("post", f"{name}/ok", "on") and fleet.state(name) == "finished", 30, "it goes on")
+    assert visited(fleet.outcome(name)) == ["host1", "host2"]
+
+
 def test_a_destination_that_freezes_leaves_a_doubt_and_settles_it(fleet):
     name = frozen_in_flight(fleet)
     try:

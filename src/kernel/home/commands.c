@@ -82,11 +82,21 @@ struct wanted_saved {
 	struct request *rq;
 };
 
+static void wanted_answer(struct kernel *k, const char *name, struct request *rq)
+{
+	const struct home_record *h = home_find(k, name);
+	struct tos_value *out = tos_map();
+
+	tos_set(out, "name", tos_text(name));
+	tos_set(out, "state", tos_text(h ? shell_state_word(h->state) : "gone"));
+	tos_set(out, "wanted", tos_text(h ? h->wanted : ""));
+	request_ok(rq, out);
+}
+
 static void on_wanted_saved(void *arg, int rc, const struct errmsg *em)
 {
 	AUTOFREE struct wanted_saved *w = arg;
 	struct home_record *h = home_find(w->k, w->name);
-	struct tos_value *out;
 
 	FAULT_AT(WANT_JOURNALED);
 	if (h && strcmp(w->wanted, "retry") == 0)
@@ -98,16 +108,22 @@ static void on_wanted_saved(void *arg, int rc, const struct errmsg *em)
 		h->command_due = true;
 		command_send(w->k, h);
 	}
-	h = home_find(w->k, w->name);
-	if (rc < 0) {
+	if (rc < 0)
 		request_fail(w->rq, rc, "%s", err_show(rc, em));
-		return;
-	}
-	out = tos_map();
-	tos_set(out, "name", tos_text(w->name));
-	tos_set(out, "state", tos_text(h ? shell_state_word(h->state) : "gone"));
-	tos_set(out, "wanted", tos_text(h ? h->wanted : ""));
-	request_ok(w->rq, out);
+	else
+		wanted_answer(w->k, w->name, w->rq);
+}
+
+/* An incarnation was granted, and nothing heard of it yet: its copy may be at work already, and
+ * another one would end it. The same is told again. */
+static void retry_again(struct kernel *k, struct home_record *h, struct request *rq)
+{
+	char name[NAME_BYTES_MAX + 1];
+
+	snprintf(name, sizeof(name), "%s", h->name);
+	h->command_due = true;
+	command_send(k, h);
+	wanted_answer(k, name, rq);
 }
 
 int home_want(struct kernel *k, struct home_record *h, const char *wanted, struct request *rq)
@@ -133,6 +149,10 @@ int home_want(struct kernel *k, struct home_record *h, const char *wanted, struc
 				"%s is %s; only a faulted carrier is retried", h->name,
 				shell_state_word(h->state));
 			return ERR_STATE;
+		}
+		if (strcmp(h->wanted, "retry") == 0) {
+			retry_again(k, h, rq);
+			return 0;
 		}
 		/* A higher incarnation: its requests to extensions are new ones. */
 		home_raise(h);
