@@ -20,6 +20,7 @@
 #define PLACES_MAX     100000
 #define PLACE_MS       600000
 #define MOVED_PAUSE_MS 20
+#define MOVED_MOST     4 /* one neighbour's word after another's, before the Messenger is asked */
 #define DELIVER_MS     10000
 #define IDLE_MS        2000 /* an empty stream is kept for the next post */
 #define FLYING_MAX     256  /* on their way to one kernel: doc/protocol.md allows 1,024 */
@@ -42,6 +43,7 @@ struct stream_queue {
 	bool waits;        /* for that link, or for room on it */
 	bool busy;         /* a LOCATE, or a DELIVER to an old kernel, is under way */
 	bool located;      /* the present try is by the Messenger's word, not by our memory */
+	unsigned moved;    /* so often were we sent on since we asked, or delivered */
 	int64_t again_at_ms, idle_at_ms;
 };
 
@@ -191,6 +193,24 @@ int stream_add(struct kernel *k, const struct origin *from, const struct post *p
 
 /* ---- what became of a try */
 
+/* A neighbour says where it went. What neighbours remember can lead in a circle: then its home is asked, and
+ * there is a pause. */
+static void sent_on(struct kernel *k, struct stream_queue *q, const char *kernel)
+{
+	const char *place = place_find(k, q->dest);
+	bool news = !place || strcmp(place, kernel) != 0;
+
+	place_note(k, q->dest, kernel);
+	q->moved += news; /* once for all that were on their way */
+	/* Where it is not taken yet, or its neighbours disagree: after a pause. */
+	if (strcmp(kernel, q->to) == 0 || q->located || q->moved > MOVED_MOST)
+		q->again_at_ms = kernel_now(k) + MOVED_PAUSE_MS;
+	if (q->moved > MOVED_MOST && ext_hook(k->exts, TOS_INBOX_LOCATES, 0)) {
+		q->moved = 0;
+		place_forget(k, q->dest);
+	}
+}
+
 /* This post was not delivered, for the carrier is not there: true if it is tried again. */
 static bool try_again(struct kernel *k, struct stream_queue *q, struct kept_post *kp, int rc,
 	const char *text)
@@ -198,10 +218,7 @@ static bool try_again(struct kernel *k, struct stream_queue *q, struct kept_post
 	if (kernel_now(k) >= kp->deadline_at_ms)
 		return false;
 	if (rc == ERR_MOVED) {
-		/* Where it is not taken yet, or its neighbours disagree: after a pause. */
-		if (strcmp(text, q->to) == 0 || q->located)
-			q->again_at_ms = kernel_now(k) + MOVED_PAUSE_MS;
-		place_note(k, q->dest, text);
+		sent_on(k, q, text);
 		return true;
 	}
 	if (rc == ERR_NOT_FOUND && !q->located) {
@@ -233,6 +250,7 @@ static void on_delivered(
 	if (rc == 0) {
 		*k->count.posts_forwarded += 1;
 		q->located = false;
+		q->moved = 0;
 		post_drop(k, q, kp);
 	} else if (!try_again(k, q, kp, rc, text)) {
 		q->located = false;
@@ -504,6 +522,7 @@ static void on_landed(void *arg, struct courier_item *it, int rc, const char *te
 	if (rc == 0) {
 		*k->count.posts_forwarded += 1;
 		q->located = false;
+		q->moved = 0;
 		post_drop(k, q, kp);
 	} else if (try_again(k, q, kp, rc, text)) {
 		list_add(&q->again, &kp->node);

@@ -130,7 +130,7 @@ function begin()
     local to = tos.briefcase.TO[1]
     assert(tos.call("host1/Echo", "warm"))
     tos.briefcase:folder("READY"):push(true)
-    tos.log("ready")
+    tos.log("the link is warm")
     tos.sleep(1.5)
     local at = tos.clock()
     local a, b = tos.ask("host1/Echo", "x", 50), tos.ask(to .. "/in", { 1 }, 50)
@@ -148,7 +148,7 @@ def test_calls_to_a_frozen_kernel_end_early(fleet):
     to = receiver(fleet, 100000, "--path", "host1")
     fleet.outcome(sender(fleet, to, 1, "--path", "host2", last="no"))  # host2 knows where it is
     asker = fleet.launch(ASKER, "--data", f"TO={to}", "--path", "host2", name="asker.lua")
-    wait_for(lambda: any("ready" in line for line in fleet.tos("log", asker).splitlines()), text="it is ready")
+    wait_for(lambda: "the link is warm" in fleet.tos("log", asker), text="it is warm")
     fleet.freeze("host1")
     try:
         o = fleet.outcome(asker)
@@ -194,3 +194,15 @@ def test_watchers_elsewhere_that_are_gone_make_room(fleet):
         assert admitted(), "one that watches may say so again"
         fleet.tos("kill", name)
         wait_for(lambda: any("killed" in str(f) for f in [late.frame(10)]))
+
+
+def test_who_has_ended_is_not_sought_in_a_circle(fleet):
+    """Its home, where it came from, and the kernel where it ended each remember the other: a third one asks the home."""
+    o = fleet.outcome(fleet.launch("if tos.kernel() == 'host0' then tos.go('host2') end "
+                                   "if tos.kernel() == 'host2' then tos.go('host1') end", "--itinerant"))
+    name = o["name"]
+    asked = fleet.launch(f"local _, code, text = tos.call('{name}/box', 'give', 20) "
+                         "tos.briefcase:folder('RESULTS'):push(code) tos.briefcase:folder('RESULTS'):push(text)",
+                         "--path", "host2")
+    code, text = fleet.outcome(asked)["briefcase"]["RESULTS"]
+    assert code == "not-found" and "has ended" in text

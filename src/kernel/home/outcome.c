@@ -62,6 +62,7 @@ void home_outcome(struct kernel *k, struct home_record *h, enum shell_state stat
 	h->in_doubt = h->command_due = false;
 	h->ended_ms = clock_wall_ms();
 	snprintf(h->kernel, sizeof(h->kernel), "%s", k->config.name);
+	place_forget(k, h->name);
 	home_state(k, h, state);
 	metric_add(k->metrics, "outcomes_total", NULL, 1);
 	log_info("carrier ended", KV_STR("carrier", h->name),
