@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+import wire
 from conftest import fleet_fixture
 from fleet import KERNEL, NOTE, QUICK, TOUR, events, visited, wait_for
 
@@ -230,6 +231,33 @@ def test_a_retry_that_was_not_heard_of_yet_is_not_overtaken_by_the_next(fleet):
         fleet.thaw("host1")
     wait_for(lambda: fleet.run("post", f"{name}/ok", "on") and fleet.state(name) == "finished", 30, "it goes on")
     assert visited(fleet.outcome(name)) == ["host1", "host2"]
+
+
+def test_an_incarnation_that_has_faulted_is_not_begun_again(fleet):
+    """Told again by a home that has not heard of the fault: it would run twice, and what it asks anew be taken for repeats.
+    Here host2's key, its carrier's home, is the test's."""
+    name = fleet.launch("function begin(self) error('always') end", "--path", "host1", "--kernel", "host2")
+    wait_for(lambda: fleet.ps("host1").get(name, {}).get("state") == "faulted")
+    fleet.tos("down", "host2")
+    faults = fleet.metric("host1", "tos_faults_total")
+    domain = wire.Domain(fleet.home)
+    home = domain.as_kernel("host2", "host1", directory=fleet.path)
+    first, second = [1000, os.urandom(8)], [1001, os.urandom(8)]
+
+    def command(wanted, e):
+        return home.call("host1/Handoff", "COMMAND", {"name": name, "wanted": wanted, "e": e}, sender="host2/Kernel")["state"]
+
+    try:
+        assert command("retry", first) != "faulted"
+        wait_for(lambda: fleet.metric("host1", "tos_faults_total") == faults + 1)
+        assert [command("retry", e) for e in (first, [999, bytes(8)], first)] == ["faulted"] * 3
+        assert command("retry", second) != "faulted"
+        wait_for(lambda: fleet.metric("host1", "tos_faults_total") == faults + 2)
+        command("killed", second)
+        wait_for(lambda: not fleet.residents(name))
+    finally:
+        home.close()
+        fleet.up()
 
 
 def test_a_destination_that_freezes_leaves_a_doubt_and_settles_it(fleet):

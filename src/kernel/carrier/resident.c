@@ -609,11 +609,14 @@ void resident_wanted(struct resident *r, const char *wanted, const struct incarn
 			home_report(r);
 		}
 	} else if (strcmp(wanted, "retry") == 0) {
-		if (r->state == SHELL_FAULTED) {
-			if (e && incarnation_compare(e, &r->e) > 0) {
-				r->e = *e;
-				incarnation_learn(r->k, r->id, e, r->ticket.expires_ms);
-			}
+		/* One run of an incarnation: what was granted before, and was the one that has faulted
+		 * now, is told again only until its home has heard of that. */
+		if (r->state == SHELL_FAULTED && (!e || incarnation_compare(e, &r->e) <= 0)) {
+			r->report_due = true;
+			r->report_at_ms = clock_ms() + r->k->config.retry_ms;
+		} else if (r->state == SHELL_FAULTED) {
+			r->e = *e;
+			incarnation_learn(r->k, r->id, e, r->ticket.expires_ms);
 			clone_forget(r);
 			resident_event(r, SHELL_EV_RETRY, NULL);
 			tos_value_free(r->fault);
