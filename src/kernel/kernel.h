@@ -135,7 +135,10 @@ struct peer {
 	/* posts to carriers: ours there, theirs here (core/courier.h) */
 	struct courier_out out;
 	struct courier_in in;
-	unsigned n_introduced; /* of those it vouched for: clients */
+	/* of those it vouched for: clients (struct introduced), and those that made room for others */
+	struct list introduced;
+	unsigned n_introduced;
+	struct map *forgotten; /* name -> int64_t, wall clock: until when */
 	unsigned n_streams;    /* that wait for the link, or for room on it */
 	bool say_due;          /* peer_took() has something to say at the end of this turn */
 	int64_t lost_ms;       /* when the last link was lost; 0: never */

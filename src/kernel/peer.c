@@ -43,6 +43,8 @@ struct peer *peer_get(struct kernel *k, const char *name)
 	p = mem_new(struct peer);
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	list_init(&p->queue);
+	list_init(&p->introduced);
+	p->forgotten = map_new();
 	p->took = map_new();
 	p->vouched = map_new();
 	p->vouched_for = map_new();
@@ -444,11 +446,11 @@ static void vouched_for_drop(struct peer *p)
 	struct origin *o;
 	size_t it = 0;
 
+	introduced_clear(p);
 	while ((o = map_next(p->vouched_for, &it, NULL, NULL)))
 		free(o);
 	map_free(p->vouched_for);
 	p->vouched_for = NULL;
-	p->n_introduced = 0;
 }
 
 static bool boot_is(const struct peer *p, const struct hello *h)
@@ -567,6 +569,7 @@ void peers_tick(struct kernel *k, int64_t now_ms)
 			map_free(p->vouched);
 			map_free(p->took); /* emptied when its link went down */
 			vouched_for_drop(p);
+			map_free(p->forgotten);
 			free(p);
 		}
 	}
@@ -669,6 +672,7 @@ const struct origin *peer_vouched_for(struct kernel *k, struct peer *p, struct s
 
 	if (slash)
 		o = map_find(p->vouched_for, sender.p, (size_t)(slash - sender.p));
+	introduced_heard(p, o);
 	return introduced_holds(k, o);
 }
 

@@ -455,6 +455,11 @@ static int origin_from_peer(struct kernel *k, const char *peer, struct slice sen
 	if (strcmp(a.kernel, peer) != 0)
 		return err_set(em, ERR_DENIED, "%s does not speak for %.*s", peer,
 			(int)sender.n, (const char *)sender.p);
+	if (a.kind == ADDRESS_CLIENT && !vouched && introduced_forgotten(p, sender))
+		return err_set(em, ERR_DENIED,
+			"%s no longer knows whose %.*s is, so many clients of %s were introduced "
+			"since: connect anew",
+			k->config.name, (int)sender.n, (const char *)sender.p, peer);
 	if (a.kind == ADDRESS_CLIENT && vouched)
 		*out = *vouched;
 	else if (a.kind == ADDRESS_CLIENT)

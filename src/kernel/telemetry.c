@@ -142,6 +142,8 @@ static const struct {
 	{ "vouches_refused_total", "counter",
 		"Vouchings for carriers and clients that did not hold." },
 	{ "introductions_total", "counter", "Clients that showed whose they are." },
+	{ "introductions_forgotten_total", "counter",
+		"Clients of other kernels of whom nothing was heard for longest, to make room for others." },
 	{ "introductions_refused_total", "counter",
 		"Introductions of clients that did not hold." },
 	{ "vms_started_total", "counter", "Processes started for carriers." },

@@ -153,6 +153,37 @@ def test_another_kernel_speaks_for_its_own_clients_only(fleet, domain, tells):
         fleet.up()
 
 
+def test_clients_of_whom_nothing_was_heard_for_longest_make_room_and_are_nobodys(fleet, domain, tells):
+    """A kernel does not say which of its clients are gone: their number must not keep others from showing whose they are."""
+    bob, nonce, most, now = domain.principal("bob"), os.urandom(16), 2048, wire.now_ms()
+    fleet.tos("down", "host2")
+    key, cert = domain.kernel("host2").pem(fleet.path, "many-host2")
+    with wire.connect_tls(domain.address("host0"), key, cert) as c:
+        c.hello(name="host2", domain=domain.fingerprint.hex(), boot=[1 << 41, nonce])
+
+        def show(number):
+            c.send(wire.VOUCH, wire.sign(bob, "client", {"boot": nonce, "client": f"host2/client/{number}", "issued": now,
+                                                         "expires": now + 600000}), [])
+
+        def owner(number):
+            return c.call(tells["host0"], "", "x", sender=f"host2/client/{number}")["owner"]
+
+        for number in range(most):
+            show(number)
+        assert (owner(0), owner(1), owner(most)) == ("bob", "bob", "nobody")
+        for number in range(most, most + 3):
+            show(number)
+        assert {owner(n) for n in (0, 1, 5, most, most + 2)} == {"bob"}
+        # 2, 3 and 4 made room. They do not pass for a local user of their kernel.
+        for number in (2, 4):
+            forgotten = wire.failure(owner, number)
+            assert forgotten.code == "denied" and "connect anew" in forgotten.text
+        assert fleet.metric("host0", "tos_introductions_forgotten_total") == 3
+        show(4)
+        assert owner(4) == "bob" and wire.failure(owner, 6).code == "denied"
+    fleet.up()
+
+
 def rows(link, tx):
     return {r["role"] for r in link.call("host0/Commit", "LIST") if r["tx"] == tx}
 

@@ -16,7 +16,10 @@
 #include "kernel/trust/trust.h"
 
 #define INTRODUCTION_MOST_MS 3600000
-#define PEER_CLIENTS_MAX     4096u /* introduced, of one peer */
+/* Of one peer. It does not say which of them are gone; those of whom nothing was heard for longest make room,
+ * and are denied until their introduction has ended: what a principal may not, its kernel's users might. */
+#define PEER_CLIENTS_MAX   2048u
+#define PEER_FORGOTTEN_MAX 65536u
 
 static void introduced_free(struct introduced *i)
 {
@@ -195,25 +198,90 @@ const struct origin *introduced_holds(const struct kernel *k, const struct origi
 static void peer_drop(struct peer *p, struct introduced *i)
 {
 	map_del_str(p->vouched_for, i->origin.name);
+	list_del(&i->node);
 	p->n_introduced--;
 	introduced_free(i);
 }
 
-/* Those that have expired, or those that `which` names. */
+void introduced_clear(struct peer *p)
+{
+	void *until;
+	size_t it = 0;
+
+	while (!list_empty(&p->introduced))
+		peer_drop(p, LIST_ITEM(p->introduced.next, struct introduced, node));
+	while ((until = map_next(p->forgotten, &it, NULL, NULL)))
+		free(until);
+	map_free(p->forgotten);
+	p->forgotten = map_new();
+}
+
+void introduced_heard(struct peer *p, const struct origin *o)
+{
+	struct introduced *i;
+
+	if (!o || o->cls != ORIGIN_CLIENT)
+		return;
+	i = map_find_str(p->vouched_for, o->name);
+	list_del(&i->node);
+	list_add(&p->introduced, &i->node);
+}
+
+bool introduced_forgotten(const struct peer *p, struct slice client)
+{
+	const int64_t *until = map_find(p->forgotten, client.p, client.n);
+
+	/* With no room to remember one more, it may be any. */
+	return map_size(p->forgotten) >= PEER_FORGOTTEN_MAX ||
+	       (until && clock_wall_ms() < *until);
+}
+
+static void forgotten_sweep(struct peer *p)
+{
+	int64_t *until, now = clock_wall_ms();
+	const void *key;
+	size_t it = 0, n;
+
+	while ((until = map_next(p->forgotten, &it, &key, &n)))
+		if (now >= *until)
+			free(map_del(p->forgotten, key, n));
+}
+
+/* Room for one more. */
+static bool peer_room(struct kernel *k, struct peer *p)
+{
+	struct introduced *i;
+	int64_t *until;
+
+	if (p->n_introduced < PEER_CLIENTS_MAX)
+		return true;
+	if (map_size(p->forgotten) >= PEER_FORGOTTEN_MAX)
+		forgotten_sweep(p);
+	if (map_size(p->forgotten) >= PEER_FORGOTTEN_MAX)
+		return false;
+	i = LIST_ITEM(p->introduced.next, struct introduced, node);
+	if (introduced_holds(k, &i->origin)) {
+		until = mem_new(int64_t);
+		*until = i->until_ms + k->config.skew_ms;
+		free(map_put_str(p->forgotten, i->origin.name, until));
+		metric_add(k->metrics, "introductions_forgotten_total", NULL, 1);
+	}
+	peer_drop(p, i);
+	return true;
+}
+
+/* Those that `which` names. */
 static void peer_sweep(struct kernel *k, struct peer *p,
 	bool (*which)(const struct kernel *, const struct cert_info *))
 {
-	struct origin *o;
-	size_t it = 0;
+	struct list *pos, *tmp;
 
-	while ((o = map_next(p->vouched_for, &it, NULL, NULL))) {
-		struct introduced *i = (struct introduced *)o;
+	LIST_EACH_SAFE(pos, tmp, &p->introduced)
+	{
+		struct introduced *i = LIST_ITEM(pos, struct introduced, node);
 
-		if (o->cls != ORIGIN_CLIENT ||
-			(which ? !which(k, &i->who) : introduced_holds(k, o) != NULL))
-			continue;
-		peer_drop(p, i);
-		it = 0;
+		if (which(k, &i->who))
+			peer_drop(p, i);
 	}
 }
 
@@ -222,10 +290,9 @@ bool introduced_vouched(struct kernel *k, struct peer *p, struct slice introduct
 	struct introduced *i = mem_new(struct introduced), *old;
 	struct errmsg em = { "" };
 
-	if (p->n_introduced >= PEER_CLIENTS_MAX)
-		peer_sweep(k, p, NULL);
-	if (p->n_introduced >= PEER_CLIENTS_MAX || !p->boot_known ||
-		introduction_verify(k, introduction, p->name, p->boot_nonce, i, &em) < 0) {
+	if (!p->boot_known ||
+		introduction_verify(k, introduction, p->name, p->boot_nonce, i, &em) < 0 ||
+		!peer_room(k, p)) {
 		introduced_free(i);
 		return false;
 	}
@@ -233,7 +300,9 @@ bool introduced_vouched(struct kernel *k, struct peer *p, struct slice introduct
 	old = map_find_str(p->vouched_for, i->origin.name);
 	if (old)
 		peer_drop(p, old);
+	free(map_del_str(p->forgotten, i->origin.name));
 	map_put_str(p->vouched_for, i->origin.name, &i->origin);
+	list_add(&p->introduced, &i->node);
 	p->n_introduced++;
 	return true;
 }
