@@ -201,6 +201,39 @@ def test_room_is_made_of_what_was_not_used_for_longest(fleet):
     assert fleet.metric("host2", "tos_content_evicted_total") == 2
 
 
+def test_nothing_goes_for_bytes_that_have_not_come(fleet):
+    """host2 keeps 8M. Who announces a file and sends nothing of it pushes nothing out; each piece takes what it needs."""
+    for row in stored(fleet, "host2"):
+        fleet.tos("content", "drop", row, "--kernel", "host2")
+    old = [blob(fleet, f"old{i}.bin", 2_500_000)[0] for i in range(3)]
+    fleet.tos("content", "put", "old0.bin", "old1.bin", "old2.bin", "--kernel", "host2")
+    data = os.urandom(7_000_000)
+    digest = hashlib.sha256(data).digest()
+    domain = wire.Domain(fleet.home)
+    with wire.connect_tls(domain.address("host2"), f"{fleet.home}/keys/admin/key", f"{fleet.home}/keys/admin/cert") as link:
+        link.hello(domain=domain.fingerprint.hex())
+
+        def put(**args):
+            return link.call("Content", "PUT", {"digest": digest, **args})
+
+        assert put(size=len(data)) == {"have": 0, "size": len(data), "done": False}
+        assert set(stored(fleet, "host2")) == set(old)
+        # It has its room all the same: what is promised is nobody else's.
+        blob(fleet, "more.bin", 2_000_000)
+        code, text = act_of(fleet, "content", "put", "more.bin", "--kernel", "host2")
+        assert code == 1 and "content.max" in text
+        left, step = {}, 1 << 16
+        for at in range(0, len(data), step):
+            answer = put(offset=at, bytes=data[at:at + step])
+            if at % (20 * step) == 0:
+                left[answer["have"]] = set(stored(fleet, "host2"))
+        assert answer["done"]
+        for have, names in left.items():
+            assert 2_500_000 * len(names) + have <= 8 << 20 and (len(names) == 3 or 2_500_000 * (len(names) + 1) + have > 8 << 20)
+    assert set(stored(fleet, "host2")) == {digest.hex()}
+    fleet.tos("content", "drop", digest.hex(), "--kernel", "host2")
+
+
 def test_nobody_pushes_out_what_is_within_anothers_share(fleet):
     """host1 keeps 8M: a share is 4M. What nobody else needs may be used beyond it."""
     for row in stored(fleet, "host1"):

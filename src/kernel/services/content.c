@@ -365,12 +365,40 @@ static void entry_drop(struct kernel *k, struct entry *x, const char *why)
 	entry_free(k, x);
 }
 
-static int room_make(
+/* What has been written of the puts that have not ended. */
+static int64_t written(const struct kernel *k)
+{
+	struct content_put *p;
+	size_t it = 0;
+	int64_t n = 0;
+
+	while ((p = map_next(k->content->puts, &it, NULL, NULL)))
+		n += p->have;
+	return n;
+}
+
+/* Beyond its share, `more` counted, an account makes room of its own only. */
+static const char *room_of(const struct kernel *k, const char *account, int64_t more)
+{
+	return content_share_over(k, account, promised_by(k, account, false) + more) ? account
+										     : NULL;
+}
+
+static int room_none(
+	const struct kernel *k, const char *account, bool own, int64_t more, struct errmsg *em)
+{
+	return own ? content_share_refuse(k, account, em)
+		   : err_set(em, ERR_LIMIT,
+			     "what is pinned at %s leaves no room for %lld bytes (content.max)",
+			     k->config.name, (long long)more);
+}
+
+/* Could room be made for so many more? Nothing goes for bytes that may never come. */
+static int room_promise(
 	struct kernel *k, const char *account, bool pinned, int64_t more, struct errmsg *em)
 {
 	int64_t most = (int64_t)k->config.content_max, here = promised(k) + more;
-	const char *of = NULL;
-	struct entry *x;
+	const char *of = room_of(k, account, more);
 	int rc =
 		pinned ? content_share_pin(k, account, promised_by(k, account, true) + more, em)
 		       : 0;
@@ -381,16 +409,23 @@ static int room_make(
 		return err_set(em, ERR_LIMIT,
 			"%lld bytes do not fit into content.max of %s (%lld)", (long long)more,
 			k->config.name, (long long)most);
-	/* Beyond its share it makes room of its own only. */
-	if (content_share_over(k, account, promised_by(k, account, false) + more))
-		of = account;
+	return k->content->used + here > most && k->content->used + here - may_go(k, of) > most
+		       ? room_none(k, account, of != NULL, more, em)
+		       : 0;
+}
+
+/* For so many bytes of its promise, which have come. What could go then may be pinned by now. */
+static int room_make(
+	struct kernel *k, const struct content_put *p, int64_t n, struct errmsg *em)
+{
+	int64_t most = (int64_t)k->config.content_max, here = written(k) + n;
+	const char *of = room_of(k, p->account, p->size < 0 ? n : 0);
+	struct entry *x;
+
 	if (k->content->used + here <= most)
 		return 0;
 	if (k->content->used + here - may_go(k, of) > most)
-		return of ? content_share_refuse(k, account, em)
-			  : err_set(em, ERR_LIMIT,
-				    "what is pinned at %s leaves no room for %lld bytes (content.max)",
-				    k->config.name, (long long)more);
+		return room_none(k, p->account, of != NULL, n, em);
 	while (k->content->used + here > most && (x = first_to_go(k, of))) {
 		metric_add(k->metrics, "content_evicted_total", NULL, 1);
 		entry_drop(k, x, "to make room");
@@ -547,7 +582,7 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 	if (map_size(k->content->puts) >= CONTENT_PUTS_MAX)
 		return err_set(em, ERR_FULL, "%d contents are being written at %s at once",
 			CONTENT_PUTS_MAX, k->config.name);
-	rc = room_make(k, account, b->pinned, b->size > 0 ? b->size : 0, em);
+	rc = room_promise(k, account, b->pinned, b->size > 0 ? b->size : 0, em);
 	if (rc < 0)
 		return rc;
 	p = mem_new(struct content_put);
@@ -587,7 +622,7 @@ int content_put_sized(struct kernel *k, struct content_put *p, int64_t size, str
 					 (long long)p->size);
 	if (size > FILE_MAX || size < p->have)
 		return err_set(em, ERR_TOO_LARGE, "content of %lld bytes", (long long)size);
-	rc = room_make(k, p->account, p->pinned, size - p->have, em);
+	rc = room_promise(k, p->account, p->pinned, size - p->have, em);
 	if (rc == 0)
 		p->size = size;
 	return rc;
@@ -622,7 +657,9 @@ int content_append(
 		rc = err_set(em, ERR_TOO_LARGE, "content of more than %lld bytes",
 			(long long)FILE_MAX);
 	else if (p->size < 0)
-		rc = room_make(k, p->account, p->pinned, (int64_t)n, em);
+		rc = room_promise(k, p->account, p->pinned, (int64_t)n, em);
+	if (rc == 0)
+		rc = room_make(k, p, (int64_t)n, em);
 	/* Into the page cache: the disk is waited for at the end, in a thread. */
 	if (rc == 0 && write_all(p->fd, bytes, n, p->have) < 0)
 		rc = err_errno(em, "content/%s", p->path);
