@@ -65,8 +65,9 @@ struct job;
 struct job *job_find(struct tos_ext *x, const char *handle); /* NULL */
 /* NULL: too many are remembered, or no memory. t is copied. */
 struct job *job_new(struct tos_ext *x, const char *handle, const struct terms *t);
-/* Takes what it writes, unless that is the carrier's to read. */
-void job_begin(struct job *j);
+/* Takes what it writes, unless that is the carrier's to read. False: no call could be made, and it
+ * is forgotten. */
+bool job_begin(struct job *j);
 bool job_ended(const struct job *j);
 const struct terms *job_terms(const struct job *j); /* lent */
 /* The kernel's last word about one whose output the carrier reads; copied. */

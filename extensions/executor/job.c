@@ -152,13 +152,17 @@ static void on_read(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	const struct tos_value *elements);
 static void pump(struct job *j);
 
-static void job_read(struct job *j)
+/* False: it is forgotten, since nobody would hear of its end. */
+static bool job_read(struct job *j)
 {
 	struct tos_value *m = tos_map();
 
 	tos_set(m, "handle", tos_text(j->handle));
-	if (tos_call(j->x, "Programs", "READ", one(m), READ_MS, on_read, (void *)j->number) < 0)
-		job_drop(j);
+	if (tos_call(j->x, "Programs", "READ", one(m), READ_MS, on_read, (void *)j->number) ==
+		0)
+		return true;
+	job_drop(j);
+	return false;
 }
 
 static void capture_output(struct job *j, const struct tos_value *output)
@@ -345,10 +349,9 @@ void job_wait(struct job *j, uint64_t token, int64_t until_ms)
 	}
 }
 
-void job_begin(struct job *j)
+bool job_begin(struct job *j)
 {
-	if (j->terms.mode != READ)
-		job_read(j);
+	return j->terms.mode == READ || job_read(j);
 }
 
 void job_end_read(struct job *j, const struct tos_value *end)

@@ -58,7 +58,11 @@ static void on_started(struct tos_ext *x, void *arg, int rc, const char *text,
 		}
 		tos_count(x, "started", 1);
 		write_input(x, a, handle);
-		job_begin(j);
+		if (!job_begin(j)) {
+			kernel_kill(x, a, handle);
+			ask_refuse(x, a, TOS_ERR_FULL, "the kernel takes no more calls");
+			return;
+		}
 	}
 	if (a->wait)
 		job_wait(j, a->token, a->until_ms);
