@@ -4,8 +4,8 @@
  * lazy.c: the tables, filled as they are used. strlib.c, tablib.c, utf8lib.c: the string and table functions
  * that a carrier could stay in for long, written so that they can be left: between steps they make
  * room for others when their slice is over (lib_pause), and where they can't, they end with an
- * error. env.c: coroutines and what the base library must not have as it is. api.c and sys.c: `tos`.
- * prelude.c: what of it is written in Lua.
+ * error. env.c: coroutines and what the base library must not have as it is. api.c, post.c, mail.c and
+ * sys.c: `tos`. prelude.c: what of it is written in Lua.
  */
 #pragma once
 
@@ -108,24 +108,21 @@ int co_resume(lua_State *L);
 int co_wrap(lua_State *L);
 int co_yield (lua_State *L);
 
-/* ---- api.c */
+/* ---- api.c, post.c, mail.c */
 
-int api_ask(lua_State *L);
-int api_await(lua_State *L);
-int api_call(lua_State *L);
 int api_checkpoint(lua_State *L);
 int api_clone(lua_State *L);
 int api_go(lua_State *L);
-int api_inbox(lua_State *L);
 int api_kernel(lua_State *L);
 int api_log(lua_State *L);
-int api_post(lua_State *L);
 int api_print(lua_State *L);
 int api_self(lua_State *L);
 int api_sleep(lua_State *L);
-
-/* The name of a folder at index; an error at that level of the stack where it can't be one. */
-struct slice check_folder_name(lua_State *L, int index, int level);
+int api_ask(lua_State *L);
+int api_await(lua_State *L);
+int api_call(lua_State *L);
+int api_post(lua_State *L);
+int api_inbox(lua_State *L);
 
 /* ---- sys.c */
 

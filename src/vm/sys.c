@@ -5,6 +5,7 @@
  * Arguments come from the prelude, which has checked them; a failure that a carrier can meet is
  * returned as nil, code, text.
  */
+#include "vm/api.h"
 #include "vm/code.h"
 #include "vm/libs.h"
 #include "vm/vm.h"

@@ -2,8 +2,7 @@
  * tos-vm: runs Lua carriers inside the sandbox that it was started in.
  *
  * One process, descriptor 3 to its kernel (wire/vmproto.h), a table of carriers with a
- * lua_State each. What a carrier can reach is made in env.c, sys.c and prelude.lua and nowhere
- * else.
+ * lua_State each. What a carrier can reach is made by the files of libs.h and nowhere else.
  *
  * Everything that raises a Lua error is a longjmp, so C memory that must survive one belongs to
  * the carrier (struct vm_carrier) and not to a C frame.
