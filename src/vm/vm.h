@@ -176,11 +176,11 @@ static inline struct vm_carrier *carrier_of(lua_State *L)
 	return *(struct vm_carrier **)lua_getextraspace(L);
 }
 
-/* Take the carrier of a START frame; c stands behind its number. On success *out is ready to
- * run, or has sent its FAULT already. ERR_MALFORMED: the frame is broken. */
-int carrier_start(
-	struct vm_port *port, uint64_t number, struct cbor_cursor *c, struct vm_carrier **out);
 void carrier_free(struct vm_carrier *c);
+/* Make its Lua state, within its cap; false: the cap or memory is too small for one. */
+bool carrier_heap_open(struct vm_carrier *c);
+/* It has no heap, or loading it ended with that LUA_ status and a message: it has sent its FAULT. */
+void carrier_not_loaded(struct vm_carrier *c, int status);
 /* Run it until it waits, ends, or is preempted: then it is VM_READY_TO_RUN. */
 void carrier_run(struct vm_carrier *c);
 /* It is over with it: it used more CPU time than granted, or could not be stopped otherwise and
@@ -193,36 +193,9 @@ void carrier_settle(struct vm_carrier *c);
 void carrier_fold(struct vm_carrier *c);
 /* When its wait is over at the latest; INT64_MAX for never. */
 int64_t carrier_deadline(const struct vm_carrier *c);
-/* Frames for it; negative: the frame is broken. */
-int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur);
-int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur);
-int carrier_limits(struct vm_carrier *c, struct cbor_cursor *cur);
-
-/* Write path, state and briefcase into port->enc as `frozen`. 0, ERR_UNSUPPORTED, ERR_LIMIT;
- * port->em says why. */
-int carrier_freeze(struct vm_carrier *c, lua_State *L);
 void carrier_send_usage(struct vm_carrier *c);
 /* USAGE, but not more often than each 200 ms. */
 void carrier_note_activity(struct vm_carrier *c);
-struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n);
-void carrier_add_inbox(struct vm_carrier *c, struct vm_inbox *box);
-void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
-void msg_free(struct vm_carrier *c, struct vm_msg *m);
-/* So many folders have left its inboxes. */
-void carrier_taken(struct vm_carrier *c, struct vm_inbox *box, uint64_t n);
-/* Its GO was refused: say what could not be said meanwhile. */
-void carrier_gone_back(struct vm_carrier *c);
-/* Push {first, last, bytes, [i] = encoded element} of an encoded array. ERR_MALFORMED: nothing
- * is pushed. */
-int store_push(lua_State *L, struct slice array, bool only_text);
-/* The same for the elements of an encoded folder, below it its name. */
-int folder_push(lua_State *L, struct slice folder);
-/* Push name -> store of an encoded briefcase. */
-int briefcase_push(lua_State *L, struct slice map);
-/* Append the map of the briefcase in the registry, or the elements of the store at index as an
- * array. */
-void briefcase_put(lua_State *L, struct buf *b);
-void store_put(lua_State *L, int index, struct buf *b);
 /* Append as text, with '?' for what is not UTF-8, at most `most` bytes. */
 void text_put(struct buf *b, const char *s, size_t n, size_t most);
 
@@ -233,6 +206,46 @@ void text_put(struct buf *b, const char *s, size_t n, size_t most);
 #define REG_PATH  "tos.path"  /* one such */
 #define REG_SEALS "tos.seals" /* folder -> "sealed" or "append" */
 #define REG_SELF  "tos.self"  /* the table that travels */
+
+/* ---- start.c */
+
+/* Take the carrier of a START frame; c stands behind its number. On success *out is ready to
+ * run, or has sent its FAULT already. ERR_MALFORMED: the frame is broken. */
+int carrier_start(
+	struct vm_port *port, uint64_t number, struct cbor_cursor *c, struct vm_carrier **out);
+/* A LIMITS frame for it; negative: it is broken. */
+int carrier_limits(struct vm_carrier *c, struct cbor_cursor *cur);
+
+/* ---- frozen.c: what travels */
+
+/* Write path, state and briefcase into port->enc as `frozen`. 0, ERR_UNSUPPORTED, ERR_LIMIT;
+ * port->em says why. */
+int carrier_freeze(struct vm_carrier *c, lua_State *L);
+/* Push {first, last, bytes, [i] = encoded element} of an encoded array. ERR_MALFORMED: nothing
+ * is pushed. */
+int store_push(lua_State *L, struct slice array, bool only_text);
+/* Push name -> store of an encoded briefcase. ERR_MALFORMED: nothing is pushed. */
+int briefcase_push(lua_State *L, struct slice map);
+/* Append the map of the briefcase in the registry, or the elements of the store at index as an
+ * array. */
+void briefcase_put(lua_State *L, struct buf *b);
+void store_put(lua_State *L, int index, struct buf *b);
+
+/* ---- delivery.c: what comes for it, and waits */
+
+/* Frames for it; negative: the frame is broken. */
+int carrier_deliver(struct vm_carrier *c, struct cbor_cursor *cur);
+int carrier_done(struct vm_carrier *c, struct cbor_cursor *cur);
+struct vm_inbox *carrier_inbox(struct vm_carrier *c, const char *name, size_t n); /* NULL */
+void carrier_add_inbox(struct vm_carrier *c, struct vm_inbox *box); /* takes box */
+void carrier_drop_inbox(struct vm_carrier *c, struct vm_inbox *box);
+/* All inboxes and questions, and what has come for them. */
+void carrier_drop_mail(struct vm_carrier *c);
+void msg_free(struct vm_carrier *c, struct vm_msg *m);
+/* So many folders have left its inboxes. */
+void carrier_taken(struct vm_carrier *c, struct vm_inbox *box, uint64_t n);
+/* Its GO was refused: say what could not be said meanwhile. */
+void carrier_gone_back(struct vm_carrier *c);
 
 /* ---- env.c: what Lua code finds */
 
