@@ -11,8 +11,10 @@
 #include <stdarg.h>
 #include <time.h>
 
-#define LOAD_MOST    200
-#define LEFT_MOST_MS 604800000 /* as timeout/most_ms */
+#define LOAD_MOST     200
+#define LOAD_FIRST_MS 50 /* after the start */
+#define LOAD_AGAIN_MS 1000
+#define LEFT_MOST_MS  604800000 /* as timeout/most_ms */
 
 int64_t wall_ms(void)
 {
@@ -211,6 +213,8 @@ void tick_soon(struct commit *c)
 /* ---- the journal, at the start */
 
 static void load(struct commit *c);
+static void load_begin(struct tos_ext *x, void *arg);
+static void wake(struct tos_ext *x, struct tos_inbox *in);
 
 /* From where it was: a row that is loaded twice would be two. */
 static void load_again(struct tos_ext *x, void *arg)
@@ -229,7 +233,7 @@ static void on_rows(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	(void)folder;
 	if (rc < 0) {
 		logf_(x, 3, "the journal could not be read: %s", text);
-		tos_timer(x, 1000, load_again, c);
+		tos_timer(x, LOAD_AGAIN_MS, load_again, c);
 		return;
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -251,6 +255,8 @@ static void on_rows(struct tos_ext *x, void *arg, int rc, const char *text, cons
 	}
 	c->loaded = true;
 	tick_soon(c);
+	if (c->inbox)
+		wake(x, c->inbox); /* the folders that waited */
 }
 
 static void load(struct commit *c)
@@ -261,7 +267,7 @@ static void load(struct commit *c)
 		tos_set(args, "after", tos_value_copy(c->after));
 	tos_set(args, "most", tos_int(LOAD_MOST));
 	if (tos_call(c->x, "Journal", "LIST", one(args), 0, on_rows, c) < 0)
-		tos_timer(c->x, 1000, load_again, c);
+		tos_timer(c->x, LOAD_AGAIN_MS, load_again, c);
 }
 
 static void on_info(struct tos_ext *x, void *arg, int rc, const char *text, const char *folder,
@@ -271,21 +277,19 @@ static void on_info(struct tos_ext *x, void *arg, int rc, const char *text, cons
 
 	(void)text;
 	(void)folder;
-	(void)x;
 	c->restored_ms = tos_get_int(tos_at(elements, 0), "restored_ms", 0);
 	if (rc == 0)
 		load(c);
 	else
-		c->loading = false; /* the next folder tries again */
+		tos_timer(x, LOAD_AGAIN_MS, load_begin, c);
 }
 
-static void load_begin(struct commit *c)
+static void load_begin(struct tos_ext *x, void *arg)
 {
-	if (c->loading)
-		return;
-	c->loading = true;
-	if (tos_call(c->x, "Journal", "INFO", one(tos_map()), 0, on_info, c) < 0)
-		c->loading = false;
+	struct commit *c = arg;
+
+	if (tos_call(x, "Journal", "INFO", one(tos_map()), 0, on_info, c) < 0)
+		tos_timer(x, LOAD_AGAIN_MS, load_begin, c);
 }
 
 /* ---- the inbox */
@@ -421,7 +425,7 @@ static void wake(struct tos_ext *x, struct tos_inbox *in)
 
 	/* Nothing is answered from half a journal: folders wait. */
 	if (!c->loaded) {
-		load_begin(c);
+		c->inbox = in;
 		return;
 	}
 	while (tos_inbox_next(in, &m))
@@ -436,6 +440,7 @@ static int start(struct tos_ext *x)
 		return TOS_ERR_NOMEM;
 	c->x = x;
 	tos_set_data(x, c);
+	tos_timer(x, LOAD_FIRST_MS, load_begin, c);
 	return 0;
 }
 
@@ -453,7 +458,6 @@ static const struct tos_inbox_spec inboxes[] = {
 	{ .name = "Commit",
 		.doc = "atomic commit among carriers",
 		.wake = wake,
-		.wait_ms = 50, /* until the journal is loaded */
 		.protocol =
 			"BEGIN {[name], [phases], [timeout_ms], [admit]} -> ok {tx}\n"
 			"JOIN {tx, [inbox]} -> ok {tx, state, phases, [plan]}\n"

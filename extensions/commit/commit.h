@@ -54,7 +54,8 @@ struct commit {
 	struct part *parts;
 	struct entry *entries;
 	size_t n_txs, n_parts;
-	bool loading, loaded;
+	bool loaded;
+	struct tos_inbox *inbox; /* woken before that */
 	struct tos_value *after; /* the last key that was loaded; NULL: none */
 	int64_t restored_ms;     /* wall; what the store held before may be missing */
 	bool ticking;

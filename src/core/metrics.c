@@ -181,9 +181,12 @@ uint64_t *metric_counter(struct metrics *m, const char *name)
 void metric_set(struct metrics *m, const char *name, const char *label, double v)
 {
 	struct metric *me = metric_at(m, name, true);
+	struct sample *s = me ? sample_at(me, label) : NULL;
 
-	if (me)
-		sample_at(me, label)->v = v;
+	if (s && me->gauge)
+		s->v = v;
+	else if (s) /* a counter that somebody else keeps */
+		s->n = v >= 0x1p64 ? UINT64_MAX : v > 0 ? (uint64_t)v : 0;
 }
 
 uint64_t metric_get(const struct metrics *m, const char *name, const char *label)

@@ -231,6 +231,11 @@ static const struct {
 	{ "calls_lost_total", "counter",
 		"Calls given up because the link to the kernel asked was lost." },
 	{ "link_silent_total", "counter", "Links closed because the peer fell silent." },
+	{ "link_frames_total", "counter",
+		"Frames over connections that came up, by direction and kind." },
+	{ "link_pings_total", "counter",
+		"Of them, those that only ask whether the other end is there, and the answers." },
+	{ "link_bytes_total", "counter", "Bytes of all that, as sent, by direction and kind." },
 	{ "store_commits_total", "counter", "Transactions made durable." },
 	{ "store_failures_total", "counter", "Transactions that failed." },
 	{ "store_queued", "gauge", "Transactions that wait for the disk." },
@@ -246,9 +251,20 @@ static const struct {
 	{ "boots", "gauge", "How often this kernel has started." },
 };
 
+static void flow_set(
+	struct kernel *k, const char *metric, const char *kind, uint64_t in, uint64_t out)
+{
+	char label[64];
+
+	snprintf(label, sizeof(label), "direction=\"in\",kind=\"%s\"", kind);
+	metric_set(k->metrics, metric, label, (double)in);
+	snprintf(label, sizeof(label), "direction=\"out\",kind=\"%s\"", kind);
+	metric_set(k->metrics, metric, label, (double)out);
+}
+
 static void collect_links(struct kernel *k)
 {
-	static const char *const kinds[] = { "kernel", "client", "local", "joiner" };
+	static const char *const kinds[LINK_KINDS] = { "kernel", "client", "local", "joiner" };
 	size_t n[4] = { 0 };
 	struct links_stats st;
 	struct link *l = NULL;
@@ -268,6 +284,13 @@ static void collect_links(struct kernel *k)
 	metric_set(k->metrics, "link_malformed_total", NULL, (double)st.malformed);
 	metric_set(k->metrics, "link_refused_total", NULL, (double)st.refused);
 	metric_set(k->metrics, "link_silent_total", NULL, (double)st.silent);
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		const struct links_flow *f = &st.flow[i];
+
+		flow_set(k, "link_frames_total", kinds[i], f->frames_in, f->frames_out);
+		flow_set(k, "link_pings_total", kinds[i], f->pings_in, f->pings_out);
+		flow_set(k, "link_bytes_total", kinds[i], f->bytes_in, f->bytes_out);
+	}
 }
 
 void metrics_collect(struct kernel *k)

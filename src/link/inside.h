@@ -135,6 +135,9 @@ struct link {
 	uint64_t bytes_in, bytes_out;
 };
 
+/* link.c: what went over it */
+void link_flow_add(const struct link *l, struct links_flow *f);
+
 /* links.c */
 void links_wake(struct links *ls); /* run the tick in the next turn */
 void links_due(struct links *ls, int64_t in_ms);

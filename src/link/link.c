@@ -84,9 +84,21 @@ struct link *link_new(struct links *ls, enum link_kind kind, bool over_tls)
 	return l;
 }
 
+void link_flow_add(const struct link *l, struct links_flow *f)
+{
+	f->frames_in += l->talk.frames_in;
+	f->frames_out += l->talk.frames_out;
+	f->pings_in += l->talk.pings_in;
+	f->pings_out += l->talk.pings_out;
+	f->bytes_in += l->bytes_in;
+	f->bytes_out += l->bytes_out;
+}
+
 void link_free(struct link *l)
 {
 	must(l->state == LINK_DEAD && !l->conn);
+	if (l->told_up)
+		link_flow_add(l, &l->ls->stats.flow[l->kind]);
 	list_del(&l->node);
 	tls_session_free(l->tls);
 	talk_fini(&l->talk);

@@ -27,6 +27,7 @@
 struct links;
 struct link;
 
+#define LINK_KINDS 4
 enum link_kind {
 	LINK_KERNEL,
 	LINK_CLIENT, /* TLS, a principal's certificate */
@@ -134,7 +135,12 @@ struct link_stats {
 	size_t queued;
 };
 void link_stats(const struct link *l, struct link_stats *out);
+/* What went over connections that came up; pings and what answers them are frames too. */
+struct links_flow {
+	uint64_t frames_in, frames_out, pings_in, pings_out, bytes_in, bytes_out;
+};
 struct links_stats {
 	uint64_t accepted, dialled, failed, refused, malformed, silent, handshake_timeouts;
+	struct links_flow flow[LINK_KINDS]; /* those that are closed included */
 };
 void links_stats(const struct links *ls, struct links_stats *out);

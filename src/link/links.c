@@ -369,7 +369,16 @@ struct link *links_next(struct links *ls, struct link *after)
 
 void links_stats(const struct links *ls, struct links_stats *out)
 {
+	struct list *e;
+
 	*out = ls->stats;
+	LIST_EACH(e, &ls->all)
+	{
+		const struct link *l = LIST_ITEM(e, struct link, node);
+
+		if (l->told_up)
+			link_flow_add(l, &out->flow[l->kind]);
+	}
 }
 
 /* ---- listening */

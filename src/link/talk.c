@@ -186,6 +186,7 @@ void talk_ping(struct talk *t, int64_t now_us)
 	t->ping_sent_ms = now_us / 1000;
 	ping_encode(&t->out, FRAME_PING, ++t->ping_number);
 	t->frames_out++;
+	t->pings_out++;
 }
 
 void talk_bye(struct talk *t, int rc, const char *text)
@@ -262,9 +263,11 @@ static int on_ping(struct talk *t, struct cbor_cursor *c, struct slice frame, st
 	(void)frame;
 	if (rc < 0)
 		return err_set(em, rc, "ping: %s", err_text(rc));
+	t->pings_in++;
 	if (has_slack(t)) {
 		ping_encode(&t->out, FRAME_PONG, number);
 		t->frames_out++;
+		t->pings_out++;
 	}
 	return 0;
 }
@@ -279,6 +282,7 @@ static int on_pong(struct talk *t, struct cbor_cursor *c, struct slice frame, st
 		return err_set(em, rc, "pong: %s", err_text(rc));
 	if (number == 0 || number > t->ping_number)
 		return err_set(em, ERR_MALFORMED, "pong without a ping");
+	t->pings_in++;
 	if (number == t->ping_number && t->ping_sent_us != 0) {
 		t->rtt_us = t->in_us - t->ping_sent_us;
 		t->ping_sent_us = 0;

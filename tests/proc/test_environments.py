@@ -290,7 +290,7 @@ def test_nonsense_on_the_local_socket_ends_that_connection_only(fleet, what):
 def test_nonsense_from_a_kernel_ends_its_link_and_names_it(fleet, what):
     domain = wire.Domain(fleet.home)
     fleet.tos("down", "host1")
-    closed = fleet.metric("host0", "tos_links_failed_total")
+    refused = fleet.metric("host0", "tos_link_malformed_total") + fleet.metric("host0", "tos_link_refused_total")
     key, cert = domain.kernel("host1").pem(fleet.path, "nonsense")
     c = wire.connect_tls(domain.address("host0"), key, cert)
     hello = {"name": "host1", "domain": domain.fingerprint.hex(), "boot": [1 << 40, os.urandom(16)]}
@@ -309,7 +309,8 @@ def test_nonsense_from_a_kernel_ends_its_link_and_names_it(fleet, what):
     if what != "another version":
         wait_for(lambda: "host1" in fleet.log_text("host0")[before:], text="the log names host1")
     assert fleet.status("host0")
-    assert fleet.metric("host0", "tos_links_failed_total") >= closed
+    after = fleet.metric("host0", "tos_link_malformed_total") + fleet.metric("host0", "tos_link_refused_total")
+    assert after > refused or what == "HTTP"
     fleet.up()
 
 

@@ -125,6 +125,8 @@ static void metrics_are_written_sorted_and_as_prometheus_wants_them(void **state
 	metric_add(m, "posts_total", "code=\"full\"", 3);
 	metric_set(m, "carriers", NULL, 2.5);
 	metric_set(m, "bytes", NULL, 123456789012.0);
+	metric_describe(m, "frames_total", "counter", "Frames.");
+	metric_set(m, "frames_total", NULL, 7); /* somebody else counts */
 	metrics_text(m, &out);
 	assert_string_equal(buf_cstr(&out), "# HELP tos_bytes bytes\n"
 					    "# TYPE tos_bytes gauge\n"
@@ -132,12 +134,16 @@ static void metrics_are_written_sorted_and_as_prometheus_wants_them(void **state
 					    "# HELP tos_carriers carriers\n"
 					    "# TYPE tos_carriers gauge\n"
 					    "tos_carriers 2.5\n"
+					    "# HELP tos_frames_total Frames.\n"
+					    "# TYPE tos_frames_total counter\n"
+					    "tos_frames_total 7\n"
 					    "# HELP tos_posts_total Posts.\\nAll of them.\n"
 					    "# TYPE tos_posts_total counter\n"
 					    "tos_posts_total{code=\"denied\"} 1\n"
 					    "tos_posts_total{code=\"full\"} 5\n");
 	assert_true(metric_get(m, "posts_total", "code=\"full\"") == 5);
 	assert_true(metric_get(m, "carriers", NULL) == 2);
+	assert_true(metric_get(m, "frames_total", NULL) == 7);
 	assert_true(metric_get(m, "nothing", NULL) == 0);
 	metrics_free(m);
 }
