@@ -873,7 +873,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	h->state = SHELL_READY;
 	h->expires_ms = r->ticket.expires_ms;
 	blob_share(&h->ticket_cose, &r->ticket_cose);
-	map_put_str(k->homes, h->name, h);
+	home_add(k, h);
 	lg->k = k;
 	lg->rq = rq;
 	snprintf(lg->name, sizeof(lg->name), "%s", r->name);

@@ -214,6 +214,9 @@ struct kernel {
 	struct map *peers;      /* name -> struct peer */
 	struct map *residents;  /* name -> struct resident */
 	struct map *homes;      /* name -> struct home_record: live, and ended of late */
+	struct list homes_open; /* of them, those that the tick looks at each time */
+	struct list homes_over; /* and those that have ended and only wait to be forgotten */
+	int64_t homes_over_at_ms;
 	struct map *calls;      /* number -> struct call */
 	struct map *arrivals;   /* id, e, n -> struct arrival in progress */
 	struct map *clients;    /* name -> struct client */

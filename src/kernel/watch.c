@@ -107,6 +107,7 @@ void watch_verb(struct kernel *k, struct request *rq)
 		return;
 	}
 	map_put_str(watchers, rq->from.name, k);
+	home_wake(h); /* one that has ended is not watched for long */
 	out = home_row(h);
 	request_ok(rq, out);
 	/* What it waits for already is news to who begins to watch. */

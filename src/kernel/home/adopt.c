@@ -47,7 +47,7 @@ struct home_record *home_adopt(
 	h->launched_ms = r->launched_ms;
 	h->expires_ms = r->ticket.expires_ms;
 	home_place(h, last->from, 0);
-	map_put_str(k->homes, h->name, h);
+	home_add(k, h);
 	m = tos_map();
 	tos_set(m, "carrier", tos_text(h->name));
 	tos_set(m, "from", tos_text(last->from));

@@ -147,7 +147,7 @@ static struct home_record *birth_record(struct kernel *k, struct home_record *pa
 	snprintf(h->family_wanted, sizeof(h->family_wanted), "%s", parent->family_wanted);
 	snprintf(h->wanted, sizeof(h->wanted), "%s", parent->family_wanted);
 	h->command_due = h->wanted[0] != 0;
-	map_put_str(k->homes, h->name, h);
+	home_add(k, h);
 	return h;
 }
 

@@ -22,6 +22,7 @@
 
 #define REPORTS_AGAIN_MS 10000
 #define WATCHED_AFTER_MS 30000
+#define OVER_EACH_MS     60000
 
 static void where_verb(struct kernel *k, struct request *rq)
 {
@@ -100,17 +101,55 @@ void home_link_up(struct kernel *k, const char *peer)
 	}
 }
 
+/* Those that have ended: forgotten in the end, or at least not looked at each time. */
+static void home_over(struct home_record *h, int64_t wall)
+{
+	struct kernel *k = h->k;
+
+	/* Lines that were on their way when it ended may come a little later. */
+	if (wall - h->ended_ms <= WATCHED_AFTER_MS || !list_empty(&h->waiters))
+		return;
+	if (map_size(k->watchers))
+		watch_end(k, h->name);
+	if (wall - h->ended_ms > IN_MEMORY_MS) {
+		map_del_str(k->homes, h->name);
+		home_free(h);
+	} else if (!h->over && !h->save_due && !h->place_due && !home_busy(h)) {
+		h->over = true;
+		list_del(&h->ticked);
+		list_add(&k->homes_over, &h->ticked);
+	}
+}
+
+/* Tens of thousands may have ended within the hour. */
+static void over_tick(struct kernel *k, int64_t now_ms)
+{
+	struct list *pos, *tmp;
+	int64_t wall = clock_wall_ms();
+
+	if (now_ms < k->homes_over_at_ms)
+		return;
+	k->homes_over_at_ms = now_ms + OVER_EACH_MS;
+	LIST_EACH_SAFE(pos, tmp, &k->homes_over)
+	{
+		home_over(LIST_ITEM(pos, struct home_record, ticked), wall);
+	}
+}
+
 void homes_tick(struct kernel *k, int64_t now_ms)
 {
-	struct home_record *h;
-	size_t it = 0;
+	struct list *pos, *tmp;
 	int64_t wall = clock_wall_ms();
 
 	if (now_ms >= k->notes_at_ms) {
 		k->notes_at_ms = now_ms + REPORTS_AGAIN_MS;
 		reports_send(k, NULL);
 	}
-	while ((h = map_next(k->homes, &it, NULL, NULL))) {
+	over_tick(k, now_ms);
+	LIST_EACH_SAFE(pos, tmp, &k->homes_open)
+	{
+		struct home_record *h = LIST_ITEM(pos, struct home_record, ticked);
+
 		if (h->command_due && !shell_ended(h->state) && !h->closing &&
 			now_ms >= h->command_at_ms) {
 			/* may end a carrier; no record goes from this table */
@@ -130,15 +169,8 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 			home_save(k, h);
 		}
 		waiters_tick(h, now_ms);
-		/* Lines that were on their way when it ended may come a little later. */
-		if (map_size(k->watchers) && shell_ended(h->state) &&
-			wall - h->ended_ms > WATCHED_AFTER_MS)
-			watch_end(k, h->name);
-		if (shell_ended(h->state) && wall - h->ended_ms > IN_MEMORY_MS &&
-			list_empty(&h->waiters)) {
-			map_del_str(k->homes, h->name);
-			home_free(h);
-		}
+		if (shell_ended(h->state))
+			home_over(h, wall);
 	}
 	families_tick(k, now_ms);
 }

@@ -48,12 +48,18 @@ struct home_record {
 	uint64_t n_registered;
 	char family_wanted[16];
 	struct list waiters; /* struct outcome_waiter */
+	struct list ticked;  /* in homes_open, or over: in homes_over; while it is in k->homes */
+	bool over;
 };
 extern const struct verb home_verbs[];
 struct home_record *home_find(struct kernel *k, const char *name);
 int homes_load(struct kernel *k, struct errmsg *em);
 void homes_tick(struct kernel *k, int64_t now_ms);
 struct home_record *home_new(struct kernel *k, const char *name);
+/* Into k->homes: the table owns it. */
+void home_add(struct kernel *k, struct home_record *h);
+/* Something of it is due: the tick looks at it again, though it ended long ago. */
+void home_wake(struct home_record *h);
 /* adopt.c: the record of a carrier that comes here by that departure and was launched here, which this
  * store has forgotten since it was put back from a backup; NULL if that is not so. Its ticket and chain
  * have been verified. */

@@ -88,7 +88,7 @@ void home_end(struct kernel *k, struct home_record *h, int rc)
 		h->ended_ms = h->since_ms = h->end_ms; /* as the row says */
 	} else {
 		tos_value_free(outcome);
-		h->save_due = true; /* another row may have said that it had ended */
+		home_save_due(h); /* another row may have said that it had ended */
 	}
 }
 

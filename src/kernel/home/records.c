@@ -21,15 +21,33 @@ struct home_record *home_new(struct kernel *k, const char *name)
 
 	slice_copy_text(slice_text(name), h->name, sizeof(h->name));
 	list_init(&h->waiters);
+	list_init(&h->ticked);
 	h->launched_ms = h->since_ms = clock_wall_ms();
 	h->k = k;
 	return h;
+}
+
+void home_wake(struct home_record *h)
+{
+	if (!h->over)
+		return;
+	h->over = false;
+	list_del(&h->ticked);
+	list_add(&h->k->homes_open, &h->ticked);
+}
+
+void home_add(struct kernel *k, struct home_record *h)
+{
+	map_put_str(k->homes, h->name, h);
+	list_del(&h->ticked);
+	list_add(&k->homes_open, &h->ticked);
 }
 
 void home_free(struct home_record *h)
 {
 	if (!h)
 		return;
+	list_del(&h->ticked);
 	waiters_fail(h, ERR_CLOSED, "the kernel stops");
 	blob_free(&h->ticket_cose);
 	tos_value_free(h->outcome);
@@ -239,13 +257,15 @@ static int home_row_load(void *arg, struct slice key, struct slice body, int64_t
 	if (shell_ended(h->state) && clock_wall_ms() - h->ended_ms > IN_MEMORY_MS)
 		home_free(h);
 	else
-		map_put_str(k->homes, h->name, h);
+		home_add(k, h);
 	return 0;
 }
 
 int homes_load(struct kernel *k, struct errmsg *em)
 {
 	k->homes = map_new();
+	list_init(&k->homes_open);
+	list_init(&k->homes_over);
 	k->notes = map_new();
 	list_init(&k->families);
 	k->waiting = map_new();
@@ -266,7 +286,7 @@ struct home_record *home_find(struct kernel *k, const char *name)
 		return NULL;
 	if (shell_ended(h->state))
 		home_place(h, k->config.name, 0);
-	map_put_str(k->homes, h->name, h);
+	home_add(k, h);
 	return h;
 }
 

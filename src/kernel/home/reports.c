@@ -246,7 +246,7 @@ static void ended_saved(void *arg, int rc, const struct errmsg *em)
 			map_find_str(rq->k->homes, tos_get_text(rq->args, "name", ""));
 
 		if (h)
-			h->save_due = true;
+			home_save_due(h);
 		request_fail(rq, rc, "%s", err_show(rc, em));
 	} else {
 		request_ok(rq, NULL);

@@ -30,7 +30,7 @@ static void home_saved(void *arg, int rc, const struct errmsg *em)
 
 	(void)em;
 	if (h)
-		h->save_due = true; /* memory is ahead of the store: the tick tries again */
+		home_save_due(h); /* memory is ahead of the store: the tick tries again */
 }
 
 void home_save(struct kernel *k, struct home_record *h)
@@ -38,7 +38,7 @@ void home_save(struct kernel *k, struct home_record *h)
 	struct home_saving *s;
 	struct store_txn *t;
 
-	h->save_due = true;
+	home_save_due(h);
 	h->place_due = false;
 	if (home_busy(h))
 		return; /* once that has come out */
@@ -57,6 +57,7 @@ void home_save(struct kernel *k, struct home_record *h)
 void home_save_due(struct home_record *h)
 {
 	h->save_due = true;
+	home_wake(h);
 }
 
 /* Where a carrier is now: the tick writes it, once for all that came meanwhile. Who forgets it in a
@@ -66,6 +67,7 @@ void home_save_soon(struct home_record *h)
 	if (!h->place_due)
 		h->place_at_ms = clock_ms() + SAVE_SOON_MS;
 	h->place_due = true;
+	home_wake(h);
 }
 
 /* A higher incarnation counts when it is durable: until then reports are answered with the
