@@ -122,7 +122,7 @@ void carrier_send_usage(struct vm_carrier *c)
 	cbor_put_uint(&c->port->out, c->used + c->held);
 	port_send(c->port, at);
 	c->usage_sent_ms = clock_ms();
-	c->cpu_told_us = cpu;
+	list_del(&c->untold);
 }
 
 void carrier_note_activity(struct vm_carrier *c)

@@ -51,7 +51,7 @@
 #define HOST_PER_US    16
 #define STUCK_US       ((int64_t)50000 * SCHED_SLOWER) /* after that the kernel is told */
 #define ALARM_LEAST_US ((int64_t)50)
-#define TELL_US        ((int64_t)50000) /* of CPU time, between USAGEs */
+#define TELL_US        ((int64_t)50000) /* of CPU time, of one or of all, that is told late */
 #define WOKEN_US       ((int64_t)4000)  /* of woken carriers before a spent one has a turn */
 #define WOKEN_LEAST_US ((int64_t)100)
 #define CREDIT_MOST_US ((int64_t)2000)
@@ -260,6 +260,7 @@ void sched_init(struct vm_port *p)
 	the_port = p;
 	list_init(&vm_sched.woken);
 	list_init(&vm_sched.spent);
+	list_init(&vm_sched.untold);
 	list_init(&vm_sched.unsettled);
 	for (int i = 0; i < FOLD_LEVELS; i++)
 		list_init(&vm_sched.unfolded[i]);
@@ -358,6 +359,7 @@ void sched_pause(struct vm_carrier *c, bool pause)
 void sched_forget(struct vm_carrier *c)
 {
 	dequeue(c);
+	list_del(&c->untold);
 	list_del(&c->unsettled);
 	list_del(&c->unfolded);
 }
@@ -395,17 +397,33 @@ static void slice_begin(struct vm_carrier *c, int64_t now, int64_t most_us)
 		arm(most_us);
 }
 
+/* That the process lives, and for whom it computes: where many share it none may have used so much by itself
+ * for long. */
+static void usage_tell(void)
+{
+	while (!list_empty(&vm_sched.untold)) {
+		struct vm_carrier *c =
+			LIST_ITEM(vm_sched.untold.next, struct vm_carrier, untold);
+
+		list_del(&c->untold);
+		if (c->state != VM_ENDED)
+			carrier_send_usage(c);
+	}
+	vm_sched.told_us = vm_sched.cpu_mark_us;
+}
+
 static void slice_end(struct vm_carrier *c)
 {
 	vm_sched.running = NULL;
 	vm_sched.host = 0;
 	sched_charge(c);
-	if (c->state == VM_ENDED)
-		return;
-	if (c->cpu_us > c->cpu_most_us)
+	if (c->state != VM_ENDED && c->cpu_us > c->cpu_most_us)
 		carrier_over_cpu(c);
-	else if (c->cpu_us - c->cpu_told_us >= TELL_US)
-		carrier_send_usage(c);
+	list_del(&c->untold);
+	if (c->state != VM_ENDED)
+		list_add(&vm_sched.untold, &c->untold);
+	if (vm_sched.cpu_mark_us - vm_sched.told_us >= TELL_US)
+		usage_tell();
 }
 
 /* Nothing local lives on over the jump. From its landing on no handler may touch what was left. */

@@ -231,6 +231,7 @@ int carrier_start(
 	int rc, status = LUA_ERRMEM;
 
 	list_init(&c->queue);
+	list_init(&c->untold);
 	list_init(&c->unsettled);
 	list_init(&c->unfolded);
 	rc = start_read(c, cur, &s);

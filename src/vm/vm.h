@@ -122,7 +122,7 @@ struct vm_carrier {
 	int n_args;        /* for the next resume of co */
 
 	/* sched.c's */
-	struct list queue, unsettled, unfolded;
+	struct list queue, untold, unsettled, unfolded;
 	int64_t settle_us;   /* when it has waited long enough to be made small */
 	unsigned fold_level; /* waits of that level's length before it is folded */
 	size_t settled;      /* its heap then */
@@ -137,7 +137,6 @@ struct vm_carrier {
 	unsigned unyieldable; /* coroutines resumed where the one around them can't yield */
 	int64_t cpu_us;       /* used here; the running one's since its slice began is to add */
 	int64_t cpu_most_us;  /* what its limit leaves to it here */
-	int64_t cpu_told_us;  /* as told by its last USAGE */
 
 	size_t used, peak, cap; /* bytes of Lua's heap */
 	struct arena heap;
@@ -267,6 +266,7 @@ bool env_is_wait(lua_State *co, int n_results);
 #endif
 #define FOLD_LEVELS 7
 struct vm_sched {
+	struct list untold;                /* used CPU time that the kernel does not know of */
 	struct list unsettled;             /* wait, and have garbage */
 	struct list unfolded[FOLD_LEVELS]; /* wait, and may be folded */
 	struct list woken, spent; /* ready: what has just become so; what used up its slice */
@@ -276,7 +276,7 @@ struct vm_sched {
 	int64_t cpu_mark_us;      /* of the process, up to where it is accounted for */
 	bool async;               /* SIGIO comes when there is something to read */
 	int64_t spent_us;         /* when a spent one last ran */
-	int64_t told_us;          /* when the kernel last heard of us; CPU of the process */
+	int64_t told_us;          /* of the process, when it was told of all */
 
 	/* Of the running slice; read by the signal handlers. */
 	struct vm_carrier *volatile running;

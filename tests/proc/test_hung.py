@@ -104,3 +104,20 @@ def test_the_second_death_leaves_each_alone_where_few_share(fleet):
         assert len(restarts(fleet, name)) == 2, name
     ends(fleet, carriers[1:])
     fleet.tos("kill", carriers[0])
+
+
+def test_many_that_only_compute_are_not_taken_for_one_that_hangs(fleet):
+    """Each of a hundred has so little of the processor that it alone would say for seconds nothing of what it has used."""
+    hung = fleet.metric("host0", "tos_vms_hung_total")
+    lua = """function begin(self)
+        tos.inbox("word"):next(120)
+        local used = tos.usage().cpu
+        while tos.usage().cpu - used < 0.025 do for _ = 1, 10000 do end end
+    end"""
+    names = [fleet.launch(lua, *SMALL) for _ in range(100)]
+    wait_for(lambda: all(fleet.ps()[name]["state"] == "running" for name in names))
+    starter = " ".join(f"tos.post('{name}/word', 'go')" for name in names)
+    fleet.outcome(fleet.launch(starter))
+    wait_for(lambda: all(fleet.ps()[name]["state"] == "finished" for name in names))
+    assert not any(events(fleet.show(name), "restarted") for name in names[::10])
+    assert fleet.metric("host0", "tos_vms_hung_total") == hung

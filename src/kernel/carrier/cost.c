@@ -60,8 +60,6 @@ void costs_tick(struct kernel *k)
 	k->costs_us = 0;
 	if (used_us > TIMES_MOST * measured_us)
 		used_us = TIMES_MOST * measured_us;
-	if (used_us < measured_us)
-		used_us = measured_us;
 	while (!list_empty(&k->costs)) {
 		struct resident *r = LIST_ITEM(k->costs.next, struct resident, costs);
 		int64_t us = r->cost_us;
