@@ -1,6 +1,6 @@
 /*
  * What the files of Commit share. coordinator.h's files have the transactions that were begun here,
- * participant.c the part that carriers here have in transactions, here or elsewhere; each journals
+ * participant.h's the part that carriers here have in transactions, here or elsewhere; each journals
  * by itself. commit.c is the inbox and what both need. doc/protocol.md, "Commit".
  */
 #pragma once
@@ -106,7 +106,7 @@ void tx_load(struct commit *c, const char *id, const struct tos_value *row);
 bool tx_tick(struct commit *c, int64_t now); /* something is left to be done */
 void tx_free_all(struct commit *c);
 
-/* ---- participant.c */
+/* ---- the participant: participant.c, vote.c, decision.c, acting.c */
 void part_join(struct commit *c, const struct asker *a);
 void part_vote(struct commit *c, const struct asker *a);
 void part_done(struct commit *c, const struct asker *a);
