@@ -2,7 +2,8 @@
  * A conversation with a kernel: frames over its Unix socket, or over TLS for a host that joins.
  *
  * Everything blocks with a deadline. Folders that arrive while an answer is awaited are queued
- * for tos_receive(); the queue is bounded by the credit that we grant.
+ * for tos_receive(). The queue is bounded: the answer is behind them, so what does not fit is
+ * dropped and counted, and tos_receive() says so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,9 @@
 
 #define GRANT_POSTS       1024u
 #define GRANT_CHUNKS      64u
+#define QUEUE_MAX         8192
+#define QUEUE_BYTES_MAX   ((size_t)64 << 20)
+#define LATE_MAX          16 /* times that is taken in what is there already, behind a deadline */
 #define CONTENTS_MAX      8
 #define CONTENT_BYTES_MAX ((size_t)128 << 20)
 
@@ -34,6 +38,7 @@ struct queued {
 	struct queued *next;
 	char sender[NAME_BYTES_MAX + 1], folder[NAME_BYTES_MAX + 1];
 	struct tos_value *elements;
+	size_t bytes;
 };
 
 /* Comes ahead of an answer that does not fit a frame, in chunks. */
@@ -54,6 +59,8 @@ struct tos_connection {
 	uint64_t introduced;            /* as whose: its number */
 	int64_t introduced_until_ms;    /* wall clock */
 	struct queued *first, **last;
+	size_t n_queued, queued_bytes;
+	uint64_t dropped;  /* that found no place in it; not told yet */
 	uint32_t consumed; /* posts taken since we granted credit */
 	uint32_t consumed_chunks;
 	struct content content[CONTENTS_MAX];
@@ -220,11 +227,24 @@ static int fill(struct tos_connection *c, int64_t deadline, struct errmsg *em)
 
 /* ---- frames */
 
-static int queue_post(struct tos_connection *c, const struct post *p)
+/* tos_receive() has something to say. */
+static int queue_wake(struct tos_connection *c)
 {
-	struct queued *q = mem_new(struct queued);
 	uint64_t one = 1;
 
+	return write(c->event, &one, sizeof(one)) < 0 && errno != EAGAIN ? ERR_IO : 0;
+}
+
+static int queue_post(struct tos_connection *c, const struct post *p)
+{
+	struct queued *q;
+
+	if (c->n_queued >= QUEUE_MAX || c->queued_bytes + p->folder.n > QUEUE_BYTES_MAX) {
+		c->dropped++;
+		return queue_wake(c);
+	}
+	q = mem_new(struct queued);
+	q->bytes = p->folder.n;
 	if (text_copy(q->sender, sizeof(q->sender), (const char *)p->sender.p, p->sender.n) <
 			0 ||
 		folder_decode(p->folder, q->folder, &q->elements) < 0) {
@@ -233,9 +253,9 @@ static int queue_post(struct tos_connection *c, const struct post *p)
 	}
 	*c->last = q;
 	c->last = &q->next;
-	if (write(c->event, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		return ERR_IO;
-	return 0;
+	c->n_queued++;
+	c->queued_bytes += q->bytes;
+	return queue_wake(c);
 }
 
 static struct content *content_find(struct tos_connection *c, struct slice digest)
@@ -449,6 +469,16 @@ static int pump(struct tos_connection *c, int64_t deadline, struct errmsg *em)
 	}
 }
 
+/* The same within a wait for one thing, which others that come must not make longer. After the deadline only
+ * what is here already is taken in, and not more and more of it. */
+static int pump_until(
+	struct tos_connection *c, int64_t deadline, unsigned *late, struct errmsg *em)
+{
+	if (clock_ms() >= deadline && (*late)++ >= LATE_MAX)
+		return err_set(em, ERR_TIMEOUT, "no answer within the time");
+	return pump(c, deadline, em);
+}
+
 /* ---- opening */
 
 static int read_hello(struct tos_connection *c, int64_t deadline, struct errmsg *em)
@@ -484,12 +514,15 @@ static int read_hello(struct tos_connection *c, int64_t deadline, struct errmsg 
 static int handshake(struct tos_connection *c, int64_t deadline, struct errmsg *em)
 {
 	AUTOBUF wire = BUF_INIT;
+	unsigned late = 0;
 	int rc = tls_start(c->tls, &wire, em);
 
 	if (rc == 0)
 		rc = write_raw(c, wire.data, wire.len, deadline, em);
 	while (rc == 0 && !tls_ready(c->tls))
-		rc = fill(c, deadline, em);
+		rc = clock_ms() >= deadline && late++ >= LATE_MAX
+			     ? err_set(em, ERR_TIMEOUT, "no answer within the time")
+			     : fill(c, deadline, em);
 	return rc;
 }
 
@@ -686,6 +719,7 @@ static int post_folder(struct tos_connection *c, enum post_kind kind, const char
 	AUTOFREE const struct tos_value **each = mem_try((n + 1) * sizeof(*each));
 	struct post p = { .kind = kind, .tag = tag, .deadline_ms = deadline_ms };
 	int64_t until = clock_ms() + (deadline_ms ? deadline_ms : 10000);
+	unsigned late = 0;
 	uint8_t trace[TRACE_BYTES];
 
 	if (!each)
@@ -704,7 +738,7 @@ static int post_folder(struct tos_connection *c, enum post_kind kind, const char
 	post_encode(&b, &p);
 	while (c->credit_posts ==
 		0) { /* more than it gave credit for would end the conversation */
-		int rc = pump(c, until, em);
+		int rc = pump_until(c, until, &late, em);
 
 		if (rc < 0)
 			return rc;
@@ -738,13 +772,14 @@ int tos_ask(struct tos_connection *c, const char *dest, const char *folder,
 	/* The kernel is given the time that was asked for, so its own words about it come
 	 * first. */
 	int64_t deadline = clock_ms() + limit + 500;
+	unsigned late = 0;
 	int rc;
 
 	c->want = ++c->tag;
 	c->answered = false;
 	rc = post_folder(c, POST_CALL, dest, folder, elements, c->want, limit, em);
 	while (rc == 0 && !c->answered)
-		rc = pump(c, deadline, em);
+		rc = pump_until(c, deadline, &late, em);
 	c->want = 0;
 	if (rc == ERR_TIMEOUT)
 		return err_set(em, rc, "no answer from %s within %.1f s", dest, limit / 1000.0);
@@ -764,26 +799,44 @@ int tos_ask(struct tos_connection *c, const char *dest, const char *folder,
 	return 0;
 }
 
+/* Behind the last that found a place. */
+static int queue_dropped(struct tos_connection *c, struct errmsg *em)
+{
+	unsigned long long n = c->dropped;
+	uint64_t count;
+
+	c->dropped = 0;
+	if (read(c->event, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return err_errno(em, "cannot read the connection");
+	return err_set(em, ERR_FULL,
+		"%llu folders found no place in the queue of this client and were dropped", n);
+}
+
 int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129],
 	char folder[129], struct tos_value **elements, struct tos_error *err)
 {
 	int64_t deadline = clock_ms() + timeout_ms;
+	unsigned late = 0;
 	struct queued *q;
 	uint64_t count;
 	int rc;
 
-	while (!c->first) {
-		rc = pump(c, deadline, em_of(err));
+	while (!c->first && !c->dropped) {
+		rc = pump_until(c, deadline, &late, em_of(err));
 		if (rc < 0)
 			return rc;
 	}
 	q = c->first;
+	if (!q)
+		return queue_dropped(c, em_of(err));
 	c->first = q->next;
-	if (!c->first) {
+	c->n_queued--;
+	c->queued_bytes -= q->bytes;
+	if (!c->first)
 		c->last = &c->first;
-		if (read(c->event, &count, sizeof(count)) < 0 && errno != EAGAIN)
-			return err_errno(em_of(err), "cannot read the connection");
-	}
+	if (!c->first && !c->dropped && read(c->event, &count, sizeof(count)) < 0 &&
+		errno != EAGAIN)
+		return err_errno(em_of(err), "cannot read the connection");
 	if (sender)
 		memcpy(sender, q->sender, sizeof(q->sender));
 	if (folder)
@@ -801,6 +854,7 @@ int connection_upload(struct tos_connection *c, const uint8_t digest[32], const 
 	size_t n, struct errmsg *em)
 {
 	int64_t deadline = clock_ms() + 60000;
+	unsigned late = 0;
 
 	for (size_t at = 0; at < n || at == 0;) {
 		AUTOBUF b = BUF_INIT;
@@ -809,7 +863,7 @@ int connection_upload(struct tos_connection *c, const uint8_t digest[32], const 
 		int rc = 0;
 
 		while (rc == 0 && c->credit_chunks == 0)
-			rc = pump(c, deadline, em);
+			rc = pump_until(c, deadline, &late, em);
 		if (rc < 0)
 			return err_wrap(em, rc, "sending the code ahead");
 		c->credit_chunks--;

@@ -42,7 +42,8 @@ TOS_API int tos_send(struct tos_connection *c, const char *dest, const char *fol
 TOS_API int tos_ask(struct tos_connection *c, const char *dest, const char *folder,
 	const struct tos_value *elements, uint32_t timeout_ms, char answer[129],
 	struct tos_value **out, struct tos_error *err);
-/* The next folder posted to this client (answers excluded); timed-out when none came. */
+/* The next folder posted to this client (answers excluded); timed-out when none came. full, once: so many
+ * came while answers were awaited that the text says how many were dropped. */
 TOS_API int tos_receive(struct tos_connection *c, uint32_t timeout_ms, char sender[129],
 	char folder[129], struct tos_value **elements, struct tos_error *err);
 /* Readable when tos_receive() would not wait. */

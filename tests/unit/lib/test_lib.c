@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,11 +37,16 @@ struct peer {
 	struct trusted *trusted;
 	uint64_t chunk_bytes;
 	bool introduced; /* from then on it lies about who the client is */
+	uv_idle_t flood;
+	struct link *flooded;
+	int n_flood;
 };
 
-static void peer_send(struct link *l, enum post_kind kind, uint64_t tag, const char *folder,
+static int peer_try(struct link *l, enum post_kind kind, uint64_t tag, const char *folder,
 	struct tos_value *element)
 {
+	int rc;
+
 	const struct tos_value *elements[] = { element };
 	AUTOBUF f = BUF_INIT;
 	AUTOBUF b = BUF_INIT;
@@ -51,8 +57,23 @@ static void peer_send(struct link *l, enum post_kind kind, uint64_t tag, const c
 	p.sender = (struct slice){ (const uint8_t *)"host0", 5 };
 	p.folder = (struct slice){ f.data, f.len };
 	post_encode(&b, &p);
-	must(link_send(l, LINK_POSTS, b.data, b.len) == 0);
+	rc = link_send(l, LINK_POSTS, b.data, b.len);
 	tos_value_free(element);
+	return rc;
+}
+
+static void peer_send(struct link *l, enum post_kind kind, uint64_t tag, const char *folder,
+	struct tos_value *element)
+{
+	must(peer_try(l, kind, tag, folder, element) == 0);
+}
+
+static void on_flood(uv_idle_t *idle)
+{
+	struct peer *s = idle->data;
+
+	while (peer_try(s->flooded, POST_ONEWAY, 0, "event", tos_int(s->n_flood)) == 0)
+		s->n_flood++;
 }
 
 static void peer_fail(struct link *l, uint64_t tag, const char *word, const char *text)
@@ -131,6 +152,12 @@ static void peer_call(struct peer *s, struct link *l, const struct post *p)
 			i++) /* five times: more than the client gives credit for at once */
 			peer_send(l, POST_ONEWAY, 0, "event", tos_int(i));
 		peer_send(l, POST_ANSWER, p->tag, "ok", NULL);
+	} else if (strcmp(verb, "FLOOD") == 0) {
+		s->flooded = l;
+		uv_idle_start(&s->flood, on_flood);
+	} else if (strcmp(verb, "CALM") == 0) {
+		uv_idle_stop(&s->flood);
+		peer_send(l, POST_ANSWER, p->tag, "ok", tos_int(s->n_flood));
 	} else if (strcmp(verb, "DENY") == 0)
 		peer_fail(l, p->tag, "denied", "not you");
 	else if (strcmp(verb, "CLOSE") == 0)
@@ -204,10 +231,12 @@ static int on_frame(void *arg, struct link *l, struct slice frame, struct errmsg
 
 static void on_down(void *arg, struct link *l, int rc, const char *why)
 {
-	(void)arg;
-	(void)l;
+	struct peer *s = arg;
+
 	(void)rc;
 	(void)why;
+	if (l == s->flooded)
+		uv_idle_stop(&s->flood);
 }
 
 static size_t on_resolve(void *arg, const char *name, char (*out)[128], size_t most)
@@ -236,6 +265,8 @@ static int peer_run(void)
 	snprintf(cert, sizeof(cert), "%s/kernels/host0/cert", home);
 	snprintf(sock, sizeof(sock), "%s/kernels/host0/sock", home);
 	must(uv_loop_init(&s.loop) == 0);
+	must(uv_idle_init(&s.loop, &s.flood) == 0);
+	s.flood.data = &s;
 	must(trusted_open(home, &s.trusted, NULL) == 0);
 	must(signer_load(key, cert, NULL, &signer, NULL) == 0);
 	must(tls_context_new(signer, trusted_trust(s.trusted)->root_der, &tls, NULL) == 0);
@@ -246,13 +277,18 @@ static int peer_run(void)
 	return uv_run(&s.loop, UV_RUN_DEFAULT);
 }
 
+static pid_t peer_pid; /* of the test that runs */
+
 static pid_t peer_start(void)
 {
+	pid_t parent = getpid(), pid = fork();
 	char sock[600];
-	pid_t pid = fork();
 
-	if (pid == 0)
-		_exit(peer_run());
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(getppid() == parent ? peer_run() : 1);
+	}
+	peer_pid = pid;
 	snprintf(sock, sizeof(sock), "%s/kernels/host0/sock", home);
 	for (int64_t until = clock_ms() + 10000; clock_ms() < until; usleep(1000)) {
 		struct tos_connection *c;
@@ -270,6 +306,16 @@ static void peer_stop(pid_t pid)
 {
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
+	peer_pid = 0;
+}
+
+/* An assertion that fails leaves the test where it is. */
+static int peer_gone(void **state)
+{
+	(void)state;
+	if (peer_pid)
+		peer_stop(peer_pid);
+	return 0;
 }
 
 /* ---- a domain on disk */
@@ -478,6 +524,56 @@ static void folders_that_come_meanwhile_are_kept_in_order(void **state)
 		}
 		assert_int_equal(tos_receive(c, 0, sender, folder, &v, &err), ERR_TIMEOUT);
 	}
+	tos_disconnect(c);
+	peer_stop(pid);
+}
+
+/* All that came and was not dropped, in order; how many. Once told how many were. */
+static int received(struct tos_connection *c, int *told)
+{
+	struct tos_value *v = NULL;
+	int n = 0, rc;
+
+	*told = 0;
+	while ((rc = tos_receive(c, 0, NULL, NULL, &v, &err)) == 0) {
+		assert_int_equal(tos_as_int(tos_at(v, 0), -1), n);
+		tos_value_free(v);
+		n++;
+	}
+	if (rc == ERR_FULL)
+		assert_int_equal(sscanf(err.text, "%d folders", told), 1);
+	return n;
+}
+
+static void a_flood_of_folders_ends_no_deadline_and_fills_no_memory(void **state)
+{
+	pid_t pid = peer_start();
+	int64_t begun = clock_ms();
+	struct tos_value *v = NULL;
+	struct tos_connection *c;
+	int n, told, sent, rc;
+
+	(void)state;
+	assert_int_equal(tos_connect(home, NULL, 5000, &c, &err), 0);
+	alarm(60); /* for a client that it would hold */
+	assert_int_equal(
+		tos_ask(c, "Control", "FLOOD", NULL, 500, NULL, NULL, &err), ERR_TIMEOUT);
+	assert_true(clock_ms() - begun < 10000);
+	/* An answer comes behind it. */
+	assert_int_equal(tos_ask(c, "Control", "CALM", NULL, 20000, NULL, &v, &err), 0);
+	alarm(0);
+	sent = (int)tos_as_int(tos_at(v, 0), -1);
+	tos_value_free(STEAL(v));
+	assert_true(sent > 8192);
+	n = received(c, &told);
+	assert_int_equal(n, 8192);
+	assert_int_equal(n + told, sent);
+	assert_non_null(strstr(err.text, "dropped"));
+	/* It is told once, and there is place again. */
+	rc = tos_receive(c, 0, NULL, NULL, &v, &err);
+	assert_int_equal(rc, ERR_TIMEOUT);
+	assert_int_equal(tos_ask(c, "Control", "EVENTS", NULL, 5000, NULL, NULL, &err), 0);
+	assert_int_equal(received(c, &told), 500);
 	tos_disconnect(c);
 	peer_stop(pid);
 }
@@ -776,30 +872,33 @@ static void no_other_kernels_client_is_introduced(void **state)
 	peer_stop(pid);
 }
 
+#define TEST(fn) cmocka_unit_test_teardown(fn, peer_gone)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_domain_is_not_made_twice),
-		cmocka_unit_test(keys_are_for_their_owner_only),
-		cmocka_unit_test(more_kernels_get_ports_of_their_own),
-		cmocka_unit_test(a_revoked_certificate_stays_on_the_list),
-		cmocka_unit_test(paths_are_taken_apart),
-		cmocka_unit_test(paths_that_are_none_are_refused),
-		cmocka_unit_test(a_kernel_that_is_not_there_is_unreachable),
-		cmocka_unit_test(answers_come_to_who_asked),
-		cmocka_unit_test(folders_that_come_meanwhile_are_kept_in_order),
-		cmocka_unit_test(a_dead_peer_ends_the_conversation),
-		cmocka_unit_test(what_was_built_verifies_until_a_byte_changes),
-		cmocka_unit_test(a_saved_shell_comes_back_as_it_was),
-		cmocka_unit_test(only_calls_of_require_with_a_literal_are_modules),
-		cmocka_unit_test(what_is_written_to_a_descriptor_is_the_file),
-		cmocka_unit_test(a_shell_tells_its_three_parts),
-		cmocka_unit_test(wrong_properties_are_named),
-		cmocka_unit_test(a_small_launch_goes_in_one_folder),
-		cmocka_unit_test(a_large_launch_goes_ahead_in_chunks),
-		cmocka_unit_test(unknown_hosts_of_a_path_are_told),
-		cmocka_unit_test(only_owners_launch_and_only_authors_sign),
-		cmocka_unit_test(no_other_kernels_client_is_introduced),
+		TEST(a_domain_is_not_made_twice),
+		TEST(keys_are_for_their_owner_only),
+		TEST(more_kernels_get_ports_of_their_own),
+		TEST(a_revoked_certificate_stays_on_the_list),
+		TEST(paths_are_taken_apart),
+		TEST(paths_that_are_none_are_refused),
+		TEST(a_kernel_that_is_not_there_is_unreachable),
+		TEST(answers_come_to_who_asked),
+		TEST(folders_that_come_meanwhile_are_kept_in_order),
+		TEST(a_flood_of_folders_ends_no_deadline_and_fills_no_memory),
+		TEST(a_dead_peer_ends_the_conversation),
+		TEST(what_was_built_verifies_until_a_byte_changes),
+		TEST(a_saved_shell_comes_back_as_it_was),
+		TEST(only_calls_of_require_with_a_literal_are_modules),
+		TEST(what_is_written_to_a_descriptor_is_the_file),
+		TEST(a_shell_tells_its_three_parts),
+		TEST(wrong_properties_are_named),
+		TEST(a_small_launch_goes_in_one_folder),
+		TEST(a_large_launch_goes_ahead_in_chunks),
+		TEST(unknown_hosts_of_a_path_are_told),
+		TEST(only_owners_launch_and_only_authors_sign),
+		TEST(no_other_kernels_client_is_introduced),
 	};
 
 	return cmocka_run_group_tests(tests, make_home, remove_home);
