@@ -155,12 +155,66 @@ static int principal_list(struct cli *cli, const struct home *h)
 	return rc;
 }
 
+/* Admins whose certificate holds now, `but` left out; *is: whether that one is. */
+static size_t other_admins(const struct tos_value *list, const char *but, bool *is)
+{
+	char now[CLOCK_TEXT_BYTES];
+	size_t n = 0;
+
+	clock_text(clock_wall_ms(), now);
+	*is = false;
+	for (size_t i = 0; i < tos_len(list); i++) {
+		const struct tos_value *p = tos_at(list, i), *roles = tos_get(p, "roles");
+		bool admin = false;
+
+		for (size_t k = 0; k < tos_len(roles); k++)
+			admin |= strcmp(tos_as_text(tos_at(roles, k), ""), "admin") == 0;
+		if (!admin || tos_get_bool(p, "revoked", false) ||
+			strcmp(tos_get_text(p, "expires", ""), now) <= 0)
+			continue;
+		if (strcmp(tos_get_text(p, "name", ""), but) == 0)
+			*is = true;
+		else
+			n++;
+	}
+	return n;
+}
+
+/* There is no way back: who would lock everybody out, or this command, says so twice. */
+static int may_revoke(struct cli *cli, const struct home *h, const char *name)
+{
+	const char *as = cli_option(cli, "as");
+	struct tos_value *list = NULL;
+	size_t others;
+	bool is;
+
+	if (cli_option(cli, "force") || domain_principals(h, &list, NULL) < 0)
+		return 0;
+	others = other_admins(list, name, &is);
+	tos_value_free(list);
+	if (is && others == 0)
+		return err_set(&cli->em, ERR_STATE,
+			"%s is the last admin that is known here: nobody could act on carriers and "
+			"kernels of others any more. Make another first ('tos principal add NAME "
+			"--role admin'), or give this one a new key ('tos principal add %s --role "
+			"admin --replace'); --force revokes it all the same",
+			name, name);
+	if (strcmp(h->principal, name) == 0 || (as && strcmp(as, name) == 0))
+		return err_set(&cli->em, ERR_STATE,
+			"%s signs for this command: its carriers would be killed, and nothing "
+			"launched or changed from here any more (domain.conf says who signs by "
+			"default); --force revokes it all the same",
+			name);
+	return 0;
+}
+
 static int principal_revoke(struct cli *cli, const struct home *h, const char *name)
 {
 	struct tos_value *serials = tos_array();
 	uint64_t number = 0;
 	int rc = domain_serials(h, false, name, serials, &cli->em);
 
+	rc = rc ? rc : may_revoke(cli, h, name);
 	rc = rc ? rc : revoke_serials(cli, h, serials, &number);
 	tos_value_free(serials);
 	if (rc == 0 && cli->json) {
@@ -426,7 +480,7 @@ const struct command command_principal = {
 	.about = "A principal is a key with a certificate of the domain's root that names its roles: an author may sign code, an "
 		 "owner may launch it, an admin may act on carriers and kernels of others, an officer may approve what policy "
 		 "asks a second signature for. Adding and revoking need the root key. A revoked owner's carriers are "
-		 "killed. To change roles, or after a key was lost, say add --replace; before a certificate runs out, renew: it "
+		 "killed; the last admin, and who signs for this command, is revoked with --force only. To change roles, or after a key was lost, say add --replace; before a certificate runs out, renew: it "
 		 "gives the same key a new one. Refresh signs the revocation list anew, for kernels that hear from no registrar.\n\n"
 		 "--restrict puts into the certificate itself what its holder may at most, whatever hosts allow: as owner, the carriers "
 		 "launched with it; as author, the carriers whose code it signed, whoever launches them; in person, its acts. A rule is "
@@ -462,6 +516,7 @@ const struct command command_principal = {
 		{ "expires", 0, "TIME", "how long the certificate is good, default 365d" },
 		{ "replace", 0, NULL, "add, sign: a new key and these roles for one that is there; the old key is revoked" },
 		{ "here", 0, NULL, "add: make an officer's key here all the same" },
+		{ "force", 0, NULL, "revoke: the last admin, or who signs for this command, all the same" },
 		{ "fingerprint", 0, "HEX", "sign: refuse any other key; the first 16 digits will do" },
 		{ "as", 0, "PRINCIPAL", "who signs the act; default from domain.conf" },
 	},

@@ -236,6 +236,31 @@ def test_principals_are_added_listed_and_revoked(home):
     home.run("principal", "revoke", "nobody", expect=1)
 
 
+def test_nobody_locks_everybody_out_by_one_word(home):
+    home.run("init")
+
+    def revoked():
+        return {p["name"] for p in home.json("principal", "list") if p["revoked"]}
+
+    home.run("principal", "add", "ada", "--role", "admin", "--expires", "1s")
+    home.run("principal", "add", "bob", "--role", "owner")
+    end = time.monotonic() + 30
+    while "signs for this command" in (said := home.run("principal", "revoke", "admin", expect=1).stderr):
+        assert time.monotonic() < end  # until ada's certificate has run out
+    assert "is the last admin that is known here" in said
+    home.run("principal", "add", "eve", "--role", "admin")
+    assert "signs for this command" in home.run("principal", "revoke", "admin", expect=1).stderr
+    assert "signs for this command" in home.run("principal", "revoke", "eve", "--as", "eve", expect=1).stderr
+    assert revoked() == set()
+    home.run("principal", "revoke", "admin", "--force")
+    assert revoked() == {"admin"}
+    assert "is the last admin that is known here" in home.run("principal", "revoke", "eve", expect=1).stderr
+    # Who is none is revoked as before; and a last one gets a new key.
+    home.run("principal", "revoke", "bob")
+    home.run("principal", "add", "eve", "--role", "admin", "--replace")
+    assert revoked() == {"admin", "bob"}
+
+
 def test_what_is_built_verifies_and_what_is_changed_does_not(home):
     home.run("init")
     home.file("hello.lua", HELLO)
