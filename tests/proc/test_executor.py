@@ -260,6 +260,16 @@ def test_a_name_that_an_act_gave_goes_to_another_digest_by_an_act_only(fleet, do
     assert run(fleet, "kept")["stdout"] == "other\n"
 
 
+def test_what_is_admitted_hides_no_program_of_the_hosts(fleet, domain):
+    """Its name is the choice of whoever admits; who means that one says so."""
+    fleet.file("uname", "#!/bin/sh\necho not the host\n")
+    fleet.tos("content", "put", "uname", "--admit", "--machine", "any", "--kernel", "host1")
+    assert run(fleet, "uname")["stdout"] == "Linux\n"
+    assert run(fleet, "admitted:uname")["stdout"] == "not the host\n"
+    refused = run(fleet, "admitted:sleep")
+    assert refused["refused"] == "not-found" and "admitted:sleep" in refused["text"]
+
+
 def test_what_was_altered_on_the_disk_is_refused(fleet, domain):
     path = f"{fleet.home}/kernels/host1/content/{SCRIPT_DIGEST}"
     os.chmod(path, 0o755)

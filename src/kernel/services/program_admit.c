@@ -204,15 +204,31 @@ static int digest_ask(struct program *p, const struct origin *from, const struct
 	return rc;
 }
 
+/* What was admitted, also where the host has a program of that name. */
+#define ADMITTED "admitted:"
+#define DIGEST   "sha256:"
+
+static bool starts(const char *name, const char *with)
+{
+	return strncmp(name, with, strlen(with)) == 0;
+}
+
+static bool is_admitted(const char *name)
+{
+	return starts(name, ADMITTED) || starts(name, DIGEST);
+}
+
 /* NULL with 0: it is no digest, and nothing of that name was admitted. */
 static const struct admitted *admitted_for(
 	struct kernel *k, const char *name, int *rc, struct errmsg *em)
 {
-	const char *hex = strncmp(name, "sha256:", 7) == 0 ? name + 7 : NULL;
+	const char *hex = starts(name, DIGEST) ? name + strlen(DIGEST) : NULL;
 	uint8_t digest[DIGEST_BYTES];
 	const struct admitted *a;
 	struct utsname u;
 
+	if (starts(name, ADMITTED))
+		name += strlen(ADMITTED);
 	if (!hex)
 		return uname(&u) == 0 ? admitted_named(k, "program", name, u.machine) : NULL;
 	if (strlen(hex) != 2 * sizeof(digest) ||
@@ -253,21 +269,27 @@ static int which_ask(struct program *p, const struct origin *from, const struct 
 	struct errmsg *em)
 {
 	const char *name = tos_get_text(args, "program", "");
-	int rc = 0;
+	const struct admitted *a;
+	int rc = ERR_NOT_FOUND, why = 0;
 
 	if (!*name)
 		return err_set(em, ERR_USAGE, "program is missing: a path or a name");
-	if (!strchr(name, '/')) {
-		const struct admitted *a = admitted_for(p->k, name, &rc, em);
-
-		if (a || rc < 0)
-			return a ? digest_ask(p, from, a, em) : rc;
+	/* The host's own comes first: whoever names what is downloaded must not hide it. */
+	if (!is_admitted(name)) {
+		rc = path_find(name, p->path, em);
+		if (rc == 0) {
+			snprintf(p->shown, sizeof(p->shown), "%s", p->path);
+			return kernel_allowed(p->k, from, "run", p->path, "", em);
+		}
+		if (rc != ERR_NOT_FOUND || strchr(name, '/'))
+			return rc;
 	}
-	rc = path_find(name, p->path, em);
-	if (rc < 0)
-		return rc;
-	snprintf(p->shown, sizeof(p->shown), "%s", p->path);
-	return kernel_allowed(p->k, from, "run", p->path, "", em);
+	a = admitted_for(p->k, name, &why, em);
+	if (a || why < 0)
+		return a ? digest_ask(p, from, a, em) : why;
+	return is_admitted(name)
+		       ? err_set(em, ERR_NOT_FOUND, "no %.200s at %s", name, p->k->config.name)
+		       : rc;
 }
 
 int program_ask(struct program *p, const struct origin *from, const struct tos_value *args,
