@@ -1,8 +1,8 @@
 /*
  * Directory: which kernels there are and where they can be dialled. Runs in the registrar's
  * kernel, and keeps its table in memory: kernels register again at each link-up. Only a kernel
- * itself may register its name; a name goes by the word of the kernel that hosts the Directory,
- * or when it is long unheard of and room is needed.
+ * itself may register its name; a name goes by the word of the kernel that hosts the Directory. One
+ * kernel more than there is room for is refused: none that may be away for a while is forgotten for it.
  *
  * After a start it knows nobody: who asks for a name then has his answer when that kernel has
  * registered, or when settle_ms are over and all that are there should have.

@@ -121,6 +121,45 @@ void text_cut(char *dst, size_t cap, const char *src)
 	dst[n] = 0;
 }
 
+/* Bytes of the character at the beginning of s, or 0. */
+static size_t character(const char *s, size_t n)
+{
+	for (size_t len = 1; len <= 4 && len <= n; len++)
+		if (text_utf8(s, len))
+			return len;
+	return 0;
+}
+
+/* The beginning of one, cut off by the end. */
+static bool is_begun(const char *s, size_t n)
+{
+	if (n > 3 || ((uint8_t)s[0] & 0xc0) != 0xc0)
+		return false;
+	for (size_t i = 1; i < n; i++)
+		if (((uint8_t)s[i] & 0xc0) != 0x80)
+			return false;
+	return true;
+}
+
+void text_mend(char *s)
+{
+	size_t n = strlen(s);
+
+	if (text_utf8(s, n))
+		return;
+	for (size_t at = 0, len; at < n; at += len) {
+		len = character(s + at, n - at);
+		if (len)
+			continue;
+		if (is_begun(s + at, n - at)) {
+			s[at] = 0;
+			return;
+		}
+		s[at] = '?';
+		len = 1;
+	}
+}
+
 static int number(const char *s, uint64_t *out, const char **end)
 {
 	char *stop;

@@ -14,6 +14,9 @@ int text_unhex(const char *s, size_t len, uint8_t *out, size_t n);
 int text_copy(char *dst, size_t cap, const char *src, size_t len);
 /* As much of it as fits, up to a whole character: for texts that people read. */
 void text_cut(char *dst, size_t cap, const char *src);
+/* In place, what a format that bounds bytes has cut: a character that is not whole is left out at the end,
+ * and is '?' before. So is every byte that belongs to none. */
+void text_mend(char *s);
 
 /* Shortest well-formed UTF-8, no surrogates (RFC 3629). */
 bool text_utf8(const char *s, size_t len);

@@ -128,13 +128,11 @@ static void out_end(struct side *s, size_t at)
 
 static void out_text(struct side *s, const char *text)
 {
-	size_t n = strlen(text);
+	char whole[EXT_TEXT_BYTES_MAX + 1];
 
-	if (n > EXT_TEXT_BYTES_MAX)
-		n = EXT_TEXT_BYTES_MAX;
-	while (n && !text_utf8(text, n))
-		n--;
-	cbor_put_text_n(&s->out, text, n);
+	snprintf(whole, sizeof(whole), "%s", text);
+	text_mend(whole);
+	cbor_put_text(&s->out, whole);
 }
 
 static int on_send(void *arg, enum post_kind kind, const char *dest, uint64_t seq,

@@ -79,6 +79,12 @@ static void last_life_over(struct ext *e, const char *why)
 	swap_leave(e);
 }
 
+static void why_set(struct ext *e, const char *why)
+{
+	snprintf(e->why, sizeof(e->why), "%s", why);
+	text_mend(e->why);
+}
+
 /* Its start() refused, or what it declares is not acceptable: not to be tried again. */
 static void remote_broken(struct ext *e, int rc, const char *why)
 {
@@ -86,7 +92,7 @@ static void remote_broken(struct ext *e, int rc, const char *why)
 	if (!e->process_gone)
 		e->host->cb->kill(e->host->arg, e->key);
 	e->state = EXT_BROKEN;
-	snprintf(e->why, sizeof(e->why), "%s", why);
+	why_set(e, why);
 	ext_fail_all(e, ERR_NO_INBOX, why);
 	decl_free(e->decl);
 	e->decl = NULL;
@@ -119,7 +125,7 @@ static void remote_down(struct ext *e, const char *why, bool awaiting_death)
 	e->restarts++;
 	e->awaiting_death = awaiting_death;
 	e->back_off_over = false;
-	snprintf(e->why, sizeof(e->why), "%s", why);
+	why_set(e, why);
 	state_timer(e, e->back_off_ms);
 	log_notice("extension lost", KV_STR("extension", e->name), KV_STR("reason", why),
 		KV_INT("next_ms", e->back_off_ms));
@@ -186,7 +192,7 @@ void remote_died(struct ext *e, const char *why)
 		remote_down(e, why, false);
 	} else if (e->state == EXT_WAITING && e->awaiting_death) {
 		e->awaiting_death = false;
-		snprintf(e->why, sizeof(e->why), "%s", why);
+		why_set(e, why);
 		if (e->back_off_over)
 			state_timer(e, 0);
 	}
@@ -313,16 +319,16 @@ static bool has_privilege(const struct ext *e, const char *word)
 int remote_connected(struct ext *e, uint64_t number, int rc, const char *text, int fd)
 {
 	AUTOBUF b = BUF_MAX(EXT_FRAME_BYTES_MAX);
-	size_t at = frame_begin(&b), n = strlen(text);
+	char whole[EXT_TEXT_BYTES_MAX + 1];
+	size_t at = frame_begin(&b);
 
 	cbor_put_array(&b, 4);
 	cbor_put_uint(&b, EXT_CONNECTED);
 	cbor_put_uint(&b, number);
 	cbor_put_int(&b, rc);
-	n = n < EXT_TEXT_BYTES_MAX ? n : EXT_TEXT_BYTES_MAX;
-	while (n && !text_utf8(text, n))
-		n--;
-	cbor_put_text_n(&b, text, n);
+	snprintf(whole, sizeof(whole), "%s", text);
+	text_mend(whole);
+	cbor_put_text(&b, whole);
 	frame_end(&b, at);
 	if (buf_check(&b) < 0)
 		return ERR_NOMEM;

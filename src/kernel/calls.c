@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/moves.h"
 #include "kernel/handoff/upload.h"
@@ -623,6 +624,7 @@ void request_fail(struct request *rq, int rc, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	text_mend(text); /* else there would be none */
 	if (rq->tag) {
 		struct tos_value *elements = tos_array();
 

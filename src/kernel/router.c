@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/moves.h"
 #include "kernel/handoff/upload.h"
@@ -130,16 +131,18 @@ void kernel_answer(struct kernel *k, const char *dest, uint64_t tag, enum post_k
 void kernel_fail_back(struct kernel *k, const struct post *p, int rc, const char *text)
 {
 	struct tos_value *elements;
-	char sender[NAME_BYTES_MAX + 1], label[64];
+	char sender[NAME_BYTES_MAX + 1], label[64], why[ERRMSG_BYTES];
 
 	snprintf(label, sizeof(label), "code=\"%s\"", err_word(rc));
 	metric_add(k->metrics, "posts_failed_total", label, 1);
 	if (p->kind == POST_ANSWER || p->kind == POST_FAILURE)
 		return;
 	slice_copy_text(p->sender, sender, sizeof(sender));
+	snprintf(why, sizeof(why), "%s", text && text[0] ? text : err_text(rc));
+	text_mend(why);
 	elements = tos_array();
 	tos_push(elements, tos_text(err_word(rc)));
-	tos_push(elements, tos_text(text && text[0] ? text : err_text(rc)));
+	tos_push(elements, tos_text(why));
 	if (p->kind == POST_CALL) {
 		kernel_answer(k, sender, p->tag, POST_FAILURE, "failure", elements);
 	} else {

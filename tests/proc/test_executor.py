@@ -260,6 +260,11 @@ def test_a_name_that_an_act_gave_goes_to_another_digest_by_an_act_only(fleet, do
     assert run(fleet, "kept")["stdout"] == "other\n"
 
 
+def test_a_reason_that_quotes_half_a_character_is_told_all_the_same(fleet):
+    refused = run(fleet, "xy/" + "\u00e4" * 150 + "/")
+    assert refused["refused"] == "usage" and "\u00e4?'" in refused["text"] and "an absolute path" in refused["text"], refused
+
+
 def test_what_is_admitted_hides_no_program_of_the_hosts(fleet, domain):
     """Its name is the choice of whoever admits; who means that one says so."""
     fleet.file("uname", "#!/bin/sh\necho not the host\n")

@@ -108,6 +108,28 @@ static void what_does_not_fit_is_cut_between_characters(void **state)
 	}
 }
 
+static void what_a_format_cut_is_whole_characters_again(void **state)
+{
+	static const struct {
+		const char *text, *mended;
+	} texts[] = { { "", "" }, { "h\xc3\xa9", "h\xc3\xa9" }, { "h\xc3", "h" },
+		{ "ab\xe2\x82", "ab" }, { "ab\xe2", "ab" }, { "\xf0\x9f\x98", "" },
+		{ "'\xc3': no", "'?': no" },
+		{ "'\xe2\x82': \xe2\x82\xac", "'?"
+					      "?': \xe2\x82\xac" },
+		{ "\x80\xff\xc0\xaf.", "????." }, { "a\xff", "a" }, { "a\x80", "a?" },
+		{ "\xed\xa0\x80\xed", "???" } };
+	char text[16];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		snprintf(text, sizeof(text), "%s", texts[i].text);
+		text_mend(text);
+		assert_string_equal(text, texts[i].mended);
+		assert_true(text_utf8(text, strlen(text)));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -116,6 +138,7 @@ int main(void)
 		cmocka_unit_test(blob_owns_a_copy_also_of_itself),
 		cmocka_unit_test(blobs_that_share_live_on_their_own),
 		cmocka_unit_test(what_does_not_fit_is_cut_between_characters),
+		cmocka_unit_test(what_a_format_cut_is_whole_characters_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
