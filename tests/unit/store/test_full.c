@@ -134,7 +134,7 @@ static void found_as_told(const char *path, const struct told *told)
 		good += told->rc[i] == 0;
 		full += told->rc[i] < 0;
 	}
-	printf("%d of %d found room\n", good, told->n);
+	fprintf(stderr, "%d of %d found room\n", good, told->n);
 	/* Small ones found room behind large ones that did not. */
 	must(good > TXNS && full > TXNS / 7);
 	must(store_audit_check(st, &bad, NULL) == 0 && bad == 0);
