@@ -21,7 +21,7 @@
 #include "kernel/carrier/resident.h"
 #include "kernel/carrier/seals.h"
 #include "kernel/handoff/restored.h"
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 #include "kernel/home/home.h"
 #include "kernel/trust/trust.h"
 

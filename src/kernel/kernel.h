@@ -248,6 +248,7 @@ struct kernel {
 	struct list signing;    /* struct resident */
 	unsigned n_lazy;
 	struct restored *restored;
+	int64_t restored_ms; /* wall: when this store was last known to be old; 0 never. restored.c */
 	struct map
 		*ext_properties; /* path -> struct ext_property, used again when it changes */
 	struct map *settings;    /* path -> struct setting: what was set at run time */
@@ -436,6 +437,12 @@ void audit_event(
 /* The same of a request that is refused; what another kernel brings, so many a second. Takes map. */
 void audit_refused(
 	struct kernel *k, const struct request *rq, const char *event, struct tos_value *map);
+/* An audit record that another kernel causes by what it sends: so many a second, the rest is
+ * counted. Takes m. kernel "": a local sender. */
+void audit_refusal(struct kernel *k, struct store_txn *t, const char *kernel, const char *event,
+	struct tos_value *m);
+/* May one more refusal of what that kernel sent be journaled? */
+bool refusal_may_be_kept(struct kernel *k, const char *kernel);
 /* For what may follow within a tick; lent, and gone after the next flush. */
 struct store_txn *kernel_lazy(struct kernel *k);
 void lazy_flush(struct kernel *k);

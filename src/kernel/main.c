@@ -38,7 +38,7 @@
 #include "kernel/carrier/vms.h"
 #include "kernel/handoff/moves.h"
 #include "kernel/handoff/restored.h"
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 #include "kernel/home/home.h"
 #include "kernel/trust/trust.h"
 
@@ -132,7 +132,7 @@ static const struct link_callbacks link_callbacks = { .hello = on_hello,
 /* ---- extensions: what the kernel answers */
 
 /* What an extension denies is written down as what the firewall does. */
-static void audit_refusal(struct kernel *k, const char *inbox, const struct post *p)
+static void ext_denied(struct kernel *k, const char *inbox, const struct post *p)
 {
 	char folder[NAME_BYTES_MAX + 1], who[NAME_BYTES_MAX + 1];
 	struct tos_value *v = NULL;
@@ -159,7 +159,7 @@ static int on_ext_send(
 	p.sender = slice_text(from.name);
 	FAULT_AT(EXT_SEND);
 	if (p.kind == POST_FAILURE)
-		audit_refusal(k, sender, &p);
+		ext_denied(k, sender, &p);
 	if (p.dest.n == 0) {
 		calls_answer(k, "", &p);
 		return 0;

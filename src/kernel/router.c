@@ -13,7 +13,7 @@
 #include "base/text.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/moves.h"
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 #include "kernel/trust/trust.h"
 #include "tos/extension.h"
 

@@ -14,6 +14,7 @@
 #include "kernel/trust/trust.h"
 
 #define LOG_RING_LINES 2000
+#define REFUSALS_PER_S 10 /* rows of the audit that one kernel can cause by what it sends */
 
 #define LATE_MS  15 /* whoever waits has been served; one that goes to and fro is back */
 #define LAZY_MAX 1000
@@ -45,6 +46,40 @@ void audit_event(struct kernel *k, struct store_txn *t, const char *event, struc
 	if (own)
 		store_commit(own, NULL, NULL);
 	metric_add(k->metrics, "audit_records_total", NULL, 1);
+}
+
+void audit_refusal(struct kernel *k, struct store_txn *t, const char *kernel, const char *event,
+	struct tos_value *m)
+{
+	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;
+	struct log_rate *rate = p ? &p->rate_refused : &k->rate_denied;
+
+	if (!log_rate_ok(rate, REFUSALS_PER_S)) {
+		metric_add(k->metrics, "audit_rows_dropped_total", NULL, 1);
+		tos_value_free(m);
+		return;
+	}
+	if (rate->dropped && p) {
+		tos_set(m, "dropped_before", tos_int(rate->dropped));
+		rate->dropped = 0;
+	}
+	audit_event(k, t, event, m);
+}
+
+void audit_refused(
+	struct kernel *k, const struct request *rq, const char *event, struct tos_value *m)
+{
+	if (rq->from.kernel[0])
+		audit_refusal(k, NULL, rq->from.kernel, event, m);
+	else
+		audit_event(k, NULL, event, m);
+}
+
+bool refusal_may_be_kept(struct kernel *k, const char *kernel)
+{
+	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;
+
+	return !p || log_rate_ok(&p->rate_answers, REFUSALS_PER_S * 5);
 }
 
 /* Of what is in memory only (--fast): the record follows within a tick, many in one transaction. */

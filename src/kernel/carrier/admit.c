@@ -19,19 +19,6 @@
 #define CODES_BYTES_MAX ((size_t)128 << 20)
 #define CODE_CHECK_MS   1000
 
-void kernel_trust(const struct kernel *k, struct trust *out)
-{
-	*out = (struct trust){ .root_der = { k->root_der.data, k->root_der.len },
-		.revocation = k->revocation,
-		.now_ms = clock_wall_ms(),
-		.skew_ms = k->config.skew_ms };
-}
-
-uint64_t kernel_trust_number(const struct kernel *k)
-{
-	return k->revocation ? revocation_number(k->revocation) + 1 : 0;
-}
-
 /* ---- tickets */
 
 static int ticket_times(struct kernel *k, const struct ticket *t, struct errmsg *em)

@@ -24,9 +24,6 @@ int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out,
 	uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
 int ticket_stored(struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES],
 	const struct cert_info **owner, struct errmsg *em);
-void kernel_trust(const struct kernel *k, struct trust *out);
-/* Changes with the revocation list: what was found good under another number is not any more. */
-uint64_t kernel_trust_number(const struct kernel *k);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
 int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],
 	const int64_t minimum[LIMIT_COUNT], int64_t out[LIMIT_COUNT], struct errmsg *em);

@@ -26,7 +26,7 @@
 #include "kernel/handoff/moves.h"
 #include "kernel/handoff/report.h"
 #include "kernel/handoff/restored.h"
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 #include "kernel/home/home.h"
 #include "kernel/trust/trust.h"
 #include "seal/records.h"

@@ -11,10 +11,10 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "kernel/carrier/admit.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/handoff.h"
 #include "kernel/home/family.h"
+#include "kernel/trust/trust.h"
 #include "seal/records.h"
 
 #ifdef TOS_HOSTILE

@@ -27,7 +27,7 @@
 #include "kernel/handoff/moves.h"
 #include "kernel/handoff/report.h"
 #include "kernel/handoff/restored.h"
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 #include "kernel/home/home.h"
 #include "seal/records.h"
 #include "tos/extension.h"

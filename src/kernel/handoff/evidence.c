@@ -9,15 +9,14 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "kernel/carrier/admit.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/home/home.h"
+#include "kernel/trust/trust.h"
 #include "seal/records.h"
 
 /* Of one report, which must fit a frame together with a fault's trail, log and briefcase. A record
  * has up to 2 KiB. */
 #define CHAIN_BYTES_MAX ((size_t)96 << 10)
-#define REFUSALS_PER_S  10 /* rows of the audit that one kernel can cause by what it sends */
 
 /* A hop record of this carrier in the home's incarnation, signed by the kernel it names. */
 static int record_read(struct kernel *k, const struct home_record *h, struct slice bytes,
@@ -182,42 +181,6 @@ void evidence_chain(
 void evidence_chain_all(const struct resident *r, struct tos_value *args)
 {
 	put_chain(r, 0, args);
-}
-
-/* ---- what is written of refusals */
-
-void audit_refusal(struct kernel *k, struct store_txn *t, const char *kernel, const char *event,
-	struct tos_value *m)
-{
-	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;
-	struct log_rate *rate = p ? &p->rate_refused : &k->rate_denied;
-
-	if (!log_rate_ok(rate, REFUSALS_PER_S)) {
-		metric_add(k->metrics, "audit_rows_dropped_total", NULL, 1);
-		tos_value_free(m);
-		return;
-	}
-	if (rate->dropped && p) {
-		tos_set(m, "dropped_before", tos_int(rate->dropped));
-		rate->dropped = 0;
-	}
-	audit_event(k, t, event, m);
-}
-
-void audit_refused(
-	struct kernel *k, const struct request *rq, const char *event, struct tos_value *m)
-{
-	if (rq->from.kernel[0])
-		audit_refusal(k, NULL, rq->from.kernel, event, m);
-	else
-		audit_event(k, NULL, event, m);
-}
-
-bool refusal_may_be_kept(struct kernel *k, const char *kernel)
-{
-	struct peer *p = kernel[0] ? map_find_str(k->peers, kernel) : NULL;
-
-	return !p || log_rate_ok(&p->rate_answers, REFUSALS_PER_S * 5);
 }
 
 void evidence_forked(struct kernel *k, const struct home_record *h, const char *who,

@@ -32,10 +32,3 @@ void evidence_chain_all(const struct resident *r, struct tos_value *args);
 /* Tell log, audit and metrics of a second copy. */
 void evidence_forked(struct kernel *k, const struct home_record *h, const char *who,
 	const struct tos_value *args);
-
-/* An audit record that another kernel causes by what it sends: so many a second, the rest is
- * counted. Takes m. kernel "": a local sender. */
-void audit_refusal(struct kernel *k, struct store_txn *t, const char *kernel, const char *event,
-	struct tos_value *m);
-/* May one more refusal of what that kernel sent be journaled? */
-bool refusal_may_be_kept(struct kernel *k, const char *kernel);

@@ -9,7 +9,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "kernel/carrier/admit.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/restored.h"
 #include "kernel/home/home.h"

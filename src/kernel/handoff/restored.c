@@ -74,7 +74,6 @@ struct restored {
 	struct map *marks;
 	int64_t marks_at_ms;
 	uint64_t seq_at_start; /* of the store, as it was found; raised with it */
-	int64_t since_ms;      /* wall: when the store was last known to be old; 0 never */
 	bool on;               /* and not all of it is settled */
 	int64_t wait_until_ms; /* for the first link; 0: it is over */
 	bool listed, listing;  /* the Directory has named all kernels */
@@ -351,7 +350,7 @@ static void row_put(struct kernel *k, struct store_txn *t)
 	AUTOBUF key = BUF_INIT;
 
 	buf_add_str(&key, ROW_RESTORED);
-	tos_set(m, "wall", tos_int(k->restored->since_ms));
+	tos_set(m, "wall", tos_int(k->restored_ms));
 	tos_set(m, "on", tos_bool(k->restored->on));
 	tos_set(m, "why", tos_text(k->restored->why));
 	journal_put(t, T_META, &key, m, 0);
@@ -397,7 +396,7 @@ void restored_begin(struct kernel *k, const char *why, uint64_t seen_seq, uint64
 		store_commit(t, begun, NULL); /* one more who says so */
 		return;
 	}
-	rs->since_ms = clock_wall_ms();
+	k->restored_ms = clock_wall_ms();
 	rs->on = true;
 	rs->listed = false;
 	rs->settle_at_ms = rs->list_at_ms = 0;
@@ -820,7 +819,7 @@ void restored_offered(struct kernel *k, const uint8_t id[DIGEST_BYTES], uint64_t
 	struct restored *rs = k->restored;
 	uint8_t key[DIGEST_BYTES + 8];
 
-	if (!rs->since_ms || clock_wall_ms() >= rs->since_ms + 2 * k->config.skew_ms ||
+	if (!k->restored_ms || clock_wall_ms() >= k->restored_ms + 2 * k->config.skew_ms ||
 		map_size(rs->offered) >= OFFERED_MAX)
 		return;
 	departure_key(id, n, key);
@@ -836,7 +835,7 @@ int restored_vet(struct kernel *k, const struct hop *hop, const char *home, cons
 	departure_key(hop->id, hop->n, key);
 	if (map_del(rs->offered, key, sizeof(key)))
 		return 0; /* frozen after this boot had granted it: nothing was forgotten of it */
-	if (!rs->since_ms || hop->time_ms >= rs->since_ms + k->config.skew_ms)
+	if (!k->restored_ms || hop->time_ms >= k->restored_ms + k->config.skew_ms)
 		return 0;
 	i = map_find_str(rs->items, name);
 	if (!i || memcmp(i->id, hop->id, DIGEST_BYTES) != 0) {
@@ -887,11 +886,6 @@ struct tos_value *restored_status(const struct kernel *k)
 	return m;
 }
 
-int64_t restored_since_ms(const struct kernel *k)
-{
-	return k->restored->since_ms;
-}
-
 /* ---- at start */
 
 /* True if it is not the file that was written here before. */
@@ -920,7 +914,7 @@ static void row_load(struct kernel *k)
 	if (store_get(k->store, T_META, ROW_RESTORED, strlen(ROW_RESTORED), &body, NULL) < 0 ||
 		tos_decode(body.data, body.len, 0, &m) < 0)
 		return;
-	rs->since_ms = tos_get_int(m, "wall", 0);
+	k->restored_ms = tos_get_int(m, "wall", 0);
 	rs->on = tos_get_bool(m, "on", false);
 	snprintf(rs->why, sizeof(rs->why), "%s", tos_get_text(m, "why", ""));
 	tos_value_free(m);

@@ -9,8 +9,6 @@ void restored_loaded(struct kernel *k);
 /* From now on nothing of what the store had runs until others have been asked. why: for people. */
 void restored_begin(struct kernel *k, const char *why, uint64_t seen_seq, uint64_t seen_boot);
 bool restored_pending(const struct kernel *k);
-/* Wall time of the last time that this store was known to be old; 0: never. */
-int64_t restored_since_ms(const struct kernel *k);
 /* Of a carrier loaded from the store: it waits for others' word. */
 bool restored_holds_back(const struct kernel *k);
 /* It does not start yet: nobody has said what became of it since this store was written. */

@@ -12,7 +12,6 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "kernel/carrier/admit.h"
 #include "kernel/trust/trust.h"
 
 #define ADMITTED_MAX 100000

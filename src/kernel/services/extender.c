@@ -8,9 +8,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "kernel/carrier/admit.h"
-#include "kernel/handoff/evidence.h"
 #include "kernel/services/installed.h"
+#include "kernel/trust/trust.h"
 
 #define RETIRE_MS 10000
 

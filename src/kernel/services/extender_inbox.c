@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 #include "kernel/services/content.h"
 #include "kernel/services/grants.h"
 #include "kernel/services/installed.h"

@@ -14,7 +14,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "kernel/handoff/restored.h"
 
 #define KEY_BYTES_MAX 200
 #define BATCH_MAX     1000
@@ -482,7 +481,7 @@ static void info_verb(struct kernel *k, struct request *rq)
 	tos_set(out, "bytes", tos_int((int64_t)s->bytes));
 	tos_set(out, "most_rows", tos_int(k->config.journal_rows));
 	tos_set(out, "most_bytes", tos_int((int64_t)k->config.journal_bytes));
-	tos_set(out, "restored_ms", tos_int(restored_since_ms(k)));
+	tos_set(out, "restored_ms", tos_int(k->restored_ms));
 	request_ok(rq, out);
 }
 

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "base/clock.h"
+
 struct kept {
 	struct cert_info info; /* first: what is lent is this */
 	size_t refs;
@@ -45,4 +47,17 @@ void cert_leave(const struct cert_info **at)
 		}
 	}
 	*at = &cert_nobody;
+}
+
+void kernel_trust(const struct kernel *k, struct trust *out)
+{
+	*out = (struct trust){ .root_der = { k->root_der.data, k->root_der.len },
+		.revocation = k->revocation,
+		.now_ms = clock_wall_ms(),
+		.skew_ms = k->config.skew_ms };
+}
+
+uint64_t kernel_trust_number(const struct kernel *k)
+{
+	return k->revocation ? revocation_number(k->revocation) + 1 : 0;
 }

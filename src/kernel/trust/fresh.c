@@ -12,7 +12,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "kernel/carrier/admit.h"
 
 #define ASK_MS         3000 /* an offer may wait for it */
 #define ASKING_MAX     8

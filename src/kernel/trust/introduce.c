@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "kernel/carrier/admit.h"
 #include "kernel/trust/trust.h"
 
 #define INTRODUCTION_MOST_MS 3600000

@@ -2,7 +2,6 @@
  * Enrolment, the Directory's entry of this kernel, and the revocation list. The registrar holds
  * an intermediate certificate that may issue role kernel only (doc/protocol.md, "Enrolment").
  */
-#include "kernel/handoff/evidence.h"
 #include "kernel/services/extender.h"
 #include "kernel/trust/introduce.h"
 

@@ -9,7 +9,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "kernel/carrier/admit.h"
 
 #define CALL_MS       20000
 #define LOOK_MS       1000

@@ -34,6 +34,10 @@ void groups_give(struct kernel *k, struct request *rq);
 extern const struct cert_info cert_nobody;
 void cert_keep(const struct cert_info **at, const struct cert_info *info);
 void cert_leave(const struct cert_info **at); /* nobody's then */
+/* What signatures are checked against now: the root and the revocation list, both borrowed. */
+void kernel_trust(const struct kernel *k, struct trust *out);
+/* Changes with the revocation list: what was found good under another number is not any more. */
+uint64_t kernel_trust_number(const struct kernel *k);
 
 /* ---- rights.c: the restrictions in a verified certificate; NULL: it has none */
 const struct rights *rights_of(struct kernel *k, const struct cert_info *who);

@@ -218,12 +218,6 @@ const char *origin_class_word(enum origin_class c)
 	return "class";
 }
 
-int64_t restored_since_ms(const struct kernel *k)
-{
-	(void)k;
-	return 0;
-}
-
 /* ---- reading the input */
 
 static unsigned next(void)

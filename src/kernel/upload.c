@@ -3,7 +3,7 @@
  * Staged in memory, bounded, forgotten after a while. Sending goes as far as the peer's credit
  * allows and on when it gives more.
  */
-#include "kernel/handoff/upload.h"
+#include "kernel/upload.h"
 
 #include <string.h>
 
