@@ -407,13 +407,20 @@ void child_forget_vm(struct kernel *k, const struct vm *v);
 /* ---- backup.c: true if the program was called for that; its exit code */
 bool backup_mode(int argc, char **argv, int *code);
 
+/* ---- act.c: signed acts */
+void act_verb(struct kernel *k, struct request *rq);
+void drain_load(struct kernel *k); /* that it drains lasts over restarts */
+/* Of a carrier that is here or whose home is here; "" not known. */
+const char *carrier_owner(struct kernel *k, const char *name);
+
+/* ---- revoke.c: there is a new revocation list, and what runs or is linked by its leave ends */
+void kernel_revoked(struct kernel *k);
+
 /* ---- control.c */
 void kernel_stop(struct kernel *k);
 extern const struct verb control_verbs[], kernel_verbs[];
 /* 0, or the request has been failed: this client may not read. */
 int control_may_read(struct kernel *k, struct request *rq);
-/* Of a carrier that is here or whose home is here; "" not known. */
-const char *carrier_owner(struct kernel *k, const char *name);
 void launch_verb(struct kernel *k, struct request *rq);
 void name_verb(struct kernel *k, struct request *rq);
 int client_up(struct kernel *k, struct link *l, const struct hello *h, struct errmsg *em);

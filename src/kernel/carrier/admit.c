@@ -532,3 +532,23 @@ void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *
 	h->arg = arg;
 	hooks_step(k, h);
 }
+
+/* ---- who may not run any more */
+
+bool resident_revoked(struct resident *r)
+{
+	if (!cert_revoked(r->k, r->owner) && !cert_revoked(r->k, r->author))
+		return false;
+	resident_end(r, SHELL_EV_KILL, "the certificate of its owner or author was revoked");
+	return true;
+}
+
+void residents_revoked(struct kernel *k)
+{
+	struct resident *r;
+	size_t it = 0;
+
+	while ((r = map_next(k->residents, &it, NULL, NULL)))
+		if (r->state != SHELL_DEPARTING && resident_revoked(r))
+			it = 0;
+}

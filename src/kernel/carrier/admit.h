@@ -35,6 +35,11 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 /* Bits of enum role; author NULL: not known. */
 unsigned carrier_roles(const struct cert_info *owner, const struct cert_info *author);
 
+/* Its owner's or author's certificate was revoked: it is killed. False: it was not. */
+bool resident_revoked(struct resident *r);
+/* There is a new revocation list: the same for all but those that depart. */
+void residents_revoked(struct kernel *k);
+
 /* Hooks: call each ON_ARRIVAL or ON_DEPARTURE inbox in turn; done(rc, text) later. Modifies r. */
 typedef void hooks_done_fn(struct kernel *k, void *arg, int rc, const char *text);
 void hooks_run(struct kernel *k, struct resident *r, uint32_t flag, const char *dest,

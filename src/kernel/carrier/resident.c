@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "kernel/carrier/account.h"
+#include "kernel/carrier/admit.h"
 #include "kernel/carrier/automata.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/carrier/seals.h"
@@ -425,10 +426,8 @@ static void go_on(struct kernel *k, void *arg)
 	if (r->state != SHELL_READY || r->vm || k->stopping || restored_waits(r))
 		return;
 	/* That came while it was departing, or the kernel died before it had killed it. */
-	if (revocation_ends(r)) {
-		resident_end(r, SHELL_EV_KILL, REVOKED_TEXT);
+	if (resident_revoked(r))
 		return;
-	}
 	if (r->completed) {
 		resident_event(r, SHELL_EV_START, NULL);
 		ask_mobility(r, "");

@@ -306,19 +306,18 @@ bool introduced_vouched(struct kernel *k, struct peer *p, struct slice introduct
 	return true;
 }
 
-void introduced_revoke(
-	struct kernel *k, bool (*revoked)(const struct kernel *, const struct cert_info *))
+void introduced_revoke(struct kernel *k)
 {
 	struct introduced *i;
 	struct peer *p;
 	size_t it = 0;
 
 	while ((i = map_next(k->introduced, &it, NULL, NULL)))
-		if (revoked(k, &i->who)) {
+		if (cert_revoked(k, &i->who)) {
 			introduced_drop(k, i->origin.name);
 			it = 0;
 		}
 	it = 0;
 	while ((p = map_next(k->peers, &it, NULL, NULL)))
-		peer_sweep(k, p, revoked);
+		peer_sweep(k, p, cert_revoked);
 }

@@ -27,5 +27,4 @@ void introduced_clear(struct peer *p);
 /* What a peer vouched for, and that still holds: carriers, and introduced clients. NULL: nobody. */
 const struct origin *introduced_holds(const struct kernel *k, const struct origin *o);
 /* There is a new list: those whose certificate it names are nobody's from here on. */
-void introduced_revoke(
-	struct kernel *k, bool (*revoked)(const struct kernel *, const struct cert_info *));
+void introduced_revoke(struct kernel *k);

@@ -2,14 +2,11 @@
  * Enrolment, the Directory's entry of this kernel, and the revocation list. The registrar holds
  * an intermediate certificate that may issue role kernel only (doc/protocol.md, "Enrolment").
  */
-#include "kernel/services/extender.h"
-#include "kernel/trust/introduce.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "kernel/carrier/resident.h"
 #include "kernel/trust/trust.h"
 
 #define CERT_LIFE_MS     ((int64_t)365 * 86400000)
@@ -583,35 +580,9 @@ void directory_register(struct kernel *k)
 
 /* ---- revocation */
 
-static bool serial_revoked(const struct kernel *k, const struct cert_info *who)
+bool cert_revoked(const struct kernel *k, const struct cert_info *who)
 {
 	return k->revocation && revocation_has(k->revocation, who->serial, who->serial_len);
-}
-
-bool revocation_ends(const struct resident *r)
-{
-	return serial_revoked(r->k, r->owner) || serial_revoked(r->k, r->author);
-}
-
-/* A revoked owner's or author's carriers are killed, a revoked kernel's links closed. */
-static void revocation_act(struct kernel *k)
-{
-	struct resident *r;
-	struct link *l = NULL, *next;
-	size_t it = 0;
-
-	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		if (revocation_ends(r) && r->state != SHELL_DEPARTING) {
-			resident_end(r, SHELL_EV_KILL, REVOKED_TEXT);
-			it = 0;
-		}
-	for (l = links_next(k->links, NULL); l; l = next) {
-		next = links_next(k->links, l);
-		if (link_cert(l) && serial_revoked(k, link_cert(l)))
-			link_close(l, ERR_REVOKED, "the certificate was revoked");
-	}
-	introduced_revoke(k, serial_revoked);
-	extender_recheck(k);
 }
 
 int revocation_accept(struct kernel *k, struct slice bytes, struct errmsg *em)
@@ -647,7 +618,7 @@ int revocation_accept(struct kernel *k, struct slice bytes, struct errmsg *em)
 	store_commit(t, NULL, NULL);
 	log_notice("revocation list", KV_INT("number", revocation_number(r)),
 		KV_INT("revoked", revocation_count(r)));
-	revocation_act(k);
+	kernel_revoked(k);
 	/* Pass it on to whoever is linked; each takes it only when it is new there. */
 	struct link *l = NULL;
 

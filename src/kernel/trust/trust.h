@@ -1,4 +1,4 @@
-/* Who is who, and who may: enrolment, revocation, signed acts, groups, peers' audit chains. */
+/* Who is who, and who may: enrolment, revocation, groups, peers' audit chains. */
 #pragma once
 
 #include "kernel/kernel.h"
@@ -11,15 +11,9 @@ void registrar_enroll_act(
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name);
 void directory_register(struct kernel *k);
 void directory_learn(struct kernel *k, const char *name, const struct tos_value *addresses);
-/* Its owner or author was revoked: it must not run. */
-bool revocation_ends(const struct resident *r);
-#define REVOKED_TEXT "the certificate of its owner or author was revoked"
+bool cert_revoked(const struct kernel *k, const struct cert_info *who);
 /* a higher number is kept, journaled, acted on */
 int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em);
-
-/* ---- act.c */
-void act_verb(struct kernel *k, struct request *rq);
-void drain_load(struct kernel *k); /* that it drains lasts over restarts */
 
 /* ---- explain.c */
 void can_verb(struct kernel *k, struct request *rq);

@@ -1,23 +1,23 @@
 /*
  * Signed acts: what a principal asks for with its own signature, checked here, where it is
- * carried out. No kernel vouches for a principal.
+ * carried out, and given to whichever room it is about. No kernel vouches for a principal.
  */
-#include "kernel/services/programs.h"
-#include "kernel/services/content.h"
-#include "kernel/home/family.h"
-#include "kernel/settings.h"
-#include "kernel/handoff/forced.h"
-#include "kernel/services/extender.h"
+#include "kernel/kernel.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "kernel/carrier/admit.h"
 #include "kernel/carrier/resident.h"
+#include "kernel/handoff/forced.h"
 #include "kernel/handoff/moves.h"
+#include "kernel/home/family.h"
 #include "kernel/home/home.h"
+#include "kernel/services/content.h"
+#include "kernel/services/extender.h"
+#include "kernel/services/programs.h"
+#include "kernel/settings.h"
 #include "kernel/trust/trust.h"
 
 #define ACT_MOST_MS 3600000
