@@ -21,8 +21,8 @@
 #include "kernel/trust/trust.h"
 
 #define CALLS_MAX     100000
-#define SLOW_TURN_US  4000 /* of one turn of the loop, for what can wait */
-#define CALL_GRACE_MS 200  /* an answer may arrive this much after the other side's deadline */
+#define SLOW_TURN_US  500 /* of one turn of the loop, for what can wait */
+#define CALL_GRACE_MS 200 /* an answer may arrive this much after the other side's deadline */
 
 struct call {
 	uint64_t number;

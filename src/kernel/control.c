@@ -177,6 +177,7 @@ static void ps_verb(struct kernel *k, struct request *rq)
 	if (control_may_read(k, rq) < 0)
 		return;
 	rows = resident_rows(k);
+	homes_all(k);
 	while ((h = map_next(k->homes, &it, NULL, NULL)))
 		if (!map_find_str(k->residents, h->name))
 			tos_push(rows, home_row(h));

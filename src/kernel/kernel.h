@@ -211,9 +211,11 @@ struct kernel {
 	bool renewing;
 	int64_t renew_at_ms;
 	/* tables */
-	struct map *peers;      /* name -> struct peer */
-	struct map *residents;  /* name -> struct resident */
-	struct map *homes;      /* name -> struct home_record: live, and ended of late */
+	struct map *peers;     /* name -> struct peer */
+	struct map *residents; /* name -> struct resident */
+	struct map *homes;     /* name -> struct home_record: live, and ended of late */
+	bool homes_due;        /* some are still to be read, from that row on (loading.c) */
+	int64_t homes_at, homes_again_ms;
 	struct list homes_open; /* of them, those that the tick looks at each time */
 	struct list homes_over; /* and those that have ended and only wait to be forgotten */
 	int64_t homes_over_at_ms;

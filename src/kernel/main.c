@@ -632,8 +632,7 @@ static int kernel_start(struct kernel *k, const int *listeners, size_t n,
 		fresh_load(k);
 		rc = handoff_load(k, em);
 	}
-	if (rc == 0)
-		rc = homes_load(k, em);
+	homes_begin(k);
 	if (rc == 0)
 		rc = tosd_begin(k, em);
 	if (rc == 0)

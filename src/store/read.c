@@ -93,6 +93,33 @@ int store_all(
 	return rc < 0 ? err_wrap(em, rc, "store %s", st->path) : walk(st, s, fn, arg, em);
 }
 
+int store_some(struct store *st, enum store_table tb, int64_t *at, size_t most,
+	store_each_fn *fn, void *arg, struct errmsg *em)
+{
+	sqlite3_stmt *s = NULL;
+	int step = SQLITE_DONE;
+	size_t n = 0;
+	int rc = db_prepare(st->r, &s, em,
+		"SELECT key, body, expires, rowid FROM \"%s\" NOT INDEXED"
+		" WHERE rowid > ?2 AND (expires = 0 OR expires > ?1) ORDER BY rowid LIMIT ?3",
+		store_table_names[tb]);
+
+	if (rc < 0)
+		return err_wrap(em, rc, "store %s", st->path);
+	sqlite3_bind_int64(s, 1, clock_wall_ms());
+	sqlite3_bind_int64(s, 2, *at);
+	sqlite3_bind_int64(s, 3, most > INT64_MAX ? INT64_MAX : (int64_t)most);
+	while (rc == 0 && (step = sqlite3_step(s)) == SQLITE_ROW) {
+		*at = sqlite3_column_int64(s, 3);
+		n++;
+		rc = fn(arg, column(s, 0), column(s, 1), sqlite3_column_int64(s, 2));
+	}
+	if (rc == 0 && step != SQLITE_DONE)
+		rc = read_fail(st, em);
+	sqlite3_finalize(s);
+	return rc != 0 ? rc : n == most;
+}
+
 int store_audit_each(struct store *st, uint64_t after, size_t most, store_audit_fn *fn,
 	void *arg, struct errmsg *em)
 {

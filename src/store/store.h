@@ -108,6 +108,11 @@ int store_each(struct store *st, enum store_table tb, struct slice from, store_e
  * again. For what is read whole. */
 int store_all(
 	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em);
+/* The same in pieces, each of what is committed by then: at most so many records behind *at, which is 0
+ * at first and the caller's until the next. 1: there may be more; 0: that was the last. A record that
+ * is written meanwhile may come again, or not at all. */
+int store_some(struct store *st, enum store_table tb, int64_t *at, size_t most,
+	store_each_fn *fn, void *arg, struct errmsg *em);
 /* Audit records with sequence > after, ascending, at most `most`. body as given, with seq, time
  * and chain digest. */
 typedef int store_audit_fn(

@@ -1,7 +1,9 @@
 """Claims of the requirements that no other test shows, each tried on real kernels (doc/coverage.md)."""
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -613,3 +615,30 @@ def test_a_kernel_without_mobility_lets_nobody_in():
         wait_for(lambda: "Hello, World" in f.log_text("host1"))
         r = f.run("launch", "-e", "return 1", "--path", "host1", "--on-unreachable", "fail", "--wait")
         assert r.returncode == 1 and "obility" in r.stderr, r.stderr
+
+
+def test_what_a_home_knows_is_there_at_once_after_a_crash(fleet, domain):
+    """Records are read while the kernel serves already; whoever asks for one, or for all, misses none."""
+    waits = "function begin(self) tos.inbox('in'):next(60) end"
+    fleet.tos("principal", "add", "late", "--role", "owner,author")
+    me, store = domain.principal("late"), f"{fleet.home}/kernels/host0/store.db"
+    with domain.client() as c:
+        names = [wire.launch(c, me, me, source="function begin(self) end")[1]["name"] for _ in range(250)]
+    there = running(fleet, fleet.launch(waits, "--path", "host1"), "host1")
+    wait_for(lambda: all(fleet.ps().get(n, {}).get("state") == "finished" for n in names))
+    fleet.kill("host0")
+    wait_for(lambda: fleet.run("call", "Echo", "hello", "--timeout", "1s").returncode == 0)
+    assert fleet.outcome(names[-1])["state"] == "finished"
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        stored = sum(len(body) for key, body in db.execute("SELECT key, body FROM home") if key.decode() in names)
+    assert fleet.get("host0", "/accounts/late/disk")["/accounts/late/disk"] == stored
+    assert set(names) | {there} <= set(fleet.ps())
+    fleet.kill("host0")
+    wait_for(lambda: fleet.run("kill", there).returncode == 0)
+    assert fleet.outcome(there, expect=1)["state"] == "killed"
+    fleet.down("host0")
+    with contextlib.closing(sqlite3.connect(store)) as db, db:
+        assert db.execute("UPDATE home SET body = x'a1' WHERE key = ?", (names[100].encode(),)).rowcount == 1
+    fleet.up()
+    wait_for(lambda: set(names) - set(fleet.ps()) == {names[100]})
+    assert f"a home record could not be read; it is kept in the store carrier={names[100]}" in fleet.log_text("host0")

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/carrier/vms.h"
+#include "kernel/home/home.h"
 #include "kernel/services/content_share.h"
 
 #define ACCOUNTS_MAX 10000
@@ -122,9 +123,16 @@ static struct tos_value *read_use(struct account *a, enum use use)
 USE_LIST(USE_READ)
 #undef USE_READ
 
+/* Once all of it is counted. */
+static int64_t disk_of(struct account *a)
+{
+	homes_all(a->k);
+	return a->disk;
+}
+
 static struct tos_value *read_disk(void *arg)
 {
-	return tos_int(((struct account *)arg)->disk);
+	return tos_int(disk_of(arg));
 }
 
 static void account_property(struct account *a, const char *name, const char *unit,
@@ -344,7 +352,7 @@ int account_room(struct kernel *k, const char *owner, int64_t more, struct errms
 	struct account *a = account_get(k, owner);
 	int64_t most = (int64_t)k->config.disk_per_principal;
 
-	if (!most || !a || more <= 0 || a->disk + more <= most)
+	if (!most || !a || more <= 0 || disk_of(a) + more <= most)
 		return 0;
 	metric_add(k->metrics, "limits_exceeded_total", "limit=\"disk_per_principal\"", 1);
 	return err_set(em, ERR_LIMIT,
@@ -383,7 +391,7 @@ int64_t accounts_disk(struct kernel *k)
 	int64_t sum = 0;
 
 	while ((a = map_next(k->accounts, &it, NULL, NULL)))
-		sum += a->disk;
+		sum += disk_of(a);
 	return sum;
 }
 
@@ -399,7 +407,7 @@ static struct tos_value *account_value(struct account *a)
 	tos_set(m, "kernel", tos_text(a->k->config.name));
 	for (int i = 0; i < USE_COUNT; i++)
 		tos_set(m, uses[i].key, tos_int(now[i]));
-	tos_set(m, "disk_bytes", tos_int(a->disk));
+	tos_set(m, "disk_bytes", tos_int(disk_of(a)));
 	tos_set(m, "content_bytes", tos_int(content_share_bytes(a->principal)));
 	tos_set(m, "here", tos_int((int64_t)residents_of(a->k, a->principal)));
 	return m;

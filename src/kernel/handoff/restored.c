@@ -312,6 +312,7 @@ static void homes_stale(struct kernel *k)
 	struct home_record *h;
 	size_t it = 0;
 
+	homes_all(k);
 	while ((h = map_next(k->homes, &it, NULL, NULL)))
 		if (!shell_ended(h->state)) {
 			h->stale = true;

@@ -79,6 +79,7 @@ void home_declared(struct kernel *k, const char *dead, struct tos_value *names)
 	struct home_record *h;
 	size_t it = 0;
 
+	homes_all(k);
 	while ((h = map_next(k->homes, &it, NULL, NULL)))
 		if (!shell_ended(h->state) &&
 			(strcmp(h->kernel, dead) == 0 || strcmp(h->from, dead) == 0)) {

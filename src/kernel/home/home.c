@@ -91,6 +91,7 @@ void home_link_up(struct kernel *k, const char *peer)
 			r->report_at_ms = 0;
 		}
 	it = 0;
+	homes_all(k);
 	while ((h = map_next(k->homes, &it, NULL, NULL))) {
 		if (!shell_ended(h->state) && strcmp(h->from, peer) == 0)
 			holds_settle(k, h);
@@ -145,6 +146,7 @@ void homes_tick(struct kernel *k, int64_t now_ms)
 		k->notes_at_ms = now_ms + REPORTS_AGAIN_MS;
 		reports_send(k, NULL);
 	}
+	homes_all(k);
 	over_tick(k, now_ms);
 	LIST_EACH_SAFE(pos, tmp, &k->homes_open)
 	{

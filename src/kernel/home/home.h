@@ -53,7 +53,11 @@ struct home_record {
 };
 extern const struct verb home_verbs[];
 struct home_record *home_find(struct kernel *k, const char *name);
-int homes_load(struct kernel *k, struct errmsg *em);
+/* loading.c: they are read while the kernel serves already. */
+void homes_begin(struct kernel *k);
+void homes_all(struct kernel *k); /* before a walk through k->homes: all are there then */
+/* Not one that ended long ago. */
+struct home_record *home_known(struct kernel *k, const char *name);
 void homes_tick(struct kernel *k, int64_t now_ms);
 struct home_record *home_new(struct kernel *k, const char *name);
 /* Into k->homes: the table owns it. */

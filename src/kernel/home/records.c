@@ -1,6 +1,6 @@
 /*
  * What a home knows of one carrier, in memory and as a row of the store. When it is written is in
- * saving.c; home.c says what changes it.
+ * saving.c, when they are read after a start in loading.c; home.c says what changes it.
  */
 #include "kernel/home/records.h"
 
@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "kernel/carrier/account.h"
+#include "kernel/carrier/resident.h"
 #include "kernel/handoff/moves.h"
 #include "kernel/home/family.h"
 #include "kernel/home/home.h"
@@ -198,10 +199,11 @@ void home_put(struct store_txn *t, const struct home_record *h)
 	tos_value_free(m);
 }
 
-/* Thousands of them are read at a start: no tree is made of what is not a tree here either. */
-static int home_read(struct kernel *k, struct slice body, struct home_record **out)
+/* No tree is made of what is not a tree here either: there may be thousands of them. */
+int home_read(struct kernel *k, struct slice body, struct home_record **out)
 {
 	struct slice f[HOME_FIELD_COUNT], bytes;
+	const struct resident *r;
 	struct home_record *h;
 	char text[NAME_BYTES_MAX + 1];
 	int state, rc = pick(body, home_fields, HOME_FIELD_COUNT, f);
@@ -230,50 +232,22 @@ static int home_read(struct kernel *k, struct slice body, struct home_record **o
 	h->ended_ms = pick_int(f[F_ended], 0);
 	h->expires_ms = pick_int(f[F_expires], 0);
 	bytes = pick_bytes(f[F_ticket]);
+	r = k->residents ? map_find_str(k->residents, h->name) : NULL;
 	if (bytes.n)
-		blob_set(&h->ticket_cose, bytes);
+		blob_set_like(&h->ticket_cose, bytes, r ? &r->ticket_cose : NULL);
 	read_family(f, h);
 	h->outcome = pick_value(f[F_result]);
 	h->fault = pick_value(f[F_fault]);
+	if (shell_ended(h->state)) /* what is left of it is here */
+		home_place(h, k->config.name, 0);
+	account_stored(
+		k, STORED_HOME, h->name, h->owner, body.n, h->expires_ms + KEEP_AFTER_MS);
 	*out = h;
 	return 0;
 }
 
-static int home_row_load(void *arg, struct slice key, struct slice body, int64_t expires_ms)
-{
-	struct kernel *k = arg;
-	struct home_record *h = NULL;
-
-	(void)expires_ms;
-	if (home_read(k, body, &h) < 0) {
-		log_error("a home record could not be read; it is kept in the store",
-			KV_INT("bytes", key.n));
-		return 0;
-	}
-	account_stored(
-		k, STORED_HOME, h->name, h->owner, body.n, h->expires_ms + KEEP_AFTER_MS);
-	if (shell_ended(h->state)) /* what is left of it is here */
-		home_place(h, k->config.name, 0);
-	if (shell_ended(h->state) && clock_wall_ms() - h->ended_ms > IN_MEMORY_MS)
-		home_free(h);
-	else
-		home_add(k, h);
-	return 0;
-}
-
-int homes_load(struct kernel *k, struct errmsg *em)
-{
-	k->homes = map_new();
-	list_init(&k->homes_open);
-	list_init(&k->homes_over);
-	k->notes = map_new();
-	list_init(&k->families);
-	k->waiting = map_new();
-	return store_all(k->store, T_HOME, home_row_load, k, em);
-}
-
-/* The record, from memory or, when it ended long ago, from the store (then it stays in memory a
- * while). */
+/* The record, from memory or, when it ended long ago or has not been read since the start, from the
+ * store (then it stays in memory, or does so a while). */
 struct home_record *home_find(struct kernel *k, const char *name)
 {
 	struct home_record *h = map_find_str(k->homes, name);
@@ -284,8 +258,6 @@ struct home_record *home_find(struct kernel *k, const char *name)
 	if (store_get(k->store, T_HOME, name, strlen(name), &body, NULL) < 0 ||
 		home_read(k, slice_buf(&body), &h) < 0)
 		return NULL;
-	if (shell_ended(h->state))
-		home_place(h, k->config.name, 0);
 	home_add(k, h);
 	return h;
 }

@@ -326,7 +326,7 @@ static bool place_was(const struct home_record *h, const char *kernel)
 
 void event_verb(struct kernel *k, struct request *rq)
 {
-	struct home_record *h = map_find_str(k->homes, tos_get_text(rq->args, "name", ""));
+	struct home_record *h = home_known(k, tos_get_text(rq->args, "name", ""));
 	const char *kind = tos_get_text(rq->args, "kind", "");
 
 	/* A state event of the place itself; the record follows the reports, not these. And only

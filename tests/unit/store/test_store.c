@@ -258,6 +258,28 @@ static void records_come_in_key_order_until_the_callback_says_stop(void **state)
 	store_close(st, 1000);
 }
 
+static void records_come_in_pieces_with_what_is_written_in_between(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	char out[200] = "";
+	int64_t at = 0;
+
+	put_now(st, T_HOME, "c", "3", 0);
+	put_now(st, T_HOME, "old", "x", clock_wall_ms() - 1);
+	put_now(st, T_HOME, "a", "1", 0);
+	put_now(st, T_HOME, "b", "2", 0);
+	assert_int_equal(store_some(st, T_HOME, &at, 2, collect, out, NULL), 1);
+	assert_string_equal(out, "c=3 a=1 ");
+	put_now(st, T_HOME, "d", "4", 0);
+	assert_int_equal(store_some(st, T_HOME, &at, 2, collect, out, NULL), 1);
+	assert_int_equal(store_some(st, T_HOME, &at, SIZE_MAX, collect, out, NULL), 0);
+	assert_string_equal(out, "c=3 a=1 b=2 d=4 ");
+	put_now(st, T_HOME, "s", "stop", 0);
+	assert_int_equal(store_some(st, T_HOME, &at, SIZE_MAX, collect, out, NULL), 77);
+	store_close(st, 1000);
+}
+
 static void expired_records_are_not_found_and_then_removed(void **state)
 {
 	struct place *p = *state;
@@ -1120,6 +1142,7 @@ int main(void)
 		T(a_cancelled_transaction_leaves_nothing),
 		T(results_come_in_the_order_of_submission),
 		T(records_come_in_key_order_until_the_callback_says_stop),
+		T(records_come_in_pieces_with_what_is_written_in_between),
 		T(expired_records_are_not_found_and_then_removed),
 		T(all_that_has_expired_is_removed),
 		T(a_large_body_comes_back_whole),
