@@ -191,11 +191,16 @@ static void tick(struct tos_ext *x, void *arg)
 {
 	struct commit *c = arg;
 	int64_t now = tos_now_ms(x), doubts;
-	bool more = tx_tick(c, now);
+	bool soon = false, more;
 	char text[24];
 
-	more = part_tick(c, now) || more;
-	c->ticking = more && tos_timer(x, TICK_MS, tick, c);
+	c->timer = NULL; /* what the steps do may begin it anew */
+	more = tx_tick(c, now, &soon);
+	more = part_tick(c, now, &soon) || more;
+	if (more && !c->timer) {
+		c->slow = !soon;
+		c->timer = tos_timer(x, soon ? TICK_MS : TICK_SLOW_MS, tick, c);
+	}
 	doubts = part_doubts(c);
 	if (doubts != c->in_doubt) {
 		c->in_doubt = doubts;
@@ -206,8 +211,12 @@ static void tick(struct tos_ext *x, void *arg)
 
 void tick_soon(struct commit *c)
 {
-	if (!c->ticking)
-		c->ticking = tos_timer(c->x, TICK_MS, tick, c) != NULL;
+	if (c->timer && !c->slow)
+		return;
+	if (c->timer)
+		tos_timer_stop(c->x, c->timer);
+	c->slow = false;
+	c->timer = tos_timer(c->x, TICK_MS, tick, c);
 }
 
 /* ---- the journal, at the start */
@@ -416,6 +425,8 @@ static void deal(struct commit *c, const struct tos_message *m)
 		tos_count(c->x, "posts_ignored_total", 1); /* every verb is a call */
 	else
 		verbs[i].fn(c, &a);
+	if (c->timer && c->slow)
+		tick_soon(c);
 }
 
 static void wake(struct tos_ext *x, struct tos_inbox *in)

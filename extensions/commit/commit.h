@@ -23,6 +23,7 @@
 #define AGAIN_MOST_MS 5000
 #define CALL_MS       5000 /* of one try to reach another Commit, or a carrier */
 #define TICK_MS       100
+#define TICK_SLOW_MS  1000 /* while nothing is due sooner */
 
 /* The incarnation of a carrier. */
 struct era {
@@ -58,7 +59,8 @@ struct commit {
 	struct tos_inbox *inbox; /* woken before that */
 	struct tos_value *after; /* the last key that was loaded; NULL: none */
 	int64_t restored_ms;     /* wall; what the store held before may be missing */
-	bool ticking;
+	struct tos_timer *timer; /* of the tick; NULL: nothing is due */
+	bool slow;
 	int64_t in_doubt; /* as the property says */
 };
 int64_t wall_ms(void);
@@ -103,7 +105,8 @@ void tx_ended(struct commit *c, const struct asker *a);
 bool tx_resolve(struct commit *c, const char *id, bool commit, const char *by);
 void tx_list(struct commit *c, const struct asker *a, struct tos_value *rows);
 void tx_load(struct commit *c, const char *id, const struct tos_value *row);
-bool tx_tick(struct commit *c, int64_t now); /* something is left to be done */
+/* Something is left to be done; *soon is set if that is not only to ask again much later. */
+bool tx_tick(struct commit *c, int64_t now, bool *soon);
 void tx_free_all(struct commit *c);
 
 /* ---- the participant: participant.c, vote.c, decision.c, acting.c */
@@ -115,6 +118,6 @@ void part_decide(struct commit *c, const struct asker *a);
 bool part_resolve(struct commit *c, const char *id, bool commit, const char *by);
 void part_list(struct commit *c, const struct asker *a, struct tos_value *rows);
 void part_load(struct commit *c, const struct tos_value *row);
-bool part_tick(struct commit *c, int64_t now);
+bool part_tick(struct commit *c, int64_t now, bool *soon);
 int64_t part_doubts(const struct commit *c);
 void part_free_all(struct commit *c);

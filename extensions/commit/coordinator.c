@@ -548,7 +548,17 @@ static bool tx_evict(struct commit *c)
 	return last != NULL;
 }
 
-bool tx_tick(struct commit *c, int64_t now)
+/* Its decision is known, and those that have not heard of it are tried again much later. */
+static bool resting(const struct tx *t, int64_t now)
+{
+	bool yes = t->state == T_COMMITTED && !t->busy && !t->commit_token && !t->writing;
+
+	for (const struct member *m = t->members; m && yes; m = m->next)
+		yes = (m->told && m->kept) || m->again_at > now + TICK_SLOW_MS;
+	return yes;
+}
+
+bool tx_tick(struct commit *c, int64_t now, bool *soon)
 {
 	struct tx **at = &c->txs;
 	bool more = false;
@@ -561,7 +571,10 @@ bool tx_tick(struct commit *c, int64_t now)
 			tx_forget(t);
 			continue;
 		}
-		more = more || !over(t) || t->busy || t->commit_token;
+		if (!over(t) || t->busy || t->commit_token) {
+			more = true;
+			*soon |= !resting(t, now);
+		}
 		at = &t->next;
 	}
 	return more;

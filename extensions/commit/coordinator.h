@@ -7,7 +7,8 @@
 
 #include "commit.h"
 
-#define TELL_MS 60000 /* how long an abort is told to whoever promised nothing */
+#define AGAIN_LONG_MS 60000
+#define TELL_MS       60000 /* how long an abort is told to whoever promised nothing */
 
 #define TX_STATES(X)                                                                           \
 	X(T_BEGINNING, "beginning") /* being journaled */                                      \

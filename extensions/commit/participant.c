@@ -385,7 +385,16 @@ void part_step(struct part *p, int64_t now)
 		part_end_say(p);
 }
 
-bool part_tick(struct commit *c, int64_t now)
+/* A carrier that does not act, or a coordinator that does not answer, is asked again much later. */
+static bool resting(const struct part *p, int64_t now)
+{
+	int64_t due = p->state == P_PREPARED ? p->ask_at : p->tell_at;
+
+	return !p->busy && !p->ending && (p->kept || p->state == P_PREPARED) && !p->dry &&
+	       (p->state == P_PREPARED || part_final(p)) && due > now + TICK_SLOW_MS;
+}
+
+bool part_tick(struct commit *c, int64_t now, bool *soon)
 {
 	struct part **at = &c->parts;
 	bool more = false;
@@ -398,8 +407,11 @@ bool part_tick(struct commit *c, int64_t now)
 			part_forget(p);
 			continue;
 		}
-		more = more || !part_final(p) || !p->done || p->busy || p->ending ||
-		       !p->durable || !p->kept;
+		if (!part_final(p) || !p->done || p->busy || p->ending || !p->durable ||
+			!p->kept) {
+			more = true;
+			*soon |= !resting(p, now);
+		}
 		at = &p->next;
 	}
 	return more;

@@ -101,10 +101,14 @@ static void voted(struct tx *t)
 
 static void member_again(struct member *m)
 {
+	int64_t now = tos_now_ms(m->t->c->x);
+	/* Whoever is away for a minute may be away for long; when it is back it asks by itself. */
+	uint32_t most = now - m->t->changed > TELL_MS ? AGAIN_LONG_MS : AGAIN_MOST_MS;
+
 	m->pause_ms = m->pause_ms ? 2 * m->pause_ms : AGAIN_MS;
-	if (m->pause_ms > AGAIN_MOST_MS)
-		m->pause_ms = AGAIN_MOST_MS;
-	m->again_at = tos_now_ms(m->t->c->x) + m->pause_ms;
+	if (m->pause_ms > most)
+		m->pause_ms = most;
+	m->again_at = now + m->pause_ms;
 }
 
 static void on_polled(struct tos_ext *x, void *arg, int rc, const char *text,
