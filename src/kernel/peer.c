@@ -23,7 +23,8 @@
 /* nobody asked just now, but the link is wanted: it is dialled again after this, then twice it ... */
 #define AGAIN_MS      100
 #define AGAIN_MOST_MS 5000
-#define TAKEN_EVERY   64 /* posts of a peer that are answered before a tick */
+#define STEADY_MS     5000 /* a link that held so long is dialled anew at once */
+#define TAKEN_EVERY   64   /* posts of a peer that are answered before a tick */
 
 struct waiting_post {
 	struct list node;
@@ -486,7 +487,6 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 	p->link = l;
 	p->given_up = false;
 	p->dialling = false;
-	p->again_at_ms = p->again_ms = 0;
 	p->boot_count = h->boot_count;
 	memcpy(p->boot_nonce, h->boot_nonce, sizeof(p->boot_nonce));
 	p->boot_known = true;
@@ -505,13 +505,19 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 void peer_link_down(struct kernel *k, struct link *l)
 {
 	struct peer *p = map_find_str(k->peers, link_name(l));
+	struct link_stats st;
 
 	if (p && p->link == l) {
 		p->link = NULL;
 		p->dialling = false;
 		p->lost_ms = clock_ms();
+		link_stats(l, &st);
+		if (st.since_ms >= STEADY_MS)
+			p->again_at_ms = p->again_ms = 0;
+		/* What a peer takes amiss is sent to it again when the link is back: not without a
+		 * pause. */
 		if (!list_empty(&p->queue) || p->out.n || p->n_streams)
-			peer_connect(k, p);
+			connect_again(k, p, p->lost_ms);
 	}
 }
 

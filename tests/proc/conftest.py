@@ -18,14 +18,16 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"kernels of {f.home}", f.logs()))
 
 
-def fleet_fixture(scope="module", **kw):
-    """A fixture that is a Fleet(**kw); at its end no sanitizer may have complained."""
+def fleet_fixture(scope="module", quiet=False, **kw):
+    """A fixture that is a Fleet(**kw); at its end no sanitizer may have complained. quiet: and it has to come to rest."""
 
     @pytest.fixture(scope=scope)
     def fixture():
         f = fleets.Fleet(**kw)
         try:
             yield f
+            if quiet:
+                f.quiet()
             f.tos("down", timeout=120)
             said = f.sanitizer_reports()
             assert not said, said

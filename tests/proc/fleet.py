@@ -18,6 +18,8 @@ import time
 BUILD = os.environ.get("TOS_BUILD", "")
 TOS = os.path.join(BUILD, "src/cli/tos")
 KERNEL = os.path.join(BUILD, "src/kernel/tos-kernel")
+BUSY_MS = 40 if os.environ.get("TOS_SANITIZE") == "1" else 8  # CPU a second of a kernel that has nothing to do: 0.8
+REST_S, FEW = 0.4, 4  # how long it is looked at; how often a second something may still happen
 LIVE = {"arriving", "ready", "running", "suspended", "departing", "faulted"}
 SANITIZED = os.environ.get("TOS_SANITIZE") == "1"  # slower by some times
 DEADLINE = float(os.environ.get("TOS_DEADLINE", 180.0 if SANITIZED else 60.0))
@@ -79,6 +81,18 @@ def cpu_ticks(pid):
         stat = f.read()
     rest = stat[stat.rindex(")") + 2:].split()
     return int(rest[11]) + int(rest[12])
+
+
+def cpu_ms(pid):
+    """CPU time of a process, all its threads, in ms; None if it is gone."""
+    total = 0
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+                total += int(f.read().split()[0])
+    except (OSError, IndexError):
+        return None
+    return total / 1e6
 
 
 def conf_text(conf):
@@ -243,6 +257,52 @@ class Fleet:
             if line.startswith(name) and line[len(name):len(name) + 1] in " {":
                 total += float(line.rsplit(" ", 1)[1])
         return total
+
+    # ---- whether it has come to rest
+
+    def flows(self, kernel):
+        """What must stand still: metric -> value. Frames to other kernels, without pings; work for the disk; failures."""
+        r = self.run("metrics", "--kernel", kernel, "--timeout", "5s")
+        got = dict(line.rsplit(" ", 1) for line in r.stdout.splitlines() if not line.startswith("#"))
+        out = {n: float(v) for n, v in got.items()
+               if n.startswith(("tos_store_commits_total", "tos_link_dialled_total", "tos_posts_failed_total"))}
+        sent = 'direction="out",kind="kernel"}'
+        out["frames"] = float(got.get("tos_link_frames_total{" + sent, 0)) - float(got.get("tos_link_pings_total{" + sent, 0))
+        return out
+
+    def stir(self, seconds):
+        """What goes on within a while: (what, how much a second), of all kernels that run."""
+        table = process_table()
+        stopped = {k for k in self.names for p in self.processes(k) if table.get(p, (0, "", ""))[2] == "T"}
+        up = [k for k in self.names if self.processes(k, "tos-kernel") and k not in stopped]
+        before = {k: self.flows(k) for k in up}
+        pids = {p: (k, kind) for k in up for kind in ("tosd", "tos-kernel", "tos-ext", "tos-vm") for p in self.processes(k, kind)}
+        cpu, began = {p: cpu_ms(p) for p in pids}, time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        found = []
+        for p, (kernel, kind) in pids.items():
+            after = cpu_ms(p)
+            if after is not None and cpu[p] is not None and (after - cpu[p]) / took > BUSY_MS:
+                found.append(f"{kind} of {kernel}: {(after - cpu[p]) / took:.1f} ms of CPU a second")
+        for k in up:
+            after = self.flows(k)
+            found += [f"{k}: {name}: {after[name] - n:+g} in {took:.1f} s" for name, n in before[k].items()
+                      if after.get(name, n) - n > FEW * took]
+        return found
+
+    def quiet(self, deadline=DEADLINE):
+        """Wait until it has come to rest, which it must: no kernel computes, and nothing but pings goes over links."""
+        found = []
+
+        def rest():
+            found[:] = self.stir(REST_S)
+            return not found
+
+        try:
+            wait_for(rest, deadline)
+        except AssertionError:
+            raise AssertionError("it does not come to rest:\n" + "\n".join(found)) from None
 
     # ---- its processes
 

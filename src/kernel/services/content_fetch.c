@@ -18,7 +18,8 @@
 #define SOON_MS       500  /* an answer within that: one more at once */
 #define LATE_MS       2000 /* later than that: half as many */
 #define PIECE_MS      15000
-#define MORE_MS       50 /* until a source that is itself still getting it is asked again */
+#define MORE_MS       50  /* until a source that is itself still getting it is asked again */
+#define MORE_MOST_MS  800 /* where it got nothing more meanwhile; two may wait for each other */
 #define AGAIN_MS      500
 #define AGAIN_MOST_MS 5000
 #define SOURCES_MAX   16
@@ -58,7 +59,7 @@ struct transfer {
 	int64_t size, next;       /* -1: not known; the byte that is asked for next */
 	struct piece piece[WINDOW_MAX];
 	size_t window, n_asked;
-	int64_t deadline_ms, again_ms, wait_ms;
+	int64_t deadline_ms, again_ms, wait_ms, more_ms;
 	int rc; /* of the last failure */
 	char text[200];
 };
@@ -333,6 +334,7 @@ static void on_piece(
 	}
 	if (n > 0) {
 		t->failed = 0;
+		t->more_ms = 0;
 		t->wait_ms = AGAIN_MS;
 		window_turn(t, p);
 		p->bytes = mem_try(n);
@@ -350,8 +352,12 @@ static void on_piece(
 	} else {
 		t->next = p->offset;
 		*p = (struct piece){ 0 };
-		if (t->part)
-			t->again_ms = clock_ms() + MORE_MS;
+		if (t->part) {
+			t->more_ms = t->more_ms ? 2 * t->more_ms : MORE_MS;
+			if (t->more_ms > MORE_MOST_MS)
+				t->more_ms = MORE_MOST_MS;
+			t->again_ms = clock_ms() + t->more_ms;
+		}
 	}
 	transfer_go(t);
 }
