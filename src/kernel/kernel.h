@@ -278,6 +278,14 @@ static inline int64_t kernel_now(const struct kernel *k)
 	return (int64_t)uv_now(k->loop);
 }
 
+/* The next pause before what failed is tried again: 0 first; for ever is not as often as at first. */
+static inline int64_t pause_longer(int64_t pause_ms, int64_t first_ms, int64_t most_ms)
+{
+	int64_t next = pause_ms ? 2 * pause_ms : first_ms;
+
+	return next < most_ms ? next : most_ms > first_ms ? most_ms : first_ms;
+}
+
 /* ---- router.c */
 /* Route one post. 0: taken over (whatever fails later is answered by a failure post); else the
  * failure known at once, for which the caller answers. */

@@ -53,7 +53,7 @@ struct resident {
 	bool chain_due;
 	char chain_at[64];
 	uint64_t chain_n;
-	int64_t report_at_ms;
+	int64_t report_at_ms, report_pause_ms;
 	/* a move under way */
 	struct move *move;
 	bool in_doubt, sent, outcome_move, asking, wants_link;
@@ -61,7 +61,7 @@ struct resident {
 	/* departing, and its record waits for a signature */
 	struct list signing;
 	struct blob hop;
-	int64_t resend_at_ms, ask_at_ms;
+	int64_t resend_at_ms, ask_at_ms, ask_pause_ms;
 	bool resending, ask_sent;
 	char dest[64];
 	struct blob hop_cose, envelope; /* what was sent, for repeating */

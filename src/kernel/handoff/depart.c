@@ -333,6 +333,7 @@ static void move_doubt(struct resident *r, const char *text)
 	FAULT_AT(DOUBT);
 	if (!r->in_doubt) {
 		r->in_doubt = true;
+		r->ask_at_ms = r->ask_pause_ms = 0;
 		resident_want_link(r, true);
 		metric_add(r->k->metrics, "moves_in_doubt_total", NULL, 1);
 		log_warning(
@@ -1074,7 +1075,8 @@ void handoff_tick(struct kernel *k, int64_t now_ms)
 			/* Declared dead before the doubt was known here, or before the home had
 			 * heard of it. */
 			if (r->in_doubt && !r->asking && !r->outcome_move &&
-				!links_find(k->links, r->dest) && home_is_declared(k, r->dest))
+				now_ms >= r->ask_at_ms && !links_find(k->links, r->dest) &&
+				home_is_declared(k, r->dest))
 				resolve_begin(r, NULL);
 		}
 	}

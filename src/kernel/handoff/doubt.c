@@ -19,6 +19,8 @@
 #include "kernel/handoff/moves.h"
 #include "kernel/handoff/report.h"
 
+#define ASK_MOST_MS 60000 /* between two questions that the home does not settle */
+
 struct resolving {
 	struct departure *departure;
 	struct request *rq; /* NULL: nobody waits */
@@ -175,9 +177,9 @@ static void on_asked(
 		resident_put(t, r);
 		store_commit(t, NULL, NULL);
 		r->resend_at_ms = clock_ms();
-	} else {
-		r->ask_at_ms = clock_ms() + k->config.retry_ms;
 	}
+	r->ask_pause_ms = pause_longer(r->ask_pause_ms, k->config.retry_ms, ASK_MOST_MS);
+	r->ask_at_ms = clock_ms() + r->ask_pause_ms;
 	resolving_fail(rs, rc < 0 ? rc : ERR_MALFORMED, text);
 }
 

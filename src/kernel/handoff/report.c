@@ -20,7 +20,8 @@
 #define KEEP_MS        ((int64_t)210 * 86400000) /* a home may be away for long */
 #define EVENT_TEXT_MAX 8192
 #define SHOWN_AGAIN_MS 10000
-#define NEWS_AFTER_MS  200 /* a shorter stay is worth no second report */
+#define REPORT_MOST_MS 10000 /* between two reports that the home does not get */
+#define NEWS_AFTER_MS  200   /* a shorter stay is worth no second report */
 
 /* The home wants the records that lead here from the place it names: once more with them. Where
  * they are too many for a report its own asking of the places in between has to do. */
@@ -75,9 +76,12 @@ static void on_reported(
 	}
 	if (rc < 0) {
 		r->report_due = true;
-		r->report_at_ms = clock_ms() + k->config.retry_ms;
+		r->report_pause_ms =
+			pause_longer(r->report_pause_ms, k->config.retry_ms, REPORT_MOST_MS);
+		r->report_at_ms = clock_ms() + r->report_pause_ms;
 		return;
 	}
+	r->report_pause_ms = 0;
 	r->birth_known = r->suffix[0] != 0;
 	if (tos_get(m, "void") && (uint64_t)tos_get_int(m, "void", -1) == r->n &&
 		r->state != SHELL_DEPARTING && incarnation_read(tos_get(m, "e"), &e) == 0 &&

@@ -13,6 +13,8 @@
 #include "kernel/home/outcome.h"
 #include "kernel/home/records.h"
 
+#define COMMAND_MOST_MS 10000 /* where it cannot be told */
+
 struct command {
 	char name[NAME_BYTES_MAX + 1], wanted[sizeof(((struct home_record *)0)->wanted)];
 };
@@ -31,10 +33,14 @@ static void on_command(
 	h->commanding = false;
 	if (strcmp(h->wanted, c->wanted) != 0) {
 		/* this answers an older wish: a kill must not be lost on it */
-		h->command_at_ms = 0;
+		h->command_at_ms = h->command_pause_ms = 0;
 		return;
 	}
-	h->command_at_ms = clock_ms() + COMMAND_AGAIN_MS;
+	/* When it is linked again it is told at once. */
+	h->command_pause_ms =
+		rc < 0 ? pause_longer(h->command_pause_ms, COMMAND_AGAIN_MS, COMMAND_MOST_MS)
+		       : COMMAND_AGAIN_MS;
+	h->command_at_ms = clock_ms() + h->command_pause_ms;
 	if (strcmp(h->wanted, "suspended") == 0 && strcmp(state, "running") == 0)
 		return; /* it was about to move: again, here or there */
 	if (rc < 0 || departing[0] || strcmp(state, "gone") == 0)

@@ -88,7 +88,8 @@ void home_link_up(struct kernel *k, const char *peer)
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		if (strcmp(r->ticket.home, peer) == 0 && !r->reporting) {
 			r->report_due = true;
-			r->report_at_ms = 0;
+			r->report_at_ms = r->report_pause_ms = 0;
+			r->ask_at_ms = r->ask_pause_ms = 0;
 		}
 	it = 0;
 	homes_all(k);
@@ -97,7 +98,7 @@ void home_link_up(struct kernel *k, const char *peer)
 			holds_settle(k, h);
 		if (strcmp(h->kernel, peer) != 0 || shell_ended(h->state))
 			continue;
-		h->command_at_ms = 0;
+		h->command_at_ms = h->command_pause_ms = 0;
 		holds_ask(k, h, peer, "");
 	}
 }

@@ -30,7 +30,7 @@ struct home_record {
 	struct tos_value *end_outcome;
 	int64_t end_ms;
 	bool place_due; /* where it is, which may be forgotten */
-	int64_t command_at_ms, save_at_ms, place_at_ms;
+	int64_t command_at_ms, command_pause_ms, save_at_ms, place_at_ms;
 	/* its place said that it has none: when first, and when it is asked again */
 	int64_t denied_ms, holds_at_ms;
 	bool denied; /* for good */
