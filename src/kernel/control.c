@@ -864,7 +864,7 @@ static void launch_admit(struct kernel *k, struct request *rq, struct resident *
 	/* begin runs only at entries of the path; without a path, here. */
 	r->completed = tos_len(r->path) > 0;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
-	rate_init(&r->log_rate, 200, clock_ms());
+	rate_init(&r->log_rate, LINES_PER_S, clock_ms());
 	account_open(r, true);
 	resident_trail(r, "launched", "", "");
 	map_put_str(k->residents, r->name, r);

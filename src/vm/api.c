@@ -153,6 +153,7 @@ int api_log(lua_State *L)
 
 	if (!bucket_take(&c->logs, VM_LOGS_PER_S)) {
 		c->dropped_logs++;
+		c->untold_logs++;
 		return push_failure(L, ERR_LIMIT, "too many lines in this second");
 	}
 	vm_sched.host = 1;
@@ -164,6 +165,23 @@ int api_log(lua_State *L)
 	vm_sched.host = 0;
 	lua_pushboolean(L, 1);
 	return 1;
+}
+
+void carrier_tell_dropped(struct vm_carrier *c)
+{
+	char text[100];
+	size_t at;
+
+	if (!c->untold_logs)
+		return;
+	snprintf(text, sizeof text,
+		"%lld lines were dropped here: at most %d are kept in a second",
+		(long long)c->untold_logs, VM_LOGS_PER_S);
+	c->untold_logs = 0;
+	at = port_begin(c->port, 2, VM_LOG, c->number);
+	cbor_put_uint(&c->port->out, LOG_WARNING);
+	cbor_put_text(&c->port->out, text);
+	port_send(c->port, at);
 }
 
 int api_print(lua_State *L)

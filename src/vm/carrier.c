@@ -140,6 +140,7 @@ static void send_fault(
 	size_t at;
 
 	carrier_send_usage(c);
+	carrier_tell_dropped(c);
 	for (;;) {
 		at = port_begin(c->port, 4, VM_FAULT, c->number);
 		cbor_put_text(b, code);
@@ -300,6 +301,7 @@ static void carrier_finished(struct vm_carrier *c)
 
 	if (!rc) {
 		carrier_send_usage(c);
+		carrier_tell_dropped(c);
 		at = port_begin(c->port, 1, VM_FINISHED, c->number);
 		cbor_put_raw(
 			&c->port->out, (struct slice){ c->port->enc.data, c->port->enc.len });

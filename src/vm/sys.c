@@ -178,6 +178,8 @@ static int send_frozen(lua_State *L, unsigned kind, const char *dest, size_t n_d
 		return luaL_error(L,
 			"cannot wait here (inside a metamethod or message handler that C calls)");
 	carrier_send_usage(c);
+	if (kind == KIND_GO)
+		carrier_tell_dropped(c);
 	at = port_begin(c->port, k->n, k->type, c->number);
 	cbor_put_uint(b, seq);
 	if (dest)

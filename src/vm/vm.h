@@ -27,8 +27,9 @@
 #define VM_INBOXES_MAX  256  /* of one carrier */
 #define VM_FRAME_BYTES_MAX                                                                     \
 	((size_t)160 << 20) /* START holds a whole carrier: state, briefcase, code */
-#define VM_LOG_BYTES_MAX   4096
-#define VM_LOGS_PER_S      200  /* as the kernel allows */
+#define VM_LOG_BYTES_MAX 4096
+#define VM_LOGS_PER_S                                                                          \
+	200 /* the kernel takes more: what waited in a stall, and the line about the dropped */
 #define VM_TEXT_BYTES_MAX  4096 /* of a fault's text */
 #define VM_TRACE_BYTES_MAX 16384
 
@@ -166,6 +167,7 @@ struct vm_carrier {
 	bool answers; /* the kernel passes answers of carriers on (START's field `answers`) */
 	bool going;   /* between GO and its answer the kernel hears nothing but USAGE and LOG */
 	int64_t sent, n_posts, dropped_logs, dropped_folders; /* here */
+	int64_t untold_logs; /* of the dropped: since that was said in a line */
 	int64_t usage_sent_ms;
 	int freeze_rc;
 };
@@ -195,6 +197,8 @@ int64_t carrier_deadline(const struct vm_carrier *c);
 void carrier_send_usage(struct vm_carrier *c);
 /* USAGE, but not more often than each 200 ms. */
 void carrier_note_activity(struct vm_carrier *c);
+/* A line about those that were dropped, if any: its stay, or its life, ends. */
+void carrier_tell_dropped(struct vm_carrier *c);
 /* Append as text, with '?' for what is not UTF-8, at most `most` bytes. */
 void text_put(struct buf *b, const char *s, size_t n, size_t most);
 

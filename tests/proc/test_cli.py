@@ -760,6 +760,16 @@ def test_a_retried_carrier_finishes(fleet):
 
 
 @kernels
+def test_dropped_log_lines_are_not_passed_over(fleet):
+    r = fleet.run("launch", "-e", "for i = 1, 1000 do tos.log('line ' .. i) end", "--path", "host1,host2", "--wait")
+    for host in ("host1", "host2"):
+        lines = [line for line in r.stderr.splitlines() if line.startswith(host + "  ")]
+        said = [line for line in lines if "lines were dropped here" in line]
+        assert len(said) == 1, r.stderr
+        assert int(said[0].split()[1]) == 1000 - sum("  line " in line for line in lines)
+
+
+@kernels
 def test_a_revoked_principal_launches_no_more(fleet):
     fleet.run("principal", "add", "carol", "--role", "owner,author")
     assert fleet.json("launch", "-e", "return 1", "--as", "carol", "--wait")["state"] == "finished"

@@ -502,7 +502,7 @@ static int spawn_check(struct cloning *c, const struct tos_value *args, struct e
 	c->child = copy_make(c, tos_value_copy(path));
 	rc = admit_limits(c->k, c->child->budget, c->child->minimum, c->child->usage.limit, em);
 	rate_init(&c->child->post_rate, c->child->usage.limit[LIMIT_posts], clock_ms());
-	rate_init(&c->child->log_rate, 200, clock_ms());
+	rate_init(&c->child->log_rate, LINES_PER_S, clock_ms());
 	return rc;
 }
 

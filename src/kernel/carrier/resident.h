@@ -8,6 +8,9 @@
 #include "kernel/kernel.h"
 
 struct vm;
+/* of its log; its tos-vm keeps to half of that (vm.h) */
+#define LINES_PER_S 400
+
 struct resident {
 	struct kernel *k;
 	/* id: of this carrier; root: of its ticket, the same but for a clone */

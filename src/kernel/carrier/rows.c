@@ -310,7 +310,7 @@ static void loaded(struct resident *r, size_t row_bytes, struct code *code)
 	account_open(r, false);
 	r->report_due = true;
 	rate_init(&r->post_rate, r->usage.limit[LIMIT_posts], clock_ms());
-	rate_init(&r->log_rate, 200, clock_ms());
+	rate_init(&r->log_rate, LINES_PER_S, clock_ms());
 	map_put_str(r->k->residents, r->name, r);
 }
 

@@ -805,7 +805,7 @@ static void arrival_go_on(struct arrival *a)
 
 	tos_push(a->r->hops, tos_bytes(hop.p, hop.n));
 	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
-	rate_init(&a->r->log_rate, 200, clock_ms());
+	rate_init(&a->r->log_rate, LINES_PER_S, clock_ms());
 	if (a->hop.kind == 1) {
 		FAULT_AT(OUTCOME_TAKEN);
 		arrival_outcome(a);

@@ -46,6 +46,26 @@ def test_nothing_runs_before_start_and_begin_gets_an_empty_self():
         assert vm.usage[2] >= 0 and vm.usage[3] > 1000
 
 
+@pytest.mark.parametrize("end", ["", "error('over')", "tos.go('host1')"])
+def test_the_last_line_says_how_many_were_dropped(end):
+    with Vm() as vm:
+        vm.start(f"""function begin(self)
+            local n = 0
+            for i = 1, 1000 do n = n + (tos.log(i) and 0 or 1) end
+            assert(n > 0 and n == tos.usage().dropped_logs)
+            self.n = n
+            {end}
+        end""")
+        frames = []
+        while not frames or frames[-1][0] not in (FINISHED, FAULT, GO):
+            frames.append(vm.frame())
+        logs = [f[2:] for f in frames if f[0] == LOG]
+        (frozen,) = [v for v in frames[-1] if isinstance(v, dict)]
+        n = cbor2.loads(frozen["state"])["n"]
+        assert logs[-1] == [3, f"{n} lines were dropped here: at most 200 are kept in a second"]
+        assert len(logs) == 1000 - n + 1 and [t for _, t in logs[:2]] == ["1", "2"]
+
+
 def test_postman_says_hello_to_echo():
     with Vm() as vm:
         vm.run('function begin(self) assert(tos.post("Echo", "Hello, World")) end')
