@@ -12,7 +12,7 @@
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/forced.h"
 #include "kernel/handoff/moves.h"
-#include "kernel/home/family.h"
+#include "kernel/home/families.h"
 #include "kernel/home/home.h"
 #include "kernel/services/content.h"
 #include "kernel/services/extender.h"

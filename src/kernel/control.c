@@ -5,7 +5,8 @@
 #include "kernel/services/actions.h"
 #include "kernel/services/grants.h"
 #include "kernel/services/programs.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
+#include "kernel/home/families.h"
 #include "kernel/trust/introduce.h"
 #include "kernel/settings.h"
 

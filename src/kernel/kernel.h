@@ -210,6 +210,11 @@ struct kernel {
 		n_audit_rewritten; /* peers' logs that were not what they had been, since the start */
 	bool renewing;
 	int64_t renew_at_ms;
+	/* what the room of carriers has others do, set by them at the start */
+	void (*stay_over)(struct kernel *k, const char *carrier); /* programs.c: or it failed */
+	/* loading.c: NULL, or the home's copy; and that all rows of somebody's are counted */
+	const struct blob *(*ticket_kept)(const struct kernel *k, const char *carrier);
+	void (*count_stored)(struct kernel *k);
 	/* tables */
 	struct map *peers;     /* name -> struct peer */
 	struct map *residents; /* name -> struct resident */

@@ -3,7 +3,7 @@
  * which carriers they vouch.
  */
 #include "kernel/trust/introduce.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 

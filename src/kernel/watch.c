@@ -9,7 +9,7 @@
 
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/report.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 #include "kernel/home/home.h"
 
 #define WATCHES_MAX  10000 /* carriers that are watched */

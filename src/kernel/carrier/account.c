@@ -10,10 +10,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/carrier/content_share.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/carrier/vms.h"
-#include "kernel/home/home.h"
-#include "kernel/services/content_share.h"
 
 #define ACCOUNTS_MAX 10000
 #define CHARGE_EACH  30000
@@ -126,7 +125,8 @@ USE_LIST(USE_READ)
 /* Once all of it is counted. */
 static int64_t disk_of(struct account *a)
 {
-	homes_all(a->k);
+	if (a->k->count_stored)
+		a->k->count_stored(a->k);
 	return a->disk;
 }
 

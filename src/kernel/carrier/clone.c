@@ -5,7 +5,7 @@
  * with the number given out, the clone's row, and the note to the home, in one transaction. From
  * then on the clone is a carrier like any other, and Mobility moves it.
  */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 

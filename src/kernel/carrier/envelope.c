@@ -2,12 +2,11 @@
  * What of a carrier travels: its envelope made of a resident, taken into one, and the digests of its
  * parts. What an envelope is on the wire is in wire/envelope.c.
  */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 
 #include "kernel/carrier/resident.h"
-#include "kernel/home/home.h"
 #include "seal/folders.h"
 #include "wire/pick.h"
 #include "wire/tree.h"
@@ -138,8 +137,6 @@ static int take_counters(struct resident *r, struct slice counters)
 
 static int take_bytes(struct resident *r, const struct envelope *env, struct errmsg *em)
 {
-	const struct home_record *home =
-		r->k->homes ? map_find_str(r->k->homes, r->name) : NULL;
 	int rc = 0;
 	struct slice state = bytes_part(env, PART_STATE, &rc);
 	struct slice ticket = bytes_part(env, PART_TICKET, &rc);
@@ -151,7 +148,8 @@ static int take_bytes(struct resident *r, const struct envelope *env, struct err
 		return err_set(em, rc, "the envelope's state, ticket or code does not decode");
 	blob_set(&r->briefcase, env->part[PART_BRIEFCASE]);
 	blob_set(&r->state_bytes, state);
-	blob_set_like(&r->ticket_cose, ticket, home ? &home->ticket_cose : NULL);
+	blob_set_like(&r->ticket_cose, ticket,
+		r->k->ticket_kept ? r->k->ticket_kept(r->k, r->name) : NULL);
 	memcpy(r->code_digest, code.p, DIGEST_BYTES);
 	return 0;
 }

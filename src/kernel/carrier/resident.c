@@ -3,9 +3,8 @@
  * those of core/shell.h; what a carrier's tos-vm says is read in vm_conversation.c, moves are
  * in depart.c and arrive.c.
  */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 #include "kernel/handoff/forced.h"
-#include "kernel/services/programs.h"
 
 #include <string.h>
 
@@ -220,7 +219,7 @@ void resident_free(struct resident *r)
 {
 	if (!r)
 		return;
-	programs_leave(r->k, r->name);
+	r->k->stay_over(r->k, r->name);
 	vm_abandon(r);
 	move_cancel(r);
 	resident_want_link(r, false);
@@ -467,7 +466,7 @@ void resident_fault(struct resident *r, int rc, const char *text, const char *tr
 
 	if (r->ending)
 		return;
-	programs_leave(r->k, r->name);
+	r->k->stay_over(r->k, r->name);
 	vm_abandon(r);
 	/* A copy that may have been sent is settled by its destination's answer, whatever its
 	 * process says or does by then. */

@@ -3,7 +3,7 @@
  * start, by the thousand.
  */
 #include "kernel/handoff/forced.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * What a carrier's tos-vm says. It is hostile as soon as it runs the carrier: each frame is
  * decoded strictly, bounded by the limits granted, and one out of order ends it.
  */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 

@@ -15,7 +15,7 @@
  * them, as after a crash; those that this happens to again within SUSPECT_MS start again in
  * smaller company, alone at last, and who ends a tos-vm alone is the culprit.
  */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 #include <time.h>

@@ -7,7 +7,8 @@
 #include "kernel/handoff/forced.h"
 #include "kernel/handoff/gone.h"
 #include "kernel/handoff/evidence.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
+#include "kernel/home/families.h"
 #include "kernel/handoff/handoff.h"
 
 #include <string.h>

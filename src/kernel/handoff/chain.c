@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "kernel/carrier/resident.h"
 #include "kernel/handoff/handoff.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 #include "kernel/trust/trust.h"
 #include "seal/records.h"
 

@@ -7,7 +7,7 @@
  * frees it.
  */
 #include "kernel/handoff/evidence.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 #include "kernel/handoff/departure.h"
 #include "kernel/handoff/forced.h"
 #include "kernel/handoff/gone.h"

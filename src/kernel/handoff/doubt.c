@@ -7,7 +7,7 @@
 #include "kernel/handoff/evidence.h"
 #include "kernel/handoff/forced.h"
 #include "kernel/handoff/handoff.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
  */
 #include "kernel/handoff/forced.h"
 #include "kernel/handoff/evidence.h"
-#include "kernel/home/family.h"
+#include "kernel/home/families.h"
 
 #include <string.h>
 

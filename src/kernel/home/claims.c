@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "kernel/handoff/forced.h"
 #include "kernel/handoff/moves.h"
-#include "kernel/home/family.h"
+#include "kernel/home/families.h"
 #include "kernel/home/holds.h"
 #include "kernel/home/home.h"
 

@@ -6,7 +6,8 @@
  * have ended, and wishes for the whole family.
  */
 #include "kernel/handoff/evidence.h"
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
+#include "kernel/home/families.h"
 
 #include <string.h>
 

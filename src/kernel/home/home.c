@@ -13,7 +13,7 @@
 #include "kernel/handoff/report.h"
 #include "kernel/home/claims.h"
 #include "kernel/home/commands.h"
-#include "kernel/home/family.h"
+#include "kernel/home/families.h"
 #include "kernel/home/grant.h"
 #include "kernel/home/holds.h"
 #include "kernel/home/records.h"

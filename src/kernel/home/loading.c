@@ -67,9 +67,19 @@ struct home_record *home_known(struct kernel *k, const char *name)
 	return k->homes_due ? home_find(k, name) : map_find_str(k->homes, name);
 }
 
+/* NULL: the record is not in memory. */
+static const struct blob *ticket_kept(const struct kernel *k, const char *carrier)
+{
+	const struct home_record *h = map_find_str(k->homes, carrier);
+
+	return h ? &h->ticket_cose : NULL;
+}
+
 void homes_begin(struct kernel *k)
 {
 	k->homes = map_new();
+	k->ticket_kept = ticket_kept;
+	k->count_stored = homes_all;
 	list_init(&k->homes_open);
 	list_init(&k->homes_over);
 	k->notes = map_new();

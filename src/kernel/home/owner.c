@@ -4,7 +4,8 @@
  * kernel's answer to WHERE brings the ticket along, and extensions here have it looked at by OWNER.
  * (doc/protocol.md, "Home")
  */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
+#include "kernel/home/families.h"
 
 #include <string.h>
 

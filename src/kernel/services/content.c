@@ -1,6 +1,6 @@
 /* The content store: see content.h. This file owns the directory, the rows and the quota. */
 #include "kernel/services/content.h"
-#include "kernel/services/content_share.h"
+#include "kernel/carrier/content_share.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -22,12 +22,14 @@
 #define KILL_MOST_MS  86400000
 
 static void program_free(struct program *p);
+static void stay_over(struct kernel *k, const char *carrier);
 
 static int64_t running_count; /* of this process's one kernel */
 
 void programs_init(struct kernel *k)
 {
 	k->programs = map_new();
+	k->stay_over = stay_over;
 }
 
 struct program *program_by_slot(struct kernel *k, uint64_t slot)
@@ -394,13 +396,12 @@ struct program *program_kept(struct kernel *k, const struct tosd_kept *m, const 
 	return p;
 }
 
-void programs_leave(struct kernel *k, const char *carrier)
+/* What that carrier runs ends with its stay, unless it may outlive it. */
+static void stay_over(struct kernel *k, const char *carrier)
 {
 	struct program *p;
 	size_t it = 0;
 
-	if (!k->programs || map_size(k->programs) == 0)
-		return;
 	while ((p = map_next(k->programs, &it, NULL, NULL))) {
 		if (p->stays || strcmp(p->carrier, carrier) != 0)
 			continue;

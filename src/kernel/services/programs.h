@@ -67,8 +67,6 @@ struct program {
 void programs_init(struct kernel *k);
 struct program *program_by_slot(struct kernel *k, uint64_t slot); /* NULL */
 void programs_tick(struct kernel *k, int64_t now_ms);
-/* That carrier's stay is over, or it has failed. */
-void programs_leave(struct kernel *k, const char *carrier);
 size_t programs_running(const struct kernel *k);
 /* PROGRAMS of Control: everybody's, without handles. Takes rq. */
 void programs_list_verb(struct kernel *k, struct request *rq);

@@ -30,10 +30,10 @@ PUBLIC = {"value.h": {r for r in ROOMS if "wire" in ROOMS[r].split()} | {"wire",
 # The rooms in src/kernel: the headers of each that others may include (all others are its own), and the rooms whose
 # headers it may include. What lies in src/kernel itself joins them all; of it a room sees KERNEL_OWN.
 KERNEL = {
-    "carrier": ("account admit resident seals vms", "handoff home services trust"),
+    "carrier": ("account admit content_share family resident seals vms", "handoff trust"),
     "handoff": ("chain evidence forced moves report restored", "carrier home trust"),
-    "home": ("family home", "carrier handoff"),
-    "services": ("actions broker content content_share extender grants journal programs", "carrier trust"),
+    "home": ("families home", "carrier handoff"),
+    "services": ("actions broker content extender grants journal programs", "carrier trust"),
     "trust": ("introduce trust", ""),
 }
 KERNEL_OWN = {"config", "kernel", "posts", "settings", "upload"}

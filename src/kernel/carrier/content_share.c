@@ -5,7 +5,7 @@
  *
  * What an extension brought, and the kernel itself, counts for the host and has no bound but the store's.
  */
-#include "kernel/services/content_share.h"
+#include "kernel/carrier/content_share.h"
 
 #include <string.h>
 

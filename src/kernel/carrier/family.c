@@ -1,5 +1,5 @@
 /* Families: names, identities and budgets. See family.h. */
-#include "kernel/home/family.h"
+#include "kernel/carrier/family.h"
 
 #include <string.h>
 

@@ -2,11 +2,13 @@
  * Families: a carrier and its clones (doc/protocol.md, "Clones"). Each is a carrier of its own, with an
  * identity, a name, a home record and a hand-off of its own; what they share is the ticket, whose
  * budgets are split among them. family.c has names, identities and budgets, clone.c makes a clone
- * where its parent is, and families.c is the home's side.
+ * where its parent is; families.h of kernel/home is the home's side.
  */
 #pragma once
 
 #include "kernel/kernel.h"
+
+/* ---- family.c */
 
 /* The carrier's identity: the ticket's for the original, else SHA-256 of that and the suffix. */
 void family_id(const uint8_t root[DIGEST_BYTES], const char *suffix, uint8_t out[DIGEST_BYTES]);
@@ -54,27 +56,3 @@ void clone_load(struct resident *r, struct slice clone_base, struct slice clones
 /* Another incarnation goes on than the one that may have made clones elsewhere. */
 void clone_renumber(struct resident *r);
 void shells_spawn(struct kernel *k, struct request *rq);
-
-/* ---- families.c: the home */
-
-/* The records that show a clone's birth, into the arguments of a report. */
-void family_evidence(const struct resident *r, struct tos_value *args);
-/* The record of that clone, made now if `args` show its birth. ERR_NOT_FOUND they do not, ERR_STATE
- * its parent is not known yet, ERR_LIMIT, ERR_EXISTS, ERR_SIGNATURE it must not be. */
-int family_take(struct kernel *k, const struct tos_value *args, struct home_record **out,
-	struct errmsg *em);
-/* The same of a resident with its chain. */
-int family_arrived(struct kernel *k, const struct resident *r, struct home_record **out,
-	struct errmsg *em);
-void cloned_verb(struct kernel *k, struct request *rq);
-/* owner.c */
-void owner_verb(struct kernel *k, struct request *rq);
-/* FAMILY {name, wait_ms}: takes rq. */
-void family_wait(struct kernel *k, struct home_record *h, struct request *rq, uint32_t wait_ms);
-void families_tick(struct kernel *k, int64_t now_ms);
-void family_waiters_drop(struct kernel *k, const char *client);
-/* A wish for h and all that come of it, those that are yet to register included. Takes rq. */
-void family_want(
-	struct kernel *k, struct home_record *h, const char *wanted, struct request *rq);
-/* Names of its clones, those long ended too. */
-struct tos_value *family_children(struct kernel *k, const struct home_record *h);
