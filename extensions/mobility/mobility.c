@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "entry.h"
+
 #define JOURNEYS_MAX     4096
 #define ALTERNATIVES_MAX 16
 #define NAME_BYTES       129
@@ -180,32 +182,15 @@ static bool alternative_add(struct journey *j, const char *s, size_t n)
 /* "a|b|c" */
 static bool entry_split(struct journey *j, const char *entry)
 {
+	const char *kernel;
+	size_t n;
+
 	j->n_alts = 0;
 	j->now = 0;
-	for (;;) {
-		size_t n = strcspn(entry, "|");
-
-		if (!alternative_add(j, entry, n))
+	while ((kernel = entry_next(&entry, &n)))
+		if (!alternative_add(j, kernel, n))
 			return false;
-		if (!entry[n])
-			return true;
-		entry += n + 1;
-	}
-}
-
-static bool entry_has(const char *entry, const char *kernel)
-{
-	size_t len = strlen(kernel);
-
-	for (;; entry++) {
-		size_t n = strcspn(entry, "|");
-
-		if (n == len && memcmp(entry, kernel, n) == 0)
-			return true;
-		entry += n;
-		if (!*entry)
-			return false;
-	}
+	return true;
 }
 
 static const char *first_entry(const struct journey *j)

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../mobility/entry.h"
+
 #define ASKED_MAX        4096
 #define ALTERNATIVES_MAX 16
 #define NAME_BYTES       129
@@ -86,30 +88,13 @@ static bool alternative_add(struct asked *a, const char *s, size_t n)
 /* "a|b|c" */
 static bool entry_split(struct asked *a, const char *entry)
 {
-	for (;;) {
-		size_t n = strcspn(entry, "|");
+	const char *kernel;
+	size_t n;
 
-		if (!alternative_add(a, entry, n))
+	while ((kernel = entry_next(&entry, &n)))
+		if (!alternative_add(a, kernel, n))
 			return false;
-		if (!entry[n])
-			return true;
-		entry += n + 1;
-	}
-}
-
-static bool entry_has(const char *entry, const char *kernel)
-{
-	size_t len = strlen(kernel);
-
-	for (;; entry++) {
-		size_t n = strcspn(entry, "|");
-
-		if (n == len && memcmp(entry, kernel, n) == 0)
-			return true;
-		entry += n;
-		if (!*entry)
-			return false;
-	}
+	return true;
 }
 
 /* What the clone's path is: from that entry on, whole. */

@@ -438,22 +438,27 @@ static int content_get(struct cli *cli, const char *word)
 
 /* ---- the rest */
 
-static int content_list(struct cli *cli)
+/* Takes rows. */
+static int rows_print(struct cli *cli, int rc, struct tos_value *rows, const char *columns)
 {
-	struct tos_value *rows = NULL;
-	int rc = each_file(cli, &rows);
-
 	if (rc < 0)
 		return rc;
 	show_rows(rows);
 	if (cli->json)
 		print_json(rows);
 	else
-		table_print(rows,
-			"digest:DIGEST size:SIZE name:NAME admitted:ADMITTED pinned:PINNED source:SOURCE",
-			stdout);
+		table_print(rows, columns, stdout);
 	tos_value_free(rows);
 	return 0;
+}
+
+static int content_list(struct cli *cli)
+{
+	struct tos_value *rows = NULL;
+	int rc = each_file(cli, &rows);
+
+	return rows_print(cli, rc, rows,
+		"digest:DIGEST size:SIZE name:NAME admitted:ADMITTED pinned:PINNED source:SOURCE");
 }
 
 static int content_admitted(struct cli *cli)
@@ -461,17 +466,8 @@ static int content_admitted(struct cli *cli)
 	struct tos_value *rows = NULL;
 	int rc = each_admitted(cli, &rows);
 
-	if (rc < 0)
-		return rc;
-	show_rows(rows);
-	if (cli->json)
-		print_json(rows);
-	else
-		table_print(rows,
-			"digest:DIGEST kind:KIND name:NAME version:VERSION machine:MACHINE here:HERE by:BY how:HOW",
-			stdout);
-	tos_value_free(rows);
-	return 0;
+	return rows_print(cli, rc, rows,
+		"digest:DIGEST kind:KIND name:NAME version:VERSION machine:MACHINE here:HERE by:BY how:HOW");
 }
 
 static int content_fetch(struct cli *cli, const char *word)

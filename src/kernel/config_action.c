@@ -56,17 +56,6 @@ int config_actions_fill(cfg_t *cfg, struct config *c, struct errmsg *em)
 	return 0;
 }
 
-static void quoted(struct buf *out, const char *s)
-{
-	buf_add_u8(out, '"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			buf_add_u8(out, '\\');
-		buf_add_u8(out, (uint8_t)*s);
-	}
-	buf_add_u8(out, '"');
-}
-
 void config_actions_print(const struct config *c, struct buf *out)
 {
 	for (size_t i = 0; i < c->n_actions; i++) {
@@ -76,7 +65,7 @@ void config_actions_print(const struct config *c, struct buf *out)
 		buf_printf(out, "action \"%s\" {\n\trun = {", a->name);
 		for (uint32_t w = 0; w < a->n_words; w++, word += strlen(word) + 1) {
 			buf_add_str(out, w ? ", " : "");
-			quoted(out, word);
+			config_quoted(out, word);
 		}
 		buf_add_str(out, "}\n\targs = {");
 		for (uint32_t k = 0; k < a->n_args; k++)

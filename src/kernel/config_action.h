@@ -12,3 +12,5 @@ void config_actions_take(
 
 /* config.c: a section's title as it may stand in a message. */
 const char *config_title(const char *title, char out[68]);
+/* config_print.c: as the configuration has a text. */
+void config_quoted(struct buf *out, const char *s);

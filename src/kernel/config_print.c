@@ -7,7 +7,7 @@
 #include "base/buf.h"
 #include "kernel/config_action.h"
 
-static void quoted(struct buf *out, const char *s)
+void config_quoted(struct buf *out, const char *s)
 {
 	buf_add_u8(out, '"');
 	for (; *s; s++) {
@@ -25,7 +25,7 @@ static void print_list(struct buf *out, const char *indent, const char *name, co
 	for (size_t i = 0; i < n; i++) {
 		if (i)
 			buf_add_str(out, ", ");
-		quoted(out, first + i * step);
+		config_quoted(out, first + i * step);
 	}
 	buf_add_str(out, "}\n");
 }
@@ -59,7 +59,7 @@ static void print_scalars(
 			continue;
 		buf_printf(out, "%s%s = ", indent, k->name);
 		if (config_is_text(k->kind)) {
-			quoted(out, (const char *)c + k->offset);
+			config_quoted(out, (const char *)c + k->offset);
 		} else {
 			config_number_text(k, config_number_at(k, c), text);
 			buf_printf(out, "\"%s\"", text);
@@ -73,7 +73,7 @@ static void print_rules(const struct config *c, struct buf *out)
 	buf_add_str(out, "\trules = {\n");
 	for (size_t i = 0; i < c->n_own_rules; i++) {
 		buf_add_str(out, "\t\t");
-		quoted(out, c->rules[i]);
+		config_quoted(out, c->rules[i]);
 		buf_add_str(out, i + 1 < c->n_own_rules ? ",\n" : "\n");
 	}
 	buf_add_str(out, "\t}\n");
@@ -124,7 +124,7 @@ static void print_text(struct buf *out, const char *name, const char *value)
 	if (!value[0])
 		return;
 	buf_printf(out, "\t%s = ", name);
-	quoted(out, value);
+	config_quoted(out, value);
 	buf_add_u8(out, '\n');
 }
 
@@ -134,10 +134,10 @@ static void print_extension(
 	buf_printf(out, "%s \"%s\" {\n", section, x->name);
 	if (strcmp(section, "extension") == 0) {
 		buf_add_str(out, "\tlibrary = ");
-		quoted(out, x->library);
+		config_quoted(out, x->library);
 		buf_printf(out, "\n\twhere = \"%s\"\n\tprivileges = ",
 			x->isolated ? "isolated" : "kernel");
-		quoted(out, x->privileges);
+		config_quoted(out, x->privileges);
 		buf_add_u8(out, '\n');
 	}
 	if (x->n_places)
@@ -154,7 +154,7 @@ static void print_extension(
 
 		snprintf(text, sizeof(text), "%s=%s", x->property[i][0], x->property[i][1]);
 		buf_add_str(out, i ? ", " : "");
-		quoted(out, text);
+		config_quoted(out, text);
 	}
 	buf_add_str(out, "}\n}\n");
 }

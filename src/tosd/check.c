@@ -106,7 +106,7 @@ bool check_table(const struct tosd_config *c)
 	return true;
 }
 
-static pid_t start_checker(struct tosd *t, int table_fd, int text_fd, int status_fd)
+_Noreturn void checker_run(struct tosd *t, int table_fd, int text_fd, int log_fd, int status_fd)
 {
 	char *argv[] = { "tos-kernel", "--check-config", "-c",
 		(char *)(uintptr_t)t->config_path, NULL };
@@ -118,7 +118,7 @@ static pid_t start_checker(struct tosd *t, int table_fd, int text_fd, int status
 		.cpu_s = CHECK_MS / 1000,
 		.null_fd = t->null_fd,
 		.out_fd = text_fd,
-		.log_fd = STDERR_FILENO,
+		.log_fd = log_fd,
 		.socket_fd = table_fd,
 		.library_fd = -1,
 		.program_fd = t->kernel.fd,
@@ -126,11 +126,8 @@ static pid_t start_checker(struct tosd *t, int table_fd, int text_fd, int status
 		.gate_fd = -1,
 		.argv = argv,
 		.envp = kernel_environment() };
-	pid_t pid = fork();
 
-	if (pid == 0)
-		sandbox_run(&plan);
-	return pid;
+	sandbox_run(&plan);
 }
 
 static int run(struct tosd *t, struct answer a[2], int *status, struct errmsg *em)
@@ -141,7 +138,9 @@ static int run(struct tosd *t, struct answer a[2], int *status, struct errmsg *e
 	if (pipe2(table, O_CLOEXEC) < 0 || pipe2(text, O_CLOEXEC) < 0 ||
 		pipe2(report, O_CLOEXEC) < 0)
 		return err_errno(em, "cannot make a pipe");
-	pid = start_checker(t, table[1], text[1], report[1]);
+	pid = fork();
+	if (pid == 0)
+		checker_run(t, table[1], text[1], STDERR_FILENO, report[1]);
 	mem_close(table[1]);
 	mem_close(text[1]);
 	mem_close(report[1]);

@@ -49,33 +49,6 @@ static void done(int rc, const char *text)
 		log_notice("the configuration was checked");
 }
 
-static pid_t start(struct tosd *t, int text_fd, int table_fd)
-{
-	char *argv[] = { "tos-kernel", "--check-config", "-c",
-		(char *)(uintptr_t)t->config_path, NULL };
-	struct sandbox_plan plan = { .kind = SANDBOX_CHECK,
-		.host = &t->host,
-		.filter = t->host.seccomp ? &t->filter[SANDBOX_CHECK] : NULL,
-		.uid = (uid_t)-1,
-		.address_bytes = (uint64_t)1 << 30,
-		.cpu_s = CHECK_MS / 1000,
-		.null_fd = t->null_fd,
-		.out_fd = t->null_fd,
-		.log_fd = text_fd,
-		.socket_fd = table_fd,
-		.library_fd = -1,
-		.program_fd = t->kernel.fd,
-		.status_fd = text_fd,
-		.gate_fd = -1,
-		.argv = argv,
-		.envp = kernel_environment() };
-	pid_t pid = pidfd_fork(&check.pidfd);
-
-	if (pid == 0)
-		sandbox_run(&plan);
-	return pid;
-}
-
 int reload_begin(struct tosd *t)
 {
 	int said[2], table[2];
@@ -95,7 +68,9 @@ int reload_begin(struct tosd *t)
 		return -1;
 	}
 	fcntl(table[0], F_SETFL, O_NONBLOCK);
-	check.pid = start(t, said[1], table[1]);
+	check.pid = pidfd_fork(&check.pidfd);
+	if (check.pid == 0)
+		checker_run(t, table[1], t->null_fd, said[1], said[1]);
 	mem_close(said[1]);
 	mem_close(table[1]);
 	if (check.pid < 0) {

@@ -62,6 +62,10 @@ struct tosd {
 /* check.c: fills config and config_text. The checker's own errors have gone to stderr by then.
  */
 int check_config(struct tosd *t, struct errmsg *em);
+/* In a child: become the checker, sandboxed. It writes the table, what it would run as, and errors;
+ * status_fd: as in struct sandbox_plan. */
+_Noreturn void checker_run(
+	struct tosd *t, int table_fd, int text_fd, int log_fd, int status_fd);
 /* Whether the table that a checker wrote is one. */
 bool check_table(const struct tosd_config *c);
 
