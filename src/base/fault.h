@@ -62,9 +62,10 @@
 	X(ARRIVE_CHECKED,   "arrive-checked",    "everything verified, hooks not yet run")          \
 	X(ARRIVE_COMMIT,    "arrive-commit",     "accepted, with the carrier")                      \
 	X(ARRIVE_COMMITTED, "arrive-committed",  "given to the journal")                            \
-	X(ARRIVE_JOURNALED, "arrive-journaled",  "not yet answered")                                \
-	X(ARRIVE_ANSWERED,  "arrive-answered",   "not yet started")                                 \
+	X(ARRIVE_PREPARED,  "arrive-prepared",   "made ready in its tos-vm, nothing of it runs")    \
+	X(ARRIVE_JOURNALED, "arrive-journaled",  "not yet started")                                 \
 	X(ARRIVE_GOES_ON,   "arrive-goes-on",    "its start is due")                                \
+	X(ARRIVE_ANSWERED,  "arrive-answered",   "once it runs, or soon after")                     \
 	X(REFUSE_COMMIT,    "refuse-commit",     "refused")                                         \
 	X(REFUSE_JOURNALED, "refuse-journaled",  "not yet answered")                                \
 	X(REFUSE_ANSWERED,  "refuse-answered",   "the answer was given to the link")                \

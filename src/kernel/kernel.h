@@ -175,6 +175,8 @@ struct kernel {
 	int64_t spare_used_ms;
 	uv_timer_t spare_timer; /* for the next ones, with this limit */
 	uint64_t spare_address_bytes;
+	struct list answers_late; /* arrivals that are answered when their carriers run */
+	uv_timer_t answer_timer;
 	/* parts */
 	struct store *store;
 	uv_async_t store_wake;

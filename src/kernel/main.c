@@ -733,6 +733,7 @@ void kernel_stop(struct kernel *k)
 		return;
 	k->stopping = true;
 	log_notice("kernel stops", KV_INT("carriers", map_size(k->residents)));
+	handoff_answer_all(k);
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
 		vm_abandon(r);
 	spares_end(k);

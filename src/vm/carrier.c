@@ -120,7 +120,7 @@ void carrier_send_usage(struct vm_carrier *c)
 
 	cbor_put_uint(&c->port->out, cpu > 0 ? (uint64_t)cpu : 0);
 	cbor_put_uint(&c->port->out, c->used + c->held);
-	port_send(c->port, at);
+	port_send_later(c->port, at);
 	c->usage_sent_ms = clock_ms();
 	list_del(&c->untold);
 }

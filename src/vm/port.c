@@ -171,6 +171,12 @@ static int on_pause(struct vm_carrier *c, struct cbor_cursor *cur)
 	return 0;
 }
 
+static int on_run(struct vm_carrier *c, struct cbor_cursor *cur)
+{
+	cbor_close(cur);
+	return cbor_finish(cur) ? ERR_MALFORMED : carrier_let_run(c);
+}
+
 static int on_charge(struct vm_carrier *c, struct cbor_cursor *cur)
 {
 	uint64_t us = cbor_uint(cur, INT64_MAX);
@@ -210,6 +216,8 @@ static int port_frame(struct vm_port *p, struct slice frame)
 		return on_pause(v, &c);
 	case VM_CHARGE:
 		return on_charge(v, &c);
+	case VM_RUN:
+		return on_run(v, &c);
 	default:
 		return ERR_MALFORMED;
 	}

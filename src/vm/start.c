@@ -190,6 +190,8 @@ static void start_field(
 		numbers_read(c, v->usage);
 	else if (is_key(key, "answers"))
 		v->answers = cbor_bool(c);
+	else if (is_key(key, "held"))
+		v->prepared = cbor_bool(c);
 	else if (is_key(key, "failure"))
 		failure_read(s, c);
 	else
@@ -221,6 +223,23 @@ static int64_t cpu_most_us(const struct vm_carrier *c)
 {
 	return c->limit[LIMIT_cpu] > 0 ? (c->limit[LIMIT_cpu] - c->usage[LIMIT_cpu]) * 1000
 				       : INT64_MAX;
+}
+
+/* Told with what it says next: the kernel need not be woken before its first line has run. */
+static void runs(struct vm_carrier *c)
+{
+	port_send_later(c->port, port_begin(c->port, 0, VM_STARTED, c->number));
+	sched_wake(c);
+}
+
+int carrier_let_run(struct vm_carrier *c)
+{
+	if (!c->prepared)
+		return ERR_MALFORMED;
+	c->prepared = false;
+	if (c->state == VM_LOADING)
+		runs(c);
+	return 0;
 }
 
 int carrier_start(
@@ -256,8 +275,8 @@ int carrier_start(
 		carrier_not_loaded(c, status);
 		return 0;
 	}
-	port_send(port, port_begin(port, 0, VM_STARTED, number));
-	sched_wake(c);
+	if (!c->prepared)
+		runs(c);
 	return 0;
 }
 

@@ -119,6 +119,7 @@ struct vm_carrier {
 	struct vm_port *port;
 	struct code *code;
 	enum vm_state state;
+	bool prepared;     /* and may not run before RUN */
 	lua_State *L, *co; /* co: the thread in which begin runs, anchored in the registry */
 	int n_args;        /* for the next resume of co */
 
@@ -213,9 +214,11 @@ void text_put(struct buf *b, const char *s, size_t n, size_t most);
 /* ---- start.c */
 
 /* Take the carrier of a START frame; c stands behind its number. On success *out is ready to
- * run, or has sent its FAULT already. ERR_MALFORMED: the frame is broken. */
+ * run, or waits for carrier_let_run(), or has sent its FAULT already. ERR_MALFORMED: the frame is
+ * broken. */
 int carrier_start(
 	struct vm_port *port, uint64_t number, struct cbor_cursor *c, struct vm_carrier **out);
+int carrier_let_run(struct vm_carrier *c); /* negative: it did not wait for that */
 /* A LIMITS frame for it; negative: it is broken. */
 int carrier_limits(struct vm_carrier *c, struct cbor_cursor *cur);
 

@@ -19,6 +19,7 @@
  *   [37, c, bool]             PAUSE   suspended: not to run, not even to the end of its slice;
  *                                     false: go on
  *   [38, c, us]               CHARGE  the kernel has used so much CPU time for it
+ *   [39, c]                   RUN     once, where START said `held`: now it may
  * vm -> kernel
  *   [48, version]             READY   sandbox on, libraries there
  *   [49, c]                   STARTED top-level chunk is about to run
@@ -39,7 +40,8 @@
  *   [60, c]                   STUCK   c runs, and can neither be paused nor ended
  *
  * start map = {begun: bool, briefcase, bundle: bstr, cpu_us, entry: tstr (file in the bundle),
- * function: tstr ("begin"), home, kernel, limits: {name: int}, name, owner, parent: tstr ("": no
+ * function: tstr ("begin"), held: true (it is made ready, but nothing of it runs before RUN; if that can't be
+ * done FAULT comes at once) | absent, home, kernel, limits: {name: int}, name, owner, parent: tstr ("": no
  * clone), path: [tstr],
  * seals: {folder: "sealed" | "append"}, state: bstr, usage: {name: int}, failure: [code, text] | absent} frozen = {briefcase, path:
  * [tstr], state: bstr}
@@ -54,6 +56,7 @@ enum vm_frame {
 	VM_LIMITS = 36,
 	VM_PAUSE = 37,
 	VM_CHARGE = 38,
+	VM_RUN = 39,
 	VM_READY = 48,
 	VM_STARTED = 49,
 	VM_SEND = 50,

@@ -412,22 +412,21 @@ void resident_completed(struct resident *r, const char *dest)
 	ask_mobility(r, dest);
 }
 
-static void go_on(struct kernel *k, void *arg)
+void resident_go_on_now(struct resident *r)
 {
-	AUTOFREE char *name = arg;
-	struct resident *r = resident_find(k, name);
+	struct kernel *k = r->k;
 	struct errmsg em = { "" };
 	int rc;
 
-	if (!r)
-		return;
 	r->scheduled = false;
-	if (r->state != SHELL_READY || r->vm || k->stopping || restored_waits(r))
+	if (r->state != SHELL_READY || (r->vm && !r->vm_held) || k->stopping ||
+		restored_waits(r))
 		return;
 	/* That came while it was departing, or the kernel died before it had killed it. */
 	if (resident_revoked(r))
 		return;
 	if (r->completed) {
+		vm_abandon(r);
 		resident_event(r, SHELL_EV_START, NULL);
 		ask_mobility(r, "");
 		return;
@@ -435,6 +434,15 @@ static void go_on(struct kernel *k, void *arg)
 	rc = vm_start(r, &em);
 	if (rc < 0)
 		resident_fault(r, rc, err_show(rc, &em), "");
+}
+
+static void go_on(struct kernel *k, void *arg)
+{
+	AUTOFREE char *name = arg;
+	struct resident *r = resident_find(k, name);
+
+	if (r)
+		resident_go_on_now(r);
 }
 
 void resident_go_on(struct resident *r)

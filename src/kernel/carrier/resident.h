@@ -76,6 +76,9 @@ struct resident {
 	int64_t started_ms;     /* monotonic; 0: not started in this stay */
 	uint64_t vm_number;     /* by which the VM knows it */
 	bool vm_runs;           /* it was handed over */
+	bool vm_held;           /* it is to be made ready there, and must not run yet */
+	bool vm_prepared;       /* and its tos-vm was told so */
+	bool answer_late;       /* where it came from is told when it runs */
 	uint64_t cpu_before_us; /* CPU used before this VM */
 	uint64_t vm_cpu_us;     /* and in it, as it says */
 	/* VMs that ended with it in them and named nobody, and when the last did; monotonic */
@@ -125,6 +128,7 @@ void resident_save(struct resident *r);
 void resident_del(struct store_txn *t, struct resident *r);
 /* Ready and nothing in its way: start it, or have it moved on. */
 void resident_go_on(struct resident *r);
+void resident_go_on_now(struct resident *r); /* not on a later turn; it may be its end */
 /* begin returned or tos.go was called: Mobility is to deal with it. */
 void resident_completed(struct resident *r, const char *dest);
 void resident_fault(struct resident *r, int rc, const char *text, const char *traceback);

@@ -17,6 +17,7 @@
 #include "kernel/carrier/resident.h"
 #include "kernel/carrier/seals.h"
 #include "kernel/carrier/vms.h"
+#include "kernel/handoff/moves.h"
 #include "kernel/trust/trust.h"
 #include "wire/vmproto.h"
 
@@ -569,6 +570,8 @@ static const struct vm_rule {
 
 int vm_frame(struct resident *r, int type, struct cbor_cursor *c, struct errmsg *em)
 {
+	if (r->answer_late)
+		handoff_started(r);
 	/* The copy that counts as sent says nothing any more. */
 	if (r->state == SHELL_DEPARTING && type == VM_LOG)
 		return 0;

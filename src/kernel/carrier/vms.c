@@ -282,7 +282,7 @@ static struct vm *vm_leave(struct resident *r)
 	r->cpu_before_us = vm_cpu_us(r);
 	r->vm_cpu_us = 0;
 	r->vm = NULL;
-	r->vm_runs = false;
+	r->vm_runs = r->vm_held = r->vm_prepared = false;
 	map_del(v->carriers, &r->vm_number, sizeof(r->vm_number));
 	if (map_size(v->carriers) == 0)
 		v->idle_since_ms = clock_ms();
@@ -303,7 +303,11 @@ static void vm_lost(struct vm *v, const struct tosd_died *d, const char *why)
 			KV_INT("carriers", map_size(v->carriers)), KV_STR("reason", why),
 			KV_STR("culprit", culprit ? culprit->name : "unknown"));
 	while ((r = map_next(v->carriers, &it, NULL, NULL))) {
+		bool held = r->vm_held;
+
 		vm_leave(r);
+		if (held)
+			continue; /* nothing of it ran: it is given to another when it may */
 		if (r == culprit || alone) {
 			resident_vm_died(r, d, why);
 			continue;
@@ -364,7 +368,11 @@ static void start_map(struct resident *r, struct buf *b)
 	char parent[NAME_BYTES_MAX + 1];
 
 	family_parent_name(r->name, parent);
-	cbor_put_map(b, 17);
+	cbor_put_map(b, r->vm_held ? 18 : 17);
+	if (r->vm_held) {
+		cbor_put_text(b, "held");
+		cbor_put_bool(b, true);
+	}
 	cbor_put_text(b, "home");
 	cbor_put_text(b, r->ticket.home);
 	cbor_put_text(b, "name");
@@ -419,28 +427,44 @@ static int vm_send(struct vm *v, struct buf *b, size_t at)
 	return buf_check(b) < 0 ? ERR_TOO_LARGE : stream_send(v->stream, b->data, b->len);
 }
 
+/* START, or RUN to one that was prepared. */
+static void hand_over_frame(struct resident *r, struct buf *b)
+{
+	size_t at;
+
+	if (r->vm_prepared) {
+		at = vm_frame_begin(b, r, 0, VM_RUN);
+	} else {
+		at = vm_frame_begin(b, r, 1, VM_START);
+		automata_back(r);
+		start_map(r, b);
+	}
+	frame_end(b, at);
+}
+
 static int vm_hand_over(struct resident *r)
 {
 	AUTOBUF b = BUF_MAX(VM_FRAME_MAX);
 	struct errmsg em = { "" };
-	size_t at = vm_frame_begin(&b, r, 1, VM_START);
 	int rc;
 
-	automata_back(r);
-	start_map(r, &b);
-	frame_end(&b, at);
+	hand_over_frame(r, &b);
 	rc = buf_check(&b);
-	if (rc == 0)
+	if (rc == 0 && !r->vm_held)
 		rc = resident_event(r, SHELL_EV_START, &em);
-	FAULT_AT(START);
+	if (!r->vm_held)
+		FAULT_AT(START);
 	if (rc == 0)
 		rc = stream_send(r->vm->stream, b.data, b.len);
-	if (rc == 0) {
-		r->vm_runs = true;
-		r->started_ms = clock_ms();
-		home_report_soon(r);
-	}
-	return rc;
+	if (rc < 0)
+		return rc;
+	r->vm_prepared = r->vm_held;
+	if (r->vm_held)
+		return 0;
+	r->vm_runs = true;
+	r->started_ms = clock_ms();
+	home_report_soon(r);
+	return 0;
 }
 
 static void vm_hand_over_all(struct vm *v)
@@ -449,38 +473,64 @@ static void vm_hand_over_all(struct vm *v)
 	size_t it = 0;
 
 	while ((r = map_next(v->carriers, &it, NULL, NULL))) {
+		bool held = r->vm_held;
 		int rc = r->vm_runs ? 0 : vm_hand_over(r);
 
-		if (rc < 0)
+		if (rc < 0 && held)
+			vm_abandon(r);
+		else if (rc < 0)
 			resident_fault(r, rc, "it could not be handed to its tos-vm", "");
 	}
 }
 
-int vm_start(struct resident *r, struct errmsg *em)
+/* Into a tos-vm, which may have to be made first. */
+static int vm_enter(struct resident *r, bool held)
 {
 	struct kernel *k = r->k;
 	struct vm *v = vm_for(r);
-	int rc = 0;
 
 	if (!v)
-		return err_set(em, ERR_FULL, "tosd takes no more requests");
+		return ERR_FULL;
 	r->vm = v;
 	r->vm_number = ++k->next_vm_number;
-	r->vm_runs = r->throttled = false;
+	r->vm_runs = r->vm_prepared = r->throttled = false;
+	r->vm_held = held;
 	r->clone_calls = r->clone_base;
 	r->vm_cpu_us = 0;
 	r->cpu_before_us = (uint64_t)r->usage.used[LIMIT_cpu] * 1000;
 	v->newest = r->vm_number;
 	map_put(v->carriers, &r->vm_number, sizeof(r->vm_number), r);
-	if (v->phase == VM_PHASE_READY)
-		rc = vm_hand_over(r);
-	return rc < 0 ? err_set(em, rc, "it could not be handed to its tos-vm") : 0;
+	return v->phase == VM_PHASE_READY ? vm_hand_over(r) : 0;
+}
+
+int vm_start(struct resident *r, struct errmsg *em)
+{
+	int rc = 0;
+
+	if (r->vm_held) {
+		r->vm_held = false;
+		if (r->vm->phase == VM_PHASE_READY)
+			rc = vm_hand_over(r);
+	} else {
+		rc = vm_enter(r, false);
+	}
+	if (rc < 0)
+		return err_set(em, rc,
+			r->vm ? "it could not be handed to its tos-vm"
+			      : "tosd takes no more requests");
+	return 0;
+}
+
+void vm_prepare(struct resident *r)
+{
+	if (!r->vm && vm_enter(r, true) < 0)
+		vm_abandon(r);
 }
 
 void vm_abandon(struct resident *r)
 {
 	AUTOBUF b = BUF_INIT;
-	bool runs = r->vm_runs;
+	bool there = r->vm_runs || r->vm_prepared;
 	struct vm *v;
 
 	if (!r->vm)
@@ -490,7 +540,7 @@ void vm_abandon(struct resident *r)
 		vm_end(v);
 		return;
 	}
-	if (!runs || !v->stream || v->phase == VM_PHASE_DYING)
+	if (!there || !v->stream || v->phase == VM_PHASE_DYING)
 		return;
 	if (v->n_ending++ == 0) {
 		v->ending_ms = clock_ms();
@@ -628,7 +678,7 @@ static void on_vm_frame(void *arg, struct stream *s, struct slice frame)
 	struct resident *r;
 	struct cbor_cursor c;
 	uint64_t number;
-	int type, rc;
+	int type, rc = 0;
 
 	(void)s;
 	if (v->phase == VM_PHASE_DYING)
@@ -648,7 +698,10 @@ static void on_vm_frame(void *arg, struct stream *s, struct slice frame)
 	r = map_find(v->carriers, &number, sizeof(number));
 	if (type != VM_STUCK)
 		v->stuck = 0; /* it has come back */
-	if (!r || type == VM_STUCK)
+	if (r && r->vm_held && type != VM_STUCK)
+		/* It could not be made ready: what is wrong is told when it is started. */
+		vm_abandon(r);
+	else if (!r || type == VM_STUCK)
 		rc = vm_own_frame(v, type, number, &c);
 	else
 		rc = carrier_frame(v, r, type, &c, &em);
@@ -700,8 +753,11 @@ void vm_failed(struct vm *v, int rc, const char *text)
 	v->died = true;
 	v->phase = VM_PHASE_DYING;
 	while ((r = map_next(v->carriers, &it, NULL, NULL))) {
+		bool held = r->vm_held;
+
 		vm_leave(r);
-		resident_vm_failed(r, rc, text);
+		if (!held)
+			resident_vm_failed(r, rc, text);
 	}
 	vm_free_when_done(v);
 }

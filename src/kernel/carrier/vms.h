@@ -36,6 +36,9 @@ struct vm {
 #define VM_MAGIC 0x766d3031u
 /* Finds a tos-vm, or asks tosd for one, and hands the carrier over. */
 int vm_start(struct resident *r, struct errmsg *em);
+/* The same ahead of vm_start(): it is made ready there, but nothing of it runs, and what becomes of
+ * that tos-vm is nothing to it. It may fail without a word. */
+void vm_prepare(struct resident *r);
 /* It is not to run any more; r->vm becomes NULL at once. */
 void vm_abandon(struct resident *r);
 void vm_freeze(struct resident *r, bool freeze);

@@ -49,6 +49,7 @@ static void answer_key(struct buf *b, const uint8_t id[DIGEST_BYTES], const char
 }
 
 struct arrival {
+	struct list late; /* in the kernel's: accepted, and its carrier is just being started */
 	struct kernel *k;
 	struct resident *r;
 	/* our own older copy, put aside until it is journaled that this one is here */
@@ -324,11 +325,72 @@ static void report_arrival(struct kernel *k, void *arg)
 		home_report(r);
 }
 
+/* ---- the carrier first, then the answer: the carrier is waited for, and what the source does with the
+ * answer costs it, on a core that both have, as much time as to arrive. A repeat of the record
+ * finds the answer in the journal meanwhile. */
+
+#define ANSWER_LATEST_MS 2
+
+static void answer_late(struct arrival *a)
+{
+	list_del(&a->late);
+	arrival_answer(a, "accepted", 0, "");
+	FAULT_AT(ARRIVE_ANSWERED);
+}
+
+void handoff_answer_all(struct kernel *k)
+{
+	while (!list_empty(&k->answers_late))
+		answer_late(LIST_ITEM(k->answers_late.next, struct arrival, late));
+}
+
+static void answers_due(uv_timer_t *t)
+{
+	handoff_answer_all(t->data);
+}
+
+void handoff_answers_init(struct kernel *k)
+{
+	list_init(&k->answers_late);
+	uv_timer_init(k->loop, &k->answer_timer);
+	k->answer_timer.data = k;
+}
+
+void handoff_started(struct resident *r)
+{
+	struct list *at = r->k->answers_late.next;
+
+	r->answer_late = false;
+	while (at != &r->k->answers_late) {
+		struct arrival *a = LIST_ITEM(at, struct arrival, late);
+
+		at = at->next;
+		if (memcmp(a->hop.id, r->id, DIGEST_BYTES) == 0)
+			answer_late(a);
+	}
+}
+
+static void answer_when_started(struct arrival *a, struct resident *r)
+{
+	struct kernel *k = a->k;
+
+	if (!r || !r->vm_runs || k->stopping) {
+		answer_late(a);
+		return;
+	}
+	r->answer_late = true;
+	map_del(k->arrivals, a->key.data, a->key.len);
+	list_add(&k->answers_late, &a->late);
+	if (!uv_is_active((uv_handle_t *)&k->answer_timer))
+		uv_timer_start(&k->answer_timer, answers_due, ANSWER_LATEST_MS, 0);
+}
+
 static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 {
 	struct arrival *a = arg;
 	struct kernel *k = a->k;
 	struct resident *r = a->r;
+	char name[NAME_BYTES_MAX + 1];
 
 	FAULT_AT(ARRIVE_JOURNALED);
 	if (rc < 0) {
@@ -347,12 +409,11 @@ static void arrival_saved(void *arg, int rc, const struct errmsg *em)
 	metric_add(k->metrics, "arrivals_total", NULL, 1);
 	map_put_str(k->residents, r->name, r);
 	place_forget(k, r->name);
-	arrival_answer(a, "accepted", 0, "");
-	FAULT_AT(ARRIVE_ANSWERED);
-	/* It goes on first: that is waited for. */
-	resident_go_on(r);
-	kernel_later(k, report_arrival, mem_strdup(r->name));
+	snprintf(name, sizeof(name), "%s", r->name);
 	FAULT_AT(ARRIVE_GOES_ON);
+	resident_go_on_now(r); /* which may be its end */
+	answer_when_started(a, resident_find(k, name));
+	kernel_later(k, report_arrival, mem_strdup(name));
 }
 
 /* ---- answers of memory only */
@@ -417,8 +478,13 @@ static void arrival_journal(struct arrival *a)
 	FAULT_AT(ARRIVE_COMMIT);
 	rc = store_commit(t, arrival_saved, a);
 	FAULT_AT(ARRIVE_COMMITTED);
-	if (rc < 0)
+	if (rc < 0) {
 		arrival_no_answer(a, rc, err_show(rc, &em));
+		return;
+	}
+	/* While the disk works. It runs once the journal has it. */
+	vm_prepare(r);
+	FAULT_AT(ARRIVE_PREPARED);
 }
 
 /* A higher incarnation was made known here, or is here: its arrival alone makes nothing known. */
@@ -857,6 +923,7 @@ static void send_verb(struct kernel *k, struct request *rq)
 	a->k = k;
 	a->r = resident_new(k);
 	list_init(&a->requests);
+	list_init(&a->late);
 	rc = hop_verify(k, rq, hop_cose, &a->hop, &em);
 	if (rc < 0) {
 		arrival_free(a);

@@ -147,6 +147,7 @@ int handoff_load(struct kernel *k, struct errmsg *em)
 	k->fast_taken = map_new();
 	k->gone_late = map_new();
 	list_init(&k->signing);
+	handoff_answers_init(k);
 	return store_all(k->store, T_INCARNATION, incarnation_row, k, em);
 }
 

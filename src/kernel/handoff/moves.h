@@ -17,6 +17,10 @@ void handoff_link_up(struct kernel *k, const char *peer);
 void handoff_link_down(struct kernel *k, const char *peer);
 void handoff_tick(struct kernel *k, int64_t now_ms);
 int handoff_load(struct kernel *k, struct errmsg *em);
+/* What has arrived is answered once it runs, which its tos-vm says, or soon after. */
+void handoff_answers_init(struct kernel *k);
+void handoff_started(struct resident *r);
+void handoff_answer_all(struct kernel *k);
 void handoff_voids(struct kernel *k, const char *peer);
 /* A void for that kernel has been journaled: its link is kept up until it has acknowledged. */
 void handoff_void_due(struct kernel *k, const char *dest);

@@ -48,7 +48,7 @@ static const char *const programs[] = {
 static struct vm_port *port;
 static int kernel_fd;
 
-static void start_map(struct buf *b, const char *program)
+static void start_map(struct buf *b, const char *program, bool held)
 {
 	AUTOBUF bundle = BUF_INIT;
 
@@ -57,7 +57,11 @@ static void start_map(struct buf *b, const char *program)
 	cbor_put_map(&bundle, 1);
 	cbor_put_text(&bundle, "main.lua");
 	cbor_put_bytes(&bundle, program, strlen(program));
-	cbor_put_map(b, 5);
+	cbor_put_map(b, held ? 6 : 5);
+	if (held) {
+		cbor_put_text(b, "held");
+		cbor_put_bool(b, true);
+	}
 	cbor_put_text(b, "name");
 	cbor_put_text(b, "host0#42");
 	cbor_put_text(b, "entry");
@@ -112,7 +116,7 @@ static void make_frame(
 	switch (op) {
 	case 1:
 		head(b, 3, VM_START, number);
-		start_map(b, programs[arg % (sizeof(programs) / sizeof(*programs))]);
+		start_map(b, programs[arg % (sizeof(programs) / sizeof(*programs))], arg & 128);
 		break;
 	case 2:
 		deliver(b, number, arg, s);
@@ -124,8 +128,9 @@ static void make_frame(
 		head(b, 2, VM_END, number);
 		break;
 	case 5:
-		head(b, 3, VM_PAUSE, number);
-		cbor_put_bool(b, arg & 1);
+		head(b, arg & 2 ? 2 : 3, arg & 2 ? VM_RUN : VM_PAUSE, number);
+		if (!(arg & 2))
+			cbor_put_bool(b, arg & 1);
 		break;
 	case 6:
 		head(b, 4, VM_LIMITS, number);

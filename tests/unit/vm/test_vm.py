@@ -66,6 +66,42 @@ def test_the_last_line_says_how_many_were_dropped(end):
         assert len(logs) == 1000 - n + 1 and [t for _, t in logs[:2]] == ["1", "2"]
 
 
+def test_what_is_held_is_made_ready_and_runs_when_it_is_told():
+    with Vm() as vm:
+        vm.start("print('chunk') function begin(self) print(self.n) end", state=shortest({"n": 7}), held=True)
+        vm.send(PAUSE, 1, False)  # which is not the word
+        with pytest.raises(TimeoutError):
+            vm.frame(wait=0.2)
+        assert vm.usage is None
+        vm.run("function begin() end", carrier=2)  # others in it do
+        vm.expect(FINISHED, 2)
+        vm.send(RUN, 1)
+        vm.expect(STARTED)
+        assert vm.expect(LOG) == [1, "chunk"]
+        assert vm.expect(LOG) == [1, "7"]
+        vm.expect(FINISHED)
+
+
+def test_what_is_held_and_cannot_be_made_ready_faults_at_once():
+    with Vm() as vm:
+        vm.start("function begin(", held=True)
+        assert "main.lua:1" in vm.expect(FAULT)[1]
+        vm.send(RUN, 1)  # which was on its way
+        vm.send(END, 1)
+        vm.expect(FORGOTTEN)
+        vm.start("function begin() end", carrier=2, held=True)
+        vm.send(END, 2)
+        vm.expect(FORGOTTEN, 2)
+
+
+def test_run_is_for_what_is_held():
+    with Vm() as vm:
+        vm.run("function begin() tos.sleep(60) end")
+        vm.send(RUN, 1)
+        with pytest.raises(Ended):
+            vm.frame()
+
+
 def test_postman_says_hello_to_echo():
     with Vm() as vm:
         vm.run('function begin(self) assert(tos.post("Echo", "Hello, World")) end')
