@@ -112,6 +112,11 @@ static int load_body(lua_State *L)
 		c->n_args++;
 	}
 	lua_xmove(L, c->co, c->n_args + 1);
+	if (c->prepared) {
+		/* For boot to find compiled; what is wrong with it is told there. */
+		code_load(L, c->code, c->entry);
+		lua_settop(L, 0);
+	}
 	return 0;
 }
 

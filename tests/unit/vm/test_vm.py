@@ -84,8 +84,8 @@ def test_what_is_held_is_made_ready_and_runs_when_it_is_told():
 
 def test_what_is_held_and_cannot_be_made_ready_faults_at_once():
     with Vm() as vm:
-        vm.start("function begin(", held=True)
-        assert "main.lua:1" in vm.expect(FAULT)[1]
+        vm.start("function begin() end", path="no list", held=True)
+        assert "malformed" in vm.expect(FAULT)[1]
         vm.send(RUN, 1)  # which was on its way
         vm.send(END, 1)
         vm.expect(FORGOTTEN)
