@@ -84,11 +84,7 @@ int store_all(
 	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em)
 {
 	sqlite3_stmt *s = NULL;
-	/* NOT INDEXED: an index of what expires would lead here and there. */
-	int rc = db_prepare(st->r, &s, em,
-		"SELECT key, body, expires FROM \"%s\" NOT INDEXED"
-		" WHERE expires = 0 OR expires > ?1 ORDER BY rowid",
-		store_table_names[tb]);
+	int rc = db_prepare(st->r, &s, em, STORE_ALL_SQL, store_table_names[tb]);
 
 	return rc < 0 ? err_wrap(em, rc, "store %s", st->path) : walk(st, s, fn, arg, em);
 }

@@ -108,7 +108,15 @@ int store_each(struct store *st, enum store_table tb, struct slice from, store_e
  * again. For what is read whole. */
 int store_all(
 	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em);
-/* The same in pieces, each of what is committed by then: at most so many records behind *at, which is 0
+/* The same of many, read ahead by a thread, in which `look` has a look at each record first and leaves what
+ * it found in note_bytes that fn is given with it, both until fn returns. look runs beside the caller, so
+ * it touches nothing but its arguments. */
+typedef void store_look_fn(struct slice key, struct slice body, void *note);
+typedef int store_seen_fn(
+	void *arg, struct slice key, struct slice body, int64_t expires_ms, void *note);
+int store_ahead(struct store *st, enum store_table tb, store_look_fn *look, size_t note_bytes,
+	store_seen_fn *fn, void *arg, struct errmsg *em);
+/* As store_all() in pieces, each of what is committed by then: at most so many records behind *at, which is 0
  * at first and the caller's until the next. 1: there may be more; 0: that was the last. A record that
  * is written meanwhile may come again, or not at all. */
 int store_some(struct store *st, enum store_table tb, int64_t *at, size_t most,

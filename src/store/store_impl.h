@@ -12,6 +12,11 @@
 
 extern const char *const store_table_names[STORE_TABLE_COUNT];
 
+/* NOT INDEXED: an index of what expires would lead here and there. */
+#define STORE_ALL_SQL                                                                          \
+	"SELECT key, body, expires FROM \"%s\" NOT INDEXED"                                    \
+	" WHERE expires = 0 OR expires > ?1 ORDER BY rowid"
+
 enum op_kind { OP_PUT, OP_DEL, OP_AUDIT, OP_EXPIRE, OP_RAISE };
 struct op {
 	struct op *next;

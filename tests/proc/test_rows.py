@@ -642,3 +642,22 @@ def test_what_a_home_knows_is_there_at_once_after_a_crash(fleet, domain):
     fleet.up()
     wait_for(lambda: set(names) - set(fleet.ps()) == {names[100]})
     assert f"a home record could not be read; it is kept in the store carrier={names[100]}" in fleet.log_text("host0")
+
+
+def test_a_carrier_whose_row_is_damaged_is_told_of_and_kept(fleet):
+    """One that cannot be decoded at all, and one in the middle of its envelope; the one beside them goes on."""
+    waits = "function begin(self) tos.inbox('in'):next(60) end"
+    names = [running(fleet, fleet.launch(waits), "host0") for _ in range(3)]
+    fleet.down("host0")
+    with contextlib.closing(sqlite3.connect(f"{fleet.home}/kernels/host0/store.db")) as db, db:
+        rows = {n: (k, b) for k, b in db.execute("SELECT key, body FROM resident") for n in names if n.encode() + b"e" in b}
+        for name, change in ((names[0], lambda b: b[:40]), (names[1], lambda b: b.replace(b"kundelivered", b"kundeliveres"))):
+            key, body = rows[name]
+            assert db.execute("UPDATE resident SET body = ? WHERE key = ?", (change(body), key)).rowcount == 1
+    fleet.up()
+    running(fleet, names[2], "host0")
+    assert fleet.metric("host0", "tos_residents_unloadable_total") == 2
+    assert fleet.log_text("host0").count("a carrier in the store could not be loaded; its row is kept") == 2
+    with contextlib.closing(sqlite3.connect(f"{fleet.home}/kernels/host0/store.db")) as db:
+        kept = {k for k, in db.execute("SELECT key FROM resident")}
+    assert {key for key, _ in rows.values()} <= kept

@@ -65,30 +65,48 @@ int ticket_verify(struct kernel *k, struct slice cose_bytes, struct ticket *out,
 
 /* Of a carrier in our own store, whose signatures were checked when it was admitted: a kernel with
  * ten thousand of them is to serve again soon. The next kernel checks them for itself. */
-int ticket_stored(struct slice cose_bytes, struct ticket *out, uint8_t id[DIGEST_BYTES],
+int ticket_look(struct slice bytes, struct ticket_look *out, struct errmsg *em)
+{
+	int rc = cose_decode(bytes, &out->cose, em);
+
+	if (rc == 0 && out->cose.n_chain == 0)
+		rc = err_set(em, ERR_MALFORMED, "a ticket without a certificate");
+	if (rc == 0)
+		cose_id(&out->cose, out->id);
+	return rc;
+}
+
+int ticket_seen(const struct ticket_look *look, struct ticket *out, uint8_t id[DIGEST_BYTES],
 	const struct cert_info **owner, struct errmsg *em)
 {
 	static struct cert_info known; /* of the last one: carriers have few owners */
 	static struct blob known_der;
-	struct cose cose;
-	int rc = cose_decode(cose_bytes, &cose, em);
+	struct slice leaf = look->cose.chain[0];
+	int rc = 0;
 
-	if (rc == 0 && cose.n_chain == 0)
-		rc = err_set(em, ERR_MALFORMED, "a ticket without a certificate");
-	if (rc == 0 && !slice_equal(cose.chain[0], blob_slice(&known_der))) {
-		rc = cert_info(cose.chain[0], &known, em);
+	if (!slice_equal(leaf, blob_slice(&known_der))) {
+		rc = cert_info(leaf, &known, em);
 		if (rc == 0)
-			blob_set(&known_der, cose.chain[0]);
+			blob_set(&known_der, leaf);
 		else
 			blob_free(&known_der);
 	}
 	if (rc == 0)
-		rc = ticket_decode(cose.payload, out, em);
+		rc = ticket_decode(look->cose.payload, out, em);
 	if (rc < 0)
 		return rc;
 	cert_keep(owner, &known);
-	cose_id(&cose, id);
+	memcpy(id, look->id, DIGEST_BYTES);
 	return 0;
+}
+
+int ticket_stored(struct slice bytes, struct ticket *out, uint8_t id[DIGEST_BYTES],
+	const struct cert_info **owner, struct errmsg *em)
+{
+	struct ticket_look look;
+	int rc = ticket_look(bytes, &look, em);
+
+	return rc < 0 ? rc : ticket_seen(&look, out, id, owner, em);
 }
 
 /* A carrier has the lesser of its owner's and its author's rights: owner is the launch's own role, all

@@ -22,7 +22,16 @@ struct code *code_find(struct kernel *k, const uint8_t digest[DIGEST_BYTES], str
 int code_verify(struct kernel *k, struct slice bundle, struct code **out, struct errmsg *em);
 int ticket_verify(struct kernel *k, struct slice cose, struct ticket *out,
 	uint8_t id[DIGEST_BYTES], struct cert_info *owner, struct errmsg *em);
+/* Of one that was verified when it came. */
 int ticket_stored(struct slice cose, struct ticket *out, uint8_t id[DIGEST_BYTES],
+	const struct cert_info **owner, struct errmsg *em);
+/* The same in two steps, of which the first touches nothing else: any thread may take it. */
+struct ticket_look {
+	struct cose cose; /* borrows */
+	uint8_t id[DIGEST_BYTES];
+};
+int ticket_look(struct slice cose, struct ticket_look *out, struct errmsg *em);
+int ticket_seen(const struct ticket_look *look, struct ticket *out, uint8_t id[DIGEST_BYTES],
 	const struct cert_info **owner, struct errmsg *em);
 /* Limits granted here; ERR_LIMIT names the first that the carrier cannot do without. */
 int admit_limits(struct kernel *k, const int64_t asked[LIMIT_COUNT],

@@ -154,24 +154,29 @@ static int take_bytes(struct resident *r, const struct envelope *env, struct err
 	return 0;
 }
 
+int resident_take_envelope(struct resident *r, const struct envelope *env, struct errmsg *em)
+{
+	int rc = decode_part(env, PART_PATH, &r->path, em);
+
+	if (rc == 0)
+		rc = lines_load(&r->trail, env->part[PART_TRAIL]);
+	if (rc == 0)
+		rc = lines_load(&r->log, env->part[PART_LOG]);
+	if (rc == 0)
+		rc = decode_part(env, PART_HOPS, &r->hops, em);
+	if (rc == 0)
+		rc = decode_part(env, PART_UNDELIVERED, &r->undelivered, em);
+	if (rc == 0 && take_counters(r, env->part[PART_COUNTERS]) < 0)
+		rc = err_set(em, ERR_MALFORMED, "the envelope's part counters does not decode");
+	return rc < 0 ? rc : take_bytes(r, env, em);
+}
+
 int resident_load_envelope(struct resident *r, struct slice bytes, struct errmsg *em)
 {
 	struct envelope env;
 	int rc = envelope_decode(bytes, &env, em);
 
-	if (rc == 0)
-		rc = decode_part(&env, PART_PATH, &r->path, em);
-	if (rc == 0)
-		rc = lines_load(&r->trail, env.part[PART_TRAIL]);
-	if (rc == 0)
-		rc = lines_load(&r->log, env.part[PART_LOG]);
-	if (rc == 0)
-		rc = decode_part(&env, PART_HOPS, &r->hops, em);
-	if (rc == 0)
-		rc = decode_part(&env, PART_UNDELIVERED, &r->undelivered, em);
-	if (rc == 0 && take_counters(r, env.part[PART_COUNTERS]) < 0)
-		rc = err_set(em, ERR_MALFORMED, "the envelope's part counters does not decode");
-	return rc < 0 ? rc : take_bytes(r, &env, em);
+	return rc < 0 ? rc : resident_take_envelope(r, &env, em);
 }
 
 static int digest_part(struct tos_value *out, const char *name, struct slice bytes)

@@ -172,6 +172,8 @@ int envelope_digests(const struct envelope *env, struct tos_value **out, struct 
 /* encoded */
 int resident_envelope(struct resident *r, const struct tos_value *path, struct buf *out);
 int resident_load_envelope(struct resident *r, struct slice envelope, struct errmsg *em);
+/* The same, decoded. */
+int resident_take_envelope(struct resident *r, const struct envelope *env, struct errmsg *em);
 void resident_wanted(struct resident *r, const char *wanted, const struct incarnation *e);
 /* It stops where it is, in memory only, until it is unpaused. */
 void resident_pause(struct resident *r);

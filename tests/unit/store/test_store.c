@@ -280,6 +280,87 @@ static void records_come_in_pieces_with_what_is_written_in_between(void **state)
 	store_close(st, 1000);
 }
 
+#define AHEAD_ROWS 700 /* some batches, and among them rows that fit into none */
+
+struct looked {
+	size_t bytes;
+	uint8_t first, last;
+};
+
+static void look(struct slice key, struct slice body, void *note)
+{
+	struct looked *l = note;
+
+	assert_int_equal(key.n, 4);
+	l->bytes = body.n;
+	l->first = body.p[0];
+	l->last = body.p[body.n - 1];
+}
+
+struct taking {
+	size_t n, stop_at;
+};
+
+static size_t ahead_bytes(size_t i)
+{
+	return i % 100 == 7 ? 300000 : i % 100 == 8 ? 131068 : 1 + i * 13;
+}
+
+static int take_seen(
+	void *arg, struct slice key, struct slice body, int64_t expires_ms, void *note)
+{
+	struct taking *t = arg;
+	const struct looked *l = note;
+	char name[8];
+
+	snprintf(name, sizeof(name), "%04zu", t->n);
+	assert_memory_equal(key.p, name, 4);
+	assert_int_equal(expires_ms, 0);
+	assert_int_equal(body.n, ahead_bytes(t->n));
+	for (size_t i = 0; i < body.n; i++)
+		if (body.p[i] != (uint8_t)t->n)
+			fail_msg("byte %zu of row %zu", i, t->n);
+	assert_int_equal(l->bytes, body.n);
+	assert_int_equal(l->first, (uint8_t)t->n);
+	assert_int_equal(l->last, (uint8_t)t->n);
+	return ++t->n == t->stop_at ? 77 : 0;
+}
+
+static void records_read_ahead_are_the_same_each_with_what_was_seen_in_it(void **state)
+{
+	struct place *p = *state;
+	struct store *st = opened(p);
+	struct store_txn *txn = store_begin(st);
+	struct taking t = { 0, 0 };
+	uint8_t *body = malloc(300000);
+	struct errmsg em = { "" };
+	char name[8];
+
+	assert_int_equal(
+		store_ahead(st, T_PEER, look, sizeof(struct looked), take_seen, &t, NULL), 0);
+	assert_int_equal(t.n, 0);
+	for (size_t i = 0; i < AHEAD_ROWS; i++) {
+		memset(body, (int)(uint8_t)i, ahead_bytes(i));
+		snprintf(name, sizeof(name), "%04zu", i);
+		store_put(txn, T_PEER, name, 4, body, ahead_bytes(i), 0);
+	}
+	free(body);
+	assert_int_equal(store_commit_wait(txn, &em), 0);
+	put_now(st, T_PEER, "none", "expired", clock_wall_ms() - 1);
+	assert_int_equal(
+		store_ahead(st, T_PEER, look, sizeof(struct looked), take_seen, &t, NULL), 0);
+	assert_int_equal(t.n, AHEAD_ROWS);
+	/* Wherever it is told to stop, it does: also behind one that was lent. */
+	for (size_t stop = 1; stop <= AHEAD_ROWS; stop += stop < 10 ? 1 : 69) {
+		t = (struct taking){ 0, stop };
+		assert_int_equal(store_ahead(st, T_PEER, look, sizeof(struct looked), take_seen,
+					 &t, NULL),
+			77);
+		assert_int_equal(t.n, stop);
+	}
+	store_close(st, 1000);
+}
+
 static void expired_records_are_not_found_and_then_removed(void **state)
 {
 	struct place *p = *state;
@@ -747,8 +828,25 @@ static void a_damaged_file_is_named_with_the_remedy(void **state)
 	free(body);
 }
 
+static void pass_over(struct slice key, struct slice body, void *note)
+{
+	(void)key;
+	(void)body;
+	(void)note;
+}
+
+static int count_seen(
+	void *arg, struct slice key, struct slice body, int64_t expires_ms, void *note)
+{
+	(void)expires_ms;
+	pass_over(key, body, note);
+	++*(size_t *)arg;
+	return 0;
+}
+
 static void nothing_is_written_to_a_store_that_is_found_damaged(void **state)
 {
+	size_t seen = 0;
 	struct place *p = *state;
 	struct store *st = opened(p);
 	struct store_txn *t = store_begin(st);
@@ -771,6 +869,10 @@ static void nothing_is_written_to_a_store_that_is_found_damaged(void **state)
 
 	st = NULL;
 	assert_int_equal(store_open_unchecked(p->path, on_wake, p, &st, &em), 0);
+	assert_int_equal(
+		store_ahead(st, T_RESIDENT, pass_over, 1, count_seen, &seen, &em), ERR_STORE);
+	assert_non_null(strstr(em.text, "damaged"));
+	assert_true(seen < 500);
 	t = store_begin(st);
 	store_put(t, T_PEER, "late", 4, "x", 1, 0);
 	assert_int_equal(store_commit(t, on_done, &r), 0);
@@ -1143,6 +1245,7 @@ int main(void)
 		T(results_come_in_the_order_of_submission),
 		T(records_come_in_key_order_until_the_callback_says_stop),
 		T(records_come_in_pieces_with_what_is_written_in_between),
+		T(records_read_ahead_are_the_same_each_with_what_was_seen_in_it),
 		T(expired_records_are_not_found_and_then_removed),
 		T(all_that_has_expired_is_removed),
 		T(a_large_body_comes_back_whole),
