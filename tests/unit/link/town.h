@@ -114,3 +114,5 @@ void raw_hello(struct raw *r, struct node *like,
 	uint64_t boot_count); /* hello and credit as `like` would say them */
 void raw_post(struct raw *r, uint64_t tag);
 void raw_close(struct raw *r);
+/* A socket that listens on a port of its own and takes nobody; the caller closes it. */
+int silent_listener(uint16_t *port);
