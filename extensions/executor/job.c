@@ -5,13 +5,14 @@
  */
 #include "executor.h"
 
-#define JOBS_MAX     512
-#define WAITERS_MAX  16
-#define CAPTURED_MAX (32u << 20) /* of all that have ended */
-#define LINE_MAX_    8192
-#define READ_MS      60000
-#define AGAIN_MS     5 /* a full inbox is tried again */
-#define KEPT_MS      600000
+#define JOBS_MAX      512
+#define WAITERS_MAX   16
+#define CAPTURED_MAX  (32u << 20) /* of all that have ended */
+#define LINE_MAX_     8192
+#define READ_MS       60000
+#define AGAIN_MS      5   /* a full inbox is tried again */
+#define AGAIN_MOST_MS 500 /* of a carrier that reads nothing */
+#define KEPT_MS       600000
 
 struct job {
 	struct job *next;
@@ -36,6 +37,7 @@ struct job {
 		size_t n;
 	} line[2];
 	struct tos_value *stuck; /* a folder that found the inbox full */
+	uint32_t again_ms;       /* how long it waits then */
 	bool end_posted;
 	uint64_t lost; /* folders that nobody takes any more */
 };
@@ -287,11 +289,15 @@ static bool give(struct job *j, const char *folder, struct tos_value *v)
 	rc = tos_post(j->x, dest, folder, one(tos_value_copy(v)));
 	if (rc != TOS_ERR_FULL) {
 		j->lost += rc < 0;
+		j->again_ms = 0;
 		tos_value_free(v);
 		return true;
 	}
 	j->stuck = v;
-	tos_timer(j->x, AGAIN_MS, on_again, (void *)j->number);
+	j->again_ms = j->again_ms ? 2 * j->again_ms : AGAIN_MS;
+	if (j->again_ms > AGAIN_MOST_MS)
+		j->again_ms = AGAIN_MOST_MS;
+	tos_timer(j->x, j->again_ms, on_again, (void *)j->number);
 	return false;
 }
 

@@ -18,15 +18,15 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"kernels of {f.home}", f.logs()))
 
 
-def fleet_fixture(scope="module", quiet=False, **kw):
-    """A fixture that is a Fleet(**kw); at its end no sanitizer may have complained. quiet: and it has to come to rest."""
+def fleet_fixture(scope="module", **kw):
+    """A fixture that is a Fleet(**kw); at its end no sanitizer may have complained."""
 
     @pytest.fixture(scope=scope)
     def fixture():
         f = fleets.Fleet(**kw)
         try:
             yield f
-            if quiet:
+            if f.rests:
                 f.quiet()
             f.tos("down", timeout=120)
             said = f.sanitizer_reports()

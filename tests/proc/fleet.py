@@ -95,6 +95,49 @@ def cpu_ms(pid):
     return total / 1e6
 
 
+def flows(text):
+    """What must stand still, of tos metrics: frames to other kernels without pings, writes, dials, failures, and posts (of
+    which asking for this is some)."""
+    got = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("tos_"))
+    out = {n: float(v) for n, v in got.items()
+           if n.startswith(("tos_store_commits_total", "tos_link_dialled_total", "tos_posts_failed_total", "tos_posts_total"))}
+    sent = 'direction="out",kind="kernel"}'
+    out["frames"] = float(got.get("tos_link_frames_total{" + sent, 0)) - float(got.get("tos_link_pings_total{" + sent, 0))
+    return out
+
+
+def stir(pids, metrics, seconds):
+    """What goes on within a while: as texts. pids: of processes, and what they are; metrics: of kernels, how to have them."""
+    before = {k: flows(ask()) for k, ask in metrics.items()}
+    cpu, began = {p: cpu_ms(p) for p in pids}, time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - began
+    found = []
+    for p, what in pids.items():
+        after = cpu_ms(p)
+        if after is not None and cpu[p] is not None and (after - cpu[p]) / took > BUSY_MS:
+            found.append(f"{what}: {(after - cpu[p]) / took:.1f} ms of CPU a second")
+    for k, ask in metrics.items():
+        after = flows(ask())
+        found += [f"{k}: {name}: {n - before[k].get(name, 0):+g} in {took:.1f} s" for name, n in after.items()
+                  if n - before[k].get(name, 0) > took * (8 * FEW if name == "tos_posts_total" else FEW)]
+    return found
+
+
+def come_to_rest(look, deadline=DEADLINE):
+    """look() until nothing goes on any more."""
+    found = []
+
+    def rest():
+        found[:] = look()
+        return not found
+
+    try:
+        wait_for(rest, deadline)
+    except AssertionError:
+        raise AssertionError("it does not come to rest:\n" + "\n".join(found)) from None
+
+
 def conf_text(conf):
     """{"timing": {"retry": "200ms"}} as tosd.conf says it; a text is taken as it is."""
     if not conf or isinstance(conf, str):
@@ -139,10 +182,11 @@ class Failed(AssertionError):
 
 class Fleet:
     """n kernels host0 ... ; conf goes to all of them, each[NAME] to one (as conf_text). prepare(fleet) runs before the
-    configured kernels start. tos: another build's command, whose kernels are that build's."""
+    configured kernels start. tos: another build's command, whose kernels are that build's. rests: at the end of its tests
+    it has to come to rest."""
 
-    def __init__(self, n=3, conf=None, each=None, prepare=None, tos=TOS):
-        self.tos_path = tos
+    def __init__(self, n=3, conf=None, each=None, prepare=None, tos=TOS, rests=False):
+        self.tos_path, self.rests = tos, rests
         self.path = tempfile.mkdtemp(prefix="tos-fleet.")
         os.chmod(self.path, 0o755)
         self.home = os.path.join(self.path, "h")
@@ -180,8 +224,12 @@ class Fleet:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        try:
+            if self.rests and kind is None:
+                self.quiet()
+        finally:
+            self.close()
 
     # ---- the command
 
@@ -260,49 +308,18 @@ class Fleet:
 
     # ---- whether it has come to rest
 
-    def flows(self, kernel):
-        """What must stand still: metric -> value. Frames to other kernels, without pings; work for the disk; failures."""
-        r = self.run("metrics", "--kernel", kernel, "--timeout", "5s")
-        got = dict(line.rsplit(" ", 1) for line in r.stdout.splitlines() if not line.startswith("#"))
-        out = {n: float(v) for n, v in got.items()
-               if n.startswith(("tos_store_commits_total", "tos_link_dialled_total", "tos_posts_failed_total"))}
-        sent = 'direction="out",kind="kernel"}'
-        out["frames"] = float(got.get("tos_link_frames_total{" + sent, 0)) - float(got.get("tos_link_pings_total{" + sent, 0))
-        return out
-
     def stir(self, seconds):
-        """What goes on within a while: (what, how much a second), of all kernels that run."""
+        """What goes on within a while, of all kernels that run."""
         table = process_table()
         stopped = {k for k in self.names for p in self.processes(k) if table.get(p, (0, "", ""))[2] == "T"}
         up = [k for k in self.names if self.processes(k, "tos-kernel") and k not in stopped]
-        before = {k: self.flows(k) for k in up}
-        pids = {p: (k, kind) for k in up for kind in ("tosd", "tos-kernel", "tos-ext", "tos-vm") for p in self.processes(k, kind)}
-        cpu, began = {p: cpu_ms(p) for p in pids}, time.monotonic()
-        time.sleep(seconds)
-        took = time.monotonic() - began
-        found = []
-        for p, (kernel, kind) in pids.items():
-            after = cpu_ms(p)
-            if after is not None and cpu[p] is not None and (after - cpu[p]) / took > BUSY_MS:
-                found.append(f"{kind} of {kernel}: {(after - cpu[p]) / took:.1f} ms of CPU a second")
-        for k in up:
-            after = self.flows(k)
-            found += [f"{k}: {name}: {after[name] - n:+g} in {took:.1f} s" for name, n in before[k].items()
-                      if after.get(name, n) - n > FEW * took]
-        return found
+        pids = {p: f"{kind} of {k}" for k in up for kind in ("tosd", "tos-kernel", "tos-ext", "tos-vm")
+                for p in self.processes(k, kind)}
+        return stir(pids, {k: lambda k=k: self.run("metrics", "--kernel", k, "--timeout", "5s").stdout for k in up}, seconds)
 
     def quiet(self, deadline=DEADLINE):
         """Wait until it has come to rest, which it must: no kernel computes, and nothing but pings goes over links."""
-        found = []
-
-        def rest():
-            found[:] = self.stir(REST_S)
-            return not found
-
-        try:
-            wait_for(rest, deadline)
-        except AssertionError:
-            raise AssertionError("it does not come to rest:\n" + "\n".join(found)) from None
+        come_to_rest(lambda: self.stir(REST_S), deadline)
 
     # ---- its processes
 

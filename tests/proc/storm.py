@@ -12,7 +12,7 @@ import threading
 import time
 
 import fleet as fleets
-from fleet import TOS, conf_text, process_table, wait_for
+from fleet import TOS, conf_text, process_table, stir, wait_for
 
 CONF = {"timing": {"retry": "200ms", "ping": "500ms", "silent": "2s", "offer": "2s", "report": "2s", "handshake": "2s",
                    "call": "3s", "restart": "400ms"}}
@@ -71,6 +71,10 @@ class Kernel:
         table = process_table()
         tosd = [p for p, row in table.items() if row[0] == keeper and row[1] == "tosd"]
         return tosd if kind == "tosd" else [p for p, row in table.items() if row[0] in tosd and row[1] == kind]
+
+    def stir(self, seconds):
+        pids = {p: f"{kind} of {self.name}" for kind in ("tosd", "tos-kernel", "tos-ext", "tos-vm") for p in self.pids(kind)}
+        return stir(pids, {self.name: lambda: self.run("metrics", "--timeout", "5s").stdout}, seconds)
 
     def kill(self, kind="tos-kernel"):
         for pid in self.pids(kind):

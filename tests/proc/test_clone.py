@@ -8,7 +8,7 @@ from conftest import fleet_fixture
 from fleet import KERNEL, QUICK, events, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=3, conf=QUICK)
+fleet = fleet_fixture(n=3, rests=True, conf=QUICK)
 
 # `made` runs in the original only; every member notes where it was.
 FAMILY = """function begin(self)

@@ -15,7 +15,7 @@ SHORT = {"timing": dict(QUICK["timing"], restart="100ms", report="1s", offer="2s
 
 
 def start():
-    return fleet_fixture(n=3, conf=SHORT, prepare=faults.prepare, tos=faults.tree())
+    return fleet_fixture(n=3, rests=True, conf=SHORT, prepare=faults.prepare, tos=faults.tree())
 
 
 fleet = start() if os.path.exists(faults.FAULTY) else None

@@ -21,7 +21,7 @@ CONF = ('timing { retry = "200ms" ping = "500ms" silent = "3s" offer = "3s" repo
         'extension "Commit" { library = "commit" where = "kernel" property = {"/ask/ms=200"} }\n')
 fleet = None
 if os.path.exists(faults.FAULTY):
-    fleet = fleet_fixture(n=3, conf=CONF, prepare=faults.prepare, tos=faults.tree())
+    fleet = fleet_fixture(n=3, rests=True, conf=CONF, prepare=faults.prepare, tos=faults.tree())
 
 # Asks its Commit what it is told to, and says what it was told.
 PUPPET = """

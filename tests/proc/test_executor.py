@@ -13,7 +13,7 @@ from test_trust import hop
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 
 PINNED = hashlib.sha256(open("/usr/bin/true", "rb").read()).hexdigest()
-fleet = fleet_fixture(n=2, each={
+fleet = fleet_fixture(n=2, rests=True, each={
     "host1": 'programs { memory = "64M" cpu = "2s" processes = 24 wall = "20s" file_size = "4M" scratch = "8M"\n'
              f'  pin = {{"/usr/bin/true={PINNED}", "/usr/bin/false={PINNED}"}} }}\n'
              'policy { rules = {"allow role:owner run /usr/bin/uname", "allow role:owner run /usr/bin/sleep", "deny role:admin run /usr/bin/nl"} }\n',
@@ -428,6 +428,16 @@ def test_a_flood_into_an_inbox_stalls_the_program_and_loses_nothing(fleet, domai
             if m.data.line ~= tostring(n) then return {n = n, line = m.data.line} end
         end""", "--limit", "inbox=16", "--limit", "cpu=60")
     assert o == {"n": 5000, "lost": 0, "code": 0}
+
+
+def test_a_carrier_that_reads_nothing_is_not_tried_for_ever_at_once(fleet, domain):
+    """Its inbox is full, its program waits: and so does everybody else."""
+    name = fleet.launch("local box = tos.inbox('lines') tos.call('Executor', {'RUN', {program = 'seq', args = {'1', '99999'}, "
+                        "output = 'lines', wall = 60}}, 20) tos.log('started') tos.sleep(600)", "--path", "host1",
+                        "--limit", "inbox=16")
+    wait_for(lambda: "started" in fleet.tos("log", name))
+    fleet.quiet()
+    fleet.tos("kill", name)
 
 
 def test_output_can_be_read_piece_by_piece(fleet, domain):

@@ -72,7 +72,7 @@ def audited(fleet, event, kernel="host0"):
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Fleet(n=2, conf=conf_text(CONF) + RULES) as f:
+    with Fleet(n=2, conf=conf_text(CONF) + RULES, rests=True) as f:
         f.tos("principal", "add", "olga", "--role", "officer", "--here")
         f.tos("principal", "add", "carl")  # owner, author
         f.tos("build", f.file("plain.lua", "function begin(self) end"), "-o", "plain.ext")

@@ -29,7 +29,7 @@ ELSEWHERE = {"clone-taken", "clone-commit", "clone-journaled", "clone-answered",
 
 def start():
     def fixture(**kw):
-        return fleet_fixture(conf=SHORT, prepare=faults.prepare, tos=faults.tree(), **kw)
+        return fleet_fixture(rests=True, conf=SHORT, prepare=faults.prepare, tos=faults.tree(), **kw)
     return fixture(n=3, each={"host2": EXTENSIONS + f'extension "Hook" {{ library = "{HOOK}" where = "kernel" }}\n'})
 
 

@@ -9,7 +9,7 @@ from conftest import fleet_fixture
 from fleet import KERNEL, NOTE, QUICK, TOUR, events, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=3, conf=QUICK)
+fleet = fleet_fixture(n=3, rests=True, conf=QUICK)
 
 
 def running_copies(fleet, name):

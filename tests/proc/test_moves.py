@@ -8,7 +8,7 @@ from conftest import fleet_fixture
 from fleet import KERNEL, NOTE, QUICK, TOUR, cpu_ticks, events, process_table, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=3, conf=QUICK)
+fleet = fleet_fixture(n=3, rests=True, conf=QUICK)
 
 STAY = "while true do tos.sleep(0.05) end"
 BUSY = "while true do end"

@@ -8,7 +8,7 @@ import wire
 from conftest import fleet_fixture
 from fleet import QUICK, wait_for
 
-fleet = fleet_fixture(n=3, conf=QUICK)
+fleet = fleet_fixture(n=3, rests=True, conf=QUICK)
 TELLS = """function begin(self)
     local box = tos.inbox("who")
     while true do

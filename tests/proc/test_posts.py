@@ -58,7 +58,7 @@ def fleet():
     """host2 gives up early what went over a lost link; nothing of a stream may take more than 64 KiB."""
     lost = {"host0": "30s", "host1": "30s", "host2": "500ms"}
     timing = {k: {"timing": dict(QUICK["timing"], silent="2s", lost=v)} for k, v in lost.items()}
-    with Fleet(3, conf={"queue": {"stream_bytes": "64K"}}, each=timing) as f:
+    with Fleet(3, conf={"queue": {"stream_bytes": "64K"}}, each=timing, rests=True) as f:
         yield f
 
 

@@ -20,7 +20,7 @@ from rogue import Rogue, ident, payload
 
 pytestmark = pytest.mark.skipif(not os.path.exists(faults.FAULTY), reason="this build has no tos-kernel-faults (-Dfaults=true)")
 CONF = {"timing": dict(QUICK["timing"], silent="20s", call="1s", report="10s", restart="100ms", offer_again="0")}
-fleet = fleet_fixture(n=5, quiet=True, conf=CONF, prepare=faults.prepare, tos=faults.tree()) if os.path.exists(faults.FAULTY) else None
+fleet = fleet_fixture(n=5, rests=True, conf=CONF, prepare=faults.prepare, tos=faults.tree()) if os.path.exists(faults.FAULTY) else None
 
 WAITS = "function begin(self) if tos.kernel() == 'host4' or tos.kernel() == HERE then tos.inbox('on'):next(3600) end end\n"
 

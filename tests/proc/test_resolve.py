@@ -17,7 +17,7 @@ HOOK = os.path.join(BUILD, "tests/proc/ext/hook.so")
 EXTENSIONS = "".join(f'extension "{n}" {{ library = "{n.lower()}" where = "kernel" }}\n'
                      for n in ("Echo", "Mobility", "Messenger", "Directory"))
 fleet = fleet_fixture(
-    n=3, conf={"timing": dict(QUICK["timing"], report="1500ms", offer="1500ms", silent="2s", handshake="2s", hook="10m")},
+    rests=True, n=3, conf={"timing": dict(QUICK["timing"], report="1500ms", offer="1500ms", silent="2s", handshake="2s", hook="10m")},
     each={"host2": EXTENSIONS + f'extension "Hook" {{ library = "{HOOK}" where = "kernel" }}\n'})
 
 # host2 thinks for some seconds about whoever brings a folder HOLD, between the hop record and its answer.

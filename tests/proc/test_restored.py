@@ -14,7 +14,7 @@ from conftest import fleet_fixture
 from fleet import BUILD, KERNEL, NOTE, QUICK, TOS, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
-fleet = fleet_fixture(n=3, conf=QUICK)
+fleet = fleet_fixture(n=3, rests=True, conf=QUICK)
 
 # Waits at each stop until it is told to go on, and counts its runs in the log, which travels.
 WAITER = f"""function begin(self)

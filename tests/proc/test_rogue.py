@@ -13,7 +13,7 @@ from rogue import Rogue, audit, digests, ident, payload
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 CONF = {"timing": {**QUICK["timing"], "silent": "10s"}}
-fleet = fleet_fixture(n=5, conf=CONF, each={"host4": "policy { confirm = true }\n"})
+fleet = fleet_fixture(n=5, rests=True, conf=CONF, each={"host4": "policy { confirm = true }\n"})
 
 WAITS = "function begin(self) tos.inbox('done'):next(3600) end\n"
 

@@ -24,7 +24,7 @@ end
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Fleet(4, conf=QUICK) as f:
+    with Fleet(4, conf=QUICK, rests=True) as f:
         f.file("mark.lua", MARK)
         f.file("gate.lua", GATE)
         yield f

@@ -13,7 +13,7 @@ import time
 import pytest
 
 import checker
-from fleet import KERNEL, NOTE, SANITIZED, wait_for
+from fleet import KERNEL, NOTE, REST_S, SANITIZED, come_to_rest, wait_for
 from storm import Storm
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
@@ -101,6 +101,7 @@ def test_a_storm_loses_and_doubles_no_carrier():
         report = checker.check(histories, outcomes, paths, {k.name: k.log() for k in storm.kernels})
         assert not report.wrong, f"seed {SEED}\n{report}"
         assert not any(left.values()), left
+        come_to_rest(lambda: [said for k in storm.kernels for said in k.stir(REST_S / len(storm.kernels))], 60)
         assert all(o["state"] == "finished" for o in outcomes.values()) and len(outcomes) == len(paths)
         assert kills >= (5 if SANITIZED else 15), "a storm that killed nobody shows nothing"
         assert not storm.spaces or storm.cuts >= CUTS

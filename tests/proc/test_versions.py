@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD na
 # host0 speaks what this build does. host1 is a kernel of the version before: it speaks no later one. host2 offers one that
 # nobody knows yet, as a kernel of the next version will.
 OLD, NEW = 1, 3
-fleet = fleet_fixture(n=3, conf=QUICK, each={
+fleet = fleet_fixture(n=3, rests=True, conf=QUICK, each={
     "host1": f"timing {{ test_protocol_max = {OLD} }}\n",
     "host2": f"timing {{ test_protocol_max = {NEW} }}\n"})
 
