@@ -50,7 +50,7 @@ struct talk {
 	int64_t rtt_us; /* -1 unknown */
 	uint64_t frames_in, frames_out;
 	uint64_t pings_in, pings_out; /* of them, and what answers pings */
-	bool peer_bye; /* the peer said goodbye: its code and text */
+	bool peer_bye;                /* the peer said goodbye: its code and text */
 	int peer_rc;
 };
 

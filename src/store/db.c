@@ -62,6 +62,21 @@ int db_fail(sqlite3 *db, struct errmsg *em)
 	}
 }
 
+void db_synced(sqlite3 *db)
+{
+	int rc = sqlite3_extended_errcode(db), sys = sqlite3_system_errno(db);
+	const char *path = sqlite3_db_filename(db, "main");
+
+	if (rc != SQLITE_IOERR_FSYNC && rc != SQLITE_IOERR_DIR_FSYNC)
+		return;
+	fprintf(stderr,
+		"store %s: the disk did not confirm what was written (%s), so nobody can be told what "
+		"became of it: this process ends, and what it finds when it starts is what holds; "
+		"check the disk\n",
+		path ? path : "?", sys ? strerror(sys) : sqlite3_errmsg(db));
+	abort();
+}
+
 int db_exec(sqlite3 *db, const char *sql, struct errmsg *em)
 {
 	return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : db_fail(db, em);

@@ -17,6 +17,9 @@ int db_open_writer(const char *path, sqlite3 **out, struct errmsg *em);
 /* All of the file: ERR_STORE if it is damaged. */
 int db_check(sqlite3 *db, struct errmsg *em);
 int db_open_reader(const char *path, sqlite3 **out, struct errmsg *em);
+/* After a write to db that failed: ends the process if what failed is the confirmation of the disk. What was
+ * written may be found after a crash, or not, and a second try would be confirmed whatever was lost. */
+void db_synced(sqlite3 *db);
 int db_exec(sqlite3 *db, const char *sql, struct errmsg *em);
 int db_prepare(sqlite3 *db, sqlite3_stmt **out, struct errmsg *em, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -80,7 +80,8 @@ void store_audit(struct store_txn *t, const void *body, size_t n_body);
 /* This store is older than what others have seen of it: go on above these numbers. */
 void store_raise(struct store_txn *t, uint64_t seq, uint64_t boot_count);
 /* Submit; takes t. done(arg, rc, em) is called exactly once from store_poll() on the loop
- * thread, in the order of submission: 0 means durable. On failure nothing of t was applied. At
+ * thread, in the order of submission: 0 means durable. On failure nothing of t was applied. Where the
+ * disk does not confirm what it was given, which may be found later or not, the process ends instead. At
  * most STORE_QUEUE_MAX transactions may wait: (or 512 MiB of them): beyond that ERR_FULL is
  * returned at once, t is freed and done is not called. done may be NULL. */
 #define STORE_QUEUE_MAX 65536

@@ -41,7 +41,10 @@ bool log_due(const struct writer *w, bool busy)
 void log_copy(struct writer *w)
 {
 	w->log_pages = 0;
-	sqlite3_wal_checkpoint_v2(w->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	if (sqlite3_wal_checkpoint_v2(w->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) !=
+		SQLITE_OK)
+		db_synced(
+			w->db); /* else the next try might begin the log anew, without what was lost */
 }
 
 bool log_cramped(const struct writer *w)

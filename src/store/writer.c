@@ -341,6 +341,8 @@ static int group_try(struct writer *w, struct store_txn *first, size_t n, struct
 		rc = err_set(em, ERR_STORE, "database or disk is full");
 	if (rc == 0)
 		rc = stmt_run(w, w->commit, em);
+	if (rc != 0)
+		db_synced(w->db);
 	FAULT_AT(STORE_DURABLE);
 	if (rc != 0)
 		group_rollback(w, &before);

@@ -48,7 +48,7 @@ struct home_record {
 	uint64_t n_registered;
 	char family_wanted[16];
 	struct list waiters; /* struct outcome_waiter */
-	struct list ticked;  /* in homes_open, or over: in homes_over; while it is in k->homes */
+	struct list ticked; /* in homes_open, or over: in homes_over; while it is in k->homes */
 	bool over;
 };
 extern const struct verb home_verbs[];
