@@ -1,8 +1,29 @@
 """A kernel with a valid certificate that turned bad: host2's key in the hands of a test (doc/protocol.md, "Hand-off")."""
 import time
 
+import pytest
+
 import wire
 from fleet import DEADLINE
+
+
+def fixtures(*links):
+    """The fixtures domain and rogue of a module whose fleet has a host2: that is down, and the rogue has its key, linked to these."""
+    @pytest.fixture(scope="module")
+    def domain(fleet):
+        fleet.tos("principal", "add", "carol", "--role", "owner,author")
+        return wire.Domain(fleet.home)
+
+    @pytest.fixture(scope="module")
+    def rogue(fleet, domain):
+        fleet.tos("down", "host2")
+        r = Rogue(fleet, domain)
+        for to in links:
+            r.link(to)
+        yield r
+        r.close()
+
+    return domain, rogue
 
 
 class Rogue:

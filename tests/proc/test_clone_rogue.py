@@ -8,7 +8,7 @@ import pytest
 import wire
 from conftest import fleet_fixture
 from fleet import KERNEL, QUICK, wait_for
-from rogue import Rogue, audit, digests, ident, payload
+from rogue import audit, digests, ident, payload, fixtures as rogue_fixtures
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 CONF = {"timing": {**QUICK["timing"], "silent": "10s"}}
@@ -21,19 +21,7 @@ numbers = itertools.count(1)
 SMALL = {"cpu": 1000, "hops": 5, "sent": 1000, "clones": 0}
 
 
-@pytest.fixture(scope="module")
-def domain(fleet):
-    fleet.tos("principal", "add", "carol", "--role", "owner,author")
-    return wire.Domain(fleet.home)
-
-
-@pytest.fixture(scope="module")
-def rogue(fleet, domain):
-    fleet.tos("down", "host2")
-    r = Rogue(fleet, domain)
-    r.link("host0")
-    yield r
-    r.close()
+domain, rogue = rogue_fixtures("host0")
 
 
 def take(domain, rogue):

@@ -11,7 +11,7 @@ import pytest
 import wire
 from conftest import fleet_fixture
 from fleet import KERNEL, QUICK, wait_for
-from test_rogue import Rogue, digests, payload
+from rogue import digests, payload, fixtures as rogue_fixtures
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=3, conf=QUICK)
@@ -237,13 +237,7 @@ def test_no_byte_of_a_certificate_can_be_another(fleet, domain, client):
 
 # ---- what moves
 
-@pytest.fixture(scope="module")
-def rogue(fleet, domain):
-    fleet.tos("down", "host2")
-    r = Rogue(fleet, domain)
-    r.link("host0")
-    yield r
-    r.close()
+_, rogue = rogue_fixtures("host0")
 
 
 def test_no_changed_envelope_or_hop_record_arrives(fleet, domain, client, rogue, others):

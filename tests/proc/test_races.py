@@ -16,7 +16,7 @@ import wire
 from conftest import fleet_fixture
 from faults import FAIL, HOLD
 from fleet import QUICK, events, wait_for
-from rogue import Rogue, ident, payload
+from rogue import ident, payload, fixtures as rogue_fixtures
 
 pytestmark = pytest.mark.skipif(not os.path.exists(faults.FAULTY), reason="this build has no tos-kernel-faults (-Dfaults=true)")
 CONF = {"timing": dict(QUICK["timing"], silent="20s", call="1s", report="10s", restart="100ms", offer_again="0")}
@@ -25,18 +25,7 @@ fleet = fleet_fixture(n=5, rests=True, conf=CONF, prepare=faults.prepare, tos=fa
 WAITS = "function begin(self) if tos.kernel() == 'host4' or tos.kernel() == HERE then tos.inbox('on'):next(3600) end end\n"
 
 
-@pytest.fixture(scope="module")
-def domain(fleet):
-    fleet.tos("principal", "add", "carol", "--role", "owner,author")
-    return wire.Domain(fleet.home)
-
-
-@pytest.fixture(scope="module")
-def rogue(fleet, domain):
-    fleet.tos("down", "host2")
-    r = Rogue(fleet, domain)
-    yield r
-    r.close()
+domain, rogue = rogue_fixtures()
 
 
 @pytest.fixture(autouse=True)

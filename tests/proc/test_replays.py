@@ -11,7 +11,7 @@ import pytest
 import wire
 from conftest import fleet_fixture
 from fleet import DEADLINE, KERNEL, QUICK, events, wait_for
-from rogue import Rogue, audit
+from rogue import audit, fixtures as rogue_fixtures
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 CONF = {"timing": {**QUICK["timing"], "silent": "10s"}, "clock": {"skew": "1s"}}
@@ -19,18 +19,7 @@ fleet = fleet_fixture(n=5, conf=CONF, each={"host4": "policy { confirm = true }\
 WAITS = "function begin(self) if tos.kernel() ~= 'host0' then tos.inbox('on'):next(3600) end end\n"
 
 
-@pytest.fixture(scope="module")
-def domain(fleet):
-    fleet.tos("principal", "add", "carol", "--role", "owner,author")
-    return wire.Domain(fleet.home)
-
-
-@pytest.fixture(scope="module")
-def rogue(fleet, domain):
-    fleet.tos("down", "host2")
-    r = Rogue(fleet, domain)
-    yield r
-    r.close()
+domain, rogue = rogue_fixtures()
 
 
 @pytest.fixture(autouse=True)

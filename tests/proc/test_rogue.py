@@ -9,7 +9,7 @@ import pytest
 import wire
 from conftest import fleet_fixture
 from fleet import KERNEL, QUICK, wait_for
-from rogue import Rogue, audit, digests, ident, payload
+from rogue import Rogue, audit, digests, ident, payload, fixtures as rogue_fixtures
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 CONF = {"timing": {**QUICK["timing"], "silent": "10s"}}
@@ -18,25 +18,13 @@ fleet = fleet_fixture(n=5, rests=True, conf=CONF, each={"host4": "policy { confi
 WAITS = "function begin(self) tos.inbox('done'):next(3600) end\n"
 
 
-@pytest.fixture(scope="module")
-def domain(fleet):
-    fleet.tos("principal", "add", "carol", "--role", "owner,author")
-    return wire.Domain(fleet.home)
+domain, rogue = rogue_fixtures("host0")
 
 
 @pytest.fixture
 def client(domain):
     with domain.client() as c:
         yield c
-
-
-@pytest.fixture(scope="module")
-def rogue(fleet, domain):
-    fleet.tos("down", "host2")
-    r = Rogue(fleet, domain)
-    r.link("host0")
-    yield r
-    r.close()
 
 
 def passed_through(fleet, domain, client, rogue):
