@@ -67,6 +67,10 @@ static int read_lists(struct decl *d, const struct tos_value *hello, uint32_t de
 		!tos_len(inboxes) || tos_len(inboxes) > EXT_INBOXES_MAX ||
 		tos_len(properties) > EXT_PROPERTIES_MAX)
 		return ERR_MALFORMED;
+	d->inbox = mem_try(tos_len(inboxes) * sizeof(*d->inbox));
+	d->property = mem_try(tos_len(properties) * sizeof(*d->property));
+	if (!d->inbox || !d->property)
+		return ERR_NOMEM;
 	for (size_t i = 0; i < tos_len(inboxes); i++) {
 		rc = read_inbox(tos_at(inboxes, i), default_bound, &d->inbox[i]);
 		d->n_inboxes = i + 1;
@@ -121,6 +125,8 @@ void decl_free(struct decl *d)
 		free(d->inbox[i].bytes);
 		free(d->inbox[i].kept);
 	}
+	free(d->inbox);
+	free(d->property);
 	free(d);
 }
 

@@ -43,9 +43,9 @@ struct decl_property {
 
 struct decl {
 	char name[64], doc[160], privileges[128];
-	struct decl_inbox inbox[EXT_INBOXES_MAX];
+	struct decl_inbox *inbox;
 	size_t n_inboxes;
-	struct decl_property property[EXT_PROPERTIES_MAX];
+	struct decl_property *property;
 	size_t n_properties;
 	size_t waiting_bytes;
 };

@@ -597,7 +597,8 @@ int ext_register(struct ext *e, const struct tos_value *hello, struct errmsg *em
 	if (e->decl) {
 		/* Tokens and what is held point into the old one, whose inboxes are the same.
 		 */
-		memcpy(e->decl->property, d->property, sizeof(d->property));
+		free(e->decl->property);
+		e->decl->property = STEAL(d->property);
 		e->decl->n_properties = d->n_properties;
 		decl_free(d);
 	} else {

@@ -52,8 +52,9 @@ struct conn {
 	char why[256];
 };
 
-/* One loop, one thread: libuv hands the bytes over before it asks for the next buffer. */
-static _Thread_local uint8_t read_bytes[READ_BYTES];
+/* One loop a process: libuv hands the bytes over before it asks for the next buffer. Not thread-local, which
+ * would cost each thread as much. */
+static uint8_t read_bytes[READ_BYTES];
 
 int err_from_uv(int uv)
 {

@@ -391,16 +391,18 @@ static int look_open(struct look *l)
 	return 0;
 }
 
+#define LOOK_BYTES ((size_t)64 << 10)
+
 /* In a thread: of l alone. */
 static void look_work(uv_work_t *work)
 {
 	struct look *l = work->data;
 	struct digester *d = digester_new();
-	static __thread char block[65536];
+	AUTOFREE char *block = mem_raw(LOOK_BYTES);
 	off_t at = 0;
 	ssize_t n;
 
-	while ((n = pread(l->fd, block, sizeof(block), at)) > 0 && at < PROGRAM_BYTES_MAX) {
+	while ((n = pread(l->fd, block, LOOK_BYTES, at)) > 0 && at < PROGRAM_BYTES_MAX) {
 		digester_add(d, block, (size_t)n);
 		at += n;
 	}
