@@ -23,7 +23,7 @@
 /* nobody asked just now, but the link is wanted: it is dialled again after this, then twice it ... */
 #define AGAIN_MS      100
 #define AGAIN_MOST_MS 5000
-#define STEADY_MS     5000 /* a link that held so long is dialled anew at once */
+#define STEADY_MS     1000 /* a link that held so long is dialled anew at once */
 #define TAKEN_EVERY   64   /* posts of a peer that are answered before a tick */
 
 struct waiting_post {
@@ -480,6 +480,8 @@ void peer_link_up(struct kernel *k, struct link *l, const struct hello *h)
 	same_boot = boot_is(p, h);
 	if (p->boot_known && !same_boot)
 		peer_lost(k, p, "the kernel has started anew");
+	if (!same_boot) /* the one that took something amiss is gone */
+		p->again_at_ms = p->again_ms = 0;
 	map_free(p->vouched);
 	p->vouched = map_new();
 	vouched_for_drop(p);
