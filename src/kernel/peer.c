@@ -77,18 +77,18 @@ static bool hop_is_birth(struct slice bytes)
  * behind those of moves from here to here; and the births of clones here since. */
 static size_t vouch_hops(const struct resident *r, struct slice hops[VOUCH_HOPS_MAX])
 {
-	size_t n = 0, from = tos_len(r->hops);
+	size_t n = 0, from = records_n(&r->hops);
 	struct slice one;
 
 	while (from > 0) {
-		one.p = tos_as_bytes(tos_at(r->hops, --from), &one.n);
+		one = records_at(&r->hops, --from);
 		if (!hop_is_from(one, r->k->config.name)) {
 			hops[n++] = one;
 			break;
 		}
 	}
-	for (; from < tos_len(r->hops) && n < VOUCH_HOPS_MAX; from++) {
-		one.p = tos_as_bytes(tos_at(r->hops, from), &one.n);
+	for (; from < records_n(&r->hops) && n < VOUCH_HOPS_MAX; from++) {
+		one = records_at(&r->hops, from);
 		if (hop_is_birth(one) && hop_is_from(one, r->k->config.name))
 			hops[n++] = one;
 	}

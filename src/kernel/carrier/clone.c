@@ -210,8 +210,7 @@ static struct resident *copy_make(struct cloning *c, struct tos_value *path)
 	blob_share(&child->state_bytes, &c->state);
 	tos_value_free(child->path);
 	child->path = path;
-	tos_value_free(child->hops);
-	child->hops = tos_value_copy(parent->hops);
+	records_copy(&child->hops, &parent->hops);
 	child->launched_ms = parent->launched_ms;
 	child->n = 1; /* 0 is its birth */
 	child->completed = c->moves;
@@ -237,8 +236,8 @@ static int birth_sign(struct resident *child, struct errmsg *em)
 	snprintf(hop.from, sizeof(hop.from), "%s", name);
 	snprintf(hop.dest, sizeof(hop.dest), "%s", name);
 	memcpy(hop.split, child->budget, sizeof(hop.split));
-	if (tos_len(child->hops)) {
-		last.p = tos_as_bytes(tos_at(child->hops, tos_len(child->hops) - 1), &last.n);
+	if (records_n(&child->hops)) {
+		last = records_at(&child->hops, records_n(&child->hops) - 1);
 		digest_bytes(last.p, last.n, hop.prev);
 	}
 	if (rc == 0)
@@ -255,8 +254,8 @@ static int birth_sign(struct resident *child, struct errmsg *em)
 	if (rc == 0)
 		rc = records_sign(child->k->signer, &one, 1, &cose, em);
 	if (rc == 0) {
-		tos_push(child->hops, tos_bytes(cose.data, cose.len));
-		rc = family_budget(child, em);
+		rc = records_push(&child->hops, slice_buf(&cose)) ? family_budget(child, em)
+								  : ERR_NOMEM;
 	}
 	return rc;
 }

@@ -32,6 +32,15 @@ static int put_lines(struct buf *b, const struct lines *l, struct slice *out)
 	return rc;
 }
 
+static int put_records(struct buf *b, const struct records *r, struct slice *out)
+{
+	size_t at = b->len;
+
+	records_put(r, b);
+	*out = (struct slice){ (const uint8_t *)at, b->len - at };
+	return buf_check(b);
+}
+
 static struct tos_value *counters_of(const struct resident *r)
 {
 	struct tos_value *m = tos_map();
@@ -58,13 +67,15 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 	value[PART_TICKET] = tos_bytes(r->ticket_cose.p, r->ticket_cose.n);
 	value[PART_STATE] = tos_bytes(r->state_bytes.p, r->state_bytes.n);
 	const struct tos_value *lent[PART_COUNT] = {
-		[PART_PATH] = path, [PART_HOPS] = r->hops, [PART_UNDELIVERED] = r->undelivered
+		[PART_PATH] = path, [PART_UNDELIVERED] = r->undelivered
 	};
 
 	for (int i = 0; i < PART_COUNT && rc == 0; i++) {
 		if (i == PART_BRIEFCASE)
 			continue;
-		if (i == PART_TRAIL || i == PART_LOG)
+		if (i == PART_HOPS)
+			rc = put_records(&parts, &r->hops, &env.part[i]);
+		else if (i == PART_TRAIL || i == PART_LOG)
 			rc = put_lines(
 				&parts, i == PART_LOG ? &r->log : &r->trail, &env.part[i]);
 		else
@@ -162,8 +173,8 @@ int resident_take_envelope(struct resident *r, const struct envelope *env, struc
 		rc = lines_load(&r->trail, env->part[PART_TRAIL]);
 	if (rc == 0)
 		rc = lines_load(&r->log, env->part[PART_LOG]);
-	if (rc == 0)
-		rc = decode_part(env, PART_HOPS, &r->hops, em);
+	if (rc == 0 && (rc = records_load(&r->hops, env->part[PART_HOPS])) < 0)
+		err_set(em, rc, "the envelope's part hops does not decode");
 	if (rc == 0)
 		rc = decode_part(env, PART_UNDELIVERED, &r->undelivered, em);
 	if (rc == 0 && take_counters(r, env->part[PART_COUNTERS]) < 0)

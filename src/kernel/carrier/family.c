@@ -64,10 +64,10 @@ void family_parent_name(const char *name, char out[NAME_BYTES_MAX + 1])
 /* Where its own life begins in the chain: behind its birth record. */
 static size_t born_at(const struct resident *r, struct hop *birth)
 {
-	for (size_t i = r->suffix[0] ? tos_len(r->hops) : 0; i > 0; i--) {
+	for (size_t i = r->suffix[0] ? records_n(&r->hops) : 0; i > 0; i--) {
 		struct slice bytes;
 
-		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
+		bytes = records_at(&r->hops, i - 1);
 		*birth = (struct hop){ .parts = NULL };
 		if (record_hop(bytes, birth, NULL) == 0 && birth->kind == HOP_CLONE)
 			return i;
@@ -108,7 +108,7 @@ void family_asked(const struct resident *r, int64_t out[LIMIT_COUNT])
 
 uint64_t family_hops(const struct resident *r)
 {
-	return tos_len(r->hops) - r->n_before;
+	return records_n(&r->hops) - r->n_before;
 }
 
 /* ---- what of it travels, and what is shown */

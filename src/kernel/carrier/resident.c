@@ -44,7 +44,7 @@ struct resident *resident_new(struct kernel *k)
 	r->path = tos_array();
 	lines_init(&r->trail);
 	lines_init(&r->log);
-	r->hops = tos_array();
+	records_init(&r->hops);
 	r->undelivered = tos_array();
 	r->inboxes = map_new();
 	r->asked = map_new();
@@ -249,7 +249,7 @@ void resident_free(struct resident *r)
 	tos_value_free(r->path);
 	lines_fini(&r->trail);
 	lines_fini(&r->log);
-	tos_value_free(r->hops);
+	records_fini(&r->hops);
 	tos_value_free(r->undelivered);
 	tos_value_free(r->fault);
 	cert_leave(&r->owner);

@@ -6,6 +6,7 @@
 
 #include "kernel/carrier/lines.h"
 #include "kernel/kernel.h"
+#include "wire/records.h"
 
 struct vm;
 /* of its log; its tos-vm keeps to half of that (vm.h) */
@@ -29,7 +30,8 @@ struct resident {
 	uint8_t code_digest[DIGEST_BYTES];
 	/* the envelope's parts */
 	struct blob briefcase, state_bytes;
-	struct tos_value *path, *hops, *undelivered;
+	struct tos_value *path, *undelivered;
+	struct records hops;
 	struct lines trail, log;
 	struct usage usage;           /* used here and before; limits granted for this stay */
 	int64_t minimum[LIMIT_COUNT]; /* what the manifest says it cannot do without */

@@ -158,7 +158,7 @@ static int hop_at(const struct resident *r, size_t i, struct hop *out)
 {
 	struct slice bytes;
 
-	bytes.p = tos_as_bytes(tos_at(r->hops, i), &bytes.n);
+	bytes = records_at(&r->hops, i);
 	return record_hop(bytes, out, NULL);
 }
 
@@ -171,7 +171,7 @@ static void sealed_culprit(
 
 	snprintf(part, sizeof(part), "folder/%s", folder);
 	snprintf(culprit, 64, "%s", last->from);
-	for (size_t i = 0; i < tos_len(r->hops); i++) {
+	for (size_t i = 0; i < records_n(&r->hops); i++) {
 		struct hop hop = { .parts = NULL };
 		bool other =
 			hop_at(r, i, &hop) == 0 && !tos_equal(tos_get(hop.parts, part), sealed);
@@ -232,7 +232,7 @@ static int growth_arrived(struct kernel *k, const struct resident *r, const stru
 	const char *folder, struct errmsg *em)
 {
 	struct slice elements = folder_find(blob_slice(&r->briefcase), folder);
-	struct claims c = { .n = tos_len(r->hops) + 2 };
+	struct claims c = { .n = records_n(&r->hops) + 2 };
 	size_t bad;
 
 	c.said = mem_zero(c.n * sizeof(*c.said));

@@ -570,19 +570,16 @@ static int home_agrees(const struct arrival *a, struct errmsg *em)
 	if (!h || memcmp(h->id, r->id, DIGEST_BYTES) != 0)
 		return err_set(em, ERR_UNKNOWN, "its home never launched it");
 	if (shell_ended(h->state) || incarnation_compare(&a->hop.e, &h->e) != 0 ||
-		evidence_passes(h, r->hops, &a->hop))
+		evidence_passes(h, &r->hops, &a->hop))
 		return 0; /* what is to become of it is decided elsewhere */
 	return err_set(em, ERR_REPLAY, "its home knows it to be at %s", h->kernel);
 }
 
-static int parts_verify(struct slice envelope, const struct hop *hop, struct errmsg *em)
+static int parts_verify(const struct envelope *env, const struct hop *hop, struct errmsg *em)
 {
 	struct tos_value *digests = NULL;
-	struct envelope env;
-	int rc = envelope_decode(envelope, &env, em);
+	int rc = envelope_digests(env, &digests, em);
 
-	if (rc == 0)
-		rc = envelope_digests(&env, &digests, em);
 	if (rc == 0 && !tos_equal(digests, hop->parts)) {
 		const char *part = "a part";
 
@@ -632,10 +629,13 @@ static int arrival_check(
 	struct cert_info owner = { 0 };
 	uint8_t id[DIGEST_BYTES];
 	int64_t asked[LIMIT_COUNT];
-	int rc = parts_verify(envelope, &a->hop, em);
+	struct envelope parts;
+	int rc = envelope_decode(envelope, &parts, em);
 
 	if (rc == 0)
-		rc = resident_load_envelope(r, envelope, em);
+		rc = parts_verify(&parts, &a->hop, em);
+	if (rc == 0)
+		rc = resident_take_envelope(r, &parts, em);
 	if (rc == 0)
 		rc = ticket_verify(k, blob_slice(&r->ticket_cose), &r->ticket, id, &owner, em);
 	if (owner.name[0])
@@ -870,7 +870,10 @@ static void arrival_go_on(struct arrival *a)
 	struct slice hop = blob_slice(&a->hop_cose);
 	struct kernel *k = a->k;
 
-	tos_push(a->r->hops, tos_bytes(hop.p, hop.n));
+	if (!records_push(&a->r->hops, hop)) {
+		arrival_no_answer(a, ERR_NOMEM, "there is no memory for its chain");
+		return;
+	}
 	rate_init(&a->r->post_rate, a->r->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&a->r->log_rate, LINES_PER_S, clock_ms());
 	if (a->hop.kind == 1) {
@@ -966,7 +969,7 @@ static void outcome_taken(void *arg, int rc, const struct errmsg *em)
  * verifies, too: but that does not pass the place that the home has heard of since. */
 static bool outcome_of_holder(const struct home_record *h, const struct arrival *a)
 {
-	return strcmp(h->kernel, a->hop.from) == 0 || evidence_passes(h, a->r->hops, &a->hop);
+	return strcmp(h->kernel, a->hop.from) == 0 || evidence_passes(h, &a->r->hops, &a->hop);
 }
 
 /* A finished carrier comes home: its outcome is journaled with the answer. */
@@ -1023,11 +1026,11 @@ static void arrival_outcome(struct arrival *a)
 void came_from(const struct resident *r, char out[64])
 {
 	out[0] = 0;
-	for (size_t i = tos_len(r->hops); i > 0 && !out[0]; i--) {
+	for (size_t i = records_n(&r->hops); i > 0 && !out[0]; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;
 
-		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
+		bytes = records_at(&r->hops, i - 1);
 		if (record_hop(bytes, &hop, NULL) == 0) {
 			if (hop.kind == HOP_CLONE)
 				i = 1; /* it was made here: who brought its parent had no copy of it */

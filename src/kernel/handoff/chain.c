@@ -88,7 +88,7 @@ static struct slice record_at(const struct resident *r, size_t i)
 {
 	struct slice s;
 
-	s.p = tos_as_bytes(tos_at(r->hops, i), &s.n);
+	s = records_at(&r->hops, i);
 	return s;
 }
 
@@ -193,7 +193,7 @@ static size_t chain_known(struct kernel *k, const struct resident *r,
 	size_t known = 0;
 
 	memcpy(at, prefix, sizeof(at));
-	for (size_t i = 0; i < tos_len(r->hops); i++) {
+	for (size_t i = 0; i < records_n(&r->hops); i++) {
 		const struct chain_known *m;
 
 		prefix_add(at, digests[i]);
@@ -210,7 +210,7 @@ static size_t chain_known(struct kernel *k, const struct resident *r,
 int chain_verify(struct kernel *k, const struct resident *r, struct slice last_bytes,
 	const struct hop *last, struct errmsg *em)
 {
-	size_t n = tos_len(r->hops);
+	size_t n = records_n(&r->hops);
 	AUTOFREE uint8_t(*digests)[DIGEST_BYTES] = mem_zero((n + 1) * DIGEST_BYTES);
 	uint8_t prefix[DIGEST_BYTES], digest[DIGEST_BYTES];
 	struct chain_end end;

@@ -551,11 +551,10 @@ static int make_hop(struct resident *r, unsigned kind, struct errmsg *em)
 		memcpy(hop.boot, p->boot_nonce, sizeof(hop.boot));
 	}
 	r->fast_move = handoff_fast(&r->ticket, &hop);
-	if (tos_len(r->hops)) {
-		size_t n;
-		const uint8_t *last = tos_as_bytes(tos_at(r->hops, tos_len(r->hops) - 1), &n);
+	if (records_n(&r->hops)) {
+		struct slice last = records_at(&r->hops, records_n(&r->hops) - 1);
 
-		digest_bytes(last, n, hop.prev);
+		digest_bytes(last.p, last.n, hop.prev);
 	}
 	rc = envelope_decode(blob_slice(&r->envelope), &env, em);
 	if (rc == 0)
@@ -849,7 +848,7 @@ static void self_move(struct resident *r)
 	resident_inboxes_drop(r);
 	if (r->move->entry && tos_len(r->path))
 		tos_value_free(tos_take_at(r->path, 0));
-	tos_push(r->hops, tos_bytes(r->hop_cose.p, r->hop_cose.n));
+	records_push(&r->hops, blob_slice(&r->hop_cose));
 	r->hop_count++;
 	r->completed = r->via_go = false;
 	r->go_seq = 0;

@@ -52,34 +52,29 @@ static bool record_leaves(struct slice bytes, const char *kernel, uint64_t n)
 }
 
 /* The last departure from that kernel in a list of records; behind the end if there is none. */
-static size_t chain_from(const struct tos_value *list, const char *kernel, uint64_t n)
+static size_t chain_from(const struct records *list, const char *kernel, uint64_t n)
 {
-	for (size_t i = tos_len(list); i > 0; i--) {
-		struct slice bytes;
-
-		bytes.p = tos_as_bytes(tos_at(list, i - 1), &bytes.n);
-		if (record_leaves(bytes, kernel, n))
+	for (size_t i = records_n(list); i > 0; i--)
+		if (record_leaves(records_at(list, i - 1), kernel, n))
 			return i - 1;
-	}
-	return tos_len(list);
+	return records_n(list);
 }
 
 /* From the last that leaves the place that the home knows each record goes on from the one
  * before, and the last comes to `who`. */
 static bool chain_passes(struct kernel *k, const struct home_record *h,
-	const struct tos_value *list, const char *who)
+	const struct records *list, const char *who)
 {
 	uint8_t prev[DIGEST_BYTES];
 	char at[65];
 	size_t from = chain_from(list, h->kernel, h->came);
-	bool good = from < tos_len(list);
+	bool good = from < records_n(list);
 
 	snprintf(at, sizeof(at), "%s", h->kernel);
-	for (size_t i = from; i < tos_len(list) && good; i++) {
+	for (size_t i = from; i < records_n(list) && good; i++) {
 		struct hop hop = { .parts = NULL };
-		struct slice bytes;
+		struct slice bytes = records_at(list, i);
 
-		bytes.p = tos_as_bytes(tos_at(list, i), &bytes.n);
 		good = record_read(k, h, bytes, &h->e, &hop) == 0 &&
 		       strcmp(hop.from, at) == 0 &&
 		       (i == from || memcmp(hop.prev, prev, sizeof(prev)) == 0);
@@ -90,6 +85,18 @@ static bool chain_passes(struct kernel *k, const struct home_record *h,
 		hop_fini(&hop);
 	}
 	return good && strcmp(at, who) == 0;
+}
+
+static bool list_passes(struct kernel *k, const struct home_record *h,
+	const struct tos_value *list, const char *who)
+{
+	struct records records;
+	bool passes;
+
+	records_init(&records);
+	passes = records_of(&records, list) == 0 && chain_passes(k, h, &records, who);
+	records_fini(&records);
+	return passes;
 }
 
 enum evidence evidence_judge(struct kernel *k, const struct home_record *h, const char *who,
@@ -112,8 +119,8 @@ enum evidence evidence_judge(struct kernel *k, const struct home_record *h, cons
 		else if (!tos_get(args, "hops"))
 			found = EVIDENCE_GAP;
 		else
-			found = chain_passes(k, h, tos_get(args, "hops"), who) ? EVIDENCE_GOOD
-									       : EVIDENCE_FORK;
+			found = list_passes(k, h, tos_get(args, "hops"), who) ? EVIDENCE_GOOD
+									      : EVIDENCE_FORK;
 	}
 	hop_fini(&hop);
 	return found;
@@ -134,16 +141,14 @@ bool evidence_handed(struct kernel *k, const struct home_record *h, const char *
 }
 
 bool evidence_passes(
-	const struct home_record *h, const struct tos_value *hops, const struct hop *last)
+	const struct home_record *h, const struct records *hops, const struct hop *last)
 {
 	bool passes = strcmp(last->from, h->kernel) == 0 && last->n >= h->came;
 
-	for (size_t i = tos_len(hops); i > 0 && !passes; i--) {
+	for (size_t i = records_n(hops); i > 0 && !passes; i--) {
 		struct hop hop = { .parts = NULL };
-		struct slice bytes;
 
-		bytes.p = tos_as_bytes(tos_at(hops, i - 1), &bytes.n);
-		passes = record_hop(bytes, &hop, NULL) == 0 &&
+		passes = record_hop(records_at(hops, i - 1), &hop, NULL) == 0 &&
 			 memcmp(hop.id, h->id, DIGEST_BYTES) == 0 &&
 			 strcmp(hop.from, h->kernel) == 0 && hop.n >= h->came &&
 			 incarnation_compare(&hop.e, &h->e) == 0;
@@ -157,12 +162,12 @@ bool evidence_passes(
 static void put_chain(const struct resident *r, size_t from, struct tos_value *args)
 {
 	struct tos_value *list = tos_array();
-	size_t n = tos_len(r->hops), bytes = 0;
+	size_t n = records_n(&r->hops), bytes = 0;
 
 	for (size_t i = from; i < n; i++) {
 		struct slice one;
 
-		one.p = tos_as_bytes(tos_at(r->hops, i), &one.n);
+		one = records_at(&r->hops, i);
 		bytes += one.n;
 		tos_push(list, tos_bytes(one.p, one.n));
 	}
@@ -175,7 +180,7 @@ static void put_chain(const struct resident *r, size_t from, struct tos_value *a
 void evidence_chain(
 	const struct resident *r, const char *kernel, uint64_t n, struct tos_value *args)
 {
-	put_chain(r, chain_from(r->hops, kernel, n), args);
+	put_chain(r, chain_from(&r->hops, kernel, n), args);
 }
 
 void evidence_chain_all(const struct resident *r, struct tos_value *args)

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernel/kernel.h"
+#include "wire/records.h"
 
 enum evidence {
 	EVIDENCE_NONE, /* nothing shows that it ever had the carrier */
@@ -23,7 +24,7 @@ bool evidence_handed(struct kernel *k, const struct home_record *h, const char *
 	const struct tos_value *args, const struct incarnation *e);
 /* A chain that was verified already: does it pass the place that the home knows? */
 bool evidence_passes(
-	const struct home_record *h, const struct tos_value *hops, const struct hop *last);
+	const struct home_record *h, const struct records *hops, const struct hop *last);
 /* The records since the last departure from that kernel, not before n, as hops into args. */
 void evidence_chain(
 	const struct resident *r, const char *kernel, uint64_t n, struct tos_value *args);

@@ -135,12 +135,12 @@ void home_evidence(struct resident *r, struct tos_value *args)
 {
 	forced_evidence(r, args);
 	family_evidence(r, args);
-	for (size_t i = tos_len(r->hops); i > 0; i--) {
+	for (size_t i = records_n(&r->hops); i > 0; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes;
 		bool from_other;
 
-		bytes.p = tos_as_bytes(tos_at(r->hops, i - 1), &bytes.n);
+		bytes = records_at(&r->hops, i - 1);
 		from_other = record_hop(bytes, &hop, NULL) == 0 &&
 			     strcmp(hop.from, r->k->config.name) != 0;
 		/* What came before a clone was made is its parent's. */

@@ -21,7 +21,7 @@ static bool launched_here(struct kernel *k, const struct resident *r)
 	struct slice bytes;
 	bool yes;
 
-	bytes.p = tos_as_bytes(tos_at(r->hops, 0), &bytes.n);
+	bytes = records_at(&r->hops, 0);
 	yes = record_hop(bytes, &first, NULL) == 0 && strcmp(first.from, k->config.name) == 0 &&
 	      first.time_ms < k->restored_ms + k->config.skew_ms;
 	hop_fini(&first);
@@ -34,7 +34,7 @@ struct home_record *home_adopt(
 	struct home_record *h;
 	struct tos_value *m;
 
-	if (!k->restored_ms || r->suffix[0] || !tos_len(r->hops) ||
+	if (!k->restored_ms || r->suffix[0] || !records_n(&r->hops) ||
 		strcmp(r->ticket.home, k->config.name) != 0 || !launched_here(k, r))
 		return NULL;
 	h = home_new(k, r->name);

@@ -48,13 +48,13 @@ static size_t birth_from(const struct resident *r)
 	size_t bytes = 0, from = r->n_before;
 
 	while (from > 0) {
-		bytes += record_at(r->hops, from - 1).n;
+		bytes += records_at(&r->hops, from - 1).n;
 		if (bytes > BIRTH_BYTES_MAX)
 			break;
 		from--;
 	}
 	for (size_t i = from; from > 0 && i + 1 < r->n_before; i++)
-		if (is_birth(record_at(r->hops, i)))
+		if (is_birth(records_at(&r->hops, i)))
 			from = i + 1;
 	return from;
 }
@@ -67,7 +67,7 @@ void family_evidence(const struct resident *r, struct tos_value *args)
 		return;
 	list = tos_array();
 	for (size_t i = birth_from(r); i < r->n_before; i++) {
-		struct slice one = record_at(r->hops, i);
+		struct slice one = records_at(&r->hops, i);
 
 		tos_push(list, tos_bytes(one.p, one.n));
 	}
@@ -324,7 +324,7 @@ int family_arrived(
 		return err_set(em, ERR_UNKNOWN, "its home never launched it");
 	list = tos_array();
 	for (size_t i = 0; i < r->n_before; i++) {
-		struct slice one = record_at(r->hops, i);
+		struct slice one = records_at(&r->hops, i);
 
 		tos_push(list, tos_bytes(one.p, one.n));
 	}
