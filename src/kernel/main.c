@@ -44,7 +44,7 @@
 
 #define TOSD_FD        3
 #define TICK_MS        100
-#define SMALL_STACK    ((size_t)512 << 10)
+#define SMALL_STACK    ((size_t)256 << 10)
 #define CONFIG_WAIT_MS 10000
 #define STOP_MS        5000
 #define EXPIRE_TICKS   600

@@ -32,6 +32,15 @@ static int put_lines(struct buf *b, const struct lines *l, struct slice *out)
 	return rc;
 }
 
+static int put_bytes(struct buf *b, const void *p, size_t n, struct slice *out)
+{
+	size_t at = b->len;
+
+	cbor_put_bytes(b, p, n);
+	*out = (struct slice){ (const uint8_t *)at, b->len - at };
+	return buf_check(b);
+}
+
 static int put_records(struct buf *b, const struct records *r, struct slice *out)
 {
 	size_t at = b->len;
@@ -62,10 +71,7 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 	int rc = 0;
 
 	value[PART_CHANNELS] = tos_array();
-	value[PART_CODE] = tos_bytes(r->code_digest, DIGEST_BYTES);
 	value[PART_COUNTERS] = counters_of(r);
-	value[PART_TICKET] = tos_bytes(r->ticket_cose.p, r->ticket_cose.n);
-	value[PART_STATE] = tos_bytes(r->state_bytes.p, r->state_bytes.n);
 	const struct tos_value *lent[PART_COUNT] = {
 		[PART_PATH] = path, [PART_UNDELIVERED] = r->undelivered
 	};
@@ -78,6 +84,14 @@ int resident_envelope(struct resident *r, const struct tos_value *path, struct b
 		else if (i == PART_TRAIL || i == PART_LOG)
 			rc = put_lines(
 				&parts, i == PART_LOG ? &r->log : &r->trail, &env.part[i]);
+		else if (i == PART_CODE)
+			rc = put_bytes(&parts, r->code_digest, DIGEST_BYTES, &env.part[i]);
+		else if (i == PART_TICKET)
+			rc = put_bytes(
+				&parts, r->ticket_cose.p, r->ticket_cose.n, &env.part[i]);
+		else if (i == PART_STATE)
+			rc = put_bytes(
+				&parts, r->state_bytes.p, r->state_bytes.n, &env.part[i]);
 		else
 			rc = put_encoded(&parts, lent[i] ? lent[i] : value[i], &env.part[i]);
 	}
