@@ -40,6 +40,7 @@ struct peer {
 	uv_idle_t flood;
 	struct link *flooded;
 	int n_flood;
+	uint64_t calm; /* who asked that it ends; 0: nobody */
 };
 
 static int peer_try(struct link *l, enum post_kind kind, uint64_t tag, const char *folder,
@@ -72,6 +73,12 @@ static void on_flood(uv_idle_t *idle)
 {
 	struct peer *s = idle->data;
 
+	/* The answer, too, goes when there is room. */
+	if (s->calm) {
+		if (peer_try(s->flooded, POST_ANSWER, s->calm, "ok", tos_int(s->n_flood)) == 0)
+			uv_idle_stop(idle);
+		return;
+	}
 	while (peer_try(s->flooded, POST_ONEWAY, 0, "event", tos_int(s->n_flood)) == 0)
 		s->n_flood++;
 }
@@ -154,11 +161,11 @@ static void peer_call(struct peer *s, struct link *l, const struct post *p)
 		peer_send(l, POST_ANSWER, p->tag, "ok", NULL);
 	} else if (strcmp(verb, "FLOOD") == 0) {
 		s->flooded = l;
+		s->calm = 0;
 		uv_idle_start(&s->flood, on_flood);
-	} else if (strcmp(verb, "CALM") == 0) {
-		uv_idle_stop(&s->flood);
-		peer_send(l, POST_ANSWER, p->tag, "ok", tos_int(s->n_flood));
-	} else if (strcmp(verb, "DENY") == 0)
+	} else if (strcmp(verb, "CALM") == 0)
+		s->calm = p->tag;
+	else if (strcmp(verb, "DENY") == 0)
 		peer_fail(l, p->tag, "denied", "not you");
 	else if (strcmp(verb, "CLOSE") == 0)
 		link_close(l, ERR_LIMIT, "enough of you");
