@@ -145,7 +145,7 @@ end:
 	do
 	/* part_poll() */
 	:: d_step { p_up[i] && part[i] == P_JOINED && (polled & bit(i)) -> part[i] = P_ASKED }
-	/* part_vote(), vote_write() */
+	/* part_vote(), part_vote_write() */
 	:: d_step { p_up[i] && part[i] == P_ASKED -> part[i] = P_VOTING;
 #ifdef BREAK_VOTE_FIRST
 		yes = yes | bit(i)
@@ -154,7 +154,7 @@ end:
 	/* on_voted() */
 	:: d_step { p_up[i] && part[i] == P_VOTING -> row[i] = ROW_PREPARED; part[i] = P_PREPARED;
 		yes = yes | bit(i) }
-	/* it votes no, or the deadline comes before its vote, or its vote can't be written: abort_part() */
+	/* it votes no, or the deadline comes before its vote, or its vote can't be written: part_abort() */
 	:: d_step { p_up[i] && (part[i] == P_JOINED || part[i] == P_ASKED || part[i] == P_VOTING) ->
 		part[i] = P_ABORTED; no = no | bit(i) }
 #ifdef BREAK_GIVES_UP
@@ -176,7 +176,7 @@ end:
 	:: d_step { p_up[i] && part[i] == P_PREPARED && (outcome_abort & bit(i)) ->
 		part[i] = P_ABORTED }
 	/* on_kept(), on_done(): when the carrier has acted, or some time after the decision. To acknowledge
-	 * it is another step: told again, or end_say() */
+	 * it is another step: told again, or part_end_say() */
 	:: d_step { p_up[i] && part[i] == P_COMMITTED && row[i] == ROW_PREPARED -> row[i] = ROW_COMMITTED }
 	:: d_step { p_up[i] && part[i] == P_ABORTED && row[i] == ROW_PREPARED -> row[i] = ROW_ABORTED }
 	:: d_step { p_up[i] && part[i] == P_COMMITTED && row[i] == ROW_COMMITTED && !(acked & bit(i)) ->
