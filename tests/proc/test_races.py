@@ -6,6 +6,7 @@ loop goes on.
 """
 import hashlib
 import os
+import signal
 import sqlite3
 import time
 
@@ -289,3 +290,30 @@ def test_what_is_put_again_after_it_was_dropped_stays(fleet):
     fleet.kill("host0")
     wait_for(lambda: fleet.status("host0"))
     assert [(row["digest"], row["pinned"]) for row in fleet.json("content", "list")] == [(digest, True)]
+
+
+def test_a_process_that_has_ended_is_no_place_for_who_arrives(fleet):
+    """The carrier is made ready in a tos-vm that ends while the arrival is being written, and tosd has not said so yet."""
+    def sockets():
+        return sum(os.readlink(f"/proc/{kernel}/fd/{fd}").startswith("socket") for fd in os.listdir(f"/proc/{kernel}/fd"))
+
+    def vms():
+        return fleet.processes("host3", "tos-vm")
+
+    fleet.outcome(fleet.launch("return 1", "--path", "host3"))  # leaves one, and links
+    kernel, tosd = fleet.pid("host3", "tos-kernel"), fleet.pid("host3", "tosd")
+    fleet.faults["host3"].arm("write-resident", HOLD)
+    name = fleet.launch("tos.sleep(0.01)", "--path", "host3")
+    wait_for(lambda: fleet.faults["host3"].fired("write-resident"), text="the arrival is being written")
+    before = sockets()
+    os.kill(tosd, signal.SIGSTOP)
+    try:
+        for pid in vms():
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: sockets() < before, text="the kernel has seen that it ended")
+        fleet.faults["host3"].disarm()
+        wait_for(lambda: fleet.ps("host3").get(name, {}).get("state") in ("ready", "running"), text="host3 has it, and answers")
+    finally:
+        os.kill(tosd, signal.SIGCONT)
+    assert fleet.outcome(name)["state"] == "finished"
+    assert fleet.pid("host3", "tos-kernel") == kernel

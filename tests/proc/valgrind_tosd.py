@@ -100,6 +100,7 @@ def scenario(fleet):
     wait_for(lambda: fleet.status("host1"), text="host1 answers again")
     facts(fleet)
     name = fleet.launch("tos.sleep(60)", "--path", "host1")
+    fleet.wait_state(name, "running")
     kill(fleet, "tos-vm")
     fleet.wait_state(name, "faulted")
     facts(fleet)

@@ -104,7 +104,7 @@ static struct vm *spare_take(struct kernel *k, uint64_t address_bytes)
 	for (size_t i = 0; i < k->n_spares; i++) {
 		struct vm *v = k->spares[i];
 
-		if (v->address_bytes != address_bytes)
+		if (v->address_bytes != address_bytes || v->closed)
 			continue;
 		spare_forget(v);
 		metric_add(k->metrics, "vms_spare_used_total", NULL, 1);
@@ -210,7 +210,8 @@ static struct vm *vm_with_room(struct kernel *k, const char *key, uint64_t memor
 	unsigned like = 0;
 
 	while ((v = map_next(k->vms, &it, NULL, NULL))) {
-		if (v->phase == VM_PHASE_DYING || v->spare || strcmp(v->key, key) != 0)
+		if (v->phase == VM_PHASE_DYING || v->closed || v->spare ||
+			strcmp(v->key, key) != 0)
 			continue;
 		like++;
 		if (v->memory_each < memory || map_size(v->carriers) >= v->company ||
@@ -424,7 +425,10 @@ static size_t vm_frame_begin(struct buf *b, const struct resident *r, uint64_t n
 static int vm_send(struct vm *v, struct buf *b, size_t at)
 {
 	frame_end(b, at);
-	return buf_check(b) < 0 ? ERR_TOO_LARGE : stream_send(v->stream, b->data, b->len);
+	if (buf_check(b) < 0)
+		return ERR_TOO_LARGE;
+	/* It has closed, and tosd has not said yet what became of it. */
+	return v->stream ? stream_send(v->stream, b->data, b->len) : ERR_CLOSED;
 }
 
 /* START, or RUN to one that was prepared. */
@@ -454,9 +458,10 @@ static int vm_hand_over(struct resident *r)
 		rc = resident_event(r, SHELL_EV_START, &em);
 	if (!r->vm_held)
 		FAULT_AT(START);
-	if (rc == 0)
+	/* One that has closed takes it with the others that are in it: tosd will say what became of them. */
+	if (rc == 0 && r->vm->stream)
 		rc = stream_send(r->vm->stream, b.data, b.len);
-	if (rc < 0)
+	if (rc < 0 && rc != ERR_CLOSED)
 		return rc;
 	r->vm_prepared = r->vm_held;
 	if (r->vm_held)
@@ -507,6 +512,8 @@ int vm_start(struct resident *r, struct errmsg *em)
 {
 	int rc = 0;
 
+	if (r->vm_held && r->vm->closed)
+		vm_leave(r); /* nothing of it ran there */
 	if (r->vm_held) {
 		r->vm_held = false;
 		if (r->vm->phase == VM_PHASE_READY)
@@ -715,6 +722,7 @@ static void on_vm_closed(void *arg, struct stream *s, int rc, const char *why)
 
 	(void)s;
 	v->stream = NULL;
+	v->closed = true;
 	if (v->phase != VM_PHASE_DYING && rc != 0 && rc != ERR_CLOSED)
 		vm_bad(v, why);
 	/* tosd tells of its death with the cause; a tos-vm that only closed is ended. */

@@ -10,6 +10,7 @@ struct vm {
 	uint64_t slot;
 	enum vm_phase phase;
 	struct stream *stream;
+	bool closed; /* its stream has ended; tosd has not said yet how it did */
 	int pid;
 	bool died;
 	bool spare; /* made ahead: nobody's yet, and in kernel.spares */
