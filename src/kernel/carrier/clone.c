@@ -499,6 +499,8 @@ static int spawn_check(struct cloning *c, const struct tos_value *args, struct e
 		return rc;
 	}
 	c->child = copy_make(c, tos_value_copy(path));
+	if (records_n(&c->child->hops) != records_n(&c->parent->hops))
+		return err_set(em, ERR_NOMEM, "there is no memory for the chain of a copy");
 	rc = admit_limits(c->k, c->child->budget, c->child->minimum, c->child->usage.limit, em);
 	rate_init(&c->child->post_rate, c->child->usage.limit[LIMIT_posts], clock_ms());
 	rate_init(&c->child->log_rate, LINES_PER_S, clock_ms());

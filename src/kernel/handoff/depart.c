@@ -848,7 +848,8 @@ static void self_move(struct resident *r)
 	resident_inboxes_drop(r);
 	if (r->move->entry && tos_len(r->path))
 		tos_value_free(tos_take_at(r->path, 0));
-	records_push(&r->hops, blob_slice(&r->hop_cose));
+	/* A chain with a gap is nobody's: rather a restart, after which its row decides. */
+	must(records_push(&r->hops, blob_slice(&r->hop_cose)));
 	r->hop_count++;
 	r->completed = r->via_go = false;
 	r->go_seq = 0;
