@@ -68,8 +68,8 @@ def test_the_one_that_could_not_be_stopped_is_faulted_and_the_others_start_again
     fleet.wait_state(culprit, "faulted")
     assert fleet.show(culprit)["fault"]["text"] == "hung: its tos-vm could not stop it"
     for name in others:
-        wait_for(lambda name=name: len(restarts(fleet, name)) == 1, text=f"{name} has started again")
-        assert fleet.state(name) == "running"
+        fleet.wait_state(name, "running")
+        assert len(restarts(fleet, name)) == 1
     assert fleet.metric("host0", "tos_vms_hung_total") == hung + 1
     ends(fleet, others)
     fleet.tos("kill", culprit)
@@ -87,7 +87,8 @@ def test_one_that_hangs_without_a_word_is_found_by_its_being_alone(fleet):
     assert fleet.metric("host0", "tos_vms_hung_total") - hung == 4
     assert len(restarts(fleet, culprit)) == 3
     for name in others:  # they were with it the first three times
-        assert fleet.state(name) == "running" and len(restarts(fleet, name)) == 3
+        fleet.wait_state(name, "running")
+        assert len(restarts(fleet, name)) == 3
     ends(fleet, others)
     fleet.tos("kill", culprit)
 
