@@ -32,6 +32,10 @@ static int on_send(void *arg, const char *sender, const struct post *p, struct e
 		tos_value_free(s->elements);
 		return ERR_NO_INBOX;
 	}
+	if (w->refused && s->kind < POST_ANSWER && strcmp(s->folder, w->refused) == 0) {
+		tos_value_free(s->elements);
+		return ERR_FULL;
+	}
 	w->n_sent++;
 	if (w->on_send)
 		w->on_send(w, s);

@@ -35,6 +35,7 @@ struct world {
 	struct ext_host *host;
 	struct sent sent[SENT_MAX];
 	size_t n_sent;
+	const char *refused; /* a folder of which no call or post is taken */
 	/* Answers what an extension sends; NULL: it is only kept. */
 	void (*on_send)(struct world *w, struct sent *s);
 	void *script;
