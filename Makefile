@@ -10,12 +10,12 @@ SETUP    = tools/setup
 .PHONY: all demo test check bench fuzz model soak coverage install uninstall clean help
 
 all: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) product
+	@ninja -C $(BUILD) product examples
 
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make            build
+## make            build, the examples too
 ## make demo       build, start three kernels, launch a carrier through all of them
 ## make test       the whole suite, plain and with the address and undefined-behaviour sanitizers
 ## make check      format, both compilers, static analysis, sanitizers, valgrind on unit tests, tos-vm and tosd
