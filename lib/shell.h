@@ -37,6 +37,9 @@ struct tos_shell {
 struct tos_shell *shell_new(void);
 /* Appends the files of its source under this manifest. */
 int shell_put_bundle(const struct tos_shell *s, struct slice cose, struct buf *out);
+struct signer;
+/* ERR_EXPIRED, with what to do, when nothing that it signs would count any more. */
+int signer_expired(const struct signer *s, struct errmsg *em);
 
 /* ---- shell_seals.c */
 /* names: s->sealed or s->append, which gets one more. */

@@ -105,6 +105,18 @@ int path_expand(
 	return rc;
 }
 
+int signer_expired(const struct signer *s, struct errmsg *em)
+{
+	char when[CLOCK_TEXT_BYTES];
+
+	if (s->info.not_after_ms > clock_wall_ms())
+		return 0;
+	return err_set(em, ERR_EXPIRED,
+		"the certificate of %s ran out at %s; 'tos principal renew %s', where the root key "
+		"is, gives the key a new one",
+		s->info.name, clock_text(s->info.not_after_ms, when), s->info.name);
+}
+
 static int64_t ticket_expiry(const struct tos_shell *s, const struct signer *owner, int64_t now)
 {
 	int64_t at = now + (s->expires_ms ? s->expires_ms : s->limits[LIMIT_lifetime] + DAY_MS);
@@ -136,7 +148,8 @@ static int ticket_make(const struct tos_shell *s, struct tos_connection *c,
 	memcpy(t.limits, s->limits, sizeof(t.limits));
 	t.issued_ms = clock_wall_ms();
 	t.expires_ms = ticket_expiry(s, owner, t.issued_ms);
-	rc = path_expand(s->path, c, &t.path, em);
+	rc = signer_expired(owner, em);
+	rc = rc ? rc : path_expand(s->path, c, &t.path, em);
 	rc = rc ? rc : shell_sealed(s, &t.sealed, em);
 	rc = rc ? rc : shell_appended(s, &t.append);
 	if (rc == 0) {

@@ -73,7 +73,8 @@ int tos_shell_sign(
 		return err_set(em, ERR_DENIED,
 			"%s may not sign code: its certificate lacks the role author",
 			a->info.name);
-	rc = manifest_make(s, a, &manifest);
+	rc = signer_expired(a, em);
+	rc = rc ? rc : manifest_make(s, a, &manifest);
 	if (rc == 0)
 		rc = cose_sign(a, "manifest", (struct slice){ manifest.data, manifest.len },
 			&cose, em);

@@ -129,8 +129,10 @@ static int principal_add(struct cli *cli, const struct home *h, const char *name
 static int principal_list(struct cli *cli, const struct home *h)
 {
 	struct tos_value *list = NULL, *rows = tos_array();
+	char now[CLOCK_TEXT_BYTES];
 	int rc = domain_principals(h, &list, &cli->em);
 
+	clock_text(clock_wall_ms(), now);
 	for (size_t i = 0; rc == 0 && i < tos_len(list); i++) {
 		const struct tos_value *p = tos_at(list, i), *roles = tos_get(p, "roles");
 		struct tos_value *row = map_of("name", tos_text(tos_get_text(p, "name", "?")));
@@ -142,7 +144,9 @@ static int principal_list(struct cli *cli, const struct home *h)
 		tos_set(row, "roles", tos_text(buf_cstr(&words)));
 		tos_set(row, "expires", tos_textf("%.10s", tos_get_text(p, "expires", "")));
 		tos_set(row, "state",
-			tos_text(tos_get_bool(p, "revoked", false) ? "revoked" : "valid"));
+			tos_text(tos_get_bool(p, "revoked", false)                  ? "revoked"
+				 : strcmp(tos_get_text(p, "expires", ""), now) <= 0 ? "expired"
+										    : "valid"));
 		tos_push(rows, row);
 	}
 	if (rc == 0 && cli->json)

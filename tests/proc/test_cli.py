@@ -125,6 +125,8 @@ def test_what_a_newcomer_types_gets_a_hint(home):
     assert "there is no command" not in home.run("help", "ps", "and", "more").stderr
     assert "tos run -- uname -s" in home.run("run", "uname", "-s", expect=2).stderr
     assert "--" not in home.run("ps", "-q", expect=2).stderr.split(";")[0]  # ps takes no command
+    assert "is it --hosts?" in home.run("run", "--path", "host1", "--", "true", expect=2).stderr
+    assert "is it" not in home.run("run", "--on", "host1", "--", "true", expect=2).stderr  # not --env
     home.run("init")
     assert "-k NAME" in home.run("log", "host0", expect=1).stderr
     assert "lower case" in home.run("launch", "facts", "--path", "Host0", expect=1).stderr
@@ -248,6 +250,13 @@ def test_nobody_locks_everybody_out_by_one_word(home):
     while "signs for this command" in (said := home.run("principal", "revoke", "admin", expect=1).stderr):
         assert time.monotonic() < end  # until ada's certificate has run out
     assert "is the last admin that is known here" in said
+    # What ran out says so, and what to do, before anything is sent.
+    assert re.search(r"^ada .* expired$", home.out("principal", "list"), re.M)
+    home.file("hello.lua", HELLO)
+    home.run("principal", "add", "old", "--expires", "1s")
+    while (r := home.run("build", "hello.lua", "-o", "old.bundle", "--as", "old", expect=None)).returncode == 0:
+        assert time.monotonic() < end
+    assert "the certificate of old ran out at" in r.stderr and "tos principal renew old" in r.stderr
     home.run("principal", "add", "eve", "--role", "admin")
     assert "signs for this command" in home.run("principal", "revoke", "admin", expect=1).stderr
     assert "signs for this command" in home.run("principal", "revoke", "eve", "--as", "eve", expect=1).stderr
