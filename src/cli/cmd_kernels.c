@@ -109,6 +109,19 @@ int revoke_serials(struct cli *cli, const struct home *h, const struct tos_value
 		       : rc;
 }
 
+static bool in_directory(struct cli *cli, const char *name)
+{
+	struct tos_value *list = NULL;
+	bool is = false;
+
+	if (cli_ask(cli, NULL, "KERNELS", NULL, &list) < 0)
+		return true; /* who can't be asked denies nothing */
+	for (size_t i = 0; i < tos_len(list) && !is; i++)
+		is = strcmp(tos_get_text(tos_at(list, i), "name", ""), name) == 0;
+	tos_value_free(list);
+	return is;
+}
+
 static int remove_kernel(struct cli *cli, const char *name)
 {
 	struct tos_value *serials = tos_array(), *answer = NULL;
@@ -116,19 +129,27 @@ static int remove_kernel(struct cli *cli, const char *name)
 	char registrar[64];
 	uint64_t number = 0;
 	struct home h;
+	bool known = false;
 	int rc = home_open(cli->home, &h, &cli->em);
 
 	rc = rc ? rc : registrar_name(cli, registrar);
 	if (rc == 0 && strcmp(registrar, name) == 0)
 		rc = err_set(
 			&cli->em, ERR_STATE, "%s is the registrar; the domain needs it", name);
+	if (rc == 0)
+		known = in_directory(cli, name);
 	rc = rc ? rc : cli_act(cli, registrar, "remove", name, NULL, &answer);
 	/* The registrar knows the certificates that it issued; those made here lie here. */
 	theirs = tos_get(answer, "serials");
 	for (size_t i = 0; rc == 0 && i < tos_len(theirs); i++)
 		rc = tos_push(serials, tos_value_copy(tos_at(theirs, i)));
 	if (rc == 0 && domain_serials(&h, true, name, serials, NULL) < 0 &&
-		tos_len(serials) == 0)
+		tos_len(serials) == 0 && !known)
+		rc = err_set(&cli->em, ERR_NOT_FOUND,
+			"no kernel %s is in the Directory, and no certificate of that name is known; "
+			"'tos kernels' lists them",
+			name);
+	else if (rc == 0 && tos_len(serials) == 0)
 		fprintf(stderr,
 			"tos kernels: the certificate of %s is not known here and stays "
 			"valid\n",

@@ -102,13 +102,18 @@ void keeper_log_tail(
 
 int keeper_start(const struct home *h, const char *kernel, struct errmsg *em)
 {
-	char self[HOME_PATH_MAX];
+	char self[HOME_PATH_MAX], dir[HOME_PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	int status = 0;
+	int status = 0, rc = path_join(dir, sizeof(dir), em, h->path, "kernels", kernel, NULL);
 	pid_t pid;
 
+	if (rc < 0)
+		return rc;
 	if (n <= 0)
 		return err_errno(em, "cannot find this program");
+	if (access(dir, W_OK) < 0 && errno == EACCES)
+		return err_set(em, ERR_DENIED,
+			"this user may not write in %s: its owner starts %s", dir, kernel);
 	self[n] = 0;
 	fflush(NULL);
 	pid = fork();

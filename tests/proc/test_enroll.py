@@ -157,6 +157,8 @@ def test_the_registrar_and_linked_names_need_replace(fleet):
     assert r.returncode == 1 and "--replace" in r.stderr
     assert fleet.run("enroll", "Not A Name").returncode != 0
     assert fleet.run("kernels", "remove", "host0").returncode == 1
+    r = fleet.run("kernels", "remove", "hots1")  # nobody of that name: not "removed"
+    assert r.returncode == 1 and "no kernel hots1 is in the Directory" in r.stderr and not r.stdout
 
 
 def test_a_removed_kernel_is_out(fleet, hosts):

@@ -85,6 +85,17 @@ def test_as_an_ordinary_user():
         h.tour()
 
 
+@pytest.mark.skipif(not ROOT, reason="needs root")
+def test_somebody_elses_kernels_are_not_started():
+    with Home() as h:
+        h.tos("init")
+        h.user = AS_USER
+        r = h.run("up")
+        assert r.returncode == 3 and "this user may not write in" in r.stderr, r.stderr
+        assert "did not start" not in r.stderr and h.log() == ""
+        h.user = []
+
+
 @pytest.mark.parametrize("user", [False, True])
 def test_below_a_directory_that_only_its_owner_may_enter(user):
     with Home(user=user, mode=0o700) as h:
