@@ -66,6 +66,8 @@ static void meant_try(struct meant *m, const char *word, size_t n, const char *n
 	memcpy(typed, word, n);
 	typed[n] = 0;
 	off = strncmp(name, typed, n) == 0 ? 1 : text_distance(typed, name, 2);
+	if (off * 2 >= n && *typed != *name)
+		return; /* as short as that, half of it wrong: another word */
 	if (off < m->off && off < strlen(name)) {
 		m->name = name;
 		m->off = off;
@@ -82,6 +84,10 @@ static int unknown(const struct args *a, const char *word, struct errmsg *em)
 	for (size_t i = 0; word[1] == '-' && i < 2; i++)
 		for (const struct option_spec *o = tables[i]; o && o->name; o++)
 			meant_try(&m, word + 2, strcspn(word + 2, "="), o->name);
+	/* What launch calls --path is --hosts PATH to run. */
+	for (const struct option_spec *o = tables[0]; o && o->name && !m.name; o++)
+		if (strcmp(word, "--path") == 0 && o->value && strcmp(o->value, "PATH") == 0)
+			m.name = o->name;
 	if (!m.name && a->command && a->command->runs_words && a->n_word)
 		return err_set(em, ERR_USAGE,
 			"there is no option %s; a command with its own stands behind --: "

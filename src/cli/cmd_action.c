@@ -35,7 +35,8 @@ static int run_action(struct cli *cli)
 	int rc;
 
 	if (cli->args.n_word && strcmp(cli->args.word[0], "list") != 0)
-		return cli_usage(cli, "'%s': tos action does list; tos run --action runs one",
+		return cli_usage(cli,
+			"it is 'tos action list'; an action is run with tos run --action %s",
 			cli->args.word[0]);
 	rc = cli_ask(cli, NULL, "ACTIONS", NULL, &answer);
 	if (rc < 0)

@@ -194,7 +194,7 @@ int property_list(
 	}
 	tos_value_free(list);
 	if (rc == ERR_NOT_FOUND)
-		return err_set(
-			em, rc, "there is no property '%.80s'; 'tos get' lists all", path);
+		return err_set(em, rc, "there is no property '%.80s'%s; 'tos get' lists all",
+			path, *path == '/' ? "" : " (their paths begin with /)");
 	return err_set(em, rc, "no memory for the properties");
 }

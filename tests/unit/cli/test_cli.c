@@ -108,6 +108,7 @@ static void wrong_usage_says_what_is_wrong(void **state)
 		{ "go x --pth=a", "no option --pth=a; is it --path?" },
 		{ "stay --jso", "no option --jso; is it --json?" },
 		{ "go x --nothing", "no option --nothing; 'tos" },
+		{ "go x --jets", "no option --jets; 'tos" },
 	};
 
 	(void)state;
