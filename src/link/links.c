@@ -384,13 +384,14 @@ void links_stats(const struct links *ls, struct links_stats *out)
 /* ---- listening */
 
 /* Strangers that never finish must not keep the others out: beyond the bound the oldest one
- * makes room, for an honest handshake is over long before it is the oldest. Local ones are
- * counted for themselves: whoever floods the port does not keep the owner from killing a
+ * makes room, for an honest handshake is over long before it is the oldest. Nor must those that
+ * were refused and don't close: they have no last words where their number counts. Local ones
+ * are counted for themselves: whoever floods the port does not keep the owner from killing a
  * carrier. */
 static bool make_room(struct links *ls, bool local)
 {
-	struct link *oldest = NULL;
-	size_t n = 0;
+	struct link *oldest = NULL, *ending = NULL;
+	size_t n = 0, n_ending = 0;
 	struct list *e;
 
 	LIST_EACH(e, &ls->all)
@@ -401,13 +402,23 @@ static bool make_room(struct links *ls, bool local)
 			(l->kind == LINK_LOCAL) != local)
 			continue;
 		n++;
-		if (l->state < LINK_UP && (!oldest || l->since_ms < oldest->since_ms))
+		if (l->state == LINK_CLOSING) {
+			n_ending++;
+			if (l->conn && (!ending || l->since_ms < ending->since_ms))
+				ending = l;
+		} else if (!oldest || l->since_ms < oldest->since_ms) {
 			oldest = l;
+		}
 	}
 	if (n < ls->config.max_handshakes)
 		return true;
-	if (!oldest || clock_ms() - oldest->since_ms < EVICT_AFTER_MS ||
-		n > 2 * ls->config.max_handshakes)
+	if (ending)
+		conn_close(ending->conn, ending->rc, NULL);
+	if (n > 2 * ls->config.max_handshakes)
+		return false;
+	if (n - n_ending < ls->config.max_handshakes)
+		return true;
+	if (!oldest || clock_ms() - oldest->since_ms < EVICT_AFTER_MS)
 		return false;
 	link_refuse(oldest, ERR_LIMIT, "too many connections that are not finished");
 	return true;

@@ -93,6 +93,33 @@ static void strangers_that_never_finish_do_not_keep_others_out(void **state)
 	town_fini(&t);
 }
 
+static void those_that_were_refused_and_stay_do_not_keep_others_out(void **state)
+{
+	struct town t;
+	struct node *a, *b;
+	struct raw mute[4];
+	struct links_stats stats;
+
+	(void)state;
+	town_init(&t);
+	a = town_node(&t, "host0");
+	b = town_kernel(&t, "host1");
+	a->config.max_handshakes = 4;
+	a->config.handshake_ms = 300;
+	node_open(a);
+	for (int i = 0; i < 4; i++) {
+		raw_dial(&t, &mute[i], a->port, NULL);
+		conn_pause(mute[i].conn); /* it does not hear that it was refused */
+	}
+	town_until(&t, (links_stats(a->ls, &stats), stats.refused == 4));
+	links_dial(b->ls, "host0");
+	town_until(&t, linked(a, b) || b->n_failed);
+	assert_int_equal(b->n_failed, 0);
+	for (int i = 0; i < 4; i++)
+		raw_close(&mute[i]);
+	town_fini(&t);
+}
+
 static void expect_malformed(const void *bytes, size_t n, int bye)
 {
 	struct town t;
@@ -504,6 +531,7 @@ int main(void)
 		cmocka_unit_test(a_peer_that_never_finishes_the_handshake_is_dropped),
 		cmocka_unit_test(a_dial_that_nobody_answers_ends_at_its_deadline),
 		cmocka_unit_test(strangers_that_never_finish_do_not_keep_others_out),
+		cmocka_unit_test(those_that_were_refused_and_stay_do_not_keep_others_out),
 		cmocka_unit_test(broken_frames_close_only_that_link),
 		cmocka_unit_test(a_post_before_hello_is_refused),
 		cmocka_unit_test(more_posts_than_credit_close_the_link),

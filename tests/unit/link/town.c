@@ -58,7 +58,8 @@ void town_turn(struct town *t)
 	uv_timer_t timer;
 
 	uv_timer_init(&t->loop, &timer);
-	uv_timer_start(&timer, wake, 20, 0);
+	uv_timer_start(&timer, wake, 20,
+		20); /* again: libuv runs those that are due before it waits */
 	uv_run(&t->loop, UV_RUN_ONCE);
 	uv_close((uv_handle_t *)&timer, NULL);
 	uv_run(&t->loop, UV_RUN_NOWAIT); /* the close callback: the handle is on the stack */

@@ -42,7 +42,8 @@ static void turn(void)
 	uv_timer_t timer;
 
 	uv_timer_init(&loop, &timer);
-	uv_timer_start(&timer, turn_once, 10, 0);
+	uv_timer_start(&timer, turn_once, 10,
+		10); /* again: libuv runs those that are due before it waits */
 	uv_run(&loop, UV_RUN_ONCE);
 	uv_close((uv_handle_t *)&timer, NULL);
 	uv_run(&loop, UV_RUN_NOWAIT);
