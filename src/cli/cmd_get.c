@@ -38,6 +38,7 @@ const struct command command_get = {
 	.examples = "tos get /Mobility\tOf one extension\n",
 	.run = run_get,
 	.max_args = 1,
+	.words = "properties",
 	.options = { { "value", 0, NULL,
 		"print nothing but the value, where the path names one property" } },
 };

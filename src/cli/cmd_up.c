@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,6 +15,7 @@
 
 #define KERNELS_MOST 256
 #define POLL_MS      50
+#define DISK_FULL    65536 /* less room than that is none */
 
 /* ---- up */
 
@@ -128,6 +130,13 @@ static void ask_all(struct cli *cli, const struct home *h, struct kernel_up *all
 	}
 }
 
+static bool disk_full(const struct home *h)
+{
+	struct statvfs s;
+
+	return statvfs(h->path, &s) == 0 && (uint64_t)s.f_bavail * s.f_frsize < DISK_FULL;
+}
+
 /* Which one is not ready, why, and what it said last. */
 static int say_late(
 	struct cli *cli, const struct home *h, const struct kernel_up *k, bool ended)
@@ -135,6 +144,11 @@ static int say_late(
 	note(cli, "--- %s/kernels/%s/log", h->path, k->name);
 	keeper_log_tail(h, k->name, ended ? 4 : 8, !ended, stderr);
 	note(cli, "---");
+	/* Its log has no room for the reason either. */
+	if (ended && disk_full(h))
+		return err_set(&cli->em, ERR_STATE,
+			"%s did not start: the disk of %s is full; free some space", k->name,
+			h->path);
 	if (ended)
 		return err_set(&cli->em, ERR_STATE,
 			"%s did not start; its log, above, says why", k->name);

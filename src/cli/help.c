@@ -303,6 +303,7 @@ void completion_print(FILE *out)
 	      "\t--as|--author) COMPREPLY=($(compgen -W \"$(command ls \"$home/keys\" 2>/dev/null)\" -- "
 	      "\"$cur\")); "
 	      "return;;\n"
+	      "\t--role) COMPREPLY=($(compgen -W 'admin owner author officer' -- \"$cur\")); return;;\n"
 	      "\t-u|--on-unreachable) COMPREPLY=($(compgen -W 'wait skip alternate fail' -- "
 	      "\"$cur\")); return;;\n"
 	      /* Each entry and each alternative of a path on its own. */

@@ -586,6 +586,8 @@ def test_bash_completes_commands_options_and_names(home):
     assert complete(home, "tos launch facts --as al") == {"alice"}
     assert complete(home, "tos ps --kernel ") == {"host0"} == complete(home, "tos down ")
     assert complete(home, "tos verify mi") == {"mine.lua"}
+    assert complete(home, "tos principal add bob --role o") == {"owner", "officer"}
+    assert "tos get --timeout 2s" in home.out("completion").split("\tget) words")[1].split(";;")[0]
 
 
 def test_a_missing_carrier_names_the_shipped_ones(home):

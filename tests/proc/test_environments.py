@@ -247,8 +247,16 @@ def test_a_full_disk_stops_what_is_new_but_killing_works():
             assert len(said.splitlines()) == 1, said
             r = h.run("kill", name)
             wait_for(lambda: '"killed"' in h.run("show", name, "--json").stdout, text=r.stderr + h.log())
-            os.unlink(os.path.join(base, "filler"))
             h.run("down")
+            with open(os.path.join(base, "filler"), "ab", buffering=0) as f:
+                try:
+                    while True:
+                        f.write(bytes(512))
+                except OSError:
+                    pass
+            r = h.run("up")
+            assert r.returncode == 1 and "is full; free some space" in r.stderr, r.stderr
+            os.unlink(os.path.join(base, "filler"))
             h.tos("up")
             assert '"finished"' in h.tos("launch", "facts", "--wait", "--json")
     finally:
