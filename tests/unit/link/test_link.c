@@ -9,9 +9,7 @@ static void a_dial_brings_a_link_up_on_both_sides(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	assert_int_equal(links_dial(a->ls, "host1"), 0);
 	town_until(&t, linked(a, b));
 	town_for(&t, 50);
@@ -41,9 +39,7 @@ static void posts_arrive_in_order_both_ways(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	links_dial(a->ls, "host1");
 	town_until(&t, linked(a, b));
 	for (uint64_t i = 1; i <= 500; i++) {
@@ -69,9 +65,7 @@ static void posts_may_be_sent_as_soon_as_up_is_told(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	a->in_up = b->in_up = send_in_up;
 	links_dial(b->ls, "host0");
 	town_until(&t, a->n_frames == 20 && b->n_frames == 20);
@@ -85,9 +79,7 @@ static void used_up_credit_answers_full_until_the_peer_gives_more(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_node(&t, "host0");
-	b = town_node(&t, "host1");
+	town_pair(&t, &a, &b, 0);
 	b->config.credit_posts = 5;
 	node_open(a);
 	node_open(b);
@@ -128,9 +120,7 @@ static void room_for_chunks_ends_and_comes_back(void **state)
 
 	(void)state;
 	chunk_encode(&f, &k);
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	links_dial(a->ls, "host1");
 	town_until(&t, linked(a, b));
 	n_writable = 0;
@@ -212,9 +202,7 @@ static void a_kernel_that_says_another_domain_is_refused(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	b->domain[0] = b->domain[0] == '0' ? '1' : '0';
 	links_dial(b->ls, "host0");
 	town_until(&t, b->n_failed == 1);
@@ -229,9 +217,7 @@ static void who_is_not_the_kernel_that_was_dialled_is_refused(void **state)
 	struct node *a, *b, *c;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	c = town_node(&t, "host2"); /* not running; its address leads to host1 */
 	snprintf(c->address, sizeof(c->address), "127.0.0.1:%u", b->port);
 	links_dial(a->ls, "host2");
@@ -249,9 +235,7 @@ static void no_common_version_is_refused_with_that_code(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	b->version_min = b->version_max = PROTOCOL_VERSION + 5;
 	links_dial(a->ls, "host1");
 	town_until(&t, a->n_failed == 1);
@@ -266,9 +250,7 @@ static void neighbouring_versions_agree_on_the_highest_common_one(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	b->version_max = PROTOCOL_VERSION + 1;
 	links_dial(a->ls, "host1");
 	town_until(&t, linked(a, b));
@@ -283,9 +265,7 @@ static void a_refusal_by_up_reaches_the_dialler_with_its_code(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	b->refuse = ERR_REVOKED;
 	links_dial(a->ls, "host1");
 	town_until(&t, a->n_failed == 1);
@@ -302,9 +282,7 @@ static void nobody_there_fails_once_for_each_dial(void **state)
 	struct node *a, *b, *c;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
+	town_pair(&t, &a, &b, 1);
 	c = town_node(&t, "host2");
 	b->unresolvable = true;
 	snprintf(c->address, sizeof(c->address), "127.0.0.1:1"); /* nothing listens there */
@@ -329,9 +307,7 @@ static void names_are_looked_up(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	snprintf(b->address, sizeof(b->address), "localhost:%u", b->port);
 	links_dial(a->ls, "host1");
 	town_until(&t, linked(a, b));
@@ -433,9 +409,7 @@ static void a_crossing_dial_is_refused_and_makes_the_old_link_show_life(void **s
 	struct raw theirs, ours;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
+	town_pair(&t, &a, &b, 1);
 	raw_listen(&t, &rl, &theirs, b->tls);
 	snprintf(b->address, sizeof(b->address), "127.0.0.1:%u", rl.port);
 	links_dial(a->ls, "host1");
@@ -456,9 +430,7 @@ static void a_crossing_dial_is_refused_and_makes_the_old_link_show_life(void **s
 	}
 	town_until(&t, a->n_down == 1); /* no answer this time */
 	assert_int_equal(a->down_rc, ERR_TIMEOUT);
-	raw_dial(&t, &ours, a->port, b->tls);
-	raw_hello(&ours, b, 1);
-	town_until(&t, a->n_up == 2);
+	raw_join(&ours, a, b, 1);
 	raw_close(&ours);
 	raw_close(&theirs);
 	raw_listener_close(&rl);
@@ -473,9 +445,7 @@ static void every_address_is_tried_in_turn(void **state)
 	struct node *a, *b, *c;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	c = town_kernel(&t, "host2");
 	/* no address, nobody there, somebody else, and at last the right one */
 	snprintf(b->more[0], sizeof(b->more[0]), "nonsense");
@@ -515,9 +485,7 @@ static void every_listener_takes_links(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	snprintf(b->address, sizeof(b->address), "127.0.0.1:%u", b->second_port);
 	links_dial(a->ls, "host1");
 	town_until(&t, linked(a, b));
@@ -530,9 +498,7 @@ static void an_unknown_host_name_is_unreachable(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
+	town_pair(&t, &a, &b, 1);
 	snprintf(b->address, sizeof(b->address), "no-such-host.invalid:21212");
 	links_dial(a->ls, "host1");
 	town_until(&t, a->n_failed == 1);
@@ -574,12 +540,20 @@ static void links_are_limited_and_so_are_dials(void **state)
 	assert_int_equal(a->n_failed, 1); /* closing answers what was asked */
 }
 
+static unsigned n_closed(const struct raw *r, size_t n)
+{
+	unsigned closed = 0;
+
+	for (size_t i = 0; i < n; i++)
+		closed += r[i].closed;
+	return closed;
+}
+
 static void a_flood_of_strangers_is_cut_off(void **state)
 {
 	struct town t;
 	struct node *a;
 	struct raw r[6];
-	unsigned n = 0;
 	struct links_stats stats;
 
 	(void)state;
@@ -589,12 +563,11 @@ static void a_flood_of_strangers_is_cut_off(void **state)
 	node_open(a);
 	for (int i = 0; i < 6; i++)
 		raw_dial(&t, &r[i], a->port, NULL);
+	town_until(&t, n_closed(r, 6) >= 2);
 	town_for(&t, 50);
-	for (int i = 0; i < 6; i++) {
-		n += r[i].closed;
+	assert_int_equal(n_closed(r, 6), 2);
+	for (int i = 0; i < 6; i++)
 		raw_close(&r[i]);
-	}
-	assert_int_equal(n, 2);
 	links_stats(a->ls, &stats);
 	assert_int_equal(stats.refused, 2);
 	town_fini(&t);
@@ -607,9 +580,7 @@ static void a_hello_with_another_name_than_the_certificates_is_refused(void **st
 	struct raw r;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
+	town_pair(&t, &a, &b, 1);
 	raw_dial(&t, &r, a->port, b->tls);
 	snprintf(b->name, sizeof(b->name), "host7");
 	raw_hello(&r, b, 1);
@@ -628,9 +599,7 @@ static void a_wanted_link_comes_back_after_the_peers_restart(void **state)
 	struct node *a, *b;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_kernel(&t, "host1");
+	town_pair(&t, &a, &b, 2);
 	links_want(a->ls, "host1", true);
 	town_until(&t, linked(a, b));
 	node_close(b);
@@ -656,12 +625,8 @@ static void a_higher_boot_count_replaces_the_old_link(void **state)
 	struct raw old, new;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
-	raw_dial(&t, &old, a->port, b->tls);
-	raw_hello(&old, b, 1);
-	town_until(&t, a->n_up == 1 && old.got_hello);
+	town_pair(&t, &a, &b, 1);
+	raw_join(&old, a, b, 1);
 	raw_dial(&t, &new, a->port, b->tls);
 	random_bytes(b->boot_nonce, sizeof(b->boot_nonce));
 	raw_hello(&new, b, 2);
@@ -681,12 +646,8 @@ static void a_second_kernel_of_the_same_name_is_refused(void **state)
 	struct raw old, new;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
-	raw_dial(&t, &old, a->port, b->tls);
-	raw_hello(&old, b, 3);
-	town_until(&t, a->n_up == 1);
+	town_pair(&t, &a, &b, 1);
+	raw_join(&old, a, b, 3);
 	random_bytes(b->boot_nonce, sizeof(b->boot_nonce));
 	for (uint64_t boot = 2; boot <= 3; boot++) {
 		raw_dial(&t, &new, a->port, b->tls);
@@ -713,15 +674,9 @@ static void a_redial_in_the_same_boot_replaces_what_the_peer_lost(void **state)
 	struct raw old, new;
 
 	(void)state;
-	town_init(&t);
-	a = town_kernel(&t, "host0");
-	b = town_node(&t, "host1");
-	raw_dial(&t, &old, a->port, b->tls);
-	raw_hello(&old, b, 1);
-	town_until(&t, a->n_up == 1);
-	raw_dial(&t, &new, a->port, b->tls);
-	raw_hello(&new, b, 1);
-	town_until(&t, a->n_up == 2 && new.got_hello);
+	town_pair(&t, &a, &b, 1);
+	raw_join(&old, a, b, 1);
+	raw_join(&new, a, b, 1);
 	assert_int_equal(a->n_down, 1);
 	raw_close(&old);
 	raw_close(&new);

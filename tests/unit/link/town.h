@@ -66,6 +66,8 @@ struct node *town_node(struct town *t, const char *name); /* certified, not yet 
 void node_open(struct node *n);                           /* listens, links_new */
 void node_close(struct node *n); /* and waits; it may be opened again */
 struct node *town_kernel(struct town *t, const char *name); /* both */
+/* A town of host0 and host1, of which the first n_open are open. */
+void town_pair(struct town *t, struct node **a, struct node **b, int n_open);
 struct signer *town_signer(struct town *t, enum cert_kind kind, const char *name);
 
 /* Turn the loop until *done, at most 5 s; fails then. */
@@ -112,6 +114,8 @@ void raw_listener_close(struct raw_listener *rl);
 void raw_send(struct raw *r, const void *p, size_t n);
 void raw_hello(struct raw *r, struct node *like,
 	uint64_t boot_count); /* hello and credit as `like` would say them */
+/* Dial `to` as `like`, say hello, and wait until the link is up on both sides. */
+void raw_join(struct raw *r, struct node *to, struct node *like, uint64_t boot_count);
 void raw_post(struct raw *r, uint64_t tag);
 void raw_close(struct raw *r);
 /* A socket that listens on a port of its own and takes nobody; the caller closes it. */
