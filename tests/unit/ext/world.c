@@ -218,6 +218,8 @@ int world_load(struct world *w, const char *name, const char *library, const cha
 	return ext_load(w->host, &what, em);
 }
 
+#define TICK_MS 5
+
 static void on_tick(uv_timer_t *t)
 {
 	(void)t;
@@ -231,14 +233,15 @@ static bool never(struct world *w)
 
 static bool run_until(struct world *w, bool (*cond)(struct world *w), int64_t ms)
 {
-	int64_t end = clock_ms() + ms;
+	int64_t end = clock_ms() + ms, turns = 0;
 	uv_timer_t tick;
 	bool is = false;
 
 	/* So that the loop turns, whatever it waits for. */
 	uv_timer_init(&w->loop, &tick);
-	uv_timer_start(&tick, on_tick, 5, 5);
-	while (!(is = cond(w)) && clock_ms() < end)
+	uv_timer_start(&tick, on_tick, TICK_MS, TICK_MS);
+	/* Who was kept off the processor meanwhile gets the turns that it would have had. */
+	while (!(is = cond(w)) && (turns++ <= ms / TICK_MS || clock_ms() < end))
 		uv_run(&w->loop, UV_RUN_ONCE);
 	uv_close((uv_handle_t *)&tick, NULL);
 	uv_run(&w->loop, UV_RUN_NOWAIT);
