@@ -95,9 +95,25 @@ def cpu_ms(pid):
     return total / 1e6
 
 
+def end_soon(pids):
+    """Wait until these processes are gone. However long that takes on this machine, they compute for little of it."""
+    had = {p: cpu_ms(p) for p in pids}
+    last = dict(had)
+
+    def gone():
+        for p in pids:
+            last[p] = cpu_ms(p) or last[p]
+        return all(process_table().get(p, (0, "", "Z"))[2] == "Z" for p in pids)
+
+    wait_for(gone, text="they are gone")
+    assert all(had[p] is None or last[p] - had[p] < 1000 * (5 if SANITIZED else 1) for p in pids), (had, last)
+
+
 def flows(text):
     """What must stand still, of tos metrics: frames to other kernels without pings, writes, dials, failures, and posts (of
-    which asking for this is some)."""
+    which asking for this is some). None: there was no answer."""
+    if not text:
+        return None
     got = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("tos_"))
     out = {n: float(v) for n, v in got.items()
            if n.startswith(("tos_store_commits_total", "tos_link_dialled_total", "tos_posts_failed_total", "tos_posts_total"))}
@@ -119,6 +135,9 @@ def stir(pids, metrics, seconds):
             found.append(f"{what}: {(after - cpu[p]) / took:.1f} ms of CPU a second")
     for k, ask in metrics.items():
         after = flows(ask())
+        if before[k] is None or after is None:
+            found.append(f"{k}: does not answer")
+            continue
         found += [f"{k}: {name}: {n - before[k].get(name, 0):+g} in {took:.1f} s" for name, n in after.items()
                   if n - before[k].get(name, 0) > took * (8 * FEW if name == "tos_posts_total" else FEW)]
     return found

@@ -16,6 +16,8 @@ import time
 
 import pytest
 
+from fleet import wait_for
+
 BUILD = os.environ.get("TOS_BUILD", "")
 TOS = os.path.join(BUILD, "src/cli/tos")
 KERNEL = os.path.join(BUILD, "src/kernel/tos-kernel")
@@ -246,9 +248,8 @@ def test_nobody_locks_everybody_out_by_one_word(home):
 
     home.run("principal", "add", "ada", "--role", "admin", "--expires", "1s")
     home.run("principal", "add", "bob", "--role", "owner")
-    end = time.monotonic() + 30
-    while "signs for this command" in (said := home.run("principal", "revoke", "admin", expect=1).stderr):
-        assert time.monotonic() < end  # until ada's certificate has run out
+    said = wait_for(lambda: "signs for this command" not in (r := home.run("principal", "revoke", "admin", expect=1)).stderr
+                    and r.stderr, text="ada's certificate has run out")
     assert "is the last admin that is known here" in said
     # What ran out says so, and what to do, before anything is sent.
     assert re.search(r"^ada .* expired$", home.out("principal", "list"), re.M)
@@ -666,12 +667,7 @@ def test_suspend_resume_kill(fleet):
     name = fleet.out("launch", "-e", "while true do tos.sleep(0.05) end", "--path", "host1").strip()
 
     def reaches(state):
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            if fleet.json("show", name)["state"] == state:
-                return True
-            time.sleep(0.05)
-        return False
+        return wait_for(lambda: fleet.json("show", name)["state"] == state, text=state)
 
     assert reaches("running")
     fleet.run("suspend", name)
@@ -756,15 +752,13 @@ def test_the_launcher_in_c_delivers_to_all_three(fleet):
 @kernels
 def test_a_retried_carrier_finishes(fleet):
     lua = "if tos.now() < tos.briefcase.AT[1] then error('too early') end return 1"
-    r = fleet.run("launch", "-e", lua, "--data", f"AT={time.time() + 1.5}", "--path", "host1", "--wait", expect=1)
+    at = time.time() + 3  # time enough to be launched in
+    r = fleet.run("launch", "-e", lua, "--data", f"AT={at}", "--path", "host1", "--wait", expect=1)
     name = r.stdout.split()[0]
     assert "too early" in r.stderr and f"tos retry {name}" in r.stderr
-    while time.time() < json.loads(fleet.out("wait", name, "--json", expect=1))["briefcase"]["AT"][0]:
-        time.sleep(0.1)
+    wait_for(lambda: time.time() >= at)
     fleet.run("retry", name)
-    end = time.monotonic() + 15
-    while fleet.json("show", name)["state"] != "finished" and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_for(lambda: fleet.json("show", name)["state"] == "finished", text="it has finished")
     assert fleet.json("wait", name, "--timeout", "5s")["state"] == "finished"
     assert fleet.json("show", name)["incarnation"] == 1
     assert "is finished; no move of it is in doubt" in fleet.run("resolve", name, expect=1).stderr
@@ -856,10 +850,7 @@ def test_another_host_joins_and_is_removed(fleet):
         assert "web9" in fleet.run("ps", "--kernel", "web9", expect=None).stderr
         fleet.run("enroll", "web1", expect=1)  # needs --replace
         fleet.run("kernels", "remove", "web1")
-        end = time.monotonic() + 10
-        while any(k["name"] == "web1" and k["linked"] for k in fleet.json("kernels")) and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not any(k["name"] == "web1" and k["linked"] for k in fleet.json("kernels"))
+        wait_for(lambda: not any(k["name"] == "web1" and k["linked"] for k in fleet.json("kernels")), text="it is cut off")
     finally:
         subprocess.run([TOS, "down"], env=other.env, capture_output=True, timeout=60)
         shutil.rmtree(other.path, ignore_errors=True)

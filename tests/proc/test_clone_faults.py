@@ -8,7 +8,7 @@ import pytest
 import checker
 import faults
 from conftest import fleet_fixture
-from fleet import KERNEL, QUICK, SANITIZED, wait_for
+from fleet import QUICK, SANITIZED, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(faults.FAULTY), reason="this build has no tos-kernel-faults (-Dfaults=true)")
 SHORT = {"timing": dict(QUICK["timing"], restart="100ms", report="1s", offer="2s", handshake="2s", offer_again="0")}

@@ -1,17 +1,15 @@
 """Commit: all act or none, whoever dies. The walk kills coordinator and participants at each step (each message and each
 write of their Commit); make test takes a part of it, the soak all of it.
 """
-import json
 import os
 import random
-import time
 
 import pytest
 
 import faults
 import wire
 from conftest import fleet_fixture
-from fleet import BUILD, DEADLINE, KERNEL, QUICK, SANITIZED, wait_for
+from fleet import wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(faults.FAULTY), reason="this build has no tos-kernel-faults (-Dfaults=true)")
 SOAK = os.environ.get("TOS_SOAK") == "1"
@@ -116,7 +114,7 @@ def test_all_act_on_the_coordinators_commit(fleet):
     for p in parts:
         assert [t["tx"] for t in p.told("COMMIT")][-1] == tx
         p("DONE", tx=tx, result=1)
-    wait_for(lambda: all(m["done"] for m in c("STATUS", tx=tx)["members"]), 10, "all have said so")
+    wait_for(lambda: all(m["done"] for m in c("STATUS", tx=tx)["members"]), text="all have said so")
     for p in (c, *parts):
         p.end()
 
@@ -331,7 +329,7 @@ def test_the_carrier_that_began_it_may_die(fleet):
             fleet.freeze("host1")
             try:
                 c.start("COMMIT", tx=tx)
-                wait_for(lambda: rows(fleet, "host0", tx)["coordinator"]["state"] == "committed", 10, "it is decided")
+                wait_for(lambda: rows(fleet, "host0", tx)["coordinator"]["state"] == "committed", text="it is decided")
                 fleet.run("kill", c.name)
             finally:
                 fleet.thaw("host1")
@@ -352,8 +350,8 @@ def test_a_participant_in_doubt_is_seen_and_settled(fleet):
         a.told("PREPARE")
         fleet.down("host1")
         a("VOTE", tx=tx, yes=True)
-        wait_for(lambda: rows(fleet, "host2", tx)["participant"]["state"] == "in-doubt", 15, "in doubt")
-        wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 1, 5)
+        wait_for(lambda: rows(fleet, "host2", tx)["participant"]["state"] == "in-doubt", text="in doubt")
+        wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 1)
         if by_operator:
             r = fleet.run("resolve", "--tx", tx, "commit")
             assert r.returncode == 1 and "--yes" in r.stderr and "may have decided otherwise" in r.stderr, r.stderr
@@ -367,7 +365,7 @@ def test_a_participant_in_doubt_is_seen_and_settled(fleet):
         if not by_operator:
             assert "began again" in a.told("ABORT")[-1]["text"]
             a("DONE", tx=tx)
-        wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 0, 5)
+        wait_for(lambda: fleet.get("host2", "/Commit")["/Commit/in_doubt"] == 0)
         assert fleet.run("resolve", "--tx", tx, "abort", "--yes").returncode == 1, "nobody is in doubt"
         a.end()
 
@@ -397,21 +395,21 @@ def test_a_decision_is_kept_where_the_carrier_does_not_act(fleet):
         fleet.kill("host2")
         fleet.faults["host2"].disarm("journal-commit")
         wait_for(lambda: fleet.status("host2"), text="it is back")
-        wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "in-doubt", 15, "in doubt")
+        wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "in-doubt", text="in doubt")
     finally:
         fleet.thaw("host1")
-    wait_for(lambda: member(c, tx)["kept"], 15, "it is on its disk")
+    wait_for(lambda: member(c, tx)["kept"], text="it is on its disk")
     assert rows(fleet, "host2", tx)["participant"]["state"] == "committed"
     fleet.freeze("host1")
     try:
         fleet.kill("host2")
         wait_for(lambda: fleet.status("host2"), text="it is back")
-        wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "committed", 15, "it asks nobody")
+        wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "committed", text="it asks nobody")
     finally:
         fleet.thaw("host1")
     assert a.told("COMMIT")
     a("DONE", tx=tx)
-    wait_for(lambda: member(c, tx)["done"], 10, "its coordinator hears of it")
+    wait_for(lambda: member(c, tx)["done"], text="its coordinator hears of it")
     for p in (c, a):
         p.end()
 
@@ -463,12 +461,12 @@ def test_a_retried_carrier_supersedes_itself(fleet):
     fleet.wait_state(name, "faulted")
     first = fleet.show(name)["fault"]["text"].split()[-1]
     fleet.tos("retry", name)
-    wait_for(lambda: len([1 for t in txs(fleet, "host1", name)]) == 2, 10, "it began anew")
+    wait_for(lambda: len([1 for t in txs(fleet, "host1", name)]) == 2, text="it began anew")
 
     def states():
         return {t["tx"]: t["state"] for t in txs(fleet, "host1", name)}
 
-    wait_for(lambda: sorted(states().values()) == ["aborted", "open"], 10, "the first is over, the second has begun")
+    wait_for(lambda: sorted(states().values()) == ["aborted", "open"], text="the first is over, the second has begun")
     assert states()[first] == "aborted", states()
     fleet.tos("kill", name)
 
@@ -490,17 +488,17 @@ def test_a_restored_coordinator_presumes_nothing(fleet):
     ready.answer()
     fleet.freeze("host2")
     c.start("COMMIT", tx=tx)
-    wait_for(lambda: rows(fleet, "host1", tx)["coordinator"]["state"] == "committed", 10, "it is decided")
+    wait_for(lambda: rows(fleet, "host1", tx)["coordinator"]["state"] == "committed", text="it is decided")
     fleet.down("host1", hard=True)
     fleet.kill("host2")  # the decision has not come; when it begins again it loads its yes, and asks at once
     fleet.tos("restore", "commit.backup")
     fleet.up()
-    wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "in-doubt", 15, "in doubt")
+    wait_for(lambda: rows(fleet, "host2", tx).get("participant", {}).get("state") == "in-doubt", text="in doubt")
     before = metric(fleet, "host2", "asked_total")
-    wait_for(lambda: metric(fleet, "host2", "asked_total") > before + 2, 10, "it asks, and is not told to abort")
+    wait_for(lambda: metric(fleet, "host2", "asked_total") > before + 2, text="it asks, and is not told to abort")
     assert rows(fleet, "host2", tx)["participant"]["state"] == "in-doubt"
     fleet.tos("resolve", "--tx", tx, "commit", "--yes")
-    wait_for(lambda: rows(fleet, "host2", tx)["participant"]["state"] == "committed", 10)
+    wait_for(lambda: rows(fleet, "host2", tx)["participant"]["state"] == "committed")
 
 
 # ---- the walk

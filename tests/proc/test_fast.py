@@ -126,8 +126,8 @@ def test_departures_that_are_ready_together_share_a_signature(fleet):
         {NOTE}
     end"""
     path = ["host1", "host0", "host1", "host2", "host0"]
-    for _ in range(5):
-        at = time.time() + 2  # by then all of them wait at host1
+    for after in (2, 4, 8, 16, 32):
+        at = time.time() + after  # by then all of them wait at host1; later where the machine is busy
         names = [fleet.launch(lua, "--path", ",".join(path), "--data", f"AT={at}") for _ in range(16)]
         for name in names:
             o = fleet.outcome(name)

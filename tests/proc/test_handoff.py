@@ -238,7 +238,7 @@ def test_a_retry_that_was_not_heard_of_yet_is_not_overtaken_by_the_next(fleet):
             fleet.tos("retry", name)
     finally:
         fleet.thaw("host1")
-    wait_for(lambda: fleet.run("post", f"{name}/ok", "on") and fleet.state(name) == "finished", 30, "it goes on")
+    wait_for(lambda: fleet.run("post", f"{name}/ok", "on") and fleet.state(name) == "finished", text="it goes on")
     assert visited(fleet.outcome(name)) == ["host1", "host2"]
 
 
@@ -272,7 +272,7 @@ def test_an_incarnation_that_has_faulted_is_not_begun_again(fleet):
 def test_a_destination_that_freezes_leaves_a_doubt_and_settles_it(fleet):
     name = frozen_in_flight(fleet)
     try:
-        wait_for(lambda: fleet.ps("host1").get(name, {"in_doubt": True})["in_doubt"], 30, "ps shows the doubt")
+        wait_for(lambda: fleet.ps("host1").get(name, {"in_doubt": True})["in_doubt"], text="ps shows the doubt")
     finally:
         fleet.thaw("host2")
     o = fleet.outcome(name)

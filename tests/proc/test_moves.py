@@ -5,7 +5,7 @@ import time
 import pytest
 
 from conftest import fleet_fixture
-from fleet import KERNEL, NOTE, QUICK, TOUR, cpu_ticks, events, process_table, visited, wait_for
+from fleet import KERNEL, NOTE, QUICK, TOUR, cpu_ticks, end_soon, events, process_table, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=3, rests=True, conf=QUICK)
@@ -42,7 +42,7 @@ def test_suspend_stops_its_time_and_resume_starts_it(fleet):
     wait_for(lambda: cpu_ticks(pid) > before + 5)
     fleet.tos("kill", name)
     assert fleet.outcome(name, expect=1)["state"] == "killed"
-    wait_for(lambda: process_table().get(pid, (0, "", "Z"))[2] == "Z", 10)
+    wait_for(lambda: process_table().get(pid, (0, "", "Z"))[2] == "Z")
 
 
 def test_a_suspended_carrier_stays_so_over_a_restart(fleet):
@@ -62,11 +62,9 @@ def test_a_suspended_carrier_stays_so_over_a_restart(fleet):
 def test_kill_ends_a_busy_carrier_at_once(fleet, where):
     name = fleet.launch(BUSY, "--path", where, "--limit", "cpu=60")
     fleet.wait_state(name, "running")
-    wait_for(lambda: fleet.processes(where, "tos-vm"))
-    began = time.monotonic()
+    pids = wait_for(lambda: fleet.processes(where, "tos-vm"))
     fleet.tos("kill", name)
-    wait_for(lambda: not fleet.processes(where, "tos-vm"), 10)
-    assert time.monotonic() - began < 5  # 1 s without a sanitizer and with the machine to itself
+    end_soon(pids)
     assert fleet.outcome(name, expect=1)["state"] == "killed"
 
 

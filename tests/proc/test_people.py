@@ -195,7 +195,7 @@ def test_other_hosts_take_what_was_published(fleet, inventory, tmp_path):
     # the registrar is away: what it said last
     fleet.tos("down", "host0", timeout=120)
     # (it is written with the next tick)
-    wait_for(lambda: fleet.run("groups", "@web", "--kernel", "host1", env=env).stdout == "host1\nhost0\n", 20, "what it said last")
+    wait_for(lambda: fleet.run("groups", "@web", "--kernel", "host1", env=env).stdout == "host1\nhost0\n", text="what it said last")
     fleet.tos("up", timeout=120)
     # who is no admin publishes nothing
     fleet.tos("principal", "add", "walter")

@@ -39,7 +39,7 @@ def test_idle_kernels_wake_up_for_their_tick_alone(fleet):
         return max((switches(p) - n) / took for p, n in zip(pids, before))
 
     # ten ticks, and two links with two pings a second each way, which are four messages each
-    wait_for(lambda: a_second() < 35, 20, "an idle kernel wakes up less than 35 times a second")
+    wait_for(lambda: a_second() < 35, text="an idle kernel wakes up less than 35 times a second")
     ext = [p for name in fleet.names for p in fleet.processes(name, "tos-ext")]
     before = [cpu_ms(p) for p in ext]
     time.sleep(0.3)

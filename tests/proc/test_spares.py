@@ -43,11 +43,11 @@ def test_a_carrier_with_other_limits_gets_its_own(fleet):
 
 def test_an_idle_kernel_has_none(fleet):
     launch(fleet, 2)
-    wait_for(lambda: not fleet.processes("host0", "tos-vm"), 15)
+    wait_for(lambda: not fleet.processes("host0", "tos-vm"))
 
 
 def test_none_are_made_where_that_is_switched_off():
     with Fleet(1, {"limits": {"spare_vms": "0"}}) as f:
         launch(f, 3)
         assert used(f) == 0
-        wait_for(lambda: not f.processes("host0", "tos-vm"), 15)
+        wait_for(lambda: not f.processes("host0", "tos-vm"))

@@ -1,12 +1,11 @@
 """tos drain, and tos stop --all with tos resume --all."""
 import os
-import signal
 import time
 
 import pytest
 
 from conftest import fleet_fixture
-from fleet import BUILD, KERNEL, NOTE, QUICK, process_table, visited, wait_for
+from fleet import KERNEL, NOTE, QUICK, process_table, visited, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=3, conf=QUICK)

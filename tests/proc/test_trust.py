@@ -6,7 +6,7 @@ import pytest
 
 import wire
 from conftest import fleet_fixture
-from fleet import KERNEL, TOS, wait_for
+from fleet import KERNEL, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.exists(KERNEL), reason="TOS_BUILD names no build with tos-kernel")
 fleet = fleet_fixture(n=3)
@@ -61,7 +61,7 @@ class Watched:
             if not found and again:
                 again()
             return found
-        wait_for(there, 20, f"audit has {event} {fields}")
+        wait_for(there, text=f"audit has {event} {fields}")
 
     def nothing_ran(self):
         assert {r["name"] for r in self.carriers()} == self.before
@@ -294,7 +294,7 @@ def test_carriers_may_not_post_to_the_kernels_own_inboxes(fleet, domain, client,
     o = fleet.json("launch", "-e", lua, "--wait")
     assert o["briefcase"]["RESULTS"][0] == {"kernel": "host0", "here": "denied", "there": "denied"}
     assert fleet.metric("host0", "tos_denied_total") == before + 1
-    wait_for(lambda: w.found("denied", object=inbox) or not fleet.json("launch", "-e", lua, "--wait"), 20)
+    wait_for(lambda: w.found("denied", object=inbox) or not fleet.json("launch", "-e", lua, "--wait"))
     with domain.client("host1") as other:
         wait_for(lambda: any(r["event"] == "denied" and r["object"] == inbox for r in audit(other)))
 
