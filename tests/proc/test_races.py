@@ -179,6 +179,23 @@ def test_while_an_end_is_written_down_nothing_else_of_the_carrier_is(fleet, doma
     assert fleet.state(name) == "finished"
 
 
+def test_who_is_revoked_while_an_end_is_written_down_ends_so(fleet, domain):
+    """There is nothing to kill any more; the kernel used to try that for ever."""
+    fleet.tos("principal", "add", "erin", "--role", "owner,author")
+    erin = domain.principal("erin")
+    with domain.client() as c:
+        name = wire.launch(c, erin, erin, source="function begin(self) tos.inbox('on'):next(3600) end\n")[1]["name"]
+    wait_for(lambda: fleet.state(name) == "running", text="it runs")
+    lists, ends = fleet.log_text("host0").count("revocation list"), fleet.faults["host0"].hits("outcome-here-commit")
+    held(fleet, "host0", "store-commit", lambda: fleet.tos("post", f"{name}/on", "go"))
+    wait_for(lambda: fleet.faults["host0"].hits("outcome-here-commit") > ends, text="its end is being written down")
+    revoke = fleet.start("principal", "revoke", "erin")
+    wait_for(lambda: fleet.log_text("host0").count("revocation list") > lists, text="host0 has the list")
+    goes_on(fleet, "host0")
+    assert revoke.wait(30) == 0
+    assert fleet.state(name) == "finished"
+
+
 def test_while_an_incarnation_is_raised_nothing_else_of_the_carrier_is_taken(fleet, domain, rogue):
     name = at_host2(domain, rogue, "host9")
     declared_dead(fleet, "host9")  # it never was

@@ -566,7 +566,8 @@ void residents_revoked(struct kernel *k)
 	struct resident *r;
 	size_t it = 0;
 
+	/* Once each: one whose end is being written down stays in the table until that is durable. */
 	while ((r = map_next(k->residents, &it, NULL, NULL)))
-		if (r->state != SHELL_DEPARTING && resident_revoked(r))
-			it = 0;
+		if (r->state != SHELL_DEPARTING)
+			resident_revoked(r);
 }

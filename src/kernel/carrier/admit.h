@@ -44,7 +44,8 @@ int admit_check(struct kernel *k, const struct cert_info *owner, const char *act
 /* Bits of enum role; author NULL: not known. */
 unsigned carrier_roles(const struct cert_info *owner, const struct cert_info *author);
 
-/* Its owner's or author's certificate was revoked: it is killed. False: it was not. */
+/* Its owner's or author's certificate was revoked: it is killed, unless it is just ending by itself. False: it
+ * was not. */
 bool resident_revoked(struct resident *r);
 /* There is a new revocation list: the same for all but those that depart. */
 void residents_revoked(struct kernel *k);
