@@ -69,6 +69,7 @@
 	X(REFUSE_COMMIT,    "refuse-commit",     "refused")                                         \
 	X(REFUSE_JOURNALED, "refuse-journaled",  "not yet answered")                                \
 	X(REFUSE_ANSWERED,  "refuse-answered",   "the answer was given to the link")                \
+	X(ANSWER_LOOKED,    "answer-looked",     "whether a record was answered is looked up")      \
 	X(ANSWER_REPEATED,  "answer-repeated",   "the same record came again")                      \
 	/* the outcome: a hand-off to the home */                                                   \
 	X(OUTCOME_FROZEN,   "outcome-frozen",    "at the last kernel, in memory")                   \

@@ -495,11 +495,29 @@ static void act_saved(void *arg, int rc, const struct errmsg *em)
 		j->rule->fn(j->k, j->a);
 }
 
+/* ERR_REPLAY: it was used. ERR_STORE: that can't be read just now; killing works all the same. */
+static int nonce_is_new(struct kernel *k, const struct act_rule *rule, const uint8_t nonce[16],
+	struct errmsg *em)
+{
+	AUTOBUF seen = BUF_MAX(1024);
+	struct errmsg why = { "" };
+	int rc = 0;
+
+	/* Until the journal has it the nonce is known here only: two of one act may come at
+	 * once. */
+	if (!map_find(k->acting, nonce, 16))
+		rc = store_get(k->store, T_NONCE, nonce, 16, &seen, &why);
+	if (rc == 0)
+		return err_set(em, ERR_REPLAY, "this act was carried out before");
+	if (rc == ERR_NOT_FOUND || strcmp(rule->action, "kill") == 0)
+		return 0;
+	return err_set(em, rc, "whether it was carried out before: %s", err_show(rc, &why));
+}
+
 void act_verb(struct kernel *k, struct request *rq)
 {
 	struct act *a = mem_new(struct act);
 	const struct act_rule *rule = NULL;
-	AUTOBUF seen = BUF_MAX(1024);
 	struct errmsg em = { "" };
 	struct act_journal *j;
 	struct store_txn *t;
@@ -510,12 +528,8 @@ void act_verb(struct kernel *k, struct request *rq)
 
 	a->rq = rq;
 	rc = act_verify(k, a, &rule, nonce, &deadline, &em);
-	/* Until the journal has it the nonce is known here only: two of one act may come at
-	 * once. */
-	if (rc == 0 &&
-		(map_find(k->acting, nonce, sizeof(nonce)) ||
-			store_get(k->store, T_NONCE, nonce, sizeof(nonce), &seen, NULL) == 0))
-		rc = err_set(&em, ERR_REPLAY, "this act was carried out before");
+	if (rc == 0)
+		rc = nonce_is_new(k, rule, nonce, &em);
 	m = tos_map();
 	tos_set(m, "act", tos_text(a->name));
 	tos_set(m, "by", tos_text(a->who.name));

@@ -196,6 +196,17 @@ def test_who_is_revoked_while_an_end_is_written_down_ends_so(fleet, domain):
     assert fleet.state(name) == "finished"
 
 
+def test_an_answer_that_cannot_be_read_is_not_another_one(fleet, domain, rogue):
+    """The journal says nothing of a record that was accepted: it used to be refused, and two kernels had the carrier."""
+    name = at_host2(domain, rogue)
+    record = rogue.record(name, "host4", 1)
+    assert rogue.tell("host4", "Handoff", "SEND", **record)["answer"] == "accepted"
+    fleet.faults["host4"].arm("answer-looked", FAIL)
+    assert wire.failure(rogue.tell, "host4", "Handoff", "SEND", **record).code == "store"
+    assert rogue.tell("host4", "Handoff", "SEND", **record)["answer"] == "accepted"
+    killed(fleet, name)
+
+
 def test_while_an_incarnation_is_raised_nothing_else_of_the_carrier_is_taken(fleet, domain, rogue):
     name = at_host2(domain, rogue, "host9")
     declared_dead(fleet, "host9")  # it never was

@@ -708,17 +708,36 @@ static bool replayed(struct kernel *k, const struct hop *hop)
 	return yes;
 }
 
-/* The same record was answered before: the same answer again. */
-static bool answered_before(struct kernel *k, struct request *rq, const struct buf *key)
+/* The answer that was given to this record: ERR_NOT_FOUND if none was. What the journal can't say just now
+ * may have been "accepted". */
+static int answer_find(struct kernel *k, const struct buf *key, struct tos_value **out)
 {
 	AUTOBUF body = BUF_MAX(65536);
-	struct tos_value *m = NULL;
+	int rc;
 
-	if (map_find(k->fast_taken, key->data, key->len))
-		m = answer_map("accepted", 0, "");
-	else if (store_get(k->store, T_ANSWER, key->data, key->len, &body, NULL) < 0 ||
-		 tos_decode(body.data, body.len, 0, &m) < 0)
+	if (map_find(k->fast_taken, key->data, key->len)) {
+		*out = answer_map("accepted", 0, "");
+		return 0;
+	}
+	rc = FAULT_FAILS(FAULT_ANSWER_LOOKED)
+		     ? ERR_STORE
+		     : store_get(k->store, T_ANSWER, key->data, key->len, &body, NULL);
+	return rc < 0 ? rc : tos_decode(body.data, body.len, 0, out);
+}
+
+/* The same record was answered before: the same answer again. Where that is not to be known there is none:
+ * the record comes again. */
+static bool answered_before(struct kernel *k, struct request *rq, const struct buf *key)
+{
+	struct tos_value *m = NULL;
+	int rc = answer_find(k, key, &m);
+
+	if (rc == ERR_NOT_FOUND)
 		return false;
+	if (rc < 0) {
+		request_fail(rq, ERR_STORE, "whether it was answered before can't be read");
+		return true;
+	}
 	metric_add(k->metrics, "answers_repeated_total", NULL, 1);
 	request_ok(rq, m);
 	FAULT_AT(ANSWER_REPEATED);
