@@ -111,7 +111,7 @@ int store_all(
 	struct store *st, enum store_table tb, store_each_fn *fn, void *arg, struct errmsg *em);
 /* The same of many, read ahead by a thread, in which `look` has a look at each record first and leaves what
  * it found in note_bytes that fn is given with it, both until fn returns. look runs beside the caller, so
- * it touches nothing but its arguments. */
+ * it touches nothing but its arguments. What fn returns ends it where that is not 0, and is returned. ERR_STORE. */
 typedef void store_look_fn(struct slice key, struct slice body, void *note);
 typedef int store_seen_fn(
 	void *arg, struct slice key, struct slice body, int64_t expires_ms, void *note);

@@ -34,6 +34,7 @@ bool records_push(struct records *r, struct slice record);
 int records_load(struct records *r, struct slice array);
 /* The encoded array. */
 void records_put(const struct records *r, struct buf *b);
+/* As many as there is memory for, what was there is forgotten: ERR_NOMEM if that is not all. */
 int records_copy(struct records *r, const struct records *from);
-/* Of a list of byte strings; what is none is an empty record. */
+/* The same of a list of byte strings; what is none is an empty record. */
 int records_of(struct records *r, const struct tos_value *list);

@@ -9,7 +9,8 @@
 #include "wire/records.h"
 
 struct vm;
-/* of its log; its tos-vm keeps to half of that (vm.h) */
+
+/* Of its log; its tos-vm keeps to half of that (vm.h). */
 #define LINES_PER_S 400
 
 struct resident {

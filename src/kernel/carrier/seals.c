@@ -156,10 +156,7 @@ struct tos_value *seals_grown(const struct ticket *t, struct slice briefcase)
 /* The ith record of the chain, the last being the one that came beside it. */
 static int hop_at(const struct resident *r, size_t i, struct hop *out)
 {
-	struct slice bytes;
-
-	bytes = records_at(&r->hops, i);
-	return record_hop(bytes, out, NULL);
+	return record_hop(records_at(&r->hops, i), out, NULL);
 }
 
 /* The kernel that first signed another digest of a sealed folder than the owner's. */

@@ -84,14 +84,6 @@ static void prefix_add(uint8_t prefix[DIGEST_BYTES], const uint8_t record[DIGEST
 	digest_bytes(both, sizeof(both), prefix);
 }
 
-static struct slice record_at(const struct resident *r, size_t i)
-{
-	struct slice s;
-
-	s = records_at(&r->hops, i);
-	return s;
-}
-
 /* ---- checking */
 
 void chain_begin(struct chain_end *end, const uint8_t root[DIGEST_BYTES], const char *home,
@@ -218,13 +210,13 @@ int chain_verify(struct kernel *k, const struct resident *r, struct slice last_b
 
 	chain_begin(&end, r->root, r->ticket.home, r->ticket.limits);
 	for (size_t i = 0; i < n; i++) {
-		struct slice s = record_at(r, i);
+		struct slice s = records_at(&r->hops, i);
 
 		digest_bytes(s.p, s.n, digests[i]);
 	}
 	prefix_begin(r, prefix);
 	for (size_t i = chain_known(k, r, digests, prefix, &end); i < n && rc == 0; i++) {
-		rc = chain_step(k, record_at(r, i), &end, em);
+		rc = chain_step(k, records_at(&r->hops, i), &end, em);
 		prefix_add(prefix, digests[i]);
 	}
 	if (rc == 0 && (last->kind == HOP_CLONE || hop_fits(last, &end) < 0))

@@ -165,9 +165,8 @@ static void put_chain(const struct resident *r, size_t from, struct tos_value *a
 	size_t n = records_n(&r->hops), bytes = 0;
 
 	for (size_t i = from; i < n; i++) {
-		struct slice one;
+		struct slice one = records_at(&r->hops, i);
 
-		one = records_at(&r->hops, i);
 		bytes += one.n;
 		tos_push(list, tos_bytes(one.p, one.n));
 	}

@@ -137,10 +137,9 @@ void home_evidence(struct resident *r, struct tos_value *args)
 	family_evidence(r, args);
 	for (size_t i = records_n(&r->hops); i > 0; i--) {
 		struct hop hop = { .parts = NULL };
-		struct slice bytes;
+		struct slice bytes = records_at(&r->hops, i - 1);
 		bool from_other;
 
-		bytes = records_at(&r->hops, i - 1);
 		from_other = record_hop(bytes, &hop, NULL) == 0 &&
 			     strcmp(hop.from, r->k->config.name) != 0;
 		/* What came before a clone was made is its parent's. */

@@ -18,10 +18,9 @@
 static bool launched_here(struct kernel *k, const struct resident *r)
 {
 	struct hop first = { .parts = NULL };
-	struct slice bytes;
+	struct slice bytes = records_at(&r->hops, 0);
 	bool yes;
 
-	bytes = records_at(&r->hops, 0);
 	yes = record_hop(bytes, &first, NULL) == 0 && strcmp(first.from, k->config.name) == 0 &&
 	      first.time_ms < k->restored_ms + k->config.skew_ms;
 	hop_fini(&first);

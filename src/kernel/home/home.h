@@ -55,7 +55,9 @@ extern const struct verb home_verbs[];
 struct home_record *home_find(struct kernel *k, const char *name);
 /* loading.c: they are read while the kernel serves already. */
 void homes_begin(struct kernel *k);
-void homes_all(struct kernel *k); /* before a walk through k->homes: all are there then */
+/* Before a walk through k->homes: all are there then, but for what the store could not give just now, which the
+ * tick asks for again. */
+void homes_all(struct kernel *k);
 /* Not one that ended long ago. */
 struct home_record *home_known(struct kernel *k, const char *name);
 void homes_tick(struct kernel *k, int64_t now_ms);
