@@ -129,6 +129,10 @@ int main(int argc, char **argv)
 	LLVMFuzzerTestOneInput((const uint8_t *)"", 0);
 	for (int i = 1; i < argc; i++)
 		rc |= load(argv[i]);
+	if (argc > 1 && n_inputs == 0) {
+		fprintf(stderr, "no input in what was named\n");
+		rc = -1;
+	}
 	mutate(rounds ? strtoul(rounds, NULL, 10) : ROUNDS);
 	printf("%zu inputs\n", n_inputs);
 	for (size_t i = 0; i < n_inputs; i++)
