@@ -213,7 +213,6 @@ static void wait_gives_up_after_its_time_and_names_the_host(void **state)
 	complete(w, "returned", NULL, false, "wait=300", texts("a", NULL));
 	assert_true(world_until(w, has_fault));
 	assert_true(clock_ms() - before >= 299);
-	assert_true(clock_ms() - before < 2000);
 	assert_true(sc.moves >= 5);
 	assert_string_equal(arg_of(world_sent_folder(w, "FAULT", 0), "text"),
 		"a: unreachable (as scripted)");
