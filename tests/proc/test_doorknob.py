@@ -160,13 +160,13 @@ def test_what_was_taken_away_can_be_brought_again_and_strangers_give_no_orders(t
             for name in crew:  # an order of somebody else's
                 lab("in", "host0", "tos", "post", f"{name}/work", '{"stop": true}', "--folder", "order")
                 wait_for(lambda n=name: "not from the panel" in lab("in", "host0", "tos", "log", n))
-            if kill:  # by hand: it is told well within the time of a report
+            if kill:  # by hand: it is told before it could be missed, which it is after 6 s
                 (sensor,) = [pid for pid in map(int, subprocess.check_output(["ip", "netns", "pids", lab("space", "host1").strip()]).split())
                              if process_table()[pid][3][0] == b"sensor"]
                 os.kill(sensor, signal.SIGKILL)
                 killed = time.monotonic()
                 assert panel.stdout.readline().split()[1:3] == ["host1", "down"]
-                assert time.monotonic() - killed < 2
+                assert time.monotonic() - killed < 5
             panel.terminate()
             out = panel.communicate(timeout=60)[0]
             assert f"0 alarms; sensors: {2 - kill} stopped, 0 missed, {0 + kill} failed" in out, out
