@@ -66,6 +66,7 @@ static size_t born_at(const struct resident *r, struct hop *birth)
 {
 	for (size_t i = r->suffix[0] ? records_n(&r->hops) : 0; i > 0; i--) {
 		struct slice bytes = records_at(&r->hops, i - 1);
+
 		*birth = (struct hop){ .parts = NULL };
 		if (record_hop(bytes, birth, NULL) == 0 && birth->kind == HOP_CLONE)
 			return i;

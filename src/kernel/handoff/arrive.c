@@ -1048,6 +1048,7 @@ void came_from(const struct resident *r, char out[64])
 	for (size_t i = records_n(&r->hops); i > 0 && !out[0]; i--) {
 		struct hop hop = { .parts = NULL };
 		struct slice bytes = records_at(&r->hops, i - 1);
+
 		if (record_hop(bytes, &hop, NULL) == 0) {
 			if (hop.kind == HOP_CLONE)
 				i = 1; /* it was made here: who brought its parent had no copy of it */
