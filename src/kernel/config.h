@@ -120,7 +120,8 @@ struct config {
 	size_t n_rules, n_own_rules;
 	uint32_t *rule_lines; /* of those configured: where each stands in the file */
 	bool default_rules;
-	uint64_t content_max; /* bytes of the content store */
+	uint64_t content_max;   /* bytes of the content store */
+	uint32_t content_files; /* and how many they may be */
 	uint32_t
 		content_share; /* percent of them that others can't push out of a principal's */
 	char admit_signed[64]; /* roles of certificates whose signature admits content */

@@ -105,6 +105,7 @@ const struct key config_table[] = {
 	NUMBER("queue", "stream_bytes", KEY_SIZE, stream_bytes, 1 << 10, 1 << 30, 4 << 20),
 	NUMBER("queue", "streams_bytes", KEY_SIZE, streams_bytes, 1 << 20, (int64_t)1 << 34, 64 << 20),
 	NUMBER("content", "max", KEY_BYTES, content_max, 0, (int64_t)1 << 50, DEFAULT((int64_t)2 << 30, 16 << 20)),
+	NUMBER("content", "files", KEY_U32, content_files, 16, 1000000, DEFAULT(16384, 2048)),
 	NUMBER("content", "share", KEY_U32, content_share, 1, 100, 50),
 	TEXT("content", "admit_signed", KEY_ROLES, admit_signed, "officer"),
 	NUMBER("timing", "handshake", KEY_MS32, handshake_ms, 10, HOUR_MS, 10000),

@@ -14,7 +14,7 @@ CONF = dict(QUICK, content={"max": "8M"})
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Fleet(3, conf=CONF, each={"host2": "content { share = 100 }\n"}) as f:
+    with Fleet(3, conf=CONF, each={"host2": "content { share = 100 }\n", "host1": "content { files = 16 }\n"}) as f:
         yield f
 
 
@@ -280,6 +280,39 @@ def test_nobody_pushes_out_what_is_within_anothers_share(fleet):
     last = put("ann", "ann8", 2_400_000, pushed=[anns[3]])
     r = fleet.run("content", "pin", last, "--kernel", "host1", "--as", "ann")
     assert r.returncode == 1 and "content.share" in r.stderr
+
+
+def test_the_number_of_files_is_bounded_and_shared(fleet):
+    """host1 keeps 16: an empty file, too, costs its kernel memory and a row. Eight are a share."""
+    for row in stored(fleet, "host1"):
+        fleet.run("content", "pin", row, "--undo", "--kernel", "host1")
+        fleet.tos("content", "drop", row, "--kernel", "host1")
+    for name in ("cat", "dan"):
+        fleet.tos("principal", "add", name, "--role", "admin")
+
+    def put(who, *names):
+        return fleet.run("content", "put", *names, "--kernel", "host1", "--as", who)
+
+    digests = [blob(fleet, f"tiny{i}", 9)[0] for i in range(40)]
+    assert len(set(digests)) == 40
+    names = [f"tiny{i}" for i in range(40)]
+    assert put("cat", *names[:18]).returncode == 0  # alone she has all; the first two have gone
+    assert set(stored(fleet, "host1")) == set(digests[2:18])
+    assert put("dan", *names[18:28]).returncode == 0  # eight of hers go, then it is his own
+    assert set(stored(fleet, "host1")) == set(digests[10:18] + digests[20:28])
+    for digest in digests[20:28]:
+        fleet.tos("content", "pin", digest, "--kernel", "host1", "--as", "dan")
+    r = put("dan", names[28])
+    assert r.returncode == 1 and "dan has its share" in r.stderr and "8 files" in r.stderr
+    assert set(stored(fleet, "host1")) == set(digests[10:18] + digests[20:28])
+    fleet.kill("host1")  # it is counted anew
+    wait_for(lambda: fleet.run("content", "list", "--kernel", "host1").returncode == 0)
+    assert "dan has its share" in put("dan", names[28]).stderr
+    assert put("cat", names[29]).returncode == 0
+    assert set(stored(fleet, "host1")) == set(digests[11:18] + digests[20:28] + [digests[29]])
+    for digest in stored(fleet, "host1"):
+        fleet.run("content", "pin", digest, "--undo", "--kernel", "host1")
+        fleet.tos("content", "drop", digest, "--kernel", "host1")
 
 
 def test_who_may(fleet):

@@ -1,7 +1,7 @@
 /*
  * Shares of the content store. A file counts against the principal who put it or had it fetched, however many
- * use it. Nothing is set aside: a share is what others can't push out, so one alone has the whole store.
- * What is pinned can't be pushed out at all; so no more than a share may be.
+ * use it, in bytes and as one of so many files. Nothing is set aside: a share is what others can't push out, so
+ * one alone has the whole store. What is pinned can't be pushed out at all; so no more than a share may be.
  *
  * What an extension brought, and the kernel itself, counts for the host and has no bound but the store's.
  */
@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct holder {
-	int64_t bytes, pinned;
+	int64_t files, bytes, pinned;
 };
 
 static struct map *holders; /* account -> struct holder; of this process's one kernel */
@@ -25,7 +25,12 @@ static int64_t share(const struct kernel *k)
 	return (int64_t)(k->config.content_max * k->config.content_share / 100);
 }
 
-void content_share_add(const char *account, int64_t bytes, int64_t pinned)
+static int64_t share_files(const struct kernel *k)
+{
+	return (int64_t)k->config.content_files * k->config.content_share / 100;
+}
+
+void content_share_add(const char *account, int files, int64_t bytes, int64_t pinned)
 {
 	struct holder *h;
 
@@ -38,10 +43,11 @@ void content_share_add(const char *account, int64_t bytes, int64_t pinned)
 		h = mem_new(struct holder);
 		map_put_str(holders, account, h);
 	}
+	h->files += files;
 	h->bytes += bytes;
 	h->pinned += pinned;
-	must(h->bytes >= 0 && h->pinned >= 0 && h->pinned <= h->bytes);
-	if (h->bytes == 0) {
+	must(h->files >= 0 && h->bytes >= 0 && h->pinned >= 0 && h->pinned <= h->bytes);
+	if (h->files == 0) {
 		map_del_str(holders, account);
 		free(h);
 	}
@@ -56,15 +62,25 @@ int64_t content_share_bytes(const char *account)
 
 bool content_share_over(const struct kernel *k, const char *account, int64_t more)
 {
-	return account[0] && content_share_bytes(account) + more > share(k);
+	const struct holder *h = account[0] ? holder_of(account) : NULL;
+
+	return account[0] &&
+	       ((h ? h->bytes : 0) + more > share(k) || (h && h->files > share_files(k)));
+}
+
+bool content_share_files(const struct kernel *k, const char *account)
+{
+	const struct holder *h = account[0] ? holder_of(account) : NULL;
+
+	return h && h->files >= share_files(k);
 }
 
 int content_share_refuse(const struct kernel *k, const char *account, struct errmsg *em)
 {
 	metric_add(k->metrics, "content_share_refused_total", NULL, 1);
 	return err_set(em, ERR_LIMIT,
-		"%s has its share of the content store of %s (content.share, %lld bytes), the rest is others', and what is pinned of its own stays",
-		account, k->config.name, (long long)share(k));
+		"%s has its share of the content store of %s (content.share, %lld bytes, %lld files), the rest is others', and what is pinned of its own stays",
+		account, k->config.name, (long long)share(k), (long long)share_files(k));
 }
 
 int content_share_pin(

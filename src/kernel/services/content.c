@@ -96,7 +96,7 @@ static void counts(const struct kernel *k, const struct content_file *f, bool he
 	int64_t bytes = here ? f->size : -f->size;
 
 	k->content->used += bytes;
-	content_share_add(f->account, bytes, f->pinned ? bytes : 0);
+	content_share_add(f->account, here ? 1 : -1, bytes, f->pinned ? bytes : 0);
 }
 
 static struct entry *entry_of(const struct kernel *k, const uint8_t *digest)
@@ -365,6 +365,12 @@ static void entry_drop(struct kernel *k, struct entry *x, const char *why)
 	entry_free(k, x);
 }
 
+static void entry_evict(struct kernel *k, struct entry *x)
+{
+	metric_add(k->metrics, "content_evicted_total", NULL, 1);
+	entry_drop(k, x, "to make room");
+}
+
 /* What has been written of the puts that have not ended. */
 static int64_t written(const struct kernel *k)
 {
@@ -426,11 +432,28 @@ static int room_make(
 		return 0;
 	if (k->content->used + here - may_go(k, of) > most)
 		return room_none(k, p->account, of != NULL, n, em);
-	while (k->content->used + here > most && (x = first_to_go(k, of))) {
-		metric_add(k->metrics, "content_evicted_total", NULL, 1);
-		entry_drop(k, x, "to make room");
-	}
+	while (k->content->used + here > most && (x = first_to_go(k, of)))
+		entry_evict(k, x);
 	return 0;
+}
+
+/* The one that has to go before an account has another file here, or NULL. Beyond its share of
+ * their number it makes room of its own only, as it does of the bytes. */
+static int files_room(
+	struct kernel *k, const char *account, struct entry **first, struct errmsg *em)
+{
+	bool own = content_share_files(k, account);
+
+	*first = NULL;
+	if (map_size(k->content->files) < k->config.content_files)
+		return 0;
+	*first = first_to_go(k, own ? account : NULL);
+	if (*first)
+		return 0;
+	return own ? content_share_refuse(k, account, em)
+		   : err_set(em, ERR_LIMIT,
+			     "%u files are at %s (content.files), all of them pinned",
+			     k->config.content_files, k->config.name);
 }
 
 /* ---- writing */
@@ -562,6 +585,7 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 	struct content_put *p = content_put_find(k, b->digest, b->by);
 	const char *owner = b->owner ? b->owner : "",
 		   *account = b->account ? b->account : owner;
+	struct entry *first;
 	struct put_key key;
 	int rc;
 
@@ -583,6 +607,8 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 		return err_set(em, ERR_FULL, "%d contents are being written at %s at once",
 			CONTENT_PUTS_MAX, k->config.name);
 	rc = room_promise(k, account, b->pinned, b->size > 0 ? b->size : 0, em);
+	if (rc == 0)
+		rc = files_room(k, account, &first, em);
 	if (rc < 0)
 		return rc;
 	p = mem_new(struct content_put);
@@ -768,6 +794,15 @@ static void finish_done(uv_work_t *w, int status)
 		finish_behind(f, x);
 		return;
 	}
+	rc = files_room(k, p->account, &x, &em);
+	if (rc < 0) {
+		unlinkat(k->content->dir, f->name, 0);
+		put_free(p);
+		finish_report(f, rc, em.text);
+		return;
+	}
+	if (x)
+		entry_evict(k, x);
 	/* Its name, too, was another sender's: who dropped that took this one along. */
 	if (fstatat(k->content->dir, f->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		put_free(p);
@@ -861,7 +896,7 @@ struct pinning {
 static void entry_pin(struct entry *x, bool pinned)
 {
 	if (pinned != x->file.pinned)
-		content_share_add(x->file.account, 0, pinned ? x->file.size : -x->file.size);
+		content_share_add(x->file.account, 0, 0, pinned ? x->file.size : -x->file.size);
 	x->file.pinned = pinned;
 }
 
@@ -911,6 +946,7 @@ struct tos_value *content_stat(struct kernel *k)
 	tos_set(m, "files", tos_int((int64_t)map_size(k->content->files)));
 	tos_set(m, "bytes", tos_int(k->content->used));
 	tos_set(m, "max", tos_int((int64_t)k->config.content_max));
+	tos_set(m, "files_max", tos_int(k->config.content_files));
 	tos_set(m, "puts", tos_int((int64_t)map_size(k->content->puts)));
 	return m;
 }

@@ -606,6 +606,7 @@ static void begin(void)
 	snprintf(kernel.config.name, sizeof(kernel.config.name), "host0");
 	kernel.config.content_max = 1000000;
 	kernel.config.content_share = 50;
+	kernel.config.content_files = 16;
 	kernel.config.journal_rows = 20;
 	kernel.config.journal_bytes = 8000;
 	kernel.metrics = metrics_new();
