@@ -125,8 +125,8 @@ struct peer {
 	bool looking_up, dialling;
 	struct map *took;    /* owners whose carriers it took, codes that it has: struct took */
 	struct map *vouched; /* carriers for which we vouched on this link */
-	struct map *
-		vouched_for; /* name -> struct origin: carriers, and clients (struct introduced) */
+	/* name -> struct origin: carriers for which it vouched, and clients (struct introduced) */
+	struct map *vouched_for;
 	uint64_t boot_count;
 	uint8_t boot_nonce[16];
 	bool boot_known;

@@ -298,10 +298,19 @@ def test_the_number_of_files_is_bounded_and_shared(fleet):
     names = [f"tiny{i}" for i in range(40)]
     assert put("cat", *names[:18]).returncode == 0  # alone she has all; the first two have gone
     assert set(stored(fleet, "host1")) == set(digests[2:18])
+    def pin(who, digest, *undo):
+        return fleet.run("content", "pin", digest, *undo, "--kernel", "host1", "--as", who)
+
+    for digest in digests[2:10]:
+        assert pin("cat", digest).returncode == 0
+    for r in (pin("cat", digests[10]), put("cat", names[38], "--pin")):  # what is pinned leaves the others their share
+        assert r.returncode == 1 and "more would be pinned for cat than its share" in r.stderr
+    for digest in digests[2:10]:
+        assert pin("cat", digest, "--undo").returncode == 0
     assert put("dan", *names[18:28]).returncode == 0  # eight of hers go, then it is his own
     assert set(stored(fleet, "host1")) == set(digests[10:18] + digests[20:28])
     for digest in digests[20:28]:
-        fleet.tos("content", "pin", digest, "--kernel", "host1", "--as", "dan")
+        assert pin("dan", digest).returncode == 0
     r = put("dan", names[28])
     assert r.returncode == 1 and "dan has its share" in r.stderr and "8 files" in r.stderr
     assert set(stored(fleet, "host1")) == set(digests[10:18] + digests[20:28])

@@ -1,5 +1,6 @@
 """Where kernels live: other users, closed directories, no user namespaces, full and read-only disks, wrong clocks,
 broken files, and peers and clients that talk nonsense."""
+import contextlib
 import os
 import shutil
 import socket
@@ -216,6 +217,15 @@ def test_a_clock_far_off_is_named_and_nothing_is_lost():
         assert '"host0#1"' in h.tos("ps", "--all", "--json")
 
 
+def fill(path):
+    """Until there is no room for 512 bytes."""
+    with open(path, "ab", buffering=0) as f:
+        for piece in (bytes(65536), bytes(512)):
+            with contextlib.suppress(OSError):
+                while True:
+                    f.write(piece)
+
+
 @asroot
 def test_a_full_disk_stops_what_is_new_but_killing_works():
     base = tempfile.mkdtemp(prefix="tos-full.")
@@ -228,17 +238,8 @@ def test_a_full_disk_stops_what_is_new_but_killing_works():
             h.tos("up")
             name = h.tos("launch", "-e", WAITS).strip()
             wait_for(lambda: '"running"' in h.run("show", name, "--json").stdout)
-            with open(os.path.join(base, "filler"), "wb", buffering=0) as f:
-                try:
-                    while True:
-                        f.write(bytes(65536))
-                except OSError:
-                    pass
-                try:
-                    while True:
-                        f.write(bytes(512))
-                except OSError:
-                    pass
+            filler = os.path.join(base, "filler")
+            fill(filler)
 
             def refused():
                 r = h.run("launch", "-e", "return {}")
@@ -248,15 +249,10 @@ def test_a_full_disk_stops_what_is_new_but_killing_works():
             r = h.run("kill", name)
             wait_for(lambda: '"killed"' in h.run("show", name, "--json").stdout, text=r.stderr + h.log())
             h.run("down")
-            with open(os.path.join(base, "filler"), "ab", buffering=0) as f:
-                try:
-                    while True:
-                        f.write(bytes(512))
-                except OSError:
-                    pass
+            fill(filler)
             r = h.run("up")
             assert r.returncode == 1 and "is full; free some space" in r.stderr, r.stderr
-            os.unlink(os.path.join(base, "filler"))
+            os.unlink(filler)
             h.tos("up")
             assert '"finished"' in h.tos("launch", "facts", "--wait", "--json")
     finally:

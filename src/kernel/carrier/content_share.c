@@ -9,13 +9,9 @@
 
 #include <string.h>
 
-struct holder {
-	int64_t files, bytes, pinned;
-};
+static struct map *holders; /* account -> struct content_held; of this process's one kernel */
 
-static struct map *holders; /* account -> struct holder; of this process's one kernel */
-
-static const struct holder *holder_of(const char *account)
+static const struct content_held *holder_of(const char *account)
 {
 	return holders ? map_find_str(holders, account) : NULL;
 }
@@ -30,9 +26,9 @@ static int64_t share_files(const struct kernel *k)
 	return (int64_t)k->config.content_files * k->config.content_share / 100;
 }
 
-void content_share_add(const char *account, int files, int64_t bytes, int64_t pinned)
+void content_share_add(const char *account, struct content_held more)
 {
-	struct holder *h;
+	struct content_held *h;
 
 	if (!account[0])
 		return;
@@ -40,13 +36,15 @@ void content_share_add(const char *account, int files, int64_t bytes, int64_t pi
 		holders = map_new();
 	h = map_find_str(holders, account);
 	if (!h) {
-		h = mem_new(struct holder);
+		h = mem_new(struct content_held);
 		map_put_str(holders, account, h);
 	}
-	h->files += files;
-	h->bytes += bytes;
-	h->pinned += pinned;
-	must(h->files >= 0 && h->bytes >= 0 && h->pinned >= 0 && h->pinned <= h->bytes);
+	h->files += more.files;
+	h->bytes += more.bytes;
+	h->pinned_files += more.pinned_files;
+	h->pinned_bytes += more.pinned_bytes;
+	must(h->pinned_files >= 0 && h->pinned_files <= h->files);
+	must(h->pinned_bytes >= 0 && h->pinned_bytes <= h->bytes);
 	if (h->files == 0) {
 		map_del_str(holders, account);
 		free(h);
@@ -55,14 +53,14 @@ void content_share_add(const char *account, int files, int64_t bytes, int64_t pi
 
 int64_t content_share_bytes(const char *account)
 {
-	const struct holder *h = holder_of(account);
+	const struct content_held *h = holder_of(account);
 
 	return h ? h->bytes : 0;
 }
 
 bool content_share_over(const struct kernel *k, const char *account, int64_t more)
 {
-	const struct holder *h = account[0] ? holder_of(account) : NULL;
+	const struct content_held *h = account[0] ? holder_of(account) : NULL;
 
 	return account[0] &&
 	       ((h ? h->bytes : 0) + more > share(k) || (h && h->files > share_files(k)));
@@ -70,7 +68,7 @@ bool content_share_over(const struct kernel *k, const char *account, int64_t mor
 
 bool content_share_files(const struct kernel *k, const char *account)
 {
-	const struct holder *h = account[0] ? holder_of(account) : NULL;
+	const struct content_held *h = account[0] ? holder_of(account) : NULL;
 
 	return h && h->files >= share_files(k);
 }
@@ -86,14 +84,15 @@ int content_share_refuse(const struct kernel *k, const char *account, struct err
 int content_share_pin(
 	const struct kernel *k, const char *account, int64_t more, struct errmsg *em)
 {
-	const struct holder *h = holder_of(account);
+	const struct content_held *h = holder_of(account);
 
-	if (!account[0] || (h ? h->pinned : 0) + more <= share(k))
+	if (!account[0] || ((h ? h->pinned_bytes : 0) + more <= share(k) &&
+				   (h ? h->pinned_files : 0) < share_files(k)))
 		return 0;
 	metric_add(k->metrics, "content_share_refused_total", NULL, 1);
 	return err_set(em, ERR_LIMIT,
-		"more would be pinned for %s than its share of the content store of %s (content.share, %lld bytes)",
-		account, k->config.name, (long long)share(k));
+		"more would be pinned for %s than its share of the content store of %s (content.share, %lld bytes, %lld files)",
+		account, k->config.name, (long long)share(k), (long long)share_files(k));
 }
 
 void content_share_each(struct kernel *k, void (*fn)(struct kernel *k, const char *account))

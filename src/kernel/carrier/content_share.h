@@ -6,15 +6,19 @@
 
 #include "kernel/kernel.h"
 
-/* A file came (files 1) or went (-1) with its bytes, or 0; pinned: so many more, or fewer, of its bytes. account "": the
- * host's. */
-void content_share_add(const char *account, int files, int64_t bytes, int64_t pinned);
+/* What one has, or how much more of it, or less. What is pinned counts among the others, too. */
+struct content_held {
+	int64_t files, bytes, pinned_files, pinned_bytes;
+};
+
+/* account "": the host's, which is not counted. */
+void content_share_add(const char *account, struct content_held more);
 int64_t content_share_bytes(const char *account);
 /* With so many bytes more it has more than its share, or has more files than that. */
 bool content_share_over(const struct kernel *k, const char *account, int64_t more);
 /* With one file more it would have more than its share of their number. */
 bool content_share_files(const struct kernel *k, const char *account);
-/* May so many more of its bytes be pinned? ERR_LIMIT. */
+/* May one more of its files be pinned, and so many more of its bytes? ERR_LIMIT. */
 int content_share_pin(
 	const struct kernel *k, const char *account, int64_t more, struct errmsg *em);
 /* Audited as a metric: somebody was refused for its share. Returns ERR_LIMIT. */

@@ -93,10 +93,11 @@ static void row_read(const struct tos_value *m, struct content_file *f)
 
 static void counts(const struct kernel *k, const struct content_file *f, bool here)
 {
-	int64_t bytes = here ? f->size : -f->size;
+	int64_t n = here ? 1 : -1, pins = f->pinned ? n : 0;
 
-	k->content->used += bytes;
-	content_share_add(f->account, here ? 1 : -1, bytes, f->pinned ? bytes : 0);
+	k->content->used += n * f->size;
+	content_share_add(
+		f->account, (struct content_held){ n, n * f->size, pins, pins * f->size });
 }
 
 static struct entry *entry_of(const struct kernel *k, const uint8_t *digest)
@@ -439,12 +440,15 @@ static int room_make(
 
 /* The one that has to go before an account has another file here, or NULL. Beyond its share of
  * their number it makes room of its own only, as it does of the bytes. */
-static int files_room(
-	struct kernel *k, const char *account, struct entry **first, struct errmsg *em)
+static int files_room(struct kernel *k, const char *account, bool pinned, struct entry **first,
+	struct errmsg *em)
 {
 	bool own = content_share_files(k, account);
+	int rc = pinned ? content_share_pin(k, account, 0, em) : 0;
 
 	*first = NULL;
+	if (rc < 0)
+		return rc;
 	if (map_size(k->content->files) < k->config.content_files)
 		return 0;
 	*first = first_to_go(k, own ? account : NULL);
@@ -608,7 +612,7 @@ int content_begin(struct kernel *k, const struct content_begin *b, struct conten
 			CONTENT_PUTS_MAX, k->config.name);
 	rc = room_promise(k, account, b->pinned, b->size > 0 ? b->size : 0, em);
 	if (rc == 0)
-		rc = files_room(k, account, &first, em);
+		rc = files_room(k, account, b->pinned, &first, em);
 	if (rc < 0)
 		return rc;
 	p = mem_new(struct content_put);
@@ -794,7 +798,7 @@ static void finish_done(uv_work_t *w, int status)
 		finish_behind(f, x);
 		return;
 	}
-	rc = files_room(k, p->account, &x, &em);
+	rc = files_room(k, p->account, p->pinned, &x, &em);
 	if (rc < 0) {
 		unlinkat(k->content->dir, f->name, 0);
 		put_free(p);
@@ -895,8 +899,11 @@ struct pinning {
 
 static void entry_pin(struct entry *x, bool pinned)
 {
+	int64_t n = pinned ? 1 : -1;
+
 	if (pinned != x->file.pinned)
-		content_share_add(x->file.account, 0, 0, pinned ? x->file.size : -x->file.size);
+		content_share_add(x->file.account, (struct content_held){ .pinned_files = n,
+							   .pinned_bytes = n * x->file.size });
 	x->file.pinned = pinned;
 }
 

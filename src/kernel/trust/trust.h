@@ -11,8 +11,8 @@ void registrar_enroll_act(
 void registrar_remove_act(struct kernel *k, struct request *rq, const char *name);
 void directory_register(struct kernel *k);
 void directory_learn(struct kernel *k, const char *name, const struct tos_value *addresses);
-bool cert_revoked(
-	const struct kernel *k, const struct cert_info *who); /* by the list known here */
+/* By the list known here. */
+bool cert_revoked(const struct kernel *k, const struct cert_info *who);
 /* a higher number is kept, journaled, acted on */
 int revocation_accept(struct kernel *k, struct slice cose, struct errmsg *em);
 
